@@ -1,0 +1,1 @@
+from embvar_kit._version import __version__

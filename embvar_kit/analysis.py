@@ -1,0 +1,141 @@
+"""What the paper computes from Q, M and V: regressions, decompositions, corrections.
+
+All functions take plain arrays, one entry (or row) a token, of one layer. Units are squared norm
+of the embedding throughout.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from embvar_kit.errors import StatisticsError
+
+
+class Tradeoff(NamedTuple):
+    """The regression of V on M over tokens, unweighted (paper, Section 5 and Figs. 2 and 4).
+
+    Attributes:
+        n_tokens: tokens used.
+        cv_Q: coefficient of variation of Q: standard deviation (population form) over mean.
+        slope, intercept: of ``V = slope * M + intercept`` by ordinary least squares.
+        r2: coefficient of determination of that line.
+    """
+
+    n_tokens: int
+    cv_Q: float
+    slope: float
+    intercept: float
+    r2: float
+
+
+class Decomposition(NamedTuple):
+    """``Q(X) = M(X) + V(X)`` and ``V(X) = V_W(X) + V_B(X)`` over all embeddings (Section 6).
+
+    Attributes:
+        Q: mean squared norm.
+        M: squared norm of the overall mean.
+        V: variance.
+        V_W: within-token variance, the mean of V(X_t) weighted by n_t.
+        V_B: between-token variance, that of the token means.
+    """
+
+    Q: float
+    M: float
+    V: float
+    V_W: float
+    V_B: float
+
+
+def unbiased(n: np.ndarray, M: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finite-sample corrections: ``M - V / (n - 1)`` and ``V * n / (n - 1)``.
+
+    For ``n`` independent draws, the squared norm of their mean overestimates that of the
+    population's by ``V / n`` on average, and their variance is short by the same amount. Both
+    corrected forms have the population's value as their expectation, and still add up to Q.
+
+    Args:
+        n: ``(T,)`` counts. M: ``(T,)``. V: ``(T,)``, population form.
+
+    Returns:
+        ``(T,)`` unbiased M (it can be negative) and ``(T,)`` unbiased V; NaN where ``n < 2``.
+
+    >>> M, V = unbiased(np.array([2, 1]), np.array([9.0, 9.0]), np.array([1.0, 0.0]))
+    >>> M.tolist(), V.tolist()
+    ([8.0, nan], [2.0, nan])
+    """
+    n = np.asarray(n, dtype=float)
+    spare = np.where(n > 1, n - 1, np.nan)
+    return M - V / spare, V * n / spare
+
+
+def tradeoff(Q: np.ndarray, M: np.ndarray, V: np.ndarray) -> Tradeoff:
+    """Regress V on M over tokens, as in the paper's Figs. 2 and 4.
+
+    Raises:
+        StatisticsError: if fewer than 3 tokens, or M that do not differ, leave no line to fit.
+
+    >>> M = np.array([1.0, 2.0, 3.0])
+    >>> tradeoff(Q=np.full(3, 4.0), M=M, V=4.0 - M)  # constant Q: slope -1
+    Tradeoff(n_tokens=3, cv_Q=0.0, slope=-1.0, intercept=4.0, r2=1.0)
+    """
+    if len(M) < 3:
+        raise StatisticsError(
+            f"A regression over {len(M)} tokens says nothing: lower min_count, raise max_count, or "
+            "take a larger corpus."
+        )
+    if np.ptp(M) == 0:
+        raise StatisticsError("All tokens have the same M: there is no line to fit.")
+    line = stats.linregress(M, V)
+    r2 = line.rvalue**2 if np.ptp(V) > 0 else float("nan")
+    cv_Q = np.std(Q) / np.mean(Q)
+    return Tradeoff(len(M), float(cv_Q), float(line.slope), float(line.intercept), float(r2))
+
+
+def decompose(
+    n: np.ndarray, Q: np.ndarray, V: np.ndarray, mean: np.ndarray, *, correct: bool = False
+) -> Decomposition:
+    """Split the mean squared norm of all embeddings (paper, Section 6, the law of total variance).
+
+    Args:
+        n: ``(T,)`` counts. Q: ``(T,)``. V: ``(T,)``. mean: ``(T, d)`` token means.
+        correct: remove what finite samples add. Noise in the token means inflates V_B by
+            ``sum_t (1/n_t - 1/n) (n_t/n) Var_t`` and noise in the overall mean inflates M by
+            ``sum_t (n_t/n) Var_t / n``, with ``Var_t`` the unbiased variance; V_W is short by the
+            sum of the two. Needs every ``n_t >= 2``.
+
+    Raises:
+        StatisticsError: if there is no token, or ``correct`` is asked for with single occurrences.
+
+    >>> two = decompose(np.array([1, 1]), Q=np.array([1.0, 1.0]), V=np.zeros(2),
+    ...                 mean=np.array([[1.0, 0.0], [-1.0, 0.0]]))
+    >>> two._asdict()
+    {'Q': 1.0, 'M': 0.0, 'V': 1.0, 'V_W': 0.0, 'V_B': 1.0}
+    """
+    if not len(n):
+        raise StatisticsError("No token is left to decompose: lower min_count or raise max_count.")
+    weight = np.asarray(n, dtype=float) / np.sum(n)
+    overall = np.einsum("t,td->d", weight, mean, dtype=np.float64)
+    M = float(overall @ overall)
+    V_W = float(weight @ V)
+    V_B = float(sum(_between(weight, mean, overall)))
+    if correct:
+        if np.min(n) < 2:
+            raise StatisticsError(
+                "The correction needs two occurrences of every token or more: min_count=2."
+            )
+        variance = V * n / (n - 1)
+        corrected = float(weight @ variance)
+        M -= corrected / np.sum(n)
+        V_B -= (float(variance.sum()) - corrected) / np.sum(n)
+        V_W = corrected
+    return Decomposition(float(weight @ Q), M, V_W + V_B, V_W, V_B)
+
+
+def _between(weight: np.ndarray, mean: np.ndarray, overall: np.ndarray, block: int = 4096):
+    """Parts of ``sum_t weight_t ||mean_t - overall||^2``, a block of tokens at a time."""
+    for at in range(0, len(mean), block):
+        apart = mean[at : at + block] - overall
+        yield weight[at : at + block] @ np.einsum("td,td->t", apart, apart)

