@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Writes requirements.lock, and from it environment.yml. Arguments go to uv: --upgrade takes the
+# newest releases, otherwise pins that still fit are kept. UV=path uses a uv that is already here.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# Held at the release that the committed figures and timings were made with: raise it by itself,
+# and make those again.
+torch=2.13.0
+conda_python=3.11
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if [ -z "${UV:-}" ]; then
+  "${PYTHON:-python3}" -m venv "$work/venv"
+  "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
+  UV=$work/venv/bin/uv
+fi
+compile() { "$UV" pip compile --quiet --no-header --no-annotate --extra test "$@" pyproject.toml; }
+
+echo "torch==$torch" >"$work/constraints.txt"
+cp requirements.lock "$work/lock.txt"
+compile --universal --python-version 3.10 --constraints "$work/constraints.txt" \
+  --output-file "$work/lock.txt" "$@" >/dev/null
+{
+  cat <<HEADER
+# Every package of the environment, pinned, for Python 3.10 and later on any platform.
+# Made by \`make lock\` from pyproject.toml; change that file, not this one.
+# torch's CUDA runtime (nvidia-*, cuda-*, triton) is left out: a CUDA wheel of torch names the
+# versions that it needs, and a CPU wheel needs none. No hashes: torch's wheels differ by index.
+HEADER
+  # By prefix, because the list of these packages changes with torch's releases.
+  grep -vE '^(nvidia-|cuda-|triton==)' "$work/lock.txt"
+} >"$work/requirements.lock"
+mv "$work/requirements.lock" requirements.lock
+
+# The direct dependencies at the lock's versions: with --no-deps, uv looks at nothing else.
+{
+  cat <<HEADER
+# For conda, mamba and Binder: conda env create -f environment.yml
+# Made by \`make lock\`: pyproject.toml's direct dependencies at requirements.lock's versions.
+name: embvar-kit
+channels:
+  - conda-forge
+  - nodefaults
+dependencies:
+  - python=$conda_python
+  - pip
+  - pip:
+HEADER
+  compile --no-deps --python-version "$conda_python" --constraints requirements.lock |
+    sed 's/^/      - /'
+  echo '      - -e .'
+} >"$work/environment.yml"
+mv "$work/environment.yml" environment.yml
