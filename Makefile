@@ -1,0 +1,74 @@
+# Every target sets up what it needs, once, in .venv; nothing has to be activated.
+#   PYTHON      the interpreter that .venv is made with (3.10 or later)
+#   LAB_FLAGS   options for JupyterLab, for example: make lab LAB_FLAGS="--no-browser --port=8899"
+#               (it refuses to run as root; in a container, LAB_FLAGS=--allow-root lets it)
+#   PYTEST_ARGS options for the unit tests, for example: make test PYTEST_ARGS="-k moments"
+#   LOCK_FLAGS  options for uv, for example: make lock LOCK_FLAGS=--upgrade
+
+PYTHON ?= python3
+LAB_FLAGS ?=
+PYTEST_ARGS ?=
+LOCK_FLAGS ?=
+
+PY := .venv/bin/python
+EXECUTED := data/cache/executed
+STATISTICS := data/cache/minilm-wikipedia
+
+# Without the encryption each kernel warns that it has none.
+NBCONVERT := --execute --to html --output-dir $(EXECUTED) --log-level=ERROR \
+  --KernelManager.transport_encryption=auto
+
+# The venv is to see its own packages only, and Jupyter its own kernel rather than one of the
+# user's. Agg in MPLBACKEND would switch the notebooks' figures off.
+unexport PYTHONHOME PYTHONPATH MPLBACKEND
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup models run lab test bench lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## make .venv from requirements.lock (the other targets do it by themselves)
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "set-up: there is no '$(PYTHON)' here. Install Python 3.10 or later," >&2; \
+	  echo "        or name one, for example: make run PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" .ci/bootstrap.py
+
+models: setup ## fetch the two pinned models into data/models
+	@$(PY) -m embvar_kit fetch
+
+run: models ## execute all notebooks, print the headline table, say where to look
+	@mkdir -p $(EXECUTED)
+	@for notebook in notebooks/*.ipynb; do \
+	  echo "executing $$notebook"; \
+	  $(PY) -m nbconvert $(NBCONVERT) "$$notebook" || exit 1; \
+	done
+	@$(PY) -m embvar_kit show $(STATISTICS)
+	@echo
+	@echo "Where to look:"
+	@for page in notebooks/*.ipynb; do echo "  $(EXECUTED)/$$(basename "$$page" .ipynb).html"; done
+	@echo "  make lab    opens the notebooks in JupyterLab, with their sliders alive"
+
+lab: models ## open JupyterLab on the first notebook
+	@# An address rather than a file to open: it is also in the links printed under --no-browser.
+	@$(PY) -m jupyterlab --ServerApp.root_dir=. \
+	  --LabApp.default_url=/lab/tree/notebooks/01_variance_formula.ipynb $(LAB_FLAGS)
+
+test: models ## everything CI runs: ruff, unit and property tests, doctests, notebooks
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS)
+	@# A cell may take longer than a unit test; nbval's own limit names the cell, so it comes first.
+	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --timeout=660 \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+bench: models ## time the pass against the bare forward and the reference loop
+	$(PY) tests/benchmarks/run.py
+
+lock: ## pin all dependencies again: requirements.lock and environment.yml
+	@PYTHON="$(PYTHON)" bash .ci/lock.sh $(LOCK_FLAGS)
+
+clean: ## remove .venv, executed notebooks and tools' caches; keep models and statistics
+	rm -rf .venv $(EXECUTED) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
