@@ -1,1 +1,55 @@
+"""Norm and variance of contextualized embeddings: ``Q = M + V``, token by token, layer by layer.
+
+>>> import numpy as np
+>>> import embvar_kit as ek
+>>> m = ek.GroupedMoments(n_groups=1, dim=2)
+>>> m.update(np.array([[1, 0], [0, 1]], dtype=np.float32), np.array([0, 0]))
+>>> float(m.Q[0]), float(m.M[0]), float(m.V[0])
+(1.0, 0.5, 0.5)
+
+The modules form a row, ``corpora, models, tokens, moments, analysis, statistics, extraction,
+figures, explorers, cli``; each imports from those before it only. What is public is gathered here
+and loaded when it is first used, so that importing the kit is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from embvar_kit._version import __version__
+
+_HOMES = {
+    "analysis": ("analysis",),
+    "bundled": ("fetch", "home"),
+    "corpora": ("CORPORA", "Corpus", "StreamedCorpus", "load_corpus"),
+    "errors": (
+        "CorpusError",
+        "EmbvarError",
+        "ExtractionError",
+        "ModelError",
+        "MomentsError",
+        "StatisticsError",
+        "StatisticsFileError",
+    ),
+    "explorers": ("VariancePlayground",),
+    "extraction": ("cached_statistics", "extract", "plan"),
+    "figures": ("figures",),
+    "models": ("EmbeddingModel", "load_model"),
+    "moments": ("GroupedMoments", "GroupOrder"),
+    "statistics": ("TokenStatistics",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'embvar_kit' has no attribute {name!r}")
+    module = importlib.import_module(f"embvar_kit.{_HOME_OF[name]}")
+    return module if name == _HOME_OF[name] else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

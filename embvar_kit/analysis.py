@@ -15,7 +15,7 @@ from embvar_kit.errors import StatisticsError
 
 
 class Tradeoff(NamedTuple):
-    """The regression of V on M over tokens, unweighted (paper, Section 5 and Figs. 2 and 4).
+    """The regression of V on M over tokens, unweighted (paper, Figs. 2 and 4).
 
     Attributes:
         n_tokens: tokens used.
@@ -32,7 +32,7 @@ class Tradeoff(NamedTuple):
 
 
 class Decomposition(NamedTuple):
-    """``Q(X) = M(X) + V(X)`` and ``V(X) = V_W(X) + V_B(X)`` over all embeddings (Section 6).
+    """``Q(X) = M(X) + V(X)`` and ``V(X) = V_W(X) + V_B(X)`` over all embeddings (paper, Fig. 5).
 
     Attributes:
         Q: mean squared norm.
@@ -97,7 +97,7 @@ def tradeoff(Q: np.ndarray, M: np.ndarray, V: np.ndarray) -> Tradeoff:
 def decompose(
     n: np.ndarray, Q: np.ndarray, V: np.ndarray, mean: np.ndarray, *, correct: bool = False
 ) -> Decomposition:
-    """Split the mean squared norm of all embeddings (paper, Section 6, the law of total variance).
+    """Split the mean squared norm of all embeddings (paper, Figs. 5 and 6; the law of total variance).
 
     Args:
         n: ``(T,)`` counts. Q: ``(T,)``. V: ``(T,)``. mean: ``(T, d)`` token means.

@@ -104,7 +104,7 @@ class Corpus:
         Args:
             sample: how many sentences to draw without replacement: a share in (0, 1) or a whole
                 number. They stay in order. NumPy's legacy generator draws them, so that the
-                paper's sample can be had (Section 4).
+                paper's sample can be had.
             seed: of that generator.
             max_words: keep sentences of at most this many white-space-separated words (the paper
                 keeps fewer than 64: ``max_words=63``).

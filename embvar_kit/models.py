@@ -4,7 +4,7 @@ Nothing here knows the name of an architecture: what a model is like (number of 
 width, where its sequence limit lies, what its last state went through) is read from its
 configuration or found by running one short sentence.
 
-Begin and end tokens follow the paper (Section 4): every sentence gets both, where the tokenizer
+Begin and end tokens follow the paper: every sentence gets both, where the tokenizer
 has them. Begin is the tokenizer's ``cls`` token or else its ``bos`` token, end is its ``sep``
 token or else its ``eos`` token, whatever its own template adds:
 
@@ -239,14 +239,18 @@ def _load_module(where: str, label: str, dtype: torch.dtype, options: dict) -> t
         module, report = AutoModel.from_pretrained(
             where, dtype=dtype, output_loading_info=True, **safe, **options
         )
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ...
+    except (
+        Exception
+    ) as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ...
         hint = ""
         if "safetensors" in str(error):
             hint = (
                 " The kit loads safetensors and GGUF only, since other weight files can carry "
                 "code; load it once with transformers and save_pretrained() it."
             )
-        raise ModelError(f"Could not load the model {label!r}: {_first_line(error)}{hint}") from error
+        raise ModelError(
+            f"Could not load the model {label!r}: {_first_line(error)}{hint}"
+        ) from error
     return module, set(report["missing_keys"])
 
 

@@ -2,7 +2,7 @@
 
 For every group ``g`` of occurrences the kit keeps four things: the count ``n``, the mean vector,
 the sum of squared norms and the sum of squared deviations from the mean. From them come, in units
-of squared norm of the embedding (paper, Section 3):
+of squared norm of the embedding (the paper's variance formula):
 
 - ``Q = E||x||^2``, the mean squared norm;
 - ``M = ||E x||^2``, the squared norm of the mean;
@@ -71,13 +71,15 @@ class GroupedMoments:
     Args:
         n_groups: number of groups, ``G``.
         dim: length of the vectors, ``d``.
+        mean: ``(G, d)`` float32 array to hold the means in, a slice of a larger one for instance;
+            by default a new one.
 
     Attributes:
         count: ``(G,)`` int64, occurrences seen.
         mean: ``(G, d)`` float32, NaN for groups never seen.
 
     Raises:
-        MomentsError: if ``n_groups`` is negative or ``dim`` is not positive.
+        MomentsError: if ``n_groups`` is negative, ``dim`` is not positive or ``mean`` does not fit.
 
     >>> square = np.array([[3, 1], [3, -1], [5, 1], [5, -1]], dtype=np.float32)
     >>> m = GroupedMoments(n_groups=2, dim=2)
@@ -90,13 +92,18 @@ class GroupedMoments:
     nan
     """
 
-    def __init__(self, n_groups: int, dim: int) -> None:
+    def __init__(self, n_groups: int, dim: int, *, mean: np.ndarray | None = None) -> None:
         if n_groups < 0 or dim < 1:
             raise MomentsError(
                 f"GroupedMoments needs n_groups >= 0 and dim >= 1, got {n_groups} and {dim}."
             )
+        if mean is None:
+            mean = np.empty((n_groups, dim), dtype=np.float32)
+        elif mean.shape != (n_groups, dim) or mean.dtype != np.float32:
+            raise MomentsError(f"mean must be float32 of shape ({n_groups}, {dim}).")
+        mean[:] = np.nan
         self.count = np.zeros(n_groups, dtype=np.int64)
-        self.mean = np.full((n_groups, dim), np.nan, dtype=np.float32)
+        self.mean = mean
         self._extra = np.zeros((n_groups, dim), dtype=np.int8)
         self._squares = np.zeros(n_groups)  # sum of ||x||^2
         self._deviations = np.zeros(n_groups)  # sum of ||x - mean||^2
@@ -181,6 +188,25 @@ class GroupedMoments:
         if refused:
             self._check_finite(x, order)
 
+    def load(
+        self,
+        groups: np.ndarray,
+        count: np.ndarray,
+        mean: np.ndarray,
+        Q: np.ndarray,
+        V: np.ndarray,
+    ) -> None:
+        """Set some groups to moments known from elsewhere, saved ones for instance.
+
+        Args:
+            groups: ``(K,)`` distinct groups. count: ``(K,)``. mean: ``(K, d)``. Q, V: ``(K,)``.
+        """
+        self.count[groups] = count
+        self.mean[groups] = mean
+        self._extra[groups] = 0
+        self._squares[groups] = Q * count
+        self._deviations[groups] = V * count
+
     def merge(self, other: GroupedMoments) -> None:
         """Add the moments of another part of the data, group by group; ``other`` is unchanged.
 
@@ -241,8 +267,7 @@ class GroupedMoments:
             group = int(order.groups[np.searchsorted(order.starts, bad[0], side="right") - 1])
             feature = int(np.flatnonzero(~np.isfinite(x[row]))[0])
             raise MomentsError(
-                f"Row {row} (group {group}) is not finite: feature {feature} is "
-                f"{x[row, feature]}."
+                f"Row {row} (group {group}) is not finite: feature {feature} is {x[row, feature]}."
             )
 
     def _check_order(self, x: np.ndarray, order: GroupOrder) -> None:

@@ -93,7 +93,7 @@ def strip_marker(token: str, markers: tuple[str, ...]) -> str:
 
 
 def group_vocabulary(tokenizer: Any, by: str = "token") -> Grouping:
-    """Group the vocabulary as the paper does (Section 4), or entry by entry.
+    """Group the vocabulary as the paper does, or entry by entry.
 
     Args:
         tokenizer: a transformers tokenizer.

