@@ -7,9 +7,9 @@
 >>> float(m.Q[0]), float(m.M[0]), float(m.V[0])
 (1.0, 0.5, 0.5)
 
-The modules form a row, ``corpora, models, tokens, moments, analysis, statistics, extraction,
-figures, explorers, cli``; each imports from those before it only. What is public is gathered here
-and loaded when it is first used, so that importing the kit is quick.
+The modules form a row: ``corpora, models, tokens, planning, moments, analysis, statistics,
+extraction, figures, explorers, cli``. Each imports only from those before it. The public names
+below are loaded when they are first used, so that importing the kit is quick.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ _HOMES = {
         "StatisticsFileError",
     ),
     "explorers": ("VariancePlayground",),
-    "extraction": ("cached_statistics", "extract", "plan"),
+    "extraction": ("cached_statistics", "extract"),
     "figures": ("figures",),
     "models": ("EmbeddingModel", "load_model"),
     "moments": ("GroupedMoments", "GroupOrder"),
+    "planning": ("Plan", "plan"),
     "statistics": ("TokenStatistics",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

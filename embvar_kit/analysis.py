@@ -97,7 +97,7 @@ def tradeoff(Q: np.ndarray, M: np.ndarray, V: np.ndarray) -> Tradeoff:
 def decompose(
     n: np.ndarray, Q: np.ndarray, V: np.ndarray, mean: np.ndarray, *, correct: bool = False
 ) -> Decomposition:
-    """Split the mean squared norm of all embeddings (paper, Figs. 5 and 6; the law of total variance).
+    """Split the mean squared norm of all embeddings (law of total variance; paper, Figs. 5, 6).
 
     Args:
         n: ``(T,)`` counts. Q: ``(T,)``. V: ``(T,)``. mean: ``(T, d)`` token means.

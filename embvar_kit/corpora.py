@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -12,6 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from embvar_kit.errors import CorpusError
+from embvar_kit.readers import (
+    Record,
+    existing,
+    hub_rows,
+    numbered,
+    paragraphs,
+    parquet_rows,
+    split_records,
+    text_lines,
+)
 from embvar_kit.wikipedia import read_wikipedia
 
 CORPORA = {
@@ -147,10 +157,13 @@ class Corpus:
 
 @dataclass(frozen=True)
 class StreamedCorpus:
-    """A corpus too large to hold: :meth:`chunks` yields it as corpora of ``chunk`` sentences."""
+    """A corpus too large to hold: :meth:`chunks` yields it as corpora of ``chunk`` sentences.
+
+    ``read`` starts reading afresh at each call.
+    """
 
     name: str
-    read: object  # () -> iterator of (title, position, sentence), started afresh at each call
+    read: Callable[[], Iterator[Record]]
     chunk: int
     unit: str = "row"
     settings: dict = field(default_factory=dict)
@@ -205,21 +218,21 @@ def load_corpus(
     if streaming and sample is not None:
         raise CorpusError("A stream has no known length to sample from: use limit, or no stream.")
     if name == "wikipedia":
-        corpus = _corpus(name, _numbered(read_wikipedia()), "sentence")
+        corpus = _corpus(name, numbered(read_wikipedia()), "sentence")
     elif name.startswith("hub:"):
-        rows = _hub_rows(name[4:], text_column, split, config, revision, streaming)
+        rows = hub_rows(name[4:], text_column, split, config, revision, streaming)
         if streaming:
             return _stream(name, rows, split_sentences, language, max_words, limit, chunk)
-        corpus = _corpus(name, _split(rows(), split_sentences, language), "row")
+        corpus = _corpus(name, split_records(rows(), split_sentences, language), "row")
     elif name.endswith(".parquet"):
-        path = _existing(name)
-        rows = _split(_parquet_rows(path, text_column), split_sentences, language)
+        path = existing(name)
+        rows = split_records(parquet_rows(path, text_column), split_sentences, language)
         corpus = _corpus(path.name, rows, "row")
     elif name.endswith(".txt") or Path(name).is_file():
-        path = _existing(name)
-        lines = _text_lines(path)
+        path = existing(name)
+        lines = text_lines(path)
         if split_sentences:
-            lines = _split(_paragraphs(lines), True, language)
+            lines = split_records(paragraphs(lines), True, language)
         corpus = _corpus(path.name, lines, "line")
     else:
         raise CorpusError(
@@ -230,7 +243,7 @@ def load_corpus(
 
 
 def _corpus(
-    name: str, records: Iterable[tuple[str, int, str]], unit: str, settings: dict | None = None
+    name: str, records: Iterable[Record], unit: str, settings: dict | None = None
 ) -> Corpus:
     records = list(records)
     if not records:
@@ -249,118 +262,17 @@ def _draw(n: int, sample: float | int, seed: int) -> np.ndarray:
     return np.random.RandomState(seed).choice(n, size, replace=False)
 
 
-def _numbered(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, int, str]]:
-    current, number = None, 0
-    for title, sentence in pairs:
-        number = number + 1 if title == current else 1
-        current = title
-        yield title, number, sentence
-
-
-def _existing(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise CorpusError(f"There is no file {name!r} to read a corpus from.")
-    return path
-
-
-def _text_lines(path: Path) -> Iterator[tuple[str, int, str]]:
-    """Lines that are not blank. Bytes are split first, so that a bad one can be named by line."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise CorpusError(
-                    f"Line {number} of {path.name!r} is not valid UTF-8 (byte "
-                    f"0x{raw[error.start]:02x}). Convert the file to UTF-8 and try again."
-                ) from error
-            if line:
-                yield path.name, number, line
-
-
-def _paragraphs(lines: Iterable[tuple[str, int, str]]) -> Iterator[tuple[str, int, str]]:
-    """Join lines that follow one another; a blank line, seen as a gap in the numbers, parts."""
-    held: list[str] = []
-    title, first, last = "", 0, 0
-    for title, number, line in lines:
-        if held and number > last + 1:
-            yield title, first, " ".join(held)
-            held = []
-        if not held:
-            first = number
-        held.append(line)
-        last = number
-    if held:
-        yield title, first, " ".join(held)
-
-
-def _split(
-    records: Iterable[tuple[str, int, str]], split_sentences: bool, language: str
-) -> Iterator[tuple[str, int, str]]:
-    if not split_sentences:
-        yield from ((title, at, text.strip()) for title, at, text in records if text.strip())
-        return
-    from sentencex import segment
-
-    for title, at, text in records:
-        for sentence in segment(language, text):
-            if sentence.strip():
-                yield title, at, " ".join(sentence.split())
-
-
-def _parquet_rows(path: Path, column: str) -> Iterator[tuple[str, int, str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise CorpusError(f"{path.name!r} cannot be read as parquet: {error}") from error
-    names = file.schema_arrow.names
-    if column not in names:
-        raise CorpusError(f"{path.name!r} has no column {column!r}; it has {', '.join(names)}.")
-    kind = file.schema_arrow.field(column).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise CorpusError(f"Column {column!r} of {path.name!r} holds {kind}, not text.")
-    row = 0
-    for batch in file.iter_batches(columns=[column]):
-        for text in batch.column(0).to_pylist():
-            row += 1
-            if text is not None:
-                yield path.name, row, text
-
-
-def _hub_rows(name, column, split, config, revision, streaming):
-    """A function that starts reading a Hub dataset, once its text column is known to be there."""
-    from datasets import load_dataset
-
-    try:
-        dataset = load_dataset(name, config, split=split, revision=revision, streaming=streaming)
-    except Exception as error:  # the library raises many kinds; the user needs one message
-        reason = str(error).strip().splitlines()
-        raise CorpusError(
-            f"The Hub dataset {name!r} (split {split!r}) could not be loaded: "
-            f"{reason[0] if reason else type(error).__name__}. Without a network use 'wikipedia' "
-            "or a local .txt or .parquet file."
-        ) from error
-    columns = dataset.column_names or []
-    if columns and column not in columns:
-        raise CorpusError(
-            f"Dataset {name!r} has no column {column!r}; it has {', '.join(columns)}."
-        )
-
-    def rows() -> Iterator[tuple[str, int, str]]:
-        for number, row in enumerate(dataset, start=1):
-            if isinstance(row.get(column), str):
-                yield name, number, row[column]
-
-    return rows
-
-
-def _stream(name, rows, split_sentences, language, max_words, limit, chunk) -> StreamedCorpus:
-    def read() -> Iterator[tuple[str, int, str]]:
-        records = _split(rows(), split_sentences, language)
+def _stream(
+    name: str,
+    rows: Callable[[], Iterator[Record]],
+    split_sentences: bool,
+    language: str,
+    max_words: int | None,
+    limit: int | None,
+    chunk: int,
+) -> StreamedCorpus:
+    def read() -> Iterator[Record]:
+        records = split_records(rows(), split_sentences, language)
         if max_words is not None:
             records = (r for r in records if len(r[2].split()) <= max_words)
         return islice(records, limit)

@@ -1,16 +1,11 @@
-"""The one pass: plan, batches, forward, moments, progress.
-
-The corpus is tokenized first, so that counts, memory and the number of batches are known, and said,
-before the model runs.
-"""
+"""The one pass: forward a batch, update the moments of every layer, show progress."""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 import psutil
@@ -23,126 +18,12 @@ from embvar_kit.corpora import Corpus, StreamedCorpus, load_corpus
 from embvar_kit.errors import ExtractionError, MomentsError, StatisticsFileError
 from embvar_kit.models import EmbeddingModel, load_model
 from embvar_kit.moments import GroupedMoments, GroupOrder
-from embvar_kit.statistics import TokenStatistics, frequency_order
-from embvar_kit.tokens import Grouping, TokenizedCorpus, group_vocabulary, tokenize
+from embvar_kit.planning import Plan, plan
+from embvar_kit.statistics import TokenStatistics
+from embvar_kit.tokens import TokenizedCorpus
 
 SITES = {"hidden": "the hidden states, as transformers returns them"}
 """Where in the model embeddings can be taken, with a line on each."""
-
-BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 32768}
-"""Tokens a batch, padding included, by kind of device. A CPU is fastest where a batch's hidden
-states stay in its caches; an accelerator wants to be filled."""
-
-_BYTES_PER_ELEMENT = 5  # of a mean: see GroupedMoments
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a pass is going to do.
-
-    Attributes:
-        model, corpus: names.
-        text: the tokenized sentences.
-        grouping: which occurrences form a group.
-        batches: the sequences of each batch, the longest first.
-        groups: ``(T,)`` groups seen, the most frequent first.
-        n: ``(T,)`` their counts.
-        layers: hidden states taken.
-        width: ``d``.
-        batch_tokens: tokens a batch, padding included.
-        long: what was done with sentences longer than the model takes.
-    """
-
-    model: str
-    corpus: str
-    text: TokenizedCorpus
-    grouping: Grouping
-    batches: list[np.ndarray]
-    groups: np.ndarray
-    n: np.ndarray
-    layers: tuple[int, ...]
-    width: int
-    batch_tokens: int
-    long: str
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens to be run, begin and end included."""
-        return len(self.text.ids)
-
-    @property
-    def padding(self) -> float:
-        """Share of the batches that is padding."""
-        lengths = self.text.lengths
-        slots = sum(len(batch) * int(lengths[batch].max()) for batch in self.batches)
-        return 1 - self.n_tokens / slots
-
-    @property
-    def memory(self) -> int:
-        """Bytes that the means will take, all layers together."""
-        return len(self.groups) * len(self.layers) * self.width * _BYTES_PER_ELEMENT
-
-    def __str__(self) -> str:
-        text = self.text
-        rows = [
-            ("pass", f"{self.model} over {self.corpus}, by {self.grouping.by}"),
-            ("sentences", f"{len(np.unique(text.sentence)):,}, {len(text.lengths):,} sequences"),
-            ("tokens", f"{self.n_tokens:,}, {len(self.groups):,} different"),
-            ("layers", f"{', '.join(map(str, self.layers))}, each {self.width} wide"),
-            ("batches", f"{len(self.batches):,} of at most {self.batch_tokens:,} tokens"),
-            ("padding", f"{self.padding:.2%}"),
-            ("memory", f"{self.memory / 1e6:,.0f} MB for the means"),
-        ]
-        for count, what in (
-            (text.n_split, "split: longer than the model takes"),
-            (text.n_cut, "cut: longer than the model takes"),
-            (text.n_empty, "left out: nothing left of them after tokenizing"),
-        ):
-            if count:
-                rows.append(("note", f"{count:,} sentence{'s' * (count > 1)} {what}"))
-        return "\n".join(f"{name:<9}  {what}" for name, what in rows)
-
-
-def plan(
-    model: EmbeddingModel,
-    corpus: Corpus,
-    *,
-    by: str = "token",
-    layers: Iterable[int] | None = None,
-    batch_tokens: int | None = None,
-    long: str = "split",
-) -> Plan:
-    """Tokenize a corpus and plan a pass over it; nothing is run. Arguments: see :func:`extract`."""
-    layers = _layers(model, layers)
-    if batch_tokens is None:
-        batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
-    if batch_tokens < 1:
-        raise ExtractionError(f"batch_tokens must be at least 1, got {batch_tokens}.")
-    grouping = group_vocabulary(model.tokenizer, by)
-    text = tokenize(
-        model.tokenizer,
-        corpus,
-        begin=model.begin,
-        end=model.end,
-        max_tokens=model.max_tokens,
-        long=long,
-    )
-    count = np.bincount(grouping.group_of[text.ids], minlength=len(grouping.labels))
-    seen = np.flatnonzero(count)
-    seen = seen[frequency_order(count[seen], grouping.labels[seen])]
-    return Plan(
-        model=model.name,
-        corpus=corpus.name,
-        text=text,
-        grouping=grouping,
-        batches=list(_batches(text.lengths, batch_tokens)),
-        groups=seen,
-        n=count[seen],
-        layers=layers,
-        width=model.width,
-        batch_tokens=batch_tokens,
-        long=long,
-    )
 
 
 def extract(
@@ -322,31 +203,6 @@ def _not_finite(
                 _NOT_FINITE.format(where=f" in layer {layer} for {sentence}", dtype=model.dtype)
             )
     return ExtractionError(_NOT_FINITE.format(where="", dtype=model.dtype))
-
-
-def _layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:
-    if layers is None:
-        return tuple(range(model.n_states))
-    chosen = []
-    for layer in layers:
-        if not -model.n_states <= layer < model.n_states:
-            raise ExtractionError(
-                f"{model.name!r} has hidden states 0 to {model.n_states - 1}; there is no {layer}."
-            )
-        chosen.append(int(layer) % model.n_states)
-    if not chosen:
-        raise ExtractionError("layers is empty: name at least one hidden state.")
-    return tuple(sorted(set(chosen)))
-
-
-def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Sequences of similar length together, the longest first: a pass too large fails at once."""
-    order = np.argsort(-lengths, kind="stable")
-    at = 0
-    while at < len(order):
-        size = max(1, batch_tokens // int(lengths[order[at]]))
-        yield order[at : at + size]
-        at += size
 
 
 def _pack(

@@ -33,11 +33,10 @@ from typing import TYPE_CHECKING, Any
 
 from embvar_kit.bundled import BUNDLED, sha256_of, verify
 from embvar_kit.errors import ModelError
+from embvar_kit.probing import first_line, max_tokens, probe
 
 if TYPE_CHECKING:
     import torch
-
-_PROBE = "A short sentence."
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def load_model(
     module = module.eval().requires_grad_(False).to(place)
     begin = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
     end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
-    n_states, width, final_norm = _probe(module, tokenizer, begin, end, place, label)
+    n_states, width, final_norm = probe(module, tokenizer, begin, end, place, label)
     return EmbeddingModel(
         name=label,
         revision=_revision(source, gguf, module),
@@ -171,7 +170,7 @@ def load_model(
         device=place,
         n_states=n_states,
         width=width,
-        max_tokens=_max_tokens(module),
+        max_tokens=max_tokens(module),
         begin=begin,
         end=end,
         final_norm=final_norm,
@@ -207,7 +206,7 @@ def _locate(name: str) -> tuple[Path | None, str | None, str]:
 
 
 def _check_hub(name: str, revision: str | None) -> None:
-    """Fail at once, with advice, where a Hub name can be neither loaded from the cache nor asked."""
+    """Fail at once, with advice, where a name is neither cached nor on a Hub within reach."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -249,7 +248,7 @@ def _load_module(where: str, label: str, dtype: torch.dtype, options: dict) -> t
                 "code; load it once with transformers and save_pretrained() it."
             )
         raise ModelError(
-            f"Could not load the model {label!r}: {_first_line(error)}{hint}"
+            f"Could not load the model {label!r}: {first_line(error)}{hint}"
         ) from error
     return module, set(report["missing_keys"])
 
@@ -261,7 +260,7 @@ def _load_tokenizer(where: str, label: str, options: dict) -> Any:
         return AutoTokenizer.from_pretrained(where, **options)
     except Exception as error:
         raise ModelError(
-            f"Could not load the tokenizer of {label!r}: {_first_line(error)}"
+            f"Could not load the tokenizer of {label!r}: {first_line(error)}"
         ) from error
 
 
@@ -277,65 +276,8 @@ def _device(device: str | torch.device) -> torch.device:
         place = torch.device(device)
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"Device {device!r} cannot be used here: {_first_line(error)}") from error
+        raise ModelError(f"Device {device!r} cannot be used here: {first_line(error)}") from error
     return place
-
-
-def _probe(
-    module: Any, tokenizer: Any, begin: int | None, end: int | None, device: Any, label: str
-) -> tuple[int, int, str | None]:
-    """Run one sentence: how many states of what width, and which normalization gave the last."""
-    import torch
-
-    ids = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
-    ids = [i for i in (begin, *ids, end) if i is not None]
-    outputs: list[tuple[str, torch.Tensor]] = []
-
-    def keep(part: Any, _: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor):
-            outputs.append((type(part).__name__, output))
-
-    hooks = [
-        part.register_forward_hook(keep)
-        for part in module.modules()
-        if "norm" in type(part).__name__.lower()
-    ]
-    try:
-        with torch.inference_mode():
-            states = module(
-                input_ids=torch.tensor([ids], device=device), output_hidden_states=True
-            ).hidden_states
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        raise ModelError(f"{label!r} cannot run on plain text: {_first_line(error)}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not states:
-        raise ModelError(f"{label!r} returns no hidden states; the kit needs all of them.")
-    shapes = {tuple(state.shape) for state in states}
-    if len(shapes) != 1 or len(states[0].shape) != 3 or states[0].shape[1] != len(ids):
-        raise ModelError(
-            f"The hidden states of {label!r} differ in shape ({sorted(shapes)}); the kit needs one "
-            "vector of one width per token and layer."
-        )
-    last = states[-1]
-    norms = [kind for kind, out in outputs if out.shape == last.shape and torch.equal(out, last)]
-    return len(states), last.shape[2], norms[-1] if norms else None
-
-
-def _max_tokens(module: Any) -> int | None:
-    """Positions that the model can tell apart: from its configuration and position tables."""
-    from torch import nn
-
-    config = module.config
-    limits = [getattr(config, "max_position_embeddings", None)]
-    for name, part in module.named_modules():
-        if isinstance(part, nn.Embedding) and "position" in name.rsplit(".", 1)[-1]:
-            # RoBERTa's table starts counting behind its padding index.
-            taken = 0 if part.padding_idx is None else part.padding_idx + 1
-            limits.append(part.num_embeddings - taken)
-    limits = [limit for limit in limits if isinstance(limit, int) and limit > 0]
-    return min(limits) if limits else None
 
 
 def _revision(source: Path | None, gguf: str | None, module: Any) -> str | None:
@@ -347,11 +289,6 @@ def _revision(source: Path | None, gguf: str | None, module: Any) -> str | None:
 
 def _first(*ids: int | None) -> int | None:
     return next((i for i in ids if i is not None), None)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager

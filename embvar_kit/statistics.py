@@ -12,6 +12,7 @@ import pandas as pd
 from embvar_kit import analysis, statistics_file
 from embvar_kit.errors import StatisticsError
 from embvar_kit.moments import GroupedMoments
+from embvar_kit.tokens import frequency_order
 
 
 @dataclass(frozen=True)
@@ -284,12 +285,3 @@ class TokenStatistics:
                     f"Both statistics contain the same part of corpus {corpus['name']!r}; merging "
                     "them would count it twice."
                 )
-
-
-def frequency_order(n: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """``(T,)`` order that puts the most frequent token first, equal counts by string.
-
-    >>> frequency_order(np.array([2, 5, 2]), np.array(["b", "the", "a"], dtype=object)).tolist()
-    [1, 2, 0]
-    """
-    return np.lexsort((tokens.astype(str), -n))

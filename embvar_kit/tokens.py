@@ -118,6 +118,15 @@ def group_vocabulary(tokenizer: Any, by: str = "token") -> Grouping:
     return Grouping(by, labels, ordinary == 0, group_of.astype(np.int64), markers)
 
 
+def frequency_order(n: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """``(T,)`` order that puts the most frequent token first, equal counts by string.
+
+    >>> frequency_order(np.array([2, 5, 2]), np.array(["b", "the", "a"], dtype=object)).tolist()
+    [1, 2, 0]
+    """
+    return np.lexsort((tokens.astype(str), -n))
+
+
 def tokenize(
     tokenizer: Any,
     corpus: Corpus,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bz2
 import hashlib
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,8 @@ def read_wikipedia(path: Path | None = None) -> Iterator[tuple[str, str]]:
             f"(its sha256 should start with {DUMP_SHA256[:12]}). Numbers would not compare; "
             "install the gensim version of the lock file."
         )
-    for title, markup, _ in extract_pages(bz2.open(path), filter_namespaces=("0",)):
+    dump = io.BytesIO(bz2.decompress(packed))
+    for title, markup, _ in extract_pages(dump, filter_namespaces=("0",)):
         if markup.lstrip().lower().startswith("#redirect"):
             continue
         for line in filter_wiki(markup).splitlines():
