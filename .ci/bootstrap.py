@@ -79,7 +79,7 @@ def disk_problem() -> str:
             rooms.append("{0:.1f} GB free in {1}".format(shutil.disk_usage(path).free / 1e9, path))
     return (
         "The disk is full ({0}).\n"
-        "The environment takes about 2 GB with a CPU build of PyTorch and 8 GB with a CUDA build,\n"
+        "The environment takes some 3 GB with a CPU build of PyTorch and 7 GB with a CUDA build,\n"
         "and as much again while it is installed. Free some room and call again; TMPDIR moves the\n"
         "temporary files, and `pip cache purge` empties pip's cache."
     ).format("; ".join(rooms))
