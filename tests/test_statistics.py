@@ -1,0 +1,228 @@
+"""The labelled result: its tables, its file, its merge."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from reference import two_pass
+from safetensors.numpy import load_file
+
+import embvar_kit as ek
+from embvar_kit.statistics import TokenStatistics
+
+WORDS = np.array(["the", "cat", "dog", "[CLS]", "rare"], dtype=object)
+INFO = {
+    "kit_version": "0",
+    "model": {"name": "toy", "revision": "r1", "device": "cpu"},
+    "corpora": [{"name": "made up", "fingerprint": "a", "settings": {}}],
+    "convention": {"by": "token"},
+    "counts": {"tokens": 60},
+}
+
+
+def statistics_of(x: np.ndarray, token: np.ndarray, part: str = "a") -> TokenStatistics:
+    """Statistics of two layers, ``x`` and ``2 x + 1``, over the words seen."""
+    seen = [t for t in range(len(WORDS)) if (token == t).any()]
+    seen.sort(key=lambda t: (-(token == t).sum(), WORDS[t]))
+    mean = np.empty((2, len(seen), x.shape[1]), dtype=np.float32)
+    moments = []
+    for at, layer in enumerate((x, 2 * x + 1)):
+        m = ek.GroupedMoments(len(seen), x.shape[1], mean=mean[at])
+        for rank, t in enumerate(seen):
+            own = layer[token == t]
+            m.update(own, np.full(len(own), rank))
+        moments.append(m)
+    info = {**INFO, "corpora": [{**INFO["corpora"][0], "fingerprint": part}]}
+    return TokenStatistics.from_moments(
+        moments,
+        tokens=WORDS[seen],
+        special=np.array([WORDS[t].startswith("[") for t in seen]),
+        layers=np.array([0, 3]),
+        mean=mean,
+        info={**info, "counts": {"tokens": len(x)}},
+    )
+
+
+@pytest.fixture
+def data() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    token = np.concatenate([[0] * 25, [1] * 12, [2] * 11, [3] * 11, [4]])
+    x = rng.normal(size=(5, 6))[token] * 3 + rng.normal(size=(len(token), 6))
+    shuffled = rng.permutation(len(token))
+    return x[shuffled].astype(np.float32), token[shuffled]
+
+
+@pytest.fixture
+def stats(data) -> TokenStatistics:
+    return statistics_of(*data)
+
+
+def test_table_is_the_definition(stats, data):
+    x, token = data
+    table = stats.table(layer=3)
+    assert list(table) == ["token", "n", "Q", "M", "V"]
+    assert table["token"].tolist() == ["the", "cat", "[CLS]", "dog", "rare"]
+    for row in table.itertuples():
+        own = (2 * x + 1)[token == WORDS.tolist().index(row.token)]
+        assert row.n == len(own)
+        assert (row.Q, row.M, row.V) == pytest.approx(two_pass(own), rel=1e-5, abs=1e-9)
+
+
+def test_table_takes_ranges_and_leaves_special_tokens_out(stats):
+    chosen = stats.table(0, min_count=11, max_count=12, special=False)
+    assert chosen["token"].tolist() == ["cat", "dog"]
+    unbiased = stats.table(0, unbiased=True)
+    plain = stats.table(0)
+    np.testing.assert_allclose(unbiased.M + unbiased.V, unbiased.Q.where(unbiased.n > 1))
+    assert (unbiased.V > plain.V)[:4].all() and np.isnan(unbiased.V[4])
+
+
+def test_a_layer_that_was_not_extracted_is_named(stats):
+    with pytest.raises(ek.StatisticsError, match="Layer 1 was not extracted; there are 0, 3"):
+        stats.table(layer=1)
+
+
+def test_tradeoff_uses_the_tokens_in_range(stats):
+    rows = stats.tradeoff()
+    assert list(rows) == ["layer", "n_tokens", "cv_Q", "slope", "intercept", "r2"]
+    assert rows["layer"].tolist() == [0, 3] and rows["n_tokens"].tolist() == [4, 4]
+    table = stats.table(0, min_count=10)
+    slope, intercept = np.polyfit(table.M, table.V, 1)
+    assert rows.loc[0, "slope"] == pytest.approx(slope)
+    assert rows.loc[0, "intercept"] == pytest.approx(intercept)
+    assert stats.tradeoff(special=False)["n_tokens"].tolist() == [3, 3]
+    with pytest.raises(ek.StatisticsError, match="lower min_count"):
+        stats.tradeoff(min_count=1000)
+
+
+def test_decomposition_is_over_the_chosen_tokens(stats, data):
+    x, token = data
+    rows = stats.decomposition()
+    assert list(rows) == ["layer", "Q", "M", "V", "V_W", "V_B"]
+    chosen = x[token != 4]
+    assert tuple(rows.loc[0, ["Q", "M", "V"]]) == pytest.approx(two_pass(chosen), rel=1e-5)
+    np.testing.assert_allclose(rows.V, rows.V_W + rows.V_B)
+    np.testing.assert_allclose(rows.Q, rows.M + rows.V, rtol=1e-6)
+    with pytest.raises(ek.StatisticsError, match="No token is left"):
+        stats.decomposition(min_count=1000)
+
+
+def test_saved_and_loaded_is_the_same(stats, tmp_path):
+    loaded = TokenStatistics.load(stats.save(tmp_path / "deep" / "folder"))
+    for name in ("tokens", "special", "layers", "n", "Q", "M", "V", "mean"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(stats, name))
+    assert loaded.info == stats.info
+    pd.testing.assert_frame_equal(loaded.decomposition(), stats.decomposition())
+
+
+def test_readable_without_the_kit(stats, tmp_path):
+    stats.save(tmp_path)
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    table = pd.read_parquet(tmp_path / metadata["files"]["table"]["name"])
+    mean = load_file(tmp_path / metadata["files"]["mean"]["name"])["mean"]
+    assert len(table) == 10 and mean.shape == (2, 5, 6)
+    assert table[table.layer == 3].V.tolist() == stats.table(3).V.tolist()
+
+
+def test_statistics_without_means(stats, tmp_path):
+    slim = TokenStatistics(**{**vars(stats), "mean": None})
+    loaded = TokenStatistics.load(slim.save(tmp_path))
+    assert loaded.mean is None
+    pd.testing.assert_frame_equal(loaded.tradeoff(), stats.tradeoff())
+    with pytest.raises(ek.StatisticsError, match="needs the token means"):
+        loaded.decomposition()
+
+
+def test_every_truncation_and_alteration_is_refused_by_name(stats, tmp_path):
+    whole = stats.save(tmp_path / "whole")
+    rng = np.random.default_rng(0)
+    for file in sorted(whole.iterdir()):
+        data = file.read_bytes()
+        lengths = {0, 1, len(data) // 2, len(data) - 1}
+        broken = [data[:length] for length in lengths]
+        for position in rng.integers(0, len(data), 20):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << rng.integers(8)
+            broken.append(bytes(flipped))
+        for content in broken:
+            copy = tmp_path / "copy"
+            shutil.copytree(whole, copy)
+            (copy / file.name).write_bytes(content)
+            with pytest.raises(ek.StatisticsFileError) as refusal:
+                TokenStatistics.load(copy)
+            assert file.name in str(refusal.value) or "format" in str(refusal.value)
+            shutil.rmtree(copy)
+        copy = tmp_path / "copy"
+        shutil.copytree(whole, copy)
+        (copy / file.name).unlink()
+        with pytest.raises(ek.StatisticsFileError, match="missing|no saved statistics"):
+            TokenStatistics.load(copy)
+        shutil.rmtree(copy)
+
+
+def test_a_newer_format_is_refused(stats, tmp_path, monkeypatch):
+    monkeypatch.setattr("embvar_kit.statistics_file.FORMAT", 2)
+    stats.save(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(ek.StatisticsFileError, match="update embvar-kit"):
+        TokenStatistics.load(tmp_path)
+
+
+def test_saving_again_replaces_and_leaves_nothing_behind(stats, data, tmp_path):
+    stats.save(tmp_path)
+    before = set(tmp_path.iterdir())
+    other = statistics_of(data[0] + 1, data[1])
+    other.save(tmp_path)
+    assert len(set(tmp_path.iterdir())) == len(before) == 3
+    np.testing.assert_array_equal(TokenStatistics.load(tmp_path).Q, other.Q)
+
+
+def test_a_save_that_fails_leaves_what_was_there(stats, data, tmp_path, monkeypatch):
+    stats.save(tmp_path)
+    other = statistics_of(data[0] + 1, data[1])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("embvar_kit.statistics_file._replace", full)
+    with pytest.raises(ek.StatisticsFileError, match="No space left"):
+        other.save(tmp_path)
+    np.testing.assert_array_equal(TokenStatistics.load(tmp_path).Q, stats.Q)
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(ek.StatisticsFileError, match="a file"):
+        other.save(tmp_path / "a file")
+
+
+@pytest.mark.parametrize("cut", [1, 20, 45, 59])
+def test_merging_two_parts_gives_the_whole(data, stats, cut):
+    x, token = data
+    merged = statistics_of(x[:cut], token[:cut], "a").merge(
+        statistics_of(x[cut:], token[cut:], "b")
+    )
+    assert merged.tokens.tolist() == stats.tokens.tolist()
+    np.testing.assert_array_equal(merged.n, stats.n)
+    np.testing.assert_array_equal(merged.special, stats.special)
+    for name in "QMV":
+        np.testing.assert_allclose(
+            getattr(merged, name), getattr(stats, name), rtol=1e-6, atol=1e-9
+        )
+    np.testing.assert_allclose(merged.mean, stats.mean, rtol=1e-5, atol=1e-6)
+    pd.testing.assert_frame_equal(merged.decomposition(), stats.decomposition(), rtol=1e-6)
+    assert [c["fingerprint"] for c in merged.info["corpora"]] == ["a", "b"]
+    assert merged.info["counts"] == stats.info["counts"]
+
+
+def test_what_does_not_belong_together_is_not_merged(stats, data):
+    with pytest.raises(ek.StatisticsError, match="count it twice"):
+        stats.merge(stats)
+    other = statistics_of(*data, "b")
+    other.info["model"] = {**other.info["model"], "revision": "r2"}
+    with pytest.raises(ek.StatisticsError, match="model revision: 'r1' and 'r2'"):
+        stats.merge(other)
+    other.info["model"] = {**stats.info["model"], "device": "cuda"}
+    assert stats.merge(other).n.sum() == 2 * stats.n.sum()
+    fewer = TokenStatistics(**{**vars(other), "layers": np.array([0, 4])})
+    with pytest.raises(ek.StatisticsError, match="different layers"):
+        stats.merge(fewer)

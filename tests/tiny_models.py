@@ -1,0 +1,373 @@
+"""Tiny Transformers of the families that the kit is for, made on the spot and saved to disk.
+
+Each has 2 layers, is 32 wide and holds seeded random weights; its tokenizer is trained on a few
+sentences with the ``tokenizers`` library, is of its family's kind and has its family's special
+tokens. Saved, they are what a user's folder or a download from the Hub is: ``config.json``,
+``model.safetensors``, ``tokenizer.json`` and ``tokenizer_config.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+WIDTH, LAYERS, POSITIONS = 32, 2, 64
+"""Width, layers and, where positions are learned or named, positions of every tiny model."""
+
+SENTENCES = [
+    "The cat sat on the mat, and the dog was barking at the singing bird.",
+    "A short sentence.",
+    "Reading, writing and running are things that she was doing this morning.",
+    "The river runs through the valley and the valley runs to the sea.",
+    "He thinks that walking is better than driving, and swimming better than both.",
+    "Every token has a norm; its mean has one, too.",
+    "What varies less lies further from the origin, as the variance formula says.",
+    "In 1905 there were 26 papers about light, heat and motion.",
+]
+"""What the tokenizers are trained on."""
+
+_VOCABULARY = 300
+
+
+def wordpiece(special: dict[str, str]) -> Tokenizer:
+    """BERT's kind: lower-cased words, and pieces that begin with ``##``."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token=special["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return _train(tokenizer, trainers.WordPieceTrainer, special)
+
+
+def byte_level(special: dict[str, str]) -> Tokenizer:
+    """GPT-2's kind: byte pairs, and ``Ġ`` where a word starts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    return _train(tokenizer, trainers.BpeTrainer, special, initial_alphabet=alphabet)
+
+
+def sentencepiece_bpe(special: dict[str, str]) -> Tokenizer:
+    """Llama's kind: pairs of characters, and ``▁`` where a word starts."""
+    tokenizer = Tokenizer(models.BPE(unk_token=special["unk_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return _train(tokenizer, trainers.BpeTrainer, special)
+
+
+def sentencepiece_unigram(special: dict[str, str]) -> Tokenizer:
+    """T5's kind: a unigram language model over pieces, and ``▁`` where a word starts."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return _train(tokenizer, trainers.UnigramTrainer, special, unk_token=special["unk_token"])
+
+
+def _train(
+    tokenizer: Tokenizer, trainer: Callable[..., Any], special: dict[str, str], **options: Any
+) -> Tokenizer:
+    options |= {"vocab_size": _VOCABULARY, "show_progress": False}
+    tokenizer.train_from_iterator(
+        SENTENCES, trainer(special_tokens=list(dict.fromkeys(special.values())), **options)
+    )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a family's tiny model is made, and what the kit must find out about it.
+
+    Attributes:
+        model: name of the transformers class that is saved.
+        settings: of its configuration, in the family's own words.
+        tokenizer_class: name of the transformers class that its repositories give.
+        train: makes the tokenizer from the special tokens.
+        special: special tokens by role, in the order of their ids.
+        begin, end: tokens that the kit must put around a sentence.
+        marker: prefix that the paper takes off this tokenizer's tokens.
+        max_tokens: limit that the kit must find, or ``None``.
+        learned: whether positions are learned, so that one token too many breaks the model.
+        final_norm: class name of the normalization that gives the last hidden state.
+    """
+
+    model: str
+    settings: dict[str, Any]
+    tokenizer_class: str
+    train: Callable[[dict[str, str]], Tokenizer]
+    special: dict[str, str]
+    begin: str | None
+    end: str
+    marker: str
+    max_tokens: int | None
+    learned: bool
+    final_norm: str
+
+
+_BERT = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
+_BERT |= {"intermediate_size": 64, "max_position_embeddings": POSITIONS}
+_LLAMA = {**_BERT, "num_key_value_heads": 2}
+_BERT_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+_ROBERTA_TOKENS = {
+    "cls_token": "<s>",
+    "bos_token": "<s>",
+    "pad_token": "<pad>",
+    "sep_token": "</s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+_ALBERT_TOKENS = {
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "cls_token": "[CLS]",
+    "bos_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "eos_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+_GPT_TOKENS = {role: "<|endoftext|>" for role in ("unk_token", "bos_token", "eos_token")}
+_OPT_TOKENS = {
+    "bos_token": "</s>",
+    "eos_token": "</s>",
+    "unk_token": "</s>",
+    "pad_token": "<pad>",
+}
+_QWEN_TOKENS = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
+_LLAMA_TOKENS = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+_GEMMA_TOKENS = {
+    "pad_token": "<pad>",
+    "eos_token": "<eos>",
+    "bos_token": "<bos>",
+    "unk_token": "<unk>",
+}
+_T5_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+FAMILIES = {
+    "bert": Family(
+        model="BertForMaskedLM",
+        settings=_BERT,
+        tokenizer_class="BertTokenizer",
+        train=wordpiece,
+        special=_BERT_TOKENS,
+        begin="[CLS]",
+        end="[SEP]",
+        marker="##",
+        max_tokens=POSITIONS,
+        learned=True,
+        final_norm="LayerNorm",
+    ),
+    "roberta": Family(
+        model="RobertaForMaskedLM",
+        # Its positions count from behind the padding id.
+        settings={**_BERT, "max_position_embeddings": POSITIONS + 2},
+        tokenizer_class="RobertaTokenizer",
+        train=byte_level,
+        special=_ROBERTA_TOKENS,
+        begin="<s>",
+        end="</s>",
+        marker="Ġ",
+        max_tokens=POSITIONS,
+        learned=True,
+        final_norm="LayerNorm",
+    ),
+    "distilbert": Family(
+        model="DistilBertForMaskedLM",
+        settings={
+            "dim": WIDTH,
+            "n_layers": LAYERS,
+            "n_heads": 4,
+            "hidden_dim": 64,
+            "max_position_embeddings": POSITIONS,
+        },
+        tokenizer_class="DistilBertTokenizer",
+        train=wordpiece,
+        special=_BERT_TOKENS,
+        begin="[CLS]",
+        end="[SEP]",
+        marker="##",
+        max_tokens=POSITIONS,
+        learned=True,
+        final_norm="LayerNorm",
+    ),
+    "albert": Family(
+        model="AlbertForMaskedLM",
+        settings={**_BERT, "embedding_size": 16},
+        tokenizer_class="AlbertTokenizer",
+        train=sentencepiece_unigram,
+        special=_ALBERT_TOKENS,
+        begin="[CLS]",
+        end="[SEP]",
+        marker="▁",
+        max_tokens=POSITIONS,
+        learned=True,
+        final_norm="LayerNorm",
+    ),
+    "electra": Family(
+        model="ElectraForPreTraining",
+        settings={**_BERT, "embedding_size": 16},
+        tokenizer_class="ElectraTokenizer",
+        train=wordpiece,
+        special=_BERT_TOKENS,
+        begin="[CLS]",
+        end="[SEP]",
+        marker="##",
+        max_tokens=POSITIONS,
+        learned=True,
+        final_norm="LayerNorm",
+    ),
+    "modernbert": Family(
+        model="ModernBertForMaskedLM",
+        settings=_BERT,
+        tokenizer_class="PreTrainedTokenizerFast",
+        train=byte_level,
+        special=_BERT_TOKENS,
+        begin="[CLS]",
+        end="[SEP]",
+        marker="Ġ",
+        max_tokens=POSITIONS,
+        learned=False,
+        final_norm="LayerNorm",
+    ),
+    "gpt2": Family(
+        model="GPT2LMHeadModel",
+        settings={"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": POSITIONS},
+        tokenizer_class="GPT2Tokenizer",
+        train=byte_level,
+        special=_GPT_TOKENS,
+        begin="<|endoftext|>",
+        end="<|endoftext|>",
+        marker="Ġ",
+        max_tokens=POSITIONS,
+        learned=True,
+        final_norm="LayerNorm",
+    ),
+    "gpt_neox": Family(
+        model="GPTNeoXForCausalLM",
+        settings=_BERT,
+        tokenizer_class="GPTNeoXTokenizer",
+        train=byte_level,
+        special={**_GPT_TOKENS, "pad_token": "<|padding|>"},
+        begin="<|endoftext|>",
+        end="<|endoftext|>",
+        marker="Ġ",
+        max_tokens=POSITIONS,
+        learned=False,
+        final_norm="LayerNorm",
+    ),
+    "opt": Family(
+        model="OPTForCausalLM",
+        # Its table has two rows more, which no token can reach.
+        settings={
+            "hidden_size": WIDTH,
+            "word_embed_proj_dim": WIDTH,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": 4,
+            "ffn_dim": 64,
+            "max_position_embeddings": POSITIONS,
+        },
+        tokenizer_class="GPT2Tokenizer",
+        train=byte_level,
+        special=_OPT_TOKENS,
+        begin="</s>",
+        end="</s>",
+        marker="Ġ",
+        max_tokens=POSITIONS,
+        learned=True,
+        final_norm="LayerNorm",
+    ),
+    "llama": Family(
+        model="LlamaForCausalLM",
+        settings=_LLAMA,
+        tokenizer_class="LlamaTokenizer",
+        train=sentencepiece_bpe,
+        special=_LLAMA_TOKENS,
+        begin="<s>",
+        end="</s>",
+        marker="▁",
+        max_tokens=POSITIONS,
+        learned=False,
+        final_norm="LlamaRMSNorm",
+    ),
+    "qwen2": Family(
+        model="Qwen2ForCausalLM",
+        settings=_LLAMA,
+        tokenizer_class="Qwen2Tokenizer",
+        train=byte_level,
+        special=_QWEN_TOKENS,
+        begin=None,
+        end="<|im_end|>",
+        marker="Ġ",
+        max_tokens=POSITIONS,
+        learned=False,
+        final_norm="Qwen2RMSNorm",
+    ),
+    "gemma2": Family(
+        model="Gemma2ForCausalLM",
+        settings={**_LLAMA, "head_dim": 8, "sliding_window": 16},
+        tokenizer_class="GemmaTokenizer",
+        train=sentencepiece_bpe,
+        special=_GEMMA_TOKENS,
+        begin="<bos>",
+        end="<eos>",
+        marker="▁",
+        max_tokens=POSITIONS,
+        learned=False,
+        final_norm="Gemma2RMSNorm",
+    ),
+    "t5": Family(
+        model="T5ForConditionalGeneration",
+        settings={"d_model": WIDTH, "num_layers": LAYERS, "num_heads": 4, "d_kv": 8, "d_ff": 64},
+        tokenizer_class="T5Tokenizer",
+        train=sentencepiece_unigram,
+        special=_T5_TOKENS,
+        begin=None,
+        end="</s>",
+        marker="▁",
+        max_tokens=None,
+        learned=False,
+        final_norm="T5LayerNorm",
+    ),
+}
+"""The families, each with what the kit must find out about it."""
+
+
+def build(family: str, folder: Path, *, seed: int = 0) -> Path:
+    """Make the tiny model of a family with its head, as repositories have it, and save it."""
+    made = FAMILIES[family]
+    tokenizer = save_tokenizer(made, folder)
+    kind = getattr(transformers, made.model)
+    ids = {f"{role}_id": tokenizer.convert_tokens_to_ids(t) for role, t in made.special.items()}
+    known = ("pad_token_id", "bos_token_id", "eos_token_id")
+    config = kind.config_class(
+        **made.settings,
+        vocab_size=len(tokenizer),
+        **{role: ids.get(role) for role in known},
+    )
+    torch.manual_seed(seed)
+    kind(config).save_pretrained(folder)
+    return folder
+
+
+def save_tokenizer(family: Family, folder: Path) -> Any:
+    """Save a family's tokenizer as its repositories have it; return it as transformers reads it."""
+    plain = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=family.train(family.special), **family.special
+    )
+    plain.save_pretrained(folder)
+    settings = folder / "tokenizer_config.json"
+    kind = {"tokenizer_class": family.tokenizer_class}
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), **kind}, indent=1))
+    return getattr(transformers, family.tokenizer_class).from_pretrained(folder)
