@@ -32,7 +32,7 @@ _HOMES = {
         "StatisticsError",
         "StatisticsFileError",
     ),
-    "explorers": ("VariancePlayground",),
+    "explorers": ("SequencePlayer", "VariancePlayground"),
     "extraction": ("cached_statistics", "extract"),
     "figures": ("figures",),
     "models": ("EmbeddingModel", "load_model"),

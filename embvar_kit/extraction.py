@@ -25,6 +25,9 @@ from embvar_kit.tokens import TokenizedCorpus
 SITES = {"hidden": "the hidden states, as transformers returns them"}
 """Where in the model embeddings can be taken, with a line on each."""
 
+HOST_MOMENTS = ("cpu", "mps")
+"""Kinds of device whose moments are kept on the host: MPS has no float64."""
+
 
 def extract(
     model: EmbeddingModel,
@@ -133,7 +136,7 @@ def _pass(
     rank = np.full(len(work.grouping.labels), -1)
     rank[work.groups] = np.arange(len(work.groups))
     rank_of = rank[work.grouping.group_of]
-    on_device = model.device.type not in ("cpu", "mps")  # MPS has no float64
+    on_device = model.device.type not in HOST_MOMENTS
     if on_device:
         from embvar_kit.moments_device import DeviceMoments, DeviceOrder
 
