@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import psutil
@@ -78,6 +79,45 @@ def extract(
     return _run(model, corpus, progress, site, options)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass.
+
+    Attributes:
+        sequences: ``(B,)`` indices of the sequences in the tokenized corpus.
+        rows: ``(N,)`` where the real tokens lie when ``(B, longest)`` is laid out flat.
+        token_ids: ``(N,)`` their ids, in that order.
+        states: hidden states, each ``(B, longest, d)``.
+    """
+
+    sequences: np.ndarray
+    rows: np.ndarray
+    token_ids: np.ndarray
+    states: tuple[torch.Tensor, ...]
+
+
+def forward(
+    model: EmbeddingModel, text: TokenizedCorpus, batches: Iterable[np.ndarray]
+) -> Iterator[Batch]:
+    """Run batches of sequences through a model, one after another; padding is never in ``rows``."""
+    pad = model.tokenizer.pad_token_id or 0
+    for sequences in batches:
+        lengths = text.lengths[sequences]
+        inside = np.arange(lengths.max()) < lengths[:, None]
+        token_ids = np.concatenate(
+            [text.ids[text.starts[i] : text.starts[i + 1]] for i in sequences]
+        )
+        ids = np.full(inside.shape, pad, dtype=np.int64)
+        ids[inside] = token_ids
+        # Attention is faster without a mask, and most batches have nothing to mask.
+        mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64))
+        states = model.hidden_states(
+            torch.from_numpy(ids).to(model.device),
+            None if mask is None else mask.to(model.device),
+        )
+        yield Batch(sequences, np.flatnonzero(inside), token_ids, states)
+
+
 def cached_statistics(
     model: str = "minilm", corpus: str = "wikipedia", *, progress: bool = True
 ) -> TokenStatistics:
@@ -144,7 +184,6 @@ def _pass(
         device_moments = [DeviceMoments(*shape, model.device) for _ in work.layers]
     else:
         moments = [GroupedMoments(*layer.shape, mean=layer) for layer in mean]
-    pad = model.tokenizer.pad_token_id or 0
     bar = tqdm(
         total=work.n_tokens,
         unit="tok",
@@ -155,25 +194,20 @@ def _pass(
         mininterval=0.5,
     )
     with bar:
-        for batch in work.batches:
-            ids, mask, rows = _pack(work.text, batch, pad)
-            order = GroupOrder.of(rank_of[ids.reshape(-1)[rows]], rows)
-            states = model.hidden_states(
-                torch.from_numpy(ids).to(model.device),
-                None if mask is None else torch.from_numpy(mask).to(model.device),
-            )
-            flat = [states[layer].reshape(-1, work.width) for layer in work.layers]
+        for batch in forward(model, work.text, work.batches):
+            order = GroupOrder.of(rank_of[batch.token_ids], batch.rows)
+            flat = [batch.states[layer].reshape(-1, work.width) for layer in work.layers]
             if on_device:
                 sent = DeviceOrder(order, model.device)
                 for layer_moments, x in zip(device_moments, flat, strict=True):
                     layer_moments.add(x, sent)
             else:
-                for at, layer_moments in enumerate(moments):
+                for layer_moments, x in zip(moments, flat, strict=True):
                     try:
-                        layer_moments.add(flat[at].float().cpu().numpy(), order)
+                        layer_moments.add(x.float().cpu().numpy(), order)
                     except MomentsError as error:
-                        raise _not_finite(model, corpus, work, batch, flat, ids) from error
-            bar.update(len(rows))
+                        raise _not_finite(model, corpus, work, batch) from error
+            bar.update(len(batch.rows))
         if on_device:
             if any(bool(m.refused) for m in device_moments):
                 raise ExtractionError(_NOT_FINITE.format(where="", dtype=model.dtype))
@@ -187,36 +221,16 @@ _NOT_FINITE = (
 )
 
 
-def _not_finite(
-    model: EmbeddingModel,
-    corpus: Corpus,
-    work: Plan,
-    batch: np.ndarray,
-    flat: list[torch.Tensor],
-    ids: np.ndarray,
-) -> ExtractionError:
-    lengths = work.text.lengths[batch]
-    for layer, x in zip(work.layers, flat, strict=True):
-        finite = torch.isfinite(x).all(dim=1).reshape(ids.shape).cpu().numpy()
-        inside = np.arange(ids.shape[1]) < lengths[:, None]
-        bad = np.flatnonzero((~finite & inside).any(axis=1))
+def _not_finite(model: EmbeddingModel, corpus: Corpus, work: Plan, batch: Batch) -> ExtractionError:
+    where = ""
+    for layer in work.layers:
+        finite = torch.isfinite(batch.states[layer]).all(dim=2).reshape(-1).cpu().numpy()
+        bad = batch.rows[~finite[batch.rows]]
         if len(bad):
-            sentence = corpus.where(int(work.text.sentence[batch[bad[0]]]))
-            return ExtractionError(
-                _NOT_FINITE.format(where=f" in layer {layer} for {sentence}", dtype=model.dtype)
-            )
-    return ExtractionError(_NOT_FINITE.format(where="", dtype=model.dtype))
-
-
-def _pack(
-    text: TokenizedCorpus, batch: np.ndarray, pad: int
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Ids ``(batch, longest)``, a mask if anything is padded, and the flat rows of real tokens."""
-    lengths = text.lengths[batch]
-    inside = np.arange(lengths.max()) < lengths[:, None]
-    ids = np.full(inside.shape, pad, dtype=np.int64)
-    ids[inside] = np.concatenate([text.ids[text.starts[i] : text.starts[i + 1]] for i in batch])
-    return ids, None if inside.all() else inside.astype(np.int64), np.flatnonzero(inside)
+            sequence = batch.sequences[bad[0] // batch.states[layer].shape[1]]
+            where = f" in layer {layer} for {corpus.where(int(work.text.sentence[sequence]))}"
+            break
+    return ExtractionError(_NOT_FINITE.format(where=where, dtype=model.dtype))
 
 
 def _info(model: EmbeddingModel, corpus: Corpus, work: Plan, site: str) -> dict:
