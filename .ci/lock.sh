@@ -13,7 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 if [ -z "${UV:-}" ]; then
   "${PYTHON:-python3}" -m venv "$work/venv"
-  "$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv
+  "$work/venv/bin/python" -m pip install -qq --disable-pip-version-check uv
   UV=$work/venv/bin/uv
 fi
 compile() { "$UV" pip compile --quiet --no-header --no-annotate --extra test "$@" pyproject.toml; }
