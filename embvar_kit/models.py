@@ -109,7 +109,8 @@ def load_model(
 
     Args:
         name: ``"minilm"`` or ``"smollm2"``; a folder with a transformers model or a ``.gguf``
-            file; a ``.gguf`` file; or a name on the Hub such as ``"bert-base-uncased"``.
+            file; a ``.gguf`` file; or a name on the Hub such as ``"bert-base-uncased"``. A model
+            that was downloaded before is taken from the Hub's cache without asking the network.
         device: ``"auto"`` takes CUDA, else Apple's MPS, else the CPU.
         dtype: of the weights. Statistics are kept in higher precision whatever it is.
         revision: branch, tag or commit on the Hub.
@@ -122,31 +123,20 @@ def load_model(
         ModelError: if it is unknown, not there, damaged, incomplete, unsafe to load, or gives no
             hidden states.
     """
-    import torch
-
     name = str(name)
-    source, gguf, label = _locate(name)
-    if source is None:
-        _check_hub(name, revision)
-    local = source is not None
-    options = {
-        "revision": revision if not local else None,
-        "local_files_only": local,
-        "trust_remote_code": trust_remote_code,
-        "gguf_file": gguf,
-    }
-    options = {key: value for key, value in options.items() if value}
-    where = str(source) if local else name
     place = _device(device)
-    try:
-        number_type = getattr(torch, dtype) if isinstance(dtype, str) else dtype
-    except AttributeError as error:
-        raise ModelError(f"Unknown dtype {dtype!r}: try float32, bfloat16 or float16.") from error
+    number_type = _dtype(dtype)
+    source, gguf, label = _locate(name)
+    options = {"trust_remote_code": trust_remote_code, "gguf_file": gguf}
+    options = {key: value for key, value in options.items() if value}
     with _quiet():
-        module, missing = _load_module(where, label, number_type, options)
-        tokenizer = _load_tokenizer(where, label, options)
+        if source is None:
+            loaded = _from_hub(name, revision, number_type, options)
+        else:
+            loaded = _load(str(source), label, number_type, {**options, "local_files_only": True})
+    module, missing, tokenizer = loaded
     names = {id(weight): key for key, weight in module.named_parameters()}
-    if module.config.is_encoder_decoder:
+    if all(hasattr(module, part) for part in ("encoder", "decoder")):
         module = module.get_encoder()
     # The pooler reads the last state only; it is not needed, and often it is not trained.
     if getattr(module, "pooler", None) is not None:
@@ -164,7 +154,7 @@ def load_model(
     n_states, width, final_norm = probe(module, tokenizer, begin, end, place, label)
     return EmbeddingModel(
         name=label,
-        revision=_revision(source, gguf, module),
+        revision=_hashes(source, gguf) if source else _commit(name, revision),
         module=module,
         tokenizer=tokenizer,
         device=place,
@@ -205,29 +195,71 @@ def _locate(name: str) -> tuple[Path | None, str | None, str]:
     )
 
 
+def _from_hub(name: str, revision: str | None, dtype: torch.dtype, options: dict) -> tuple:
+    """Load from the Hub's cache if the model is there, else from the network."""
+    incomplete = None
+    if folder := _cached(name, revision):
+        # As a folder: asked for by name, transformers would look for news of every file, and retry
+        # each for half a minute where no network is.
+        try:
+            return _load(str(folder), name, dtype, {**options, "local_files_only": True})
+        except ModelError as error:
+            incomplete = error
+    try:
+        _check_hub(name, revision)
+    except ModelError as unreachable:
+        raise (incomplete or unreachable) from unreachable.__cause__
+    return _load(name, name, dtype, {**options, "revision": revision} if revision else options)
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    """Folder of the model in the Hub's cache, called as its commit is; ``None`` if not there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    folder = _cached(name, revision)  # where downloads go, too
+    return folder.name if folder else None
+
+
 def _check_hub(name: str, revision: str | None) -> None:
-    """Fail at once, with advice, where a name is neither cached nor on a Hub within reach."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    """Fail at once, with advice, where a name is not on a Hub within reach."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     offline = f"Available offline: {', '.join(BUNDLED)}, or a folder with a saved model."
+    at = f" at revision {revision!r}" if revision else ""
     try:
-        if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-            return
         HfApi().model_info(name, revision=revision, timeout=5)
     except HFValidationError as error:
         raise ModelError(
             f"{name!r} is no alias, no folder and no possible name on the Hub. {offline}"
         ) from error
-    except HfHubHTTPError as error:
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelError(
-            f"The Hub has no model {name!r} that you can read"
-            f"{f' at revision {revision!r}' if revision else ''}. {offline}"
+            f"The Hub has no model {name!r}{at} that you can read. {offline}"
         ) from error
-    except Exception as error:  # every HTTP library has its own; all mean: not reachable
+    except Exception as error:  # every HTTP library has its own; all mean: no answer of use
         raise ModelError(
-            f"{name!r} is not here, and the Hub cannot be reached ({error}). {offline}"
+            f"{name!r}{at} is not here, and the Hub cannot be reached ({first_line(error)}). "
+            f"{offline}"
         ) from error
+
+
+def _load(where: str, label: str, dtype: torch.dtype, options: dict) -> tuple[Any, set, Any]:
+    """``(module, names of weights that no file had, tokenizer)``."""
+    return *_load_module(where, label, dtype, options), _load_tokenizer(where, label, options)
 
 
 def _load_module(where: str, label: str, dtype: torch.dtype, options: dict) -> tuple[Any, set]:
@@ -257,11 +289,19 @@ def _load_tokenizer(where: str, label: str, options: dict) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(where, **options)
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
     except Exception as error:
         raise ModelError(
             f"Could not load the tokenizer of {label!r}: {first_line(error)}"
         ) from error
+    # Where the vocabulary's file is missing, transformers makes a tokenizer that knows no word.
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    if len(tokenizer.get_vocab().keys() - special) < 2:
+        raise ModelError(
+            f"The tokenizer of {label!r} has no vocabulary: its files (tokenizer.json, or else "
+            "vocab.txt and the like) are missing. Save the tokenizer to the model's folder."
+        )
+    return tokenizer
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -274,16 +314,24 @@ def _device(device: str | torch.device) -> torch.device:
             device = "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=place).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise ModelError(f"Device {device!r} cannot be used here: {first_line(error)}") from error
     return place
 
 
-def _revision(source: Path | None, gguf: str | None, module: Any) -> str | None:
-    if source is None:
-        return getattr(module.config, "_commit_hash", None)
-    weights = [source / gguf] if gguf else sorted(source.glob("*.safetensors"))
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    import torch
+
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ModelError(f"Unknown dtype {dtype!r}: try float32, bfloat16 or float16.")
+    return found
+
+
+def _hashes(folder: Path, gguf: str | None) -> str:
+    """What stands for a revision where there is none: the start of the weights' sha256."""
+    weights = [folder / gguf] if gguf else sorted(folder.glob("*.safetensors"))
     return "sha256:" + "+".join(sha256_of(path)[:12] for path in weights)
 
 

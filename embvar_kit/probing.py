@@ -67,5 +67,8 @@ def max_tokens(module: Any) -> int | None:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says in one line: its first, and the next where the first ends in a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        return f"{lines[0]} {lines[1]}"
     return lines[0] if lines else type(error).__name__

@@ -9,14 +9,24 @@ tokens. Saved, they are what a user's folder or a download from the Hub is: ``co
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 WIDTH, LAYERS, POSITIONS = 32, 2, 64
 """Width, layers and, where positions are learned or named, positions of every tiny model."""
@@ -33,7 +43,8 @@ SENTENCES = [
 ]
 """What the tokenizers are trained on."""
 
-_VOCABULARY = 300
+VOCABULARY = 300
+"""Rows of the embedding table: often more than the tokenizer has entries, as in real models."""
 
 
 def wordpiece(special: dict[str, str]) -> Tokenizer:
@@ -73,7 +84,7 @@ def sentencepiece_unigram(special: dict[str, str]) -> Tokenizer:
 def _train(
     tokenizer: Tokenizer, trainer: Callable[..., Any], special: dict[str, str], **options: Any
 ) -> Tokenizer:
-    options |= {"vocab_size": _VOCABULARY, "show_progress": False}
+    options |= {"vocab_size": VOCABULARY, "show_progress": False}
     tokenizer.train_from_iterator(
         SENTENCES, trainer(special_tokens=list(dict.fromkeys(special.values())), **options)
     )
@@ -95,6 +106,8 @@ class Family:
         max_tokens: limit that the kit must find, or ``None``.
         learned: whether positions are learned, so that one token too many breaks the model.
         final_norm: class name of the normalization that gives the last hidden state.
+        template: what the tokenizer itself puts around a sentence: ``"both"``, its ``"begin"`` or
+            ``"end"`` token, or ``""``.
     """
 
     model: str
@@ -108,6 +121,7 @@ class Family:
     max_tokens: int | None
     learned: bool
     final_norm: str
+    template: str = ""
 
 
 _BERT = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
@@ -138,7 +152,7 @@ _ALBERT_TOKENS = {
     "eos_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-_GPT_TOKENS = {role: "<|endoftext|>" for role in ("unk_token", "bos_token", "eos_token")}
+_GPT_TOKENS = dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>")
 _OPT_TOKENS = {
     "bos_token": "</s>",
     "eos_token": "</s>",
@@ -168,6 +182,7 @@ FAMILIES = {
         max_tokens=POSITIONS,
         learned=True,
         final_norm="LayerNorm",
+        template="both",
     ),
     "roberta": Family(
         model="RobertaForMaskedLM",
@@ -182,6 +197,7 @@ FAMILIES = {
         max_tokens=POSITIONS,
         learned=True,
         final_norm="LayerNorm",
+        template="both",
     ),
     "distilbert": Family(
         model="DistilBertForMaskedLM",
@@ -201,6 +217,7 @@ FAMILIES = {
         max_tokens=POSITIONS,
         learned=True,
         final_norm="LayerNorm",
+        template="both",
     ),
     "albert": Family(
         model="AlbertForMaskedLM",
@@ -214,6 +231,7 @@ FAMILIES = {
         max_tokens=POSITIONS,
         learned=True,
         final_norm="LayerNorm",
+        template="both",
     ),
     "electra": Family(
         model="ElectraForPreTraining",
@@ -227,6 +245,7 @@ FAMILIES = {
         max_tokens=POSITIONS,
         learned=True,
         final_norm="LayerNorm",
+        template="both",
     ),
     "modernbert": Family(
         model="ModernBertForMaskedLM",
@@ -240,6 +259,7 @@ FAMILIES = {
         max_tokens=POSITIONS,
         learned=False,
         final_norm="LayerNorm",
+        template="both",
     ),
     "gpt2": Family(
         model="GPT2LMHeadModel",
@@ -287,6 +307,7 @@ FAMILIES = {
         max_tokens=POSITIONS,
         learned=True,
         final_norm="LayerNorm",
+        template="begin",
     ),
     "llama": Family(
         model="LlamaForCausalLM",
@@ -300,6 +321,7 @@ FAMILIES = {
         max_tokens=POSITIONS,
         learned=False,
         final_norm="LlamaRMSNorm",
+        template="begin",
     ),
     "qwen2": Family(
         model="Qwen2ForCausalLM",
@@ -326,6 +348,7 @@ FAMILIES = {
         max_tokens=POSITIONS,
         learned=False,
         final_norm="Gemma2RMSNorm",
+        template="begin",
     ),
     "t5": Family(
         model="T5ForConditionalGeneration",
@@ -339,6 +362,7 @@ FAMILIES = {
         max_tokens=None,
         learned=False,
         final_norm="T5LayerNorm",
+        template="end",
     ),
 }
 """The families, each with what the kit must find out about it."""
@@ -350,24 +374,105 @@ def build(family: str, folder: Path, *, seed: int = 0) -> Path:
     tokenizer = save_tokenizer(made, folder)
     kind = getattr(transformers, made.model)
     ids = {f"{role}_id": tokenizer.convert_tokens_to_ids(t) for role, t in made.special.items()}
-    known = ("pad_token_id", "bos_token_id", "eos_token_id")
-    config = kind.config_class(
-        **made.settings,
-        vocab_size=len(tokenizer),
-        **{role: ids.get(role) for role in known},
-    )
+    default = kind.config_class()
+    ids = {role: ids.get(role) for role in _ROLES if hasattr(default, role)}
+    size = max(len(tokenizer), VOCABULARY)
+    config = kind.config_class(**made.settings, vocab_size=size, **ids)
     torch.manual_seed(seed)
-    kind(config).save_pretrained(folder)
+    with _no_bars():
+        kind(config).save_pretrained(folder)
     return folder
+
+
+_ROLES = [f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep", "mask")]
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
 
 
 def save_tokenizer(family: Family, folder: Path) -> Any:
     """Save a family's tokenizer as its repositories have it; return it as transformers reads it."""
-    plain = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=family.train(family.special), **family.special
+    trained = family.train(family.special)
+    around = [
+        family.begin if family.template in ("both", "begin") else None,
+        "$A",
+        family.end if family.template in ("both", "end") else None,
+    ]
+    around = [part for part in around if part is not None]
+    trained.post_processor = processors.TemplateProcessing(
+        single=" ".join(f"{part}:0" for part in around),
+        special_tokens=[(token, trained.token_to_id(token)) for token in around if token != "$A"],
     )
+    plain = transformers.PreTrainedTokenizerFast(tokenizer_object=trained, **family.special)
     plain.save_pretrained(folder)
     settings = folder / "tokenizer_config.json"
-    kind = {"tokenizer_class": family.tokenizer_class}
-    settings.write_text(json.dumps({**json.loads(settings.read_text()), **kind}, indent=1))
+    declared = {"tokenizer_class": family.tokenizer_class}
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), **declared}, indent=1))
     return getattr(transformers, family.tokenizer_class).from_pretrained(folder)
+
+
+def build_gguf(llama: Path, file: Path) -> Path:
+    """Write the weights of the tiny Llama to a GGUF file, with a byte-level tokenizer."""
+    with _no_bars():
+        model = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    config, weights = model.config, model.state_dict()
+    heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
+    tokenizer = byte_level(_GPT_TOKENS)
+    tokens = [tokenizer.id_to_token(i) for i in range(config.vocab_size)]
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(heads["q"])
+    writer.add_head_count_kv(heads["k"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.hidden_size // heads["q"])
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (len(tokens) - 1))
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    for name, tensor in weights.items():
+        parts = name.removeprefix("model.").removesuffix(".weight").split(".")
+        if parts[0] == "layers":
+            renamed = f"blk.{parts[1]}.{_IN_GGUF['.'.join(parts[2:])]}"
+        else:
+            renamed = _IN_GGUF[parts[0]]
+        array = tensor.float().numpy()
+        if count := heads.get(parts[-1].removesuffix("_proj")):
+            # llama.cpp keeps the two halves of each head's rotary pairs side by side.
+            array = array.reshape(count, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+        writer.add_tensor(f"{renamed}.weight", array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+_IN_GGUF = {
+    "embed_tokens": "token_embd",
+    "norm": "output_norm",
+    "lm_head": "output",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
