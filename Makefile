@@ -14,9 +14,10 @@ PY := .venv/bin/python
 EXECUTED := data/cache/executed
 STATISTICS := data/cache/minilm-wikipedia
 
-# Without the encryption each kernel warns that it has none.
-NBCONVERT := --execute --to html --output-dir $(EXECUTED) --log-level=ERROR \
-  --KernelManager.transport_encryption=auto
+# Without the encryption each kernel warns that it has none; without the coalescing a progress bar
+# leaves a line for each of its states.
+NBCONVERT := --execute --log-level=ERROR --KernelManager.transport_encryption=auto \
+  --ExecutePreprocessor.coalesce_streams=True --ExecutePreprocessor.timeout=600
 
 # The venv is to see its own packages only, and Jupyter its own kernel rather than one of the
 # user's. Agg in MPLBACKEND would switch the notebooks' figures off.
@@ -24,10 +25,10 @@ unexport PYTHONHOME PYTHONPATH MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models run lab test bench lock clean
+.PHONY: help setup models run notebooks lab test bench lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## make .venv from requirements.lock (the other targets do it by themselves)
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
@@ -42,13 +43,16 @@ run: models ## execute all notebooks, print the headline table, say where to loo
 	@mkdir -p $(EXECUTED)
 	@for notebook in notebooks/*.ipynb; do \
 	  echo "executing $$notebook"; \
-	  $(PY) -m nbconvert $(NBCONVERT) "$$notebook" || exit 1; \
+	  $(PY) -m nbconvert $(NBCONVERT) --to html --output-dir $(EXECUTED) "$$notebook" || exit 1; \
 	done
 	@$(PY) -m embvar_kit show $(STATISTICS)
 	@echo
 	@echo "Where to look:"
 	@for page in notebooks/*.ipynb; do echo "  $(EXECUTED)/$$(basename "$$page" .ipynb).html"; done
 	@echo "  make lab    opens the notebooks in JupyterLab, with their sliders alive"
+
+notebooks: models ## execute the notebooks in place, to commit them
+	$(PY) -m nbconvert $(NBCONVERT) --to notebook --inplace notebooks/*.ipynb
 
 lab: models ## open JupyterLab on the first notebook
 	@# An address rather than a file to open: it is also in the links printed under --no-browser.

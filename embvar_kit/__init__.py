@@ -34,12 +34,13 @@ _HOMES = {
         "StatisticsFileError",
     ),
     "explorers": ("SequencePlayer", "VariancePlayground"),
-    "extraction": ("cached_statistics", "extract"),
+    "extraction": ("cached_statistics", "extract", "run_plan"),
     "figures": ("figures",),
     "models": ("EmbeddingModel", "load_model"),
     "moments": ("GroupedMoments", "GroupOrder"),
     "planning": ("Plan", "plan"),
     "statistics": ("TokenStatistics",),
+    "tokens": ("tokens",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -14,11 +14,12 @@ import numpy as np
 from embvar_kit.errors import CorpusError
 from embvar_kit.readers import (
     Record,
+    Table,
     existing,
-    hub_rows,
+    hub_table,
     numbered,
     paragraphs,
-    parquet_rows,
+    parquet_table,
     split_records,
     text_lines,
 )
@@ -63,9 +64,12 @@ class Corpus:
     @classmethod
     def of(cls, sentences: Iterable[str], name: str = "sentences") -> Corpus:
         """A corpus of sentences that you have at hand."""
+        if isinstance(sentences, str):
+            raise CorpusError("A corpus is made of a list of sentences, not of one string.")
         sentences = list(sentences)
-        if any(not isinstance(s, str) for s in sentences):
-            raise CorpusError("A corpus is made of strings; one of the sentences is not.")
+        for number, sentence in enumerate(sentences, start=1):
+            if not isinstance(sentence, str):
+                raise CorpusError(f"Sentence {number} is no string: {sentence!r}.")
         return cls(name, sentences, [name] * len(sentences), np.arange(1, len(sentences) + 1))
 
     def __len__(self) -> int:
@@ -77,7 +81,8 @@ class Corpus:
     def __getitem__(self, index: int | slice) -> str | Corpus:
         if isinstance(index, slice):
             kept = range(len(self))[index]
-            return self._take(kept, {"slice": f"{index.start}:{index.stop}:{index.step}"})
+            taken = f"[{kept.start}:{kept.stop}:{kept.step}]"
+            return self._take(kept, {"slice": self.settings.get("slice", "") + taken})
         return self.sentences[index]
 
     def __repr__(self) -> str:
@@ -133,17 +138,15 @@ class Corpus:
         if max_words is not None:
             kept = kept[[len(self.sentences[i].split()) <= max_words for i in kept]]
         if limit is not None:
-            if limit < 1:
-                raise CorpusError(f"limit must be at least 1, got {limit}.")
-            kept = kept[:limit]
+            kept = kept[: _at_least_one("limit", limit)]
         if not len(kept):
             raise CorpusError(
                 f"No sentence of corpus {self.name!r} is left after sample={sample}, "
                 f"max_words={max_words}, limit={limit}: loosen one of them."
             )
-        chosen = {"sample": sample, "seed": seed if sample is not None else None}
-        chosen |= {"max_words": max_words, "limit": limit}
-        return self._take(kept, {k: v for k, v in chosen.items() if v is not None})
+        chosen = {} if sample is None else _drawn(sample, seed)
+        limits = {"max_words": max_words, "limit": limit}
+        return self._take(kept, chosen | {k: v for k, v in limits.items() if v is not None})
 
     def _take(self, kept: Sequence[int], settings: dict) -> Corpus:
         return replace(
@@ -198,7 +201,8 @@ def load_corpus(
 
     Args:
         name: ``"wikipedia"``, the path of a ``.txt`` or ``.parquet`` file, or ``"hub:NAME"``.
-        limit, max_words, sample, seed: see :meth:`Corpus.select`.
+        limit, max_words, sample, seed: see :meth:`Corpus.select`. Of a table or dataset that is
+            not split, rows are drawn, and blank ones among them are left out.
         split_sentences: the text is prose: split each paragraph (text file) or row (table,
             dataset) into sentences with ``sentencex``. Otherwise a line or row is a sentence.
         language: of the prose, as ``sentencex`` names it.
@@ -215,20 +219,29 @@ def load_corpus(
             column, or nothing is left of it.
     """
     name = str(name)
+    if streaming and not name.startswith("hub:"):
+        raise CorpusError(f"Only a Hub dataset can be read as a stream, and {name!r} is none.")
     if streaming and sample is not None:
         raise CorpusError("A stream has no known length to sample from: use limit, or no stream.")
+    drawn: dict = {}
     if name == "wikipedia":
         corpus = _corpus(name, numbered(read_wikipedia()), "sentence")
-    elif name.startswith("hub:"):
-        rows = hub_rows(name[4:], text_column, split, config, revision, streaming)
-        if streaming:
-            return _stream(name, rows, split_sentences, language, max_words, limit, chunk)
-        corpus = _corpus(name, split_records(rows(), split_sentences, language), "row")
-    elif name.endswith(".parquet"):
-        path = existing(name)
-        rows = split_records(parquet_rows(path, text_column), split_sentences, language)
-        corpus = _corpus(path.name, rows, "row")
-    elif name.endswith(".txt") or Path(name).is_file():
+    elif name.startswith("hub:") or name.endswith(".parquet"):
+        if name.startswith("hub:"):
+            label = name
+            table = hub_table(name[4:], text_column, split, config, revision, streaming)
+        else:
+            path = existing(name)
+            label, table = path.name, parquet_table(path, text_column)
+        if table.n is None:
+            return _stream(label, table, split_sentences, language, max_words, limit, chunk)
+        kept = None
+        if sample is not None and not split_sentences:
+            # Before anything is read: the paper's corpus has 74 million rows.
+            kept, drawn, sample = np.sort(_draw(table.n, sample, seed)), _drawn(sample, seed), None
+        rows = split_records(table.read(kept), split_sentences, language)
+        corpus = _corpus(label, rows, "row", drawn)
+    elif name.endswith(".txt") or Path(name).expanduser().is_file():
         path = existing(name)
         lines = text_lines(path)
         if split_sentences:
@@ -247,32 +260,49 @@ def _corpus(
 ) -> Corpus:
     records = list(records)
     if not records:
-        raise CorpusError(f"Corpus {name!r} holds no sentence.")
+        raise CorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.")
     titles, positions, sentences = zip(*records, strict=True)
     return Corpus(name, sentences, titles, np.array(positions), unit, settings or {})
 
 
 def _draw(n: int, sample: float | int, seed: int) -> np.ndarray:
-    size = round(n * sample) if isinstance(sample, float) and sample < 1 else int(sample)
-    if not 0 < size <= n or (isinstance(sample, float) and sample > 1 and sample != size):
+    size = round(n * sample) if isinstance(sample, float) and 0 < sample < 1 else sample
+    if isinstance(size, float) or not 0 < size <= n:
         raise CorpusError(
             f"sample={sample} of {n:,} sentences makes no sense: give a share between 0 and 1 or "
             "a whole number of sentences."
         )
-    return np.random.RandomState(seed).choice(n, size, replace=False)
+    try:
+        return np.random.RandomState(seed).choice(n, size, replace=False)
+    except (ValueError, TypeError) as error:
+        raise CorpusError(f"seed={seed!r} is none: {error}. Give a number from 0 on.") from error
+
+
+def _drawn(sample: float | int, seed: int) -> dict:
+    return {"sample": sample, "seed": seed}
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise CorpusError(f"{name} must be at least 1, got {value}.")
+    return value
 
 
 def _stream(
     name: str,
-    rows: Callable[[], Iterator[Record]],
+    table: Table,
     split_sentences: bool,
     language: str,
     max_words: int | None,
     limit: int | None,
     chunk: int,
 ) -> StreamedCorpus:
+    _at_least_one("chunk", chunk)
+    if limit is not None:
+        _at_least_one("limit", limit)
+
     def read() -> Iterator[Record]:
-        records = split_records(rows(), split_sentences, language)
+        records = split_records(table.read(None), split_sentences, language)
         if max_words is not None:
             records = (r for r in records if len(r[2].split()) <= max_words)
         return islice(records, limit)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable, Mapping
 
@@ -81,7 +82,7 @@ class _Explorer:
         self, state: traitlets.HasTraits, controls: Mapping[str, widgets.Widget], alt: str
     ) -> None:
         self.state = state
-        self._picture = widgets.Image(format="png", alt=alt, layout={"max_width": "100%"})
+        self._picture = widgets.Image(format="png", tooltip=alt, layout={"max_width": "100%"})
         self._numbers = widgets.Label()
         for name, control in controls.items():
             traitlets.link((state, name), (control, "value"))
@@ -100,10 +101,12 @@ class _Explorer:
         """The picture of the present state."""
         raise NotImplementedError
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        display(self.view)
+    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
+        """The widget, and its picture for readers of a page without a kernel."""
+        bundle = self.view._repr_mimebundle_(**options)
+        bundle["image/png"] = base64.b64encode(self._picture.value).decode()
+        bundle["text/plain"] = f"{type(self).__name__}: its sliders need a running notebook"
+        return bundle
 
 
 class VariancePlayground(_Explorer):

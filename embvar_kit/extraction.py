@@ -19,6 +19,7 @@ from embvar_kit.corpora import Corpus, StreamedCorpus, load_corpus
 from embvar_kit.errors import ExtractionError, MomentsError, StatisticsFileError
 from embvar_kit.models import EmbeddingModel, load_model
 from embvar_kit.moments import GroupedMoments, GroupOrder
+from embvar_kit.moments_device import DeviceMoments, DeviceOrder
 from embvar_kit.planning import Plan, plan
 from embvar_kit.statistics import TokenStatistics
 from embvar_kit.tokens import TokenizedCorpus
@@ -65,18 +66,60 @@ def extract(
         ExtractionError: if an argument makes no sense, the means would not fit into memory, or the
             model gives NaN or infinity (the message names the layer, the sentence and a remedy).
     """
+    options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
+    merged = None
+    for part in corpus.chunks() if isinstance(corpus, StreamedCorpus) else [corpus]:
+        work = plan(model, part, **options)
+        if progress:
+            print(work, flush=True)
+        found = run_plan(model, part, work, site=site, progress=progress)
+        merged = found if merged is None else merged.merge(found)
+    if merged is None:
+        raise ExtractionError(f"Corpus {corpus.name!r} yields no sentence.")
+    return merged
+
+
+def run_plan(
+    model: EmbeddingModel,
+    corpus: Corpus,
+    work: Plan,
+    *,
+    site: str = "hidden",
+    progress: bool = True,
+) -> TokenStatistics:
+    """The second half of :func:`extract`: run what :func:`embvar_kit.plan` planned.
+
+    Args:
+        model, corpus: those that the plan was made for.
+        work: the plan.
+        site: where embeddings are taken: a key of :data:`SITES`.
+        progress: draw a progress bar and print a summary.
+
+    Raises:
+        ExtractionError: as :func:`extract`.
+    """
     if site not in SITES:
         raise ExtractionError(f"site={site!r} is unknown; there is {', '.join(SITES)}.")
-    options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
-    if isinstance(corpus, StreamedCorpus):
-        merged = None
-        for chunk in corpus.chunks():
-            part = _run(model, chunk, progress, site, options)
-            merged = part if merged is None else merged.merge(part)
-        if merged is None:
-            raise ExtractionError(f"Corpus {corpus.name!r} yields no sentence.")
-        return merged
-    return _run(model, corpus, progress, site, options)
+    available = psutil.virtual_memory().available
+    if work.memory > available:
+        raise ExtractionError(
+            f"The means need {work.memory / 1e9:,.1f} GB and {available / 1e9:,.1f} GB of memory "
+            "are free: take fewer layers (layers=...) or a smaller corpus (limit=...)."
+        )
+    mean = np.empty((len(work.layers), len(work.groups), work.width), dtype=np.float32)
+    started = time.perf_counter()
+    moments = _pass(model, corpus, work, mean, progress)
+    seconds = time.perf_counter() - started
+    if progress:
+        print(f"done       in {seconds:,.1f} s, {work.n_tokens / seconds:,.0f} tokens/s")
+    return TokenStatistics.from_moments(
+        moments,
+        tokens=work.grouping.labels[work.groups],
+        special=work.grouping.special[work.groups],
+        layers=np.array(work.layers),
+        mean=mean,
+        info=_info(model, corpus, work, site),
+    )
 
 
 @dataclass(frozen=True)
@@ -124,7 +167,7 @@ def cached_statistics(
     """Statistics of an offline model on an offline corpus: those saved before, or a new pass.
 
     They live in ``cache/MODEL-CORPUS`` of the kit's folder (``data/`` in a checkout). A saved
-    result of an older kit, or a damaged one, is extracted again.
+    result of an older kit, of part of the corpus, or a damaged one is replaced by a new pass.
     """
     if model not in BUNDLED or corpus != "wikipedia":
         raise ExtractionError(
@@ -133,41 +176,14 @@ def cached_statistics(
     folder = home() / "cache" / f"{model}-{corpus}"
     try:
         statistics = TokenStatistics.load(folder)
-        if statistics.info["kit_version"] == __version__:
+        whole = statistics.info["corpora"][0]["settings"] == {}
+        if whole and statistics.info["kit_version"] == __version__:
             return statistics
     except StatisticsFileError:
         pass
     statistics = extract(load_model(model), load_corpus(corpus), progress=progress)
     statistics.save(folder)
     return statistics
-
-
-def _run(
-    model: EmbeddingModel, corpus: Corpus, progress: bool, site: str, options: dict
-) -> TokenStatistics:
-    work = plan(model, corpus, **options)
-    if progress:
-        print(work, flush=True)
-    available = psutil.virtual_memory().available
-    if work.memory > available:
-        raise ExtractionError(
-            f"The means need {work.memory / 1e9:,.1f} GB and {available / 1e9:,.1f} GB of memory "
-            "are free: take fewer layers (layers=...) or a smaller corpus (limit=...)."
-        )
-    mean = np.empty((len(work.layers), len(work.groups), work.width), dtype=np.float32)
-    started = time.perf_counter()
-    moments = _pass(model, corpus, work, mean, progress)
-    seconds = time.perf_counter() - started
-    if progress:
-        print(f"done       in {seconds:,.1f} s, {work.n_tokens / seconds:,.0f} tokens/s")
-    return TokenStatistics.from_moments(
-        moments,
-        tokens=work.grouping.labels[work.groups],
-        special=work.grouping.special[work.groups],
-        layers=np.array(work.layers),
-        mean=mean,
-        info=_info(model, corpus, work, site),
-    )
 
 
 def _pass(
@@ -178,8 +194,6 @@ def _pass(
     rank_of = rank[work.grouping.group_of]
     on_device = model.device.type not in HOST_MOMENTS
     if on_device:
-        from embvar_kit.moments_device import DeviceMoments, DeviceOrder
-
         shape = (len(work.groups), work.width)
         device_moments = [DeviceMoments(*shape, model.device) for _ in work.layers]
     else:
@@ -194,43 +208,53 @@ def _pass(
         mininterval=0.5,
     )
     with bar:
-        for batch in forward(model, work.text, work.batches):
+        for number, batch in enumerate(forward(model, work.text, work.batches), start=1):
             order = GroupOrder.of(rank_of[batch.token_ids], batch.rows)
             flat = [batch.states[layer].reshape(-1, work.width) for layer in work.layers]
             if on_device:
                 sent = DeviceOrder(order, model.device)
                 for layer_moments, x in zip(device_moments, flat, strict=True):
                     layer_moments.add(x, sent)
+                # Asking makes the host wait for the device, so it is done rarely.
+                if number % 256 == 0 or number == len(work.batches):
+                    _check_device(device_moments, model, corpus, work)
             else:
                 for layer_moments, x in zip(moments, flat, strict=True):
                     try:
                         layer_moments.add(x.float().cpu().numpy(), order)
                     except MomentsError as error:
-                        raise _not_finite(model, corpus, work, batch) from error
+                        raise _not_finite(model, corpus, work, [batch]) from error
             bar.update(len(batch.rows))
         if on_device:
-            if any(bool(m.refused) for m in device_moments):
-                raise ExtractionError(_NOT_FINITE.format(where="", dtype=model.dtype))
             moments = [m.to_host(layer) for m, layer in zip(device_moments, mean, strict=True)]
     return moments
 
 
-_NOT_FINITE = (
-    "The model gave NaN or infinity{where}. In {dtype} a number was too large: load the model with "
-    "dtype='float32', or 'bfloat16' on an accelerator."
-)
+def _check_device(
+    moments: list[DeviceMoments], model: EmbeddingModel, corpus: Corpus, work: Plan
+) -> None:
+    if any(bool(layer_moments.refused) for layer_moments in moments):
+        raise _not_finite(model, corpus, work, forward(model, work.text, work.batches))
 
 
-def _not_finite(model: EmbeddingModel, corpus: Corpus, work: Plan, batch: Batch) -> ExtractionError:
-    where = ""
-    for layer in work.layers:
-        finite = torch.isfinite(batch.states[layer]).all(dim=2).reshape(-1).cpu().numpy()
-        bad = batch.rows[~finite[batch.rows]]
-        if len(bad):
-            sequence = batch.sequences[bad[0] // batch.states[layer].shape[1]]
-            where = f" in layer {layer} for {corpus.where(int(work.text.sentence[sequence]))}"
-            break
-    return ExtractionError(_NOT_FINITE.format(where=where, dtype=model.dtype))
+def _not_finite(
+    model: EmbeddingModel, corpus: Corpus, work: Plan, batches: Iterable[Batch]
+) -> ExtractionError:
+    """The error for what is not finite, with the first layer and sentence where it stands."""
+    for batch in batches:
+        for layer in work.layers:
+            state = batch.states[layer]
+            finite = torch.isfinite(state).all(dim=2).reshape(-1).cpu().numpy()
+            bad = batch.rows[~finite[batch.rows]]
+            if len(bad):
+                sequence = batch.sequences[bad[0] // state.shape[1]]
+                sentence = corpus.where(int(work.text.sentence[sequence]))
+                return ExtractionError(
+                    f"The model gave NaN or infinity in layer {layer} for {sentence}. A number "
+                    f"was too large for {model.dtype}, or the weights are damaged: load the model "
+                    "with dtype='float32', or 'bfloat16' on an accelerator."
+                )
+    raise AssertionError("the moments refused what the batches do not hold")
 
 
 def _info(model: EmbeddingModel, corpus: Corpus, work: Plan, site: str) -> dict:

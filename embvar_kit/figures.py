@@ -102,6 +102,18 @@ def _draw_bars(ax: Axes, moments: Mapping[str, float], top: float) -> None:
     ax.set(ylim=(0, top), ylabel="squared norm", title=f"$Q = M + V$\n{numbers}")
 
 
+def moments_by_layer(
+    layers: Sequence[int], M: Sequence[float], V: Sequence[float], *, ax: Axes | None = None
+) -> Axes:
+    """M and V of one set of embeddings stacked, a bar a layer: the height of a bar is Q."""
+    ax = plt.subplots(figsize=(7, 3.6), layout="constrained")[1] if ax is None else ax
+    ax.bar(layers, M, color=COLOURS["M"], label="$M$")
+    ax.bar(layers, V, bottom=M, color=COLOURS["V"], label="$V$")
+    ax.set(xlabel="layer", ylabel="squared norm, $Q = M + V$", xticks=list(layers))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return ax
+
+
 def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None = None) -> Axes:
     """Q, M and V after each vector of a sequence, and (dotted) where they end.
 

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from embvar_kit.errors import CorpusError
 
 Record = tuple[str, int, str]
 """Where a text came from, its number there (from 1), and the text."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A column of text whose rows can be counted and chosen before any is read.
+
+    Attributes:
+        n: number of rows; ``None`` for a stream.
+        read: yields the rows that are text, afresh at each call: all of them, or those of an
+            ascending array of indices (from 0).
+    """
+
+    n: int | None
+    read: Callable[[np.ndarray | None], Iterator[Record]]
 
 
 def numbered(pairs: Iterable[tuple[str, str]]) -> Iterator[Record]:
@@ -21,10 +41,17 @@ def numbered(pairs: Iterable[tuple[str, str]]) -> Iterator[Record]:
 
 
 def existing(name: str) -> Path:
-    """The path of a file, or a clear refusal."""
+    """The path of a file that can be opened, or a clear refusal."""
     path = Path(name).expanduser()
     if not path.is_file():
-        raise CorpusError(f"There is no file {name!r} to read a corpus from.")
+        raise CorpusError(
+            f"There is no file {name!r} to read a corpus from. Check the path; without a file "
+            "there is 'wikipedia'."
+        )
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise CorpusError(f"{name!r} cannot be read: {error.strerror}.") from error
     return path
 
 
@@ -74,58 +101,153 @@ def split_records(
                 yield title, at, " ".join(sentence.split())
 
 
-def parquet_rows(path: Path, column: str) -> Iterator[Record]:
-    """The texts of one column of a parquet file; missing ones are passed over."""
+def parquet_table(path: Path, column: str) -> Table:
+    """One column of a parquet file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    unreadable = (pa.ArrowException, OSError, UnicodeDecodeError)
+
+    def refusal(error: Exception) -> CorpusError:
+        return CorpusError(
+            f"{path.name!r} cannot be read as parquet ({error}). Is it whole? Fetch or write it "
+            "again."
+        )
+
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise CorpusError(f"{path.name!r} cannot be read as parquet: {error}") from error
+    except unreadable as error:
+        raise refusal(error) from error
     names = file.schema_arrow.names
     if column not in names:
-        raise CorpusError(f"{path.name!r} has no column {column!r}; it has {', '.join(names)}.")
+        raise _no_column(repr(path.name), column, names)
     kind = file.schema_arrow.field(column).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise CorpusError(f"Column {column!r} of {path.name!r} holds {kind}, not text.")
-    row = 0
-    for batch in file.iter_batches(columns=[column]):
-        for text in batch.column(0).to_pylist():
-            row += 1
-            if text is not None:
-                yield path.name, row, text
+        raise _not_text(repr(path.name), column, kind)
+
+    def read(kept: np.ndarray | None) -> Iterator[Record]:
+        first = 0
+        try:
+            for batch in file.iter_batches(columns=[column]):
+                rows = np.arange(first, first + len(batch))
+                texts = batch.column(0)
+                if kept is not None:
+                    rows = kept[np.searchsorted(kept, first) : np.searchsorted(kept, rows[-1] + 1)]
+                    texts = texts.take(pa.array(rows - first))
+                for row, text in zip(rows.tolist(), texts.to_pylist(), strict=True):
+                    if text is not None:
+                        yield path.name, row + 1, text
+                first += len(batch)
+        except unreadable as error:
+            raise refusal(error) from error
+
+    return Table(file.metadata.num_rows, read)
 
 
-def hub_rows(
+def hub_table(
     name: str,
     column: str,
     split: str,
     config: str | None,
     revision: str | None,
     streaming: bool,
-) -> Callable[[], Iterator[Record]]:
-    """A function that starts reading a Hub dataset, once its text column is known to be there."""
+) -> Table:
+    """One column of a Hub dataset, or of a folder laid out as one."""
     from datasets import load_dataset
 
+    folder = Path(name).expanduser()
+    local = bool(name) and folder.is_dir()
+    offline = False if local else not _on_hub(name, revision)
     try:
-        dataset = load_dataset(name, config, split=split, revision=revision, streaming=streaming)
+        with _offline(offline):
+            dataset = load_dataset(
+                str(folder) if local else name,
+                config,
+                split=split,
+                revision=revision,
+                streaming=streaming,
+            )
     except Exception as error:  # the library raises many kinds; the user needs one message
-        reason = str(error).strip().splitlines()
         raise CorpusError(
-            f"The Hub dataset {name!r} (split {split!r}) could not be loaded: "
-            f"{reason[0] if reason else type(error).__name__}. Without a network use 'wikipedia' "
-            "or a local .txt or .parquet file."
+            f"The Hub dataset {name!r} (split {split!r}) could not be loaded: {_said(error)} "
+            f"{_WITHOUT_NETWORK}"
         ) from error
     columns = dataset.column_names or []
     if columns and column not in columns:
+        raise _no_column(f"Dataset {name!r}", column, columns)
+    kind = getattr((dataset.features or {}).get(column), "dtype", None)
+    if kind not in (None, "string", "large_string"):
+        raise _not_text(f"dataset {name!r}", column, kind)
+    if columns:
+        dataset = dataset.select_columns([column])
+
+    def read(kept: np.ndarray | None) -> Iterator[Record]:
+        chosen = dataset if kept is None else dataset.select(kept)
+        numbers = count(1) if kept is None else iter((kept + 1).tolist())
+        number = 0
+        try:
+            for row in chosen:
+                number = next(numbers)
+                if isinstance(row.get(column), str):
+                    yield name, number, row[column]
+        except Exception as error:
+            raise CorpusError(
+                f"Dataset {name!r} cannot be read behind row {number:,}: {_said(error)}"
+            ) from error
+
+    return Table(None if streaming else len(dataset), read)
+
+
+_WITHOUT_NETWORK = "Without a network use 'wikipedia' or a local .txt or .parquet file."
+
+
+def _on_hub(name: str, revision: str | None) -> bool:
+    """Whether the Hub has a dataset; ``False`` if it cannot be asked, an error if it has not."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        HfApi().dataset_info(name, revision=revision, timeout=5)
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        at = f" at revision {revision!r}" if revision else ""
         raise CorpusError(
-            f"Dataset {name!r} has no column {column!r}; it has {', '.join(columns)}."
-        )
+            f"The Hub has no dataset {name!r}{at} that you can read. {_WITHOUT_NETWORK}"
+        ) from error
+    except Exception:  # every HTTP library has its own; all mean: no answer of use
+        return False
+    return True
 
-    def rows() -> Iterator[Record]:
-        for number, row in enumerate(dataset, start=1):
-            if isinstance(row.get(column), str):
-                yield name, number, row[column]
 
-    return rows
+@contextmanager
+def _offline(yes: bool) -> Iterator[None]:
+    """Have ``datasets`` look into its cache at once, where it would retry for half a minute."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or yes
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _no_column(where: str, column: str, names: Iterable[str]) -> CorpusError:
+    return CorpusError(
+        f"{where} has no column {column!r}; it has {', '.join(names)}. Name one: text_column=..."
+    )
+
+
+def _not_text(where: str, column: str, kind: Any) -> CorpusError:
+    return CorpusError(
+        f"Column {column!r} of {where} holds {kind}, not text. Name another: text_column=..."
+    )
+
+
+def _said(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."

@@ -42,10 +42,9 @@ def by_hand():
         encoded = tokenizer(sentence, return_tensors="pt", truncation=False)
         with torch.no_grad():
             states = model(**encoded, output_hidden_states=True).hidden_states
-        for token_id, *vectors in zip(encoded["input_ids"][0].tolist(), *(s[0] for s in states)):
-            token = tokenizer.convert_ids_to_tokens(token_id).removeprefix("##")
-            for layer, vector in enumerate(vectors):
-                found[layer][token].append(vector.numpy())
+        for at, token in enumerate(tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])):
+            for layer, state in enumerate(states):
+                found[layer][token.removeprefix("##")].append(state[0, at].numpy())
     return {
         layer: {token: np.array(xs) for token, xs in tokens.items()}
         for layer, tokens in found.items()
@@ -191,7 +190,9 @@ def test_the_result_says_what_was_measured(minilm, corpus):
     assert info["kit_version"] == ek.__version__
 
 
-def test_a_model_that_overflows_stops_with_layer_sentence_and_remedy(corpus):
+@pytest.mark.parametrize("kept", [("cpu",), ()], ids=["host", "device form"])
+def test_a_model_that_overflows_stops_with_layer_sentence_and_remedy(corpus, monkeypatch, kept):
+    monkeypatch.setattr("embvar_kit.extraction.HOST_MOMENTS", kept)
     model = ek.load_model("minilm", device="cpu")
     with torch.no_grad():
         model.module.encoder.layer[2].output.LayerNorm.weight.fill_(torch.inf)

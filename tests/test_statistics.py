@@ -157,7 +157,7 @@ def test_every_truncation_and_alteration_is_refused_by_name(stats, tmp_path):
         copy = tmp_path / "copy"
         shutil.copytree(whole, copy)
         (copy / file.name).unlink()
-        with pytest.raises(ek.StatisticsFileError, match="missing|no saved statistics"):
+        with pytest.raises(ek.StatisticsFileError, match=r"missing|no saved statistics"):
             TokenStatistics.load(copy)
         shutil.rmtree(copy)
 
