@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,17 @@ from hypothesis import settings
 # examples: pytest --hypothesis-profile=default
 settings.register_profile("kit", deadline=None, derandomize=True)
 settings.load_profile("kit")
+
+# The user's own cache of models and datasets is neither read nor written. Set before anything
+# imports the libraries that read it.
+_HUB_HOME = tempfile.mkdtemp(prefix="embvar-tests-")
+os.environ["HF_HOME"] = _HUB_HOME
+for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE"):
+    os.environ.pop(name, None)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HUB_HOME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
