@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -62,14 +63,18 @@ class Plan:
     @property
     def padding(self) -> float:
         """Share of the batches that is padding."""
-        lengths = self.text.lengths
-        slots = sum(len(batch) * int(lengths[batch].max()) for batch in self.batches)
-        return 1 - self.n_tokens / slots
+        return 1 - self.n_tokens / sum(self._slots)
 
     @property
     def memory(self) -> int:
         """Bytes that the means will take, all layers together."""
         return len(self.groups) * len(self.layers) * self.width * _BYTES_PER_ELEMENT
+
+    @property
+    def _slots(self) -> list[int]:
+        """Tokens of each batch, padding included."""
+        lengths = self.text.lengths
+        return [len(batch) * int(lengths[batch].max()) for batch in self.batches]
 
     def __str__(self) -> str:
         text = self.text
@@ -78,7 +83,7 @@ class Plan:
             ("sentences", f"{len(np.unique(text.sentence)):,}, {len(text.lengths):,} sequences"),
             ("tokens", f"{self.n_tokens:,}, {len(self.groups):,} different"),
             ("layers", f"{', '.join(map(str, self.layers))}, each {self.width} wide"),
-            ("batches", f"{len(self.batches):,} of at most {self.batch_tokens:,} tokens"),
+            ("batches", f"{len(self.batches):,} of at most {max(self._slots):,} tokens"),
             ("padding", f"{self.padding:.2%}"),
             ("memory", f"{self.memory / 1e6:,.0f} MB for the means"),
         ]
@@ -116,6 +121,12 @@ def plan(
         max_tokens=model.max_tokens,
         long=long,
     )
+    rows = model.module.get_input_embeddings().num_embeddings
+    if (largest := int(text.ids.max())) >= rows:
+        raise ExtractionError(
+            f"The tokenizer of {model.name!r} gives id {largest}, and the model has embeddings for "
+            f"0 to {rows - 1} only: the two do not belong together."
+        )
     count = np.bincount(grouping.group_of[text.ids], minlength=len(grouping.labels))
     seen = np.flatnonzero(count)
     seen = seen[frequency_order(count[seen], grouping.labels[seen])]
@@ -137,13 +148,19 @@ def plan(
 def _layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:
     if layers is None:
         return tuple(range(model.n_states))
+    try:
+        indices = [operator.index(layer) for layer in layers]
+    except TypeError as error:
+        raise ExtractionError(
+            f"layers={layers!r} is no list of whole numbers, [0, 6, -1] for one."
+        ) from error
     chosen = []
-    for layer in layers:
+    for layer in indices:
         if not -model.n_states <= layer < model.n_states:
             raise ExtractionError(
                 f"{model.name!r} has hidden states 0 to {model.n_states - 1}; there is no {layer}."
             )
-        chosen.append(int(layer) % model.n_states)
+        chosen.append(layer % model.n_states)
     if not chosen:
         raise ExtractionError("layers is empty: name at least one hidden state.")
     return tuple(sorted(set(chosen)))

@@ -190,11 +190,29 @@ def tokenize(
 
 def _token_ids(tokenizer: Any, corpus: Corpus) -> Iterator[list[int]]:
     for first in range(0, len(corpus), _CHUNK):
-        yield from tokenizer(
-            list(corpus.sentences[first : first + _CHUNK]),
-            add_special_tokens=False,
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            verbose=False,
-        )["input_ids"]
+        sentences = list(corpus.sentences[first : first + _CHUNK])
+        try:
+            yield from tokenizer(
+                sentences,
+                add_special_tokens=False,
+                truncation=False,
+                padding=False,
+                return_attention_mask=False,
+                verbose=False,
+            )["input_ids"]
+        except (TypeError, UnicodeError) as error:
+            for index, sentence in enumerate(sentences, start=first):
+                if not _is_text(sentence):
+                    raise ExtractionError(
+                        f"A sentence is no valid Unicode text ({corpus.where(index)}): it holds "
+                        "half a surrogate pair. Read its source again, as UTF-8."
+                    ) from error
+            raise
+
+
+def _is_text(sentence: str) -> bool:
+    try:
+        sentence.encode()
+    except UnicodeError:
+        return False
+    return True

@@ -43,7 +43,7 @@ SENTENCES = [
 ]
 """What the tokenizers are trained on."""
 
-VOCABULARY = 300
+VOCABULARY = 400
 """Rows of the embedding table: often more than the tokenizer has entries, as in real models."""
 
 
