@@ -14,10 +14,10 @@ PY := .venv/bin/python
 EXECUTED := data/cache/executed
 STATISTICS := data/cache/minilm-wikipedia
 
-# Without the encryption each kernel warns that it has none; without the coalescing a progress bar
-# leaves a line for each of its states.
-NBCONVERT := --execute --log-level=ERROR --KernelManager.transport_encryption=auto \
-  --ExecutePreprocessor.coalesce_streams=True --ExecutePreprocessor.timeout=600
+# Without the encryption each kernel warns that it has none.
+NBCONVERT := $(PY) -m nbconvert --log-level=ERROR
+EXECUTE := $(NBCONVERT) --to notebook --execute --ExecutePreprocessor.timeout=600 \
+  --KernelManager.transport_encryption=auto
 
 # The venv is to see its own packages only, and Jupyter its own kernel rather than one of the
 # user's. Agg in MPLBACKEND would switch the notebooks' figures off.
@@ -43,8 +43,9 @@ run: models ## execute all notebooks, print the headline table, say where to loo
 	@mkdir -p $(EXECUTED)
 	@for notebook in notebooks/*.ipynb; do \
 	  echo "executing $$notebook"; \
-	  $(PY) -m nbconvert $(NBCONVERT) --to html --output-dir $(EXECUTED) "$$notebook" || exit 1; \
+	  $(EXECUTE) --output-dir $(EXECUTED) "$$notebook" || exit 1; \
 	done
+	@$(NBCONVERT) --to html --CoalesceStreamsPreprocessor.enabled=True $(EXECUTED)/*.ipynb
 	@$(PY) -m embvar_kit show $(STATISTICS)
 	@echo
 	@echo "Where to look:"
@@ -52,7 +53,9 @@ run: models ## execute all notebooks, print the headline table, say where to loo
 	@echo "  make lab    opens the notebooks in JupyterLab, with their sliders alive"
 
 notebooks: models ## execute the notebooks in place, to commit them
-	$(PY) -m nbconvert $(NBCONVERT) --to notebook --inplace notebooks/*.ipynb
+	$(EXECUTE) --inplace notebooks/*.ipynb
+	@# A progress bar leaves an output for each of its states: keep the last one.
+	$(NBCONVERT) --coalesce-streams notebooks/*.ipynb
 
 lab: models ## open JupyterLab on the first notebook
 	@# An address rather than a file to open: it is also in the links printed under --no-browser.
