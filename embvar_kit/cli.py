@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 from embvar_kit._version import __version__
-from embvar_kit.errors import EmbvarError
+from embvar_kit.errors import EmbvarError, StatisticsFileError
 
 _EPILOG = """examples:
   embvar fetch                                   bring the two bundled models
@@ -26,14 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         chosen.run(chosen)
+        sys.stdout.flush()
     except EmbvarError as error:
-        print(f"embvar: {error}", file=sys.stderr)
+        print(f"embvar: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("embvar: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, `head` for one, has gone
-        sys.stderr.close()
+    except BrokenPipeError:
+        # The reader, `head` for one, has gone; what is still held must not be written to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
 
@@ -110,11 +115,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _integers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of whole numbers such as 0,3,-1"
+        ) from error
 
 
 def _share(text: str) -> float | int:
-    return float(text) if "." in text else int(text)
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
 
 
 def _fetch(chosen: argparse.Namespace) -> None:
@@ -130,6 +147,7 @@ def _extract(chosen: argparse.Namespace) -> None:
     from embvar_kit.extraction import extract
     from embvar_kit.models import load_model
 
+    _check_writable(Path(chosen.out))
     corpus = load_corpus(
         chosen.corpus,
         limit=chosen.limit,
@@ -155,6 +173,17 @@ def _extract(chosen: argparse.Namespace) -> None:
     )
     statistics.save(chosen.out)
     print(f"saved      {chosen.out}; look at it with: embvar show {chosen.out}")
+
+
+def _check_writable(folder: Path) -> None:
+    """A pass takes minutes: whether its result can be saved is better known before it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise StatisticsFileError(
+            f"Statistics cannot be saved to {str(folder)!r}: {error.strerror}."
+        ) from error
 
 
 def _show(chosen: argparse.Namespace) -> None:

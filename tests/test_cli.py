@@ -1,0 +1,348 @@
+"""The command ``embvar``: what it prints, what it returns, and one line for each mistake."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_models import SENTENCES
+
+import embvar_kit as ek
+from embvar_kit.bundled import BUNDLED
+from embvar_kit.cli import main
+from embvar_kit.corpora import CORPORA
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("fetch", "extract", "show", "models", "corpora")
+
+
+def run(*arguments: object, **options) -> subprocess.CompletedProcess:
+    """``python -m embvar_kit`` in a process of its own."""
+    command = [sys.executable, "-m", "embvar_kit", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=100, **options
+    )
+
+
+@pytest.fixture
+def command(capsys):
+    """``command("show", folder)``: ``(exit code, stdout, stderr)``."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse's way to stop
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def text_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "sentences.txt"
+    path.write_text("\n".join(SENTENCES * 10) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(tiny, text_file, tmp_path_factory):
+    """A folder that ``embvar extract`` wrote; copy it before damaging it."""
+    folder = tmp_path_factory.mktemp("saved") / "out"
+    arguments = ["--model", tiny("bert"), "--corpus", text_file, "--out", folder]
+    assert main(["extract", "--quiet", "--device", "cpu", *map(str, arguments)]) == 0
+    return folder
+
+
+def is_one_line_of(error: str) -> bool:
+    return error.startswith("embvar: ") and error.endswith("\n") and error.count("\n") == 1
+
+
+# Help and usage
+
+
+def test_help_names_every_command_and_shows_examples(command):
+    code, out, err = command("--help")
+    assert (code, err) == (0, "")
+    for name in COMMANDS:
+        assert f"\n    {name} " in out
+    assert "embvar extract --model minilm --corpus wikipedia" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_each_command_says_what_it_does(name, command):
+    code, out, _ = command(name, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: embvar {name}")
+    summary = next(
+        line for line in command("--help")[1].splitlines() if line.startswith(f"    {name}")
+    )
+    assert len(summary.split()) > 3
+
+
+@pytest.mark.parametrize("name", ["extract", "show"])
+def test_every_option_says_what_it_is_for(name, command):
+    out = command(name, "--help")[1]
+    options = out.split("options:\n")[1]
+    for entry in options.split("\n  -")[1:]:
+        words = " ".join(entry.split())
+        assert len(words.split()) > 2, words
+
+
+def test_no_command_prints_help_and_is_wrong_usage(command):
+    code, out, _ = command()
+    assert code == 2
+    assert "usage: embvar" in out
+
+
+def test_version(command):
+    assert command("--version") == (0, f"embvar-kit {ek.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["explode"], "invalid choice: 'explode'"),
+        (["extract"], "required: --out"),
+        (["extract", "--out", "x", "--layers", "1,b"], "'1,b' is no list of whole numbers"),
+        (["extract", "--out", "x", "--sample", "much"], "'much' is no number"),
+        (["extract", "--out", "x", "--limit", "1.5"], "--limit"),
+        (["show"], "DIR"),
+        (["models", "--all"], "--all"),
+    ],
+)
+def test_wrong_usage_returns_2_and_names_the_argument(arguments, words, command):
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert words in err.splitlines()[-1]
+    assert "_integers" not in err
+    assert "_share" not in err
+
+
+# Lists
+
+
+def test_models_lists_what_needs_no_hub(command, tmp_path, monkeypatch):
+    code, out, _ = command("models")
+    assert code == 0
+    for alias, model in BUNDLED.items():
+        line = next(line for line in out.splitlines() if line.startswith(alias))
+        assert model.title in line
+        assert line.endswith("[here]")
+    monkeypatch.setenv("EMBVAR_HOME", str(tmp_path))
+    assert command("models")[1].count("[run: embvar fetch]") == len(BUNDLED)
+
+
+def test_corpora_lists_what_can_be_named(command):
+    code, out, _ = command("corpora")
+    assert code == 0
+    for name, what in CORPORA.items():
+        assert f"{name} " in out
+        assert what in out
+
+
+# A pass, and what it saved
+
+
+def test_extract_announces_runs_and_saves(command, tiny, text_file, tmp_path):
+    out_folder = tmp_path / "deep" / "out"
+    options = ["--layers", "0,-1", "--by", "id", "--limit", 20, "--batch-tokens", 100]
+    code, out, err = command(
+        *["extract", "--model", tiny("gpt2"), "--corpus", text_file, "--out", out_folder],
+        *options,
+    )
+    assert (code, err) == (0, "")
+    assert "over sentences.txt, by id" in out
+    assert "20, 20 sequences" in out
+    assert "layers     0, 2, each 32 wide" in out
+    assert f"saved      {out_folder}; look at it with: embvar show {out_folder}" in out
+    stats = ek.TokenStatistics.load(out_folder)
+    assert stats.layers.tolist() == [0, 2]
+    assert stats.info["convention"]["by"] == "id"
+    assert stats.info["corpora"][0]["settings"] == {"limit": 20}
+    by_hand = ek.extract(
+        ek.load_model(tiny("gpt2"), device="cpu"),
+        ek.load_corpus(text_file, limit=20),
+        by="id",
+        progress=False,
+    )
+    assert stats.tokens.tolist() == by_hand.tokens.tolist()
+    assert stats.n.tolist() == by_hand.n.tolist()
+    assert stats.Q[1] == pytest.approx(by_hand.Q[2], rel=1e-5)
+
+
+def test_every_choice_of_sentences_reaches_the_corpus(command, tiny, tmp_path):
+    prose = tmp_path / "prose.md"
+    prose.write_text("\n\n".join(f"{s} A short one. Another short one." for s in SENTENCES))
+    options = ["--split-sentences", "--max-words", 4, "--sample", "5e-1", "--seed", 3]
+    options += ["--limit", 4, "--text-column", "body", "--quiet", "--long", "cut"]
+    code, out, err = command(
+        *["extract", "--model", tiny("bert"), "--corpus", prose, "--out", tmp_path / "out"],
+        *options,
+    )
+    assert (code, err) == (0, "")
+    assert out.count("\n") == 1
+    stats = ek.TokenStatistics.load(tmp_path / "out")
+    chosen = {"sample": 0.5, "seed": 3, "max_words": 4, "limit": 4}
+    assert stats.info["corpora"][0]["settings"] == chosen
+    assert stats.info["convention"]["long"] == "cut"
+    expected = ek.load_corpus(prose, split_sentences=True, **chosen)
+    assert stats.info["corpora"][0]["fingerprint"] == expected.fingerprint
+
+
+def test_show_prints_the_tradeoff_and_the_decomposition(command, saved):
+    code, out, err = command("show", saved)
+    assert (code, err) == (0, "")
+    stats = ek.TokenStatistics.load(saved)
+    assert repr(stats) in out
+    assert "V on M over tokens (as measured, 10 <= n_t <= 100,000)" in out
+    assert "Q = M + V_W + V_B" in out
+    first, second = out.split("Q = M + V_W + V_B")
+    slope = stats.tradeoff()["slope"]
+    for layer, value in enumerate(slope):
+        assert any(
+            line.split()[:1] == [str(layer)] and f"{value:.3f}" in line.split()
+            for line in first.splitlines()
+        )
+    for row in stats.decomposition().itertuples():
+        assert any(
+            line.split() == [str(row.layer), *(f"{x:.3f}" for x in row[2:])]
+            for line in second.splitlines()
+        )
+
+
+def test_show_prints_the_tokens_of_a_layer(command, saved):
+    code, out, _ = command("show", saved, "--layer", 1, "--rows", 3, "--no-special", "--unbiased")
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert rows[0] == ["token", "n", "Q", "M", "V"]
+    table = ek.TokenStatistics.load(saved).table(1, min_count=10, special=False, unbiased=True)
+    assert [row[0] for row in rows[1:]] == table["token"].head(3).tolist()
+    assert [row[3] for row in rows[1:]] == [f"{m:.4f}" for m in table["M"].head(3)]
+
+
+def test_show_with_corrected_forms_says_so(command, saved):
+    assert "unbiased" in command("show", saved, "--unbiased")[1]
+
+
+# Mistakes: one line each
+
+
+def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
+    for name in sorted(path.name for path in saved.iterdir()):
+        folder = tmp_path / f"copy-{name}"
+        shutil.copytree(saved, folder)
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+        code, out, err = command("show", folder)
+        assert (code, out) == (1, "")
+        assert is_one_line_of(err)
+        assert name in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "{tmp}/nothing"], "no saved statistics"),
+        (["show", "{saved}", "--layer", "7"], "Layer 7 was not extracted; there are 0, 1, 2"),
+        (["show", "{saved}", "--min-count", "100000"], "lower min_count"),
+        (["fetch", "bert"], "No bundled model is called 'bert'; there are minilm, smollm2"),
+        (["extract", "--out", "{tmp}/o", "--corpus", "{tmp}/none.txt"], "There is no file"),
+        (["extract", "--out", "{tmp}/o", "--corpus", "wiki"], "Unknown corpus 'wiki'"),
+        (["extract", "--out", "{tmp}/o", "{text}", "--model", "{tmp}/none"], "no folder"),
+        (["extract", "--out", "{tmp}/o", "{text}", "--model", "{tmp}"], "no config.json"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--by", "word"], "by='word'"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--site", "no"], "site='no'"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--layers", "9"], "there is no 9"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--limit", "0"], "limit must be"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--sample", "2.5"], "sample=2.5"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--device", "tpu"], "Device 'tpu'"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--dtype", "int4"], "dtype 'int4'"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--long", "no"], "long='no'"),
+        (["extract", "--out", "{tmp}/o", "{text}", "--streaming"], "Only a Hub dataset"),
+    ],
+)
+def test_mistakes_return_1_and_one_line(
+    arguments, words, command, saved, tiny, text_file, tmp_path
+):
+    given = []
+    for argument in arguments:
+        if argument in ("{text}", "{bert}"):
+            text, bert = ["--corpus", str(text_file)], ["--model", str(tiny("bert"))]
+            given += text if argument == "{text}" else bert
+        else:
+            given.append(argument.format(tmp=tmp_path, saved=saved))
+    code, _, err = command(*given)
+    assert code == 1
+    assert is_one_line_of(err), err
+    assert words in err
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_the_pass(command, text_file):
+    code, out, err = command(
+        "extract", "--model", "no/such/model", "--corpus", "none", "--out", text_file
+    )
+    assert (code, out) == (1, "")
+    assert is_one_line_of(err)
+    assert "cannot be saved to" in err
+
+
+# The real command, in a process of its own
+
+
+def test_as_a_process_it_extracts_and_shows(tiny, text_file, tmp_path):
+    extracted = run(
+        *["extract", "--model", tiny("llama"), "--corpus", text_file, "--out", tmp_path / "out"]
+    )
+    assert extracted.returncode == 0, extracted.stderr
+    assert "tokens/s" in extracted.stdout
+    shown = run("show", tmp_path / "out")
+    assert shown.returncode == 0
+    assert "V on M over tokens" in shown.stdout
+    assert shown.stderr == ""
+
+
+def test_as_a_process_it_fails_with_one_line(tmp_path):
+    failed = run("show", tmp_path)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert is_one_line_of(failed.stderr)
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_reader_that_leaves_early_is_no_error_to_report():
+    """``embvar corpora | head -0``"""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "embvar_kit", "corpora"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 1
+
+
+def test_an_interrupted_pass_says_so_and_saves_nothing(tiny, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "embvar_kit", "extract", "--out", str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    for line in process.stdout:
+        if line.startswith("memory"):  # the plan's last line: the pass begins
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert err == "embvar: interrupted\n"
+    assert list((tmp_path / "out").iterdir()) == []
