@@ -78,11 +78,9 @@ class SequenceState(traitlets.HasTraits):
 class _Explorer:
     """Sliders beside a picture of the state; subclasses say which sliders and which picture."""
 
-    def __init__(
-        self, state: traitlets.HasTraits, controls: Mapping[str, widgets.Widget], alt: str
-    ) -> None:
+    def __init__(self, state: traitlets.HasTraits, controls: Mapping[str, widgets.Widget]) -> None:
         self.state = state
-        self._picture = widgets.Image(format="png", tooltip=alt, layout={"max_width": "100%"})
+        self._picture = widgets.Image(format="png", layout={"max_width": "100%"})
         self._numbers = widgets.Label()
         for name, control in controls.items():
             traitlets.link((state, name), (control, "value"))
@@ -127,7 +125,7 @@ class VariancePlayground(_Explorer):
         }
         for name, text in (("spread_1", "spread 1"), ("spread_2", "spread 2")):
             controls[name] = widgets.FloatSlider(min=0, max=2, description=text, **slide)
-        super().__init__(state, controls, "A cloud of vectors, its mean, and Q = M + V as bars.")
+        super().__init__(state, controls)
 
     def figure(self) -> Figure:
         """The figure of :func:`embvar_kit.figures.variance_formula`, on fixed scales."""
@@ -146,7 +144,7 @@ class SequencePlayer(_Explorer):
         slider = widgets.IntSlider(min=1, max=len(state.x), description="seen, k")
         player = widgets.Play(min=1, max=len(state.x), interval=200)
         traitlets.link((player, "value"), (slider, "value"))
-        super().__init__(state, {"k": slider}, "Q, M and V against the number of occurrences seen.")
+        super().__init__(state, {"k": slider})
         self.view.children = (player, *self.view.children)
 
     def figure(self) -> Figure:

@@ -330,9 +330,14 @@ def test_a_reader_that_leaves_early_is_no_error_to_report():
     assert process.wait(timeout=60) == 1
 
 
-def test_an_interrupted_pass_says_so_and_saves_nothing(tiny, tmp_path):
+def test_an_interrupted_pass_says_so_and_saves_nothing(tmp_path):
+    corpus, out = tmp_path / "long.txt", tmp_path / "out"
+    corpus.write_text("\n".join(SENTENCES * 1000))  # a pass of half a minute or so
     process = subprocess.Popen(
-        [sys.executable, "-m", "embvar_kit", "extract", "--out", str(tmp_path / "out")],
+        [
+            *[sys.executable, "-m", "embvar_kit", "extract", "--model", "minilm"],
+            *["--corpus", str(corpus), "--out", str(out)],
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -345,4 +350,4 @@ def test_an_interrupted_pass_says_so_and_saves_nothing(tiny, tmp_path):
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
     assert err == "embvar: interrupted\n"
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(out.iterdir()) == []
