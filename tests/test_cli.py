@@ -21,13 +21,20 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = ("fetch", "extract", "show", "models", "corpora")
 
 
-def run(*arguments: object, **options) -> subprocess.CompletedProcess:
-    """``python -m embvar_kit`` in a process of its own."""
+def start(*arguments: object) -> subprocess.Popen:
+    """``python -m embvar_kit`` in a process of its own, its output buffered as a user's is."""
     command = [sys.executable, "-m", "embvar_kit", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=100, **options
-    )
+    environment.pop("PYTHONUNBUFFERED", None)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    """Run it to its end: ``(exit code, stdout, stderr)``."""
+    process = start(*arguments)
+    out, err = process.communicate(timeout=100)
+    return process.returncode, out, err
 
 
 @pytest.fixture
@@ -154,6 +161,7 @@ def test_corpora_lists_what_can_be_named(command):
 def test_extract_announces_runs_and_saves(command, tiny, text_file, tmp_path):
     out_folder = tmp_path / "deep" / "out"
     options = ["--layers", "0,-1", "--by", "id", "--limit", 20, "--batch-tokens", 100]
+    options += ["--device", "cpu"]
     code, out, err = command(
         *["extract", "--model", tiny("gpt2"), "--corpus", text_file, "--out", out_folder],
         *options,
@@ -298,33 +306,25 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_pass(command, text_
 
 
 def test_as_a_process_it_extracts_and_shows(tiny, text_file, tmp_path):
-    extracted = run(
-        *["extract", "--model", tiny("llama"), "--corpus", text_file, "--out", tmp_path / "out"]
-    )
-    assert extracted.returncode == 0, extracted.stderr
-    assert "tokens/s" in extracted.stdout
-    shown = run("show", tmp_path / "out")
-    assert shown.returncode == 0
-    assert "V on M over tokens" in shown.stdout
-    assert shown.stderr == ""
+    arguments = ["--model", tiny("llama"), "--corpus", text_file, "--out", tmp_path / "out"]
+    code, out, err = run("extract", *arguments)
+    assert code == 0, err
+    assert "tokens/s" in out
+    code, out, err = run("show", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert "V on M over tokens" in out
 
 
 def test_as_a_process_it_fails_with_one_line(tmp_path):
-    failed = run("show", tmp_path)
-    assert (failed.returncode, failed.stdout) == (1, "")
-    assert is_one_line_of(failed.stderr)
-    assert "Traceback" not in failed.stderr
+    code, out, err = run("show", tmp_path)
+    assert (code, out) == (1, "")
+    assert is_one_line_of(err)
+    assert "Traceback" not in err
 
 
 def test_a_reader_that_leaves_early_is_no_error_to_report():
     """``embvar corpora | head -0``"""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "embvar_kit", "corpora"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    process = start("corpora")
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 1
@@ -333,16 +333,7 @@ def test_a_reader_that_leaves_early_is_no_error_to_report():
 def test_an_interrupted_pass_says_so_and_saves_nothing(tmp_path):
     corpus, out = tmp_path / "long.txt", tmp_path / "out"
     corpus.write_text("\n".join(SENTENCES * 1000))  # a pass of half a minute or so
-    process = subprocess.Popen(
-        [
-            *[sys.executable, "-m", "embvar_kit", "extract", "--model", "minilm"],
-            *["--corpus", str(corpus), "--out", str(out)],
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    process = start("extract", "--model", "minilm", "--corpus", corpus, "--out", out)
     for line in process.stdout:
         if line.startswith("memory"):  # the plan's last line: the pass begins
             break

@@ -182,7 +182,7 @@ def test_an_encoder_saved_alone_needs_no_decoder(tiny, tmp_path, loaded):
     encoder.save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(tiny("t5")).save_pretrained(tmp_path)
     ids = torch.tensor([ids_of(loaded("t5"), SENTENCES[0])])
-    alone, whole = ek.load_model(tmp_path), loaded("t5")
+    alone, whole = ek.load_model(tmp_path, device="cpu"), loaded("t5")
     for ours, theirs in zip(alone.hidden_states(ids), whole.hidden_states(ids), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
@@ -212,6 +212,16 @@ def test_the_documented_begin_and_end_tokens_are_the_ones_taken(row, family, loa
     tokens = model.tokenizer.convert_ids_to_tokens
     assert "none" in begin if model.begin is None else tokens(model.begin) in begin
     assert tokens(model.end) in end or "its end token" in end
+
+
+def test_cls_and_sep_come_before_bos_and_eos(copied):
+    folder = copied("bert")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"bos_token": "[BOS]", "eos_token": "[EOS]"})
+    tokenizer.save_pretrained(folder)
+    model = ek.load_model(folder)
+    assert model.tokenizer.bos_token_id != model.begin == model.tokenizer.cls_token_id
+    assert model.tokenizer.eos_token_id != model.end == model.tokenizer.sep_token_id
 
 
 # Bundled models
