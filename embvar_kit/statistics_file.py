@@ -26,7 +26,9 @@ FORMAT = 1
 _METADATA = "metadata.json"
 
 
-def write(folder: Path, table: pd.DataFrame, mean: np.ndarray | None, info: Mapping) -> Path:
+def write(
+    folder: Path, table: pd.DataFrame, tensors: Mapping[str, np.ndarray], info: Mapping
+) -> Path:
     """Write a table, means and their description; see :meth:`TokenStatistics.save`.
 
     Raises:
@@ -36,9 +38,9 @@ def write(folder: Path, table: pd.DataFrame, mean: np.ndarray | None, info: Mapp
         folder.mkdir(parents=True, exist_ok=True)
         arrow = pa.Table.from_pandas(table, preserve_index=False)
         files = {"table": _add(folder, "table", ".parquet", lambda p: pq.write_table(arrow, p))}
-        if mean is not None:
-            tensors = {"mean": np.ascontiguousarray(mean)}
-            files["mean"] = _add(folder, "mean", ".safetensors", lambda p: save_file(tensors, p))
+        if tensors:
+            whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+            files["mean"] = _add(folder, "mean", ".safetensors", lambda p: save_file(whole, p))
         metadata = {"format": FORMAT, "files": files, "info": info}
         metadata["sha256"] = _digest(metadata)
         _replace(folder / _METADATA, json.dumps(metadata, indent=1, ensure_ascii=False).encode())
@@ -54,7 +56,7 @@ def write(folder: Path, table: pd.DataFrame, mean: np.ndarray | None, info: Mapp
     return folder
 
 
-def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray | None, dict]:
+def read(folder: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict]:
     """Read what :func:`write` wrote, or refuse it by name.
 
     Raises:
@@ -84,8 +86,8 @@ def read(folder: Path) -> tuple[pd.DataFrame, np.ndarray | None, dict]:
         if sha256_of(found) != file["sha256"]:
             raise StatisticsFileError(f"{str(found)!r} is truncated or was altered.")
     table = pq.read_table(folder / files["table"]["name"]).to_pandas()
-    mean = load_file(folder / files["mean"]["name"])["mean"] if "mean" in files else None
-    return table, mean, metadata["info"]
+    tensors = load_file(folder / files["mean"]["name"]) if "mean" in files else {}
+    return table, tensors, metadata["info"]
 
 
 def _add(folder: Path, kind: str, suffix: str, write_to: Callable[[Path], None]) -> dict[str, str]:
