@@ -74,8 +74,12 @@ def unbiased(n: np.ndarray, M: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, n
 def tradeoff(Q: np.ndarray, M: np.ndarray, V: np.ndarray) -> Tradeoff:
     """Regress V on M over tokens, as in the paper's Figs. 2 and 4.
 
+    Args:
+        Q, M, V: ``(T,)``, one entry a token.
+
     Raises:
-        StatisticsError: if fewer than 3 tokens, or M that do not differ, leave no line to fit.
+        StatisticsError: if fewer than 3 tokens, or M that do not differ, leave no line to fit, or
+            a value is NaN (the unbiased forms of a single occurrence are).
 
     >>> M = np.array([1.0, 2.0, 3.0])
     >>> tradeoff(Q=np.full(3, 4.0), M=M, V=4.0 - M)  # constant Q: slope -1
@@ -85,6 +89,11 @@ def tradeoff(Q: np.ndarray, M: np.ndarray, V: np.ndarray) -> Tradeoff:
         raise StatisticsError(
             f"A regression over {len(M)} tokens says nothing: lower min_count, raise max_count, or "
             "take a larger corpus."
+        )
+    if not np.isfinite([M, V]).all():
+        raise StatisticsError(
+            "M or V is not finite for some token. The unbiased forms need two occurrences: "
+            "min_count=2."
         )
     if np.ptp(M) == 0:
         raise StatisticsError("All tokens have the same M: there is no line to fit.")

@@ -85,7 +85,9 @@ class _Explorer:
         for name, control in controls.items():
             traitlets.link((state, name), (control, "value"))
         self._draw()
-        state.observe(lambda _: self._draw(), "moments")
+        # After the state's own observers, so that its moments are up to date; not on the moments
+        # themselves, which may stay the same while the cloud moves.
+        state.observe(lambda _: self._draw(), list(controls))
         rows = widgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
         self.view = widgets.VBox([rows, self._picture, self._numbers])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from embvar_kit.corpora import Corpus, StreamedCorpus, load_corpus
 from embvar_kit.errors import ExtractionError, MomentsError, StatisticsFileError
 from embvar_kit.models import EmbeddingModel, load_model
 from embvar_kit.moments import GroupedMoments, GroupOrder
-from embvar_kit.moments_device import DeviceMoments, DeviceOrder
+from embvar_kit.moments_device import DeviceMoments, DeviceOrder, send
 from embvar_kit.planning import Plan, plan
 from embvar_kit.statistics import TokenStatistics
 from embvar_kit.tokens import TokenizedCorpus
@@ -36,12 +36,12 @@ def extract(
     corpus: Corpus | StreamedCorpus,
     *,
     by: str = "token",
-    site: str = "hidden",
+    site: str | Sequence[str] = "hidden",
     layers: Iterable[int] | None = None,
     batch_tokens: int | None = None,
     long: str = "split",
     progress: bool = True,
-) -> TokenStatistics:
+) -> TokenStatistics | dict[str, TokenStatistics]:
     """Run a corpus through a model once and return the statistics of every token and layer.
 
     Args:
@@ -50,7 +50,7 @@ def extract(
             merged one after another.
         by: what forms a group: ``"token"`` (the paper's strings, markers taken off) or ``"id"``
             (vocabulary entries as they are).
-        site: where embeddings are taken: a key of :data:`SITES`.
+        site: where embeddings are taken: a key of :data:`SITES`, or a list of them.
         layers: hidden states to take (0 is the embedding layer's output, -1 the last); all of them
             by default.
         batch_tokens: tokens a batch, padding included; by default what suits the device.
@@ -59,13 +59,19 @@ def extract(
         progress: print the plan, draw a progress bar and print a summary.
 
     Returns:
-        The statistics, tokens sorted by frequency. They do not depend on ``batch_tokens`` beyond
-        the rounding of the model's own arithmetic.
+        The statistics, tokens sorted by frequency; for a list of sites, a dict ``{site:
+        statistics}``. They do not depend on ``batch_tokens`` beyond the rounding of the model's
+        own arithmetic.
 
     Raises:
         ExtractionError: if an argument makes no sense, the means would not fit into memory, or the
             model gives NaN or infinity (the message names the layer, the sentence and a remedy).
     """
+    if not isinstance(site, str):
+        (only,) = _sites(site)
+        options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
+        return {only: extract(model, corpus, site=only, progress=progress, **options)}
+    _sites([site])
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
     merged = None
     for part in corpus.chunks() if isinstance(corpus, StreamedCorpus) else [corpus]:
@@ -73,7 +79,7 @@ def extract(
         if progress:
             print(work, flush=True)
         found = run_plan(model, part, work, site=site, progress=progress)
-        merged = found if merged is None else merged.merge(found)
+        merged = found if merged is None else merged.add(found)
     if merged is None:
         raise ExtractionError(f"Corpus {corpus.name!r} yields no sentence.")
     return merged
@@ -98,17 +104,13 @@ def run_plan(
     Raises:
         ExtractionError: as :func:`extract`.
     """
-    if site not in SITES:
-        raise ExtractionError(f"site={site!r} is unknown; there is {', '.join(SITES)}.")
-    available = psutil.virtual_memory().available
-    if work.memory > available:
-        raise ExtractionError(
-            f"The means need {work.memory / 1e9:,.1f} GB and {available / 1e9:,.1f} GB of memory "
-            "are free: take fewer layers (layers=...) or a smaller corpus (limit=...)."
-        )
-    mean = np.empty((len(work.layers), len(work.groups), work.width), dtype=np.float32)
+    _sites([site])
+    info = _info(model, corpus, work, site)
+    _check_memory(model, work)
+    shape = (len(work.layers), len(work.groups), work.width)
+    mean, extra = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.int8)
     started = time.perf_counter()
-    moments = _pass(model, corpus, work, mean, progress)
+    moments = _pass(model, corpus, work, mean, extra, progress)
     seconds = time.perf_counter() - started
     if progress:
         print(f"done       in {seconds:,.1f} s, {work.n_tokens / seconds:,.0f} tokens/s")
@@ -118,8 +120,29 @@ def run_plan(
         special=work.grouping.special[work.groups],
         layers=np.array(work.layers),
         mean=mean,
-        info=_info(model, corpus, work, site),
+        extra=extra,
+        info=info,
     )
+
+
+def _sites(sites: Sequence[str]) -> list[str]:
+    unknown = [site for site in sites if site not in SITES]
+    if unknown or not sites:
+        raise ExtractionError(f"site={sites!r} is unknown; there is {', '.join(SITES)}.")
+    return list(dict.fromkeys(sites))
+
+
+def _check_memory(model: EmbeddingModel, work: Plan) -> None:
+    free = {"memory": psutil.virtual_memory().available}
+    if model.device.type == "cuda":
+        free["the device's memory"] = torch.cuda.mem_get_info(model.device)[0]
+    for place, available in free.items():
+        if work.memory > available:
+            raise ExtractionError(
+                f"The means need {work.memory / 1e9:,.1f} GB and {available / 1e9:,.1f} GB of "
+                f"{place} are free: take fewer layers (layers=...) or a smaller corpus "
+                "(limit=...)."
+            )
 
 
 @dataclass(frozen=True)
@@ -152,13 +175,11 @@ def forward(
         )
         ids = np.full(inside.shape, pad, dtype=np.int64)
         ids[inside] = token_ids
-        # Attention is faster without a mask, and most batches have nothing to mask.
-        mask = None if inside.all() else torch.from_numpy(inside.astype(np.int64))
-        states = model.hidden_states(
-            torch.from_numpy(ids).to(model.device),
-            None if mask is None else mask.to(model.device),
-        )
+        # Attention is faster without a mask; where batches are small, most need none.
+        mask = None if inside.all() else send(inside.astype(np.int64), model.device)
+        states = model.hidden_states(send(ids, model.device), mask)
         yield Batch(sequences, np.flatnonzero(inside), token_ids, states)
+        del states  # before the next ones are made
 
 
 def cached_statistics(
@@ -176,8 +197,7 @@ def cached_statistics(
     folder = home() / "cache" / f"{model}-{corpus}"
     try:
         statistics = TokenStatistics.load(folder)
-        whole = statistics.info["corpora"][0]["settings"] == {}
-        if whole and statistics.info["kit_version"] == __version__:
+        if _is_whole(statistics, BUNDLED[model].weights_sha256):
             return statistics
     except StatisticsFileError:
         pass
@@ -186,8 +206,25 @@ def cached_statistics(
     return statistics
 
 
+def _is_whole(statistics: TokenStatistics, sha256: str) -> bool:
+    """Whether saved statistics are what this kit would extract from all of the corpus."""
+    info = statistics.info
+    return (
+        info["kit_version"] == __version__
+        and info["model"]["revision"] == f"sha256:{sha256[:12]}"
+        and info["corpora"][0]["settings"] == {}
+        and (info["convention"]["by"], info["convention"]["long"]) == ("token", "split")
+        and len(statistics.layers) == info["model"]["n_states"]
+    )
+
+
 def _pass(
-    model: EmbeddingModel, corpus: Corpus, work: Plan, mean: np.ndarray, progress: bool
+    model: EmbeddingModel,
+    corpus: Corpus,
+    work: Plan,
+    mean: np.ndarray,
+    extra: np.ndarray,
+    progress: bool,
 ) -> list[GroupedMoments]:
     rank = np.full(len(work.grouping.labels), -1)
     rank[work.groups] = np.arange(len(work.groups))
@@ -197,7 +234,10 @@ def _pass(
         shape = (len(work.groups), work.width)
         device_moments = [DeviceMoments(*shape, model.device) for _ in work.layers]
     else:
-        moments = [GroupedMoments(*layer.shape, mean=layer) for layer in mean]
+        moments = [
+            GroupedMoments(*own.shape, mean=own, extra=bytes_of_own)
+            for own, bytes_of_own in zip(mean, extra, strict=True)
+        ]
     bar = tqdm(
         total=work.n_tokens,
         unit="tok",
@@ -225,8 +265,9 @@ def _pass(
                     except MomentsError as error:
                         raise _not_finite(model, corpus, work, [batch]) from error
             bar.update(len(batch.rows))
+            del batch, flat, x  # before the next forward pass
         if on_device:
-            moments = [m.to_host(layer) for m, layer in zip(device_moments, mean, strict=True)]
+            moments = [m.to_host(*own) for m, *own in zip(device_moments, mean, extra, strict=True)]
     return moments
 
 
@@ -254,7 +295,10 @@ def _not_finite(
                     f"was too large for {model.dtype}, or the weights are damaged: load the model "
                     "with dtype='float32', or 'bfloat16' on an accelerator."
                 )
-    raise AssertionError("the moments refused what the batches do not hold")
+    return ExtractionError(
+        "The model gave NaN or infinity once and not when it was run again: it is not "
+        "deterministic, or the device is failing."
+    )
 
 
 def _info(model: EmbeddingModel, corpus: Corpus, work: Plan, site: str) -> dict:

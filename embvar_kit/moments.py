@@ -63,16 +63,17 @@ class GroupOrder:
 class GroupedMoments:
     """Streaming ``n``, mean, ``Q``, ``M`` and ``V`` of many groups of vectors.
 
-    A mean is held as a float32 and one byte that extends it: ``mean * (1 + extra * 2**-31)``. Five
-    bytes an element give a 32-bit significand. Four are too few: with float32 means alone the
-    rounding of the mean leaks into ``V`` to first order (the tests measure it), while float64
-    means would take 8 bytes to no gain. Sums of squares, one number a group, are float64.
+    A mean is held as a float32 and one byte that counts units of ``2**-31`` of its power of two:
+    five bytes an element, a 32-bit significand. Four bytes are too few: with float32 means alone
+    the rounding of the mean leaks into ``V`` to first order (a test measures it), while float64
+    means would take eight to no gain. Sums of squares, one number a group, are float64.
 
     Args:
         n_groups: number of groups, ``G``.
         dim: length of the vectors, ``d``.
         mean: ``(G, d)`` float32 array to hold the means in, a slice of a larger one for instance;
-            by default a new one.
+            by default a new one. It is filled with NaN.
+        extra: ``(G, d)`` int8 array for the extra bytes, likewise.
 
     Attributes:
         count: ``(G,)`` int64, occurrences seen.
@@ -92,19 +93,29 @@ class GroupedMoments:
     nan
     """
 
-    def __init__(self, n_groups: int, dim: int, *, mean: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        n_groups: int,
+        dim: int,
+        *,
+        mean: np.ndarray | None = None,
+        extra: np.ndarray | None = None,
+    ) -> None:
         if n_groups < 0 or dim < 1:
             raise MomentsError(
                 f"GroupedMoments needs n_groups >= 0 and dim >= 1, got {n_groups} and {dim}."
             )
-        if mean is None:
-            mean = np.empty((n_groups, dim), dtype=np.float32)
-        elif mean.shape != (n_groups, dim) or mean.dtype != np.float32:
-            raise MomentsError(f"mean must be float32 of shape ({n_groups}, {dim}).")
+        shape = (n_groups, dim)
+        mean = np.empty(shape, dtype=np.float32) if mean is None else mean
+        extra = np.empty(shape, dtype=np.int8) if extra is None else extra
+        for name, array, dtype in (("mean", mean, np.float32), ("extra", extra, np.int8)):
+            if array.shape != shape or array.dtype != dtype:
+                raise MomentsError(f"{name} must be {np.dtype(dtype)} of shape {shape}.")
         mean[:] = np.nan
+        extra[:] = 0
         self.count = np.zeros(n_groups, dtype=np.int64)
         self.mean = mean
-        self._extra = np.zeros((n_groups, dim), dtype=np.int8)
+        self._extra = extra
         self._squares = np.zeros(n_groups)  # sum of ||x||^2
         self._deviations = np.zeros(n_groups)  # sum of ||x - mean||^2
 
@@ -195,15 +206,18 @@ class GroupedMoments:
         mean: np.ndarray,
         Q: np.ndarray,
         V: np.ndarray,
+        extra: np.ndarray | None = None,
     ) -> None:
         """Set some groups to moments known from elsewhere, saved ones for instance.
 
         Args:
             groups: ``(K,)`` distinct groups. count: ``(K,)``. mean: ``(K, d)``. Q, V: ``(K,)``.
+            extra: ``(K, d)`` the means' extra bytes; without them the means are rounded to
+                float32, and merging is accurate to that.
         """
         self.count[groups] = count
         self.mean[groups] = mean
-        self._extra[groups] = 0
+        self._extra[groups] = 0 if extra is None else extra
         self._squares[groups] = Q * count
         self._deviations[groups] = V * count
 
@@ -271,6 +285,14 @@ class GroupedMoments:
             )
 
     def _check_order(self, x: np.ndarray, order: GroupOrder) -> None:
+        if (
+            len(order.starts) != len(order.groups) + 1
+            or order.starts[0] != 0
+            or order.starts[-1] != len(order.rows)
+            or (np.diff(order.starts) < 1).any()
+            or (np.diff(order.groups) < 1).any()
+        ):
+            raise MomentsError("The order's segments do not cover its rows once, group by group.")
         # Segments are sorted by group, so the ends tell for all of them.
         if len(order.groups) and (order.groups[0] < 0 or order.groups[-1] >= self.n_groups):
             bad = order.groups[0] if order.groups[0] < 0 else order.groups[-1]

@@ -1,7 +1,7 @@
-"""The moments of :mod:`embvar_kit.moments` on an accelerator: no copy to the host, no waiting.
+"""The moments of :mod:`embvar_kit.moments` on an accelerator, without a copy to the host.
 
 The same update in the same precision, as tensor operations. Every size is known on the host before
-a batch starts, and sums over a group run in a fixed order, so a pass gives the same bits again.
+a batch starts, so nothing here makes it wait, and sums over a group run in a fixed order.
 """
 
 from __future__ import annotations
@@ -12,23 +12,24 @@ import torch
 from embvar_kit.moments import GroupedMoments, GroupOrder
 
 
+def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A tensor on the device; to CUDA through pinned memory, so that the host does not wait."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 class DeviceOrder:
     """A :class:`GroupOrder` on a device, sent there once for all layers."""
 
     def __init__(self, order: GroupOrder, device: torch.device) -> None:
         lengths = np.diff(order.starts)
-        self.rows = self._send(order.rows, device)
-        self.groups = self._send(order.groups, device)
-        self.lengths = self._send(lengths, device)
-        self.segment = self._send(np.repeat(np.arange(len(lengths)), lengths), device)
-        self.first = self._send(order.rows[order.starts[:-1]], device)
-
-    @staticmethod
-    def _send(array: np.ndarray, device: torch.device) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        if device.type == "cuda":
-            return tensor.pin_memory().to(device, non_blocking=True)
-        return tensor.to(device)
+        self.rows = send(order.rows, device)
+        self.groups = send(order.groups, device)
+        self.lengths = send(lengths, device)
+        self.segment = send(np.repeat(np.arange(len(lengths)), lengths), device)
+        self.first = send(order.rows[order.starts[:-1]], device)
 
 
 class DeviceMoments:
@@ -75,9 +76,11 @@ class DeviceMoments:
         self._deviations.index_add_(0, groups, grown)
         self.refused |= ~torch.isfinite(norms).all()
 
-    def to_host(self, mean: np.ndarray | None = None) -> GroupedMoments:
-        """The same moments as a :class:`GroupedMoments`, its means in the array ``mean``."""
-        moments = GroupedMoments(*self.mean.shape, mean=mean)
+    def to_host(
+        self, mean: np.ndarray | None = None, extra: np.ndarray | None = None
+    ) -> GroupedMoments:
+        """The same moments as a :class:`GroupedMoments`, in the arrays given."""
+        moments = GroupedMoments(*self.mean.shape, mean=mean, extra=extra)
         moments.mean[:] = self.mean.cpu().numpy()
         moments.count[:] = self.count.cpu().numpy()
         moments._extra[:] = self._extra.cpu().numpy()

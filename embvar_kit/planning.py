@@ -23,6 +23,9 @@ BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 32768}
 """Tokens a batch, padding included, by kind of device. A CPU is fastest where a batch's hidden
 states stay in its caches; an accelerator wants to be filled."""
 
+MAX_PADDING = 0.03
+"""Share of a batch that may be padding; a batch ends where the next sequence would pass it."""
+
 _BYTES_PER_ELEMENT = 5  # of a mean: see GroupedMoments
 
 
@@ -106,7 +109,15 @@ def plan(
     batch_tokens: int | None = None,
     long: str = "split",
 ) -> Plan:
-    """Tokenize a corpus and plan a pass over it; nothing is run. Arguments: see :func:`extract`."""
+    """Tokenize a corpus and plan a pass over it; nothing is run.
+
+    Args:
+        model, corpus, by, layers, batch_tokens, long: as in :func:`embvar_kit.extract`.
+
+    Raises:
+        ExtractionError: if an argument makes no sense, a sentence is too long and
+            ``long="error"``, or tokenizer and model do not belong together.
+    """
     layers = _layers(model, layers)
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
@@ -171,6 +182,9 @@ def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
     order = np.argsort(-lengths, kind="stable")
     at = 0
     while at < len(order):
-        size = max(1, batch_tokens // int(lengths[order[at]]))
+        longest = int(lengths[order[at]])
+        most = lengths[order[at : at + max(1, batch_tokens // longest)]]
+        filled = np.cumsum(most) / (longest * np.arange(1, len(most) + 1))
+        size = int(np.searchsorted(-filled, MAX_PADDING - 1, side="right"))
         yield order[at : at + size]
         at += size

@@ -28,6 +28,8 @@ class TokenStatistics:
         M: ``(L, T)`` squared norm of their mean.
         V: ``(L, T)`` their variance (population form).
         mean: ``(L, T, d)`` float32 means, or ``None`` where they were left out.
+        extra: ``(L, T, d)`` int8, the means' extra bytes (see
+            :class:`embvar_kit.moments.GroupedMoments`), which keep merging accurate; or ``None``.
         info: what was measured: model, corpora, convention, counts, version of the kit.
 
     ``Q = M + V`` holds for each token and layer; the three were accumulated independently.
@@ -41,6 +43,7 @@ class TokenStatistics:
     M: np.ndarray
     V: np.ndarray
     mean: np.ndarray | None
+    extra: np.ndarray | None
     info: Mapping
 
     @classmethod
@@ -52,9 +55,16 @@ class TokenStatistics:
         special: np.ndarray,
         layers: np.ndarray,
         mean: np.ndarray,
+        extra: np.ndarray,
         info: Mapping,
     ) -> TokenStatistics:
-        """Read the moments of each layer out; ``mean`` is the array that holds all their means."""
+        """Read the moments of each layer out; ``mean`` and ``extra`` are the arrays they live in.
+
+        Args:
+            moments: one :class:`GroupedMoments` a layer, its groups the tokens.
+            tokens: ``(T,)``. special: ``(T,)``. layers: ``(L,)``. mean, extra: ``(L, T, d)``.
+            info: what was measured.
+        """
         return cls(
             tokens=tokens,
             special=special,
@@ -64,6 +74,7 @@ class TokenStatistics:
             M=np.stack([m.M for m in moments]),
             V=np.stack([m.V for m in moments]),
             mean=mean,
+            extra=extra,
             info=info,
         )
 
@@ -170,6 +181,17 @@ class TokenStatistics:
                 of the corpus, or lack means.
         """
         self._check_mergeable(other)
+        ours = {corpus["fingerprint"] for corpus in self.info["corpora"]}
+        for corpus in other.info["corpora"]:
+            if corpus["fingerprint"] in ours:
+                raise StatisticsError(
+                    f"Both statistics contain the same part of corpus {corpus['name']!r}; merging "
+                    "them would count it twice."
+                )
+        return self.add(other)
+
+    def add(self, other: TokenStatistics) -> TokenStatistics:
+        """:meth:`merge` for parts known to be apart: chunks of one stream may repeat a text."""
         tokens = pd.Index(self.tokens).union(pd.Index(other.tokens), sort=False)
         own, added = tokens.get_indexer(self.tokens), tokens.get_indexer(other.tokens)
         special = np.zeros(len(tokens), dtype=bool)
@@ -181,13 +203,14 @@ class TokenStatistics:
         rank = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
         width = self._means("Merging").shape[2]
-        mean = np.full((len(self.layers), len(tokens), width), np.nan, dtype=np.float32)
+        mean = np.empty((len(self.layers), len(tokens), width), dtype=np.float32)
+        extra = np.empty(mean.shape, dtype=np.int8)
         moments = []
         for at in range(len(self.layers)):
-            whole = GroupedMoments(len(tokens), width, mean=mean[at])
-            whole.load(rank[own], self.n, self.mean[at], self.Q[at], self.V[at])
+            whole = GroupedMoments(len(tokens), width, mean=mean[at], extra=extra[at])
+            whole.load(rank[own], **self._of_layer(at))
             part = GroupedMoments(len(tokens), width)
-            part.load(rank[added], other.n, other.mean[at], other.Q[at], other.V[at])
+            part.load(rank[added], **other._of_layer(at))
             whole.merge(part)
             moments.append(whole)
         counts = {
@@ -201,6 +224,7 @@ class TokenStatistics:
             special=special[order],
             layers=self.layers,
             mean=mean,
+            extra=extra,
             info=info,
         )
 
@@ -219,7 +243,9 @@ class TokenStatistics:
         columns |= {"special": np.tile(self.special, len(self.layers))}
         columns |= {"n": np.tile(self.n, len(self.layers))}
         columns |= {"Q": self.Q.ravel(), "M": self.M.ravel(), "V": self.V.ravel()}
-        return statistics_file.write(Path(path), pd.DataFrame(columns), self.mean, self.info)
+        tensors = {"mean": self.mean, "extra": self.extra}
+        tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        return statistics_file.write(Path(path), pd.DataFrame(columns), tensors, self.info)
 
     @classmethod
     def load(cls, path: str | Path) -> TokenStatistics:
@@ -229,7 +255,7 @@ class TokenStatistics:
             StatisticsFileError: if they are missing, truncated, altered or of a newer format; the
                 message names the file.
         """
-        table, mean, info = statistics_file.read(Path(path))
+        table, tensors, info = statistics_file.read(Path(path))
         layers = table["layer"].unique()
         first = table[table["layer"] == layers[0]]
         Q, M, V = (table[name].to_numpy().reshape(len(layers), len(first)) for name in "QMV")
@@ -241,9 +267,20 @@ class TokenStatistics:
             Q=Q,
             M=M,
             V=V,
-            mean=mean,
+            mean=tensors.get("mean"),
+            extra=tensors.get("extra"),
             info=info,
         )
+
+    def _of_layer(self, at: int) -> dict[str, np.ndarray]:
+        extra = None if self.extra is None else self.extra[at]
+        return {
+            "count": self.n,
+            "mean": self.mean[at],
+            "Q": self.Q[at],
+            "V": self.V[at],
+            "extra": extra,
+        }
 
     def _at(self, layer: int) -> int:
         found = np.flatnonzero(self.layers == layer)
@@ -278,10 +315,3 @@ class TokenStatistics:
             raise StatisticsError("Cannot merge statistics of different layers.")
         for statistics in (self, other):
             statistics._means("Merging")
-        ours = {corpus["fingerprint"] for corpus in self.info["corpora"]}
-        for corpus in other.info["corpora"]:
-            if corpus["fingerprint"] in ours:
-                raise StatisticsError(
-                    f"Both statistics contain the same part of corpus {corpus['name']!r}; merging "
-                    "them would count it twice."
-                )

@@ -55,6 +55,16 @@ def test_a_cloud_without_spread_is_a_point():
     assert playground.state.moments["V"] == 0.0
 
 
+def test_the_picture_moves_even_where_the_moments_do_not():
+    playground = ek.VariancePlayground()
+    state = playground.state
+    state.spread_1 = state.spread_2 = 0.0
+    before, moments = bytes(playground._picture.value), state.moments
+    state.mean_1 = -state.mean_1
+    assert state.moments == moments
+    assert bytes(playground._picture.value) != before
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("mean_1", 4.0), ("mean_2", "far"), ("spread_1", -0.1), ("n", 1), ("seed", -1)],

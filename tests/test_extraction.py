@@ -110,7 +110,7 @@ def test_merging_halves_gives_the_whole(minilm, corpus):
     assert merged.tokens.tolist() == whole.tokens.tolist()
     for name in ("n", "Q", "M", "V"):
         np.testing.assert_allclose(
-            getattr(merged, name), getattr(whole, name), rtol=1e-5, atol=1e-4
+            getattr(merged, name), getattr(whole, name), rtol=1e-5, atol=1e-6 * whole.Q.min()
         )
     assert merged.info["counts"] == whole.info["counts"]
 
@@ -124,7 +124,11 @@ def test_a_stream_is_taken_in_chunks(minilm, corpus):
     assert [len(chunk) for chunk in stream.chunks()] == [25, 25, 10]
     assert len(streamed.info["corpora"]) == 3
     np.testing.assert_array_equal(streamed.n, whole.n)
-    np.testing.assert_allclose(streamed.V, whole.V, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(streamed.V, whole.V, rtol=1e-5, atol=1e-6 * whole.Q.min())
+    twice = StreamedCorpus(
+        "twice", lambda: (("t", i, s) for i, s in enumerate([*corpus, *corpus], 1)), chunk=60
+    )
+    np.testing.assert_array_equal(ek.extract(minilm, twice, progress=False).n, 2 * whole.n)
     empty = StreamedCorpus("nothing", lambda: iter(()), chunk=5)
     with pytest.raises(ek.ExtractionError, match="'nothing' yields no sentence"):
         ek.extract(minilm, empty, progress=False)
@@ -148,9 +152,25 @@ def test_groups_are_strings_or_ids(minilm):
     assert "##bank" in by_id.tokens.tolist() and "##bank" not in by_token.tokens.tolist()
     assert by_token.n.sum() == by_id.n.sum() == 6
     assert by_token.table(0).set_index("token").loc["bank", "n"] == 2
-    for option in ({"by": "colour"}, {"site": "nowhere"}, {"batch_tokens": 0}, {"long": "drop"}):
+    for option in (
+        {"by": "colour"},
+        {"site": "nowhere"},
+        {"site": ["hidden", "nowhere"]},
+        {"site": []},
+        {"batch_tokens": 0},
+        {"long": "drop"},
+    ):
         with pytest.raises(ek.ExtractionError):
             ek.extract(minilm, corpus, progress=False, **option)
+
+
+def test_a_list_of_sites_gives_a_dict(minilm):
+    corpus = ek.Corpus.of(TEXT)
+    found = ek.extract(minilm, corpus, site=["hidden"], layers=[1], progress=False)
+    assert list(found) == ["hidden"]
+    np.testing.assert_array_equal(
+        found["hidden"].V, ek.extract(minilm, corpus, layers=[1], progress=False).V
+    )
 
 
 def test_long_sentences_are_split_or_cut_and_reported(minilm, capsys):

@@ -205,6 +205,23 @@ def test_input_that_does_not_fit_is_refused(x, groups, message):
     assert m.count.sum() == 0
 
 
+@pytest.mark.parametrize(
+    ("rows", "starts", "groups"),
+    [
+        ([0, 1], [0, 3], [0]),
+        ([0, 1], [0, 1, 2], [1, 0]),
+        ([0, 1], [0, 2, 2], [0, 1]),
+        ([0, 1], [0, 2], [0, 1]),
+        ([0, 5], [0, 2], [0]),
+    ],
+)
+def test_an_order_that_does_not_cover_its_rows_is_refused(rows, starts, groups):
+    m = GroupedMoments(2, 3)
+    order = GroupOrder(*(np.array(part) for part in (rows, starts, groups)))
+    with pytest.raises(ek.MomentsError, match="order"):
+        m.update(np.ones((2, 3)), order)
+
+
 def test_empty_batches_change_nothing():
     m = GroupedMoments(2, 3)
     m.update(np.empty((0, 3)), np.empty(0, dtype=int))

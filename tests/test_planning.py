@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_models import SENTENCES
 
 import embvar_kit as ek
-from embvar_kit.planning import BATCH_TOKENS, _batches
+from embvar_kit.planning import BATCH_TOKENS, MAX_PADDING, _batches
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,19 @@ def test_batches_are_a_partition_in_budget_and_the_longest_come_first(lengths, b
     assert all(len(b) == 1 or len(b) * lengths[b].max() <= budget for b in batches)
     longest = [lengths[b].max() for b in batches]
     assert longest == sorted(longest, reverse=True)
-    # None could take the next batch's first sequence too.
-    assert all((len(b) + 1) * lengths[b].max() > budget for b in batches[:-1])
+    for batch, following in pairwise(batches):
+        # None could take the next batch's first sequence too: for the budget or for the padding.
+        more = np.append(lengths[batch], lengths[following[0]])
+        slots = len(more) * more.max()
+        assert slots > budget or more.sum() < (1 - MAX_PADDING) * slots
+
+
+@pytest.mark.parametrize("device", BATCH_TOKENS)
+def test_padding_is_under_three_percent_with_the_budget_of_every_device(work, device):
+    lengths = work.text.lengths
+    for batch in _batches(lengths, BATCH_TOKENS[device]):
+        slots = len(batch) * lengths[batch].max()
+        assert lengths[batch].sum() >= 0.97 * slots - 1e-9
 
 
 def test_padding_is_under_three_percent_on_real_text(work):
