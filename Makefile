@@ -17,6 +17,7 @@ STATISTICS := data/cache/minilm-wikipedia
 # Without the encryption each kernel warns that it has none.
 NBCONVERT := $(PY) -m nbconvert --log-level=ERROR
 EXECUTE := $(NBCONVERT) --to notebook --execute --ExecutePreprocessor.timeout=600 \
+  --ExecutePreprocessor.store_widget_state=False \
   --KernelManager.transport_encryption=auto
 
 # The venv is to see its own packages only, and Jupyter its own kernel rather than one of the

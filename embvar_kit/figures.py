@@ -44,16 +44,18 @@ def variance_formula(x: np.ndarray, *, limit: float | None = None) -> Figure:
 
     Args:
         x: ``(N, 2)`` vectors.
-        limit: half width of the left and middle plots; by default what holds the cloud.
+        limit: half width of the cloud's plot, which fixes all scales (for a figure that moves); by
+            default each plot takes what it needs.
     """
     figure, (cloud, triangle, bars) = plt.subplots(
         1, 3, figsize=(11, 3.9), width_ratios=(3, 3, 1.7), layout="constrained"
     )
     moments = moments_of(x)
+    top = 1.15 * moments["Q"] if limit is None else 1.1 * limit**2
     limit = float(np.abs(x).max() * 1.1) if limit is None else limit
     _draw_cloud(cloud, x, moments, limit)
-    _draw_triangle(triangle, moments, limit)
-    _draw_bars(bars, moments, top=1.1 * limit**2)
+    _draw_triangle(triangle, moments, reach=1.15 * float(np.sqrt(top)))
+    _draw_bars(bars, moments, top)
     return figure
 
 
@@ -72,7 +74,7 @@ def _draw_cloud(ax: Axes, x: np.ndarray, moments: Mapping[str, float], limit: fl
     ax.legend(loc="lower left", fontsize=8, framealpha=0.9)
 
 
-def _draw_triangle(ax: Axes, moments: Mapping[str, float], limit: float) -> None:
+def _draw_triangle(ax: Axes, moments: Mapping[str, float], reach: float) -> None:
     across, up = np.sqrt(moments["M"]), np.sqrt(moments["V"])
     sides = {"M": ((0, across), (0, 0)), "V": ((across, across), (0, up))}
     sides["Q"] = ((0, across), (0, up))
@@ -81,10 +83,9 @@ def _draw_triangle(ax: Axes, moments: Mapping[str, float], limit: float) -> None
         ax.plot(
             xs, ys, color=COLOURS[name], linewidth=3, label=rf"$\sqrt{{{name}}}$ = {length:.2f}"
         )
-    corner = 0.05 * limit
+    corner = 0.05 * reach
     if min(across, up) > 2 * corner:
         ax.plot([across - corner] * 2 + [across], [0, corner, corner], color="black", linewidth=1)
-    reach = 1.1 * limit
     ax.set(xlim=(-0.05 * reach, reach), ylim=(-0.05 * reach, reach), aspect="equal")
     ax.set(xlabel="length", ylabel="length", title="Pythagoras")
     ax.legend(loc="upper left", fontsize=9)
@@ -95,9 +96,12 @@ def _draw_bars(ax: Axes, moments: Mapping[str, float], top: float) -> None:
     ax.bar(["$M+V$"], [moments["M"]], color=COLOURS["M"], width=0.6)
     ax.bar(["$M+V$"], [moments["V"]], bottom=[moments["M"]], color=COLOURS["V"], width=0.6)
     for name, at, bottom in (("Q", 0, 0.0), ("M", 1, 0.0), ("V", 1, moments["M"])):
-        if moments[name] > 0.06 * top:
+        # Inside the bar where there is room, else on top of it (V) or not at all.
+        if moments[name] > 0.08 * top:
             middle = bottom + moments[name] / 2
             ax.text(at, middle, f"${name}$", ha="center", va="center", color="white")
+        elif name == "V":
+            ax.text(at, moments["Q"], "$V$", ha="center", va="bottom", color=COLOURS["V"])
     numbers = f"{moments['Q']:.2f} = {moments['M']:.2f} + {moments['V']:.2f}"
     ax.set(ylim=(0, top), ylabel="squared norm", title=f"$Q = M + V$\n{numbers}")
 
@@ -115,7 +119,7 @@ def moments_by_layer(
 
 
 def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None = None) -> Axes:
-    """Q, M and V after each vector of a sequence, and (dotted) where they end.
+    """Q, M and V after each vector of a sequence; dotted, their values after the last one.
 
     Args:
         x: ``(N, d)`` vectors in the order in which they arrive.
