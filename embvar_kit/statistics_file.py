@@ -1,7 +1,11 @@
 """The folder that saved statistics live in: open formats, checksums, one atomic step.
 
 ``metadata.json`` names the other files and their SHA-256; it is replaced last, in one rename, so a
-reader finds the old statistics or the new ones and nothing in between.
+reader finds the old statistics or the new ones and nothing in between. That holds without a lock,
+which not every network folder has, for any number of writers and readers: every write makes files
+of its own under names that no other write has, and removes only its own and those of the statistics
+that it replaced, once ``metadata.json`` names others. A reader whose files go begins again. What a
+killed process leaves behind is removed by a later write.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from embvar_kit.bundled import sha256_of
@@ -24,6 +30,7 @@ from embvar_kit.errors import StatisticsFileError
 
 FORMAT = 1
 _METADATA = "metadata.json"
+_ABANDONED = 3600  # seconds, more than a write takes, after which nobody will put a file in force
 
 
 def write(
@@ -34,25 +41,30 @@ def write(
     Raises:
         StatisticsFileError: if the folder cannot be written; what was there stays.
     """
+    ours_and_replaced: set[str] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         arrow = pa.Table.from_pandas(table, preserve_index=False)
-        files = {"table": _add(folder, "table", ".parquet", lambda p: pq.write_table(arrow, p))}
+        files = {"table": _add(folder, "table-", ".parquet", lambda p: pq.write_table(arrow, p))}
+        ours_and_replaced.add(files["table"]["name"])
         if tensors:
             whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-            files["mean"] = _add(folder, "mean", ".safetensors", lambda p: save_file(whole, p))
+            files["mean"] = _add(folder, "mean-", ".safetensors", lambda p: save_file(whole, p))
+            ours_and_replaced.add(files["mean"]["name"])
         metadata = {"format": FORMAT, "files": files, "info": info}
         metadata["sha256"] = _digest(metadata)
-        _replace(folder / _METADATA, json.dumps(metadata, indent=1, ensure_ascii=False).encode())
-        current = {file["name"] for file in files.values()} | {_METADATA}
-        for stale in (*folder.glob("table-*.parquet"), *folder.glob("mean-*.safetensors")):
-            if stale.name not in current:
-                stale.unlink(missing_ok=True)
-    except OSError as error:
+        described = json.dumps(metadata, indent=1, ensure_ascii=False).encode()
+        scratch = _add(folder, ".metadata-", ".json", lambda p: p.write_bytes(described))["name"]
+        ours_and_replaced |= {scratch} | _named(folder)
+        os.replace(folder / scratch, folder / _METADATA)
+    except (OSError, SafetensorError) as error:
         raise StatisticsFileError(
-            f"Could not write statistics to {str(folder)!r}: {error.strerror or error}. "
+            f"Could not write statistics to {str(folder)!r}: "
+            f"{getattr(error, 'strerror', None) or error}. "
             "Statistics saved there before are unharmed."
         ) from error
+    finally:
+        _tidy(folder, ours_and_replaced)
     return folder
 
 
@@ -60,65 +72,99 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict]:
     """Read what :func:`write` wrote, or refuse it by name.
 
     Raises:
-        StatisticsFileError: if something is missing, altered or of a newer format.
+        StatisticsFileError: if something is missing, unreadable, altered or of a newer format.
     """
+    try:
+        metadata = _metadata(folder)
+        while True:
+            try:
+                return _contents(folder, metadata)
+            except FileNotFoundError as error:
+                # Have other statistics been saved here meanwhile? Each save names other files.
+                seen, metadata = metadata, _metadata(folder)
+                if metadata["files"] == seen["files"]:
+                    missing = str(error.filename or folder)
+                    raise StatisticsFileError(f"{missing!r} is missing.") from error
+    except OSError as error:
+        raise StatisticsFileError(
+            f"{str(error.filename or folder)!r} cannot be read: {error.strerror or error}."
+        ) from error
+
+
+def _metadata(folder: Path) -> dict:
     path = folder / _METADATA
-    if not path.is_file():
-        raise StatisticsFileError(f"There are no saved statistics in {str(folder)!r}.")
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         claimed = metadata.pop("sha256")
         intact = claimed == _digest(metadata)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StatisticsFileError(f"There are no saved statistics in {str(folder)!r}.") from error
     except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
         raise StatisticsFileError(f"{str(path)!r} is truncated or was altered.")
+    return metadata
+
+
+def _contents(folder: Path, metadata: Mapping) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict]:
     if metadata["format"] > FORMAT:
         raise StatisticsFileError(
-            f"{str(path)!r} has format {metadata['format']}, this kit reads up to {FORMAT}: "
-            "update embvar-kit."
+            f"{str(folder / _METADATA)!r} has format {metadata['format']}, this kit reads up to "
+            f"{FORMAT}: update embvar-kit."
         )
     files = metadata["files"]
     for file in files.values():
-        found = folder / file["name"]
-        if not found.is_file():
-            raise StatisticsFileError(f"{str(found)!r} is missing.")
-        if sha256_of(found) != file["sha256"]:
-            raise StatisticsFileError(f"{str(found)!r} is truncated or was altered.")
+        if sha256_of(folder / file["name"]) != file["sha256"]:
+            raise StatisticsFileError(
+                f"{str(folder / file['name'])!r} is truncated or was altered."
+            )
     table = pq.read_table(folder / files["table"]["name"]).to_pandas()
     tensors = load_file(folder / files["mean"]["name"]) if "mean" in files else {}
     return table, tensors, metadata["info"]
 
 
-def _add(folder: Path, kind: str, suffix: str, write_to: Callable[[Path], None]) -> dict[str, str]:
-    """Write a file under a name made of its contents, so that no file in force is overwritten."""
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{kind}-", suffix=suffix)
+def _add(
+    folder: Path, kind: str, suffix: str, write_to: Callable[[Path], object]
+) -> dict[str, str]:
+    """Write a file under a name that no other write has, on the disk to its last byte."""
+    handle, name = tempfile.mkstemp(dir=folder, prefix=kind, suffix=suffix)
     os.close(handle)
-    scratch = Path(name)
+    path = Path(name)
     try:
-        write_to(scratch)
-        with scratch.open("rb") as file:
+        write_to(path)
+        with path.open("r+b") as file:
             os.fsync(file.fileno())
-        digest = sha256_of(scratch)
-        final = folder / f"{kind}-{digest[:12]}{suffix}"
-        scratch.chmod(0o644)
-        os.replace(scratch, final)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return {"name": final.name, "sha256": digest}
+        path.chmod(0o644)
+        return {"name": path.name, "sha256": sha256_of(path)}
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
-def _replace(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".metadata-", delete=False) as file:
-        scratch = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            scratch.chmod(0o644)
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+def _named(folder: Path) -> set[str]:
+    """Files that the statistics in force consist of; none where they are damaged or not there."""
+    try:
+        return {file["name"] for file in _metadata(folder)["files"].values()}
+    except StatisticsFileError:
+        return set()
+
+
+def _tidy(folder: Path, names: set[str]) -> None:
+    """Remove these files, and old ones that a killed process left, if they are not in force.
+
+    What cannot be removed, because a reader on Windows has it open for one, is left to a later
+    write: the statistics in force are whole with or without it.
+    """
+    with suppress(OSError):
+        in_force = _named(folder)
+        old = (folder / _METADATA).stat().st_mtime - _ABANDONED if in_force else 0
+        for pattern in ("table-*.parquet", "mean-*.safetensors", ".metadata-*.json"):
+            for path in folder.glob(pattern):
+                if path.name in in_force:
+                    continue
+                with suppress(OSError):
+                    if path.name in names or path.stat().st_mtime < old:
+                        path.unlink()
 
 
 def _digest(metadata: Mapping) -> str:

@@ -1,7 +1,12 @@
 """The labelled result: its tables, its file, its merge."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,8 +15,10 @@ from reference import two_pass
 from safetensors.numpy import load_file
 
 import embvar_kit as ek
+from embvar_kit import statistics_file
 from embvar_kit.statistics import TokenStatistics
 
+ROOT = Path(__file__).parents[1]
 WORDS = np.array(["the", "cat", "dog", "[CLS]", "rare"], dtype=object)
 INFO = {
     "kit_version": "0",
@@ -156,13 +163,14 @@ def test_every_truncation_and_alteration_is_refused_by_name(stats, tmp_path):
             (copy / file.name).write_bytes(content)
             with pytest.raises(ek.StatisticsFileError) as refusal:
                 TokenStatistics.load(copy)
-            assert file.name in str(refusal.value) or "format" in str(refusal.value)
+            assert file.name in str(refusal.value)
             shutil.rmtree(copy)
         copy = tmp_path / "copy"
         shutil.copytree(whole, copy)
         (copy / file.name).unlink()
-        with pytest.raises(ek.StatisticsFileError, match=r"missing|no saved statistics"):
+        with pytest.raises(ek.StatisticsFileError, match=r"missing|no saved statistics") as refusal:
             TokenStatistics.load(copy)
+        assert file.name in str(refusal.value) or file.name == "metadata.json"
         shutil.rmtree(copy)
 
 
@@ -190,13 +198,131 @@ def test_a_save_that_fails_leaves_what_was_there(stats, data, tmp_path, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("embvar_kit.statistics_file._replace", full)
-    with pytest.raises(ek.StatisticsFileError, match="No space left"):
-        other.save(tmp_path)
+    before = set(tmp_path.iterdir())
+    for step in ("os.replace", "save_file", "pq.write_table"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"embvar_kit.statistics_file.{step}", full)
+            with pytest.raises(ek.StatisticsFileError, match="No space left"):
+                other.save(tmp_path)
+        assert set(tmp_path.iterdir()) == before
     np.testing.assert_array_equal(TokenStatistics.load(tmp_path).Q, stats.Q)
     (tmp_path / "a file").write_text("")
     with pytest.raises(ek.StatisticsFileError, match="a file"):
         other.save(tmp_path / "a file")
+
+
+def test_an_interrupted_save_is_whole_or_not_there(stats, data, tmp_path, monkeypatch):
+    stats.save(tmp_path)
+    other = statistics_of(data[0] + 1, data[1])
+    replace = os.replace
+
+    def interrupted(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("embvar_kit.statistics_file.os.replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        other.save(tmp_path)
+    assert len(set(tmp_path.iterdir())) == 3
+    np.testing.assert_array_equal(TokenStatistics.load(tmp_path).Q, other.Q)
+
+
+def test_a_full_disk_is_a_failure_that_is_named(stats, tmp_path):
+    """For real: no file of this process may grow beyond a limit."""
+    resource = pytest.importorskip("resource")
+    stats.save(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+        with pytest.raises(ek.StatisticsFileError, match="too large"):
+            stats.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert len(set(tmp_path.iterdir())) == 3
+    TokenStatistics.load(tmp_path)
+
+
+def test_what_cannot_be_read_is_named(stats, tmp_path, monkeypatch):
+    def denied(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    whole = stats.save(tmp_path / "whole")
+    for step, name in (("Path.read_text", "metadata.json"), ("sha256_of", "table-")):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"embvar_kit.statistics_file.{step}", denied)
+            with pytest.raises(ek.StatisticsFileError, match=rf"{name}.*Permission denied"):
+                TokenStatistics.load(whole)
+    mean = next(whole.glob("mean-*"))
+    mean.unlink()
+    mean.mkdir()
+    with pytest.raises(ek.StatisticsFileError, match=rf"{mean.name}' cannot be read"):
+        TokenStatistics.load(whole)
+
+
+def test_what_a_killed_save_left_is_removed_once_it_is_old(stats, tmp_path):
+    stats.save(tmp_path)
+    names = (
+        "table-lost.parquet",
+        "mean-lost.safetensors",
+        ".metadata-lost.json",
+        "table-new.parquet",
+    )
+    for name in (*names, "notes.txt"):
+        (tmp_path / name).write_text("")
+        if "new" not in name:
+            os.utime(tmp_path / name, (0, 0))
+    stats.save(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 5 and {"notes.txt", "table-new.parquet"} < left
+    TokenStatistics.load(tmp_path)
+
+
+SAVES = """
+import sys
+from pathlib import Path
+import numpy as np, pandas as pd
+from embvar_kit import statistics_file
+
+folder, number = Path(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(20):
+    table = pd.DataFrame({"x": [number] * 1000})
+    statistics_file.write(folder, table, {"mean": np.full(1000, number)}, {"number": number})
+"""
+
+
+def test_two_processes_save_while_a_third_reads(tmp_path):
+    """Every read gives what one save wrote, whole."""
+    statistics_file.write(tmp_path, pd.DataFrame({"x": [0]}), {"mean": np.zeros(1)}, {"number": 0})
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAVES, tmp_path, str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for number in (1, 2)
+    ]
+    for writer in writers:
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    seen = []
+    while any(writer.poll() is None for writer in writers) or not seen:
+        table, tensors, info = statistics_file.read(tmp_path)
+        assert {*table["x"], *tensors["mean"]} == {info["number"]}
+        seen.append(info["number"])
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    assert {1, 2} <= set(seen)
+    table, tensors, info = statistics_file.read(tmp_path)
+    assert {*table["x"], *tensors["mean"]} == {info["number"]} < {1, 2}
 
 
 @pytest.mark.parametrize("cut", [1, 20, 45, 59])
