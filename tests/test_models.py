@@ -227,12 +227,20 @@ def test_cls_and_sep_come_before_bos_and_eos(copied):
 # Bundled models
 
 
-def test_minilm_is_what_the_alias_promises():
+def test_minilm_is_what_the_alias_promises(monkeypatch):
+    hashed = []
+
+    def counted(path):
+        hashed.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr("embvar_kit.bundled.sha256_of", counted)
+    monkeypatch.setattr("embvar_kit.models.sha256_of", counted)
     model = ek.load_model("minilm", device="cpu")
     assert (model.n_states, model.width, model.max_tokens) == (7, 384, 512)
     assert (model.begin, model.end, model.final_norm) == (101, 102, "LayerNorm")
-    pinned = BUNDLED["minilm"].weights_sha256
-    assert sha256_of(BUNDLED["minilm"].path / "model.safetensors") == pinned
+    assert sorted(hashed) == sorted(BUNDLED["minilm"].files)  # each once
+    pinned = BUNDLED["minilm"].files["model.safetensors"]
     assert model.revision == f"sha256:{pinned[:12]}"
 
 
@@ -240,24 +248,29 @@ def test_smollm2_loads_from_its_gguf():
     model = ek.load_model("smollm2", device="cpu")
     assert (model.n_states, model.width, model.max_tokens) == (31, 576, 8192)
     assert model.final_norm == "LlamaRMSNorm"
-    assert model.revision == f"sha256:{BUNDLED['smollm2'].weights_sha256[:12]}"
+    (pinned,) = BUNDLED["smollm2"].files.values()
+    assert model.revision == f"sha256:{pinned[:12]}"
     assert model.tokenizer.tokenize("the sea") == ["the", "Ġsea"]
 
 
-@pytest.mark.parametrize("where", [0, -1, 50_000_000])
-def test_one_flipped_byte_of_the_weights_is_noticed(where, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("model.safetensors", place) for place in (0, -1, 50_000_000)]
+    + [(name, 100) for name in ("config.json", "tokenizer.json", "tokenizer_config.json")],
+)
+def test_one_flipped_byte_of_a_bundled_model_is_noticed(name, where, tmp_path, monkeypatch):
     source = BUNDLED["minilm"].path
     monkeypatch.setenv("EMBVAR_HOME", str(tmp_path))
     copy = tmp_path / "models" / "minilm"
     copy.mkdir(parents=True)
-    for name in BUNDLED["minilm"].files:
-        shutil.copy(source / name, copy / name)
-    with (copy / "model.safetensors").open("r+b") as file:
+    for file_name in BUNDLED["minilm"].files:
+        shutil.copy(source / file_name, copy / file_name)
+    with (copy / name).open("r+b") as file:
         file.seek(where, os.SEEK_SET if where >= 0 else os.SEEK_END)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
-    with pytest.raises(ek.ModelError, match=r"damaged or was replaced.*embvar fetch --again"):
+    with pytest.raises(ek.ModelError, match=rf"{name} .*was replaced.*embvar fetch --again"):
         ek.load_model("minilm")
 
 
@@ -341,6 +354,46 @@ def test_pickled_weights_are_refused_and_not_opened(copied, tmp_path):
     with pytest.raises(ek.ModelError, match="safetensors and GGUF only"):
         ek.load_model(folder)
     assert not (tmp_path / "trap").exists()
+
+
+@pytest.fixture
+def with_code(copied, tmp_path, monkeypatch):
+    """``with_code(kind)``: a folder whose code writes the file ``ran``; nobody can be asked."""
+
+    def asked(*_):
+        raise AssertionError("asked on the terminal")
+
+    monkeypatch.setattr("builtins.input", asked)
+
+    def make(kind: str) -> Path:
+        folder = copied("bert")
+        config = json.loads((folder / "config.json").read_text())
+        config["auto_map"] = {"AutoConfig": "brought.C", "AutoModel": "brought.M"}
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": kind}))
+        (folder / "brought.py").write_text(
+            f"from transformers import BertConfig as C, BertModel as M\n"
+            f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+        )
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("trust", [{}, {"trust_remote_code": False}, {"trust_remote_code": None}])
+def test_code_that_a_folder_brings_is_not_run_and_nobody_is_asked(trust, with_code, tmp_path):
+    with pytest.raises(ek.ModelError, match=r"custom code.*load_model\(.*trust_remote_code=True"):
+        ek.load_model(with_code("of-its-own"), **trust)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_transformers_own_class_comes_before_the_code_that_a_folder_brings(with_code, tmp_path):
+    assert ek.load_model(with_code("bert")).n_states == LAYERS + 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_is_run_when_it_is_asked_for(with_code, tmp_path):
+    assert ek.load_model(with_code("bert"), trust_remote_code=True).n_states == LAYERS + 1
+    assert (tmp_path / "ran").exists()
 
 
 def test_truncated_weights_are_refused(copied):
