@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,8 @@ class Corpus:
         positions: ``(len,)`` per sentence, its number there, from 1: the line of a text file, the
             row of a table, the sentence of an article.
         unit: what a position counts: ``"line"``, ``"row"`` or ``"sentence"``.
-        settings: the choices that led here (limit, sample, seed ...).
+        settings: the choices that led here (limit, sample, seed ...); those of a second choice
+            and further ones stand in a list under ``"then"``, in their order.
 
     >>> corpus = Corpus.of(["A cat sat.", "Dogs bark."], name="pets")
     >>> corpus
@@ -82,7 +85,7 @@ class Corpus:
         if isinstance(index, slice):
             kept = range(len(self))[index]
             taken = f"[{kept.start}:{kept.stop}:{kept.step}]"
-            return self._take(kept, {"slice": self.settings.get("slice", "") + taken})
+            return self._take(kept, {"slice": taken})
         return self.sentences[index]
 
     def __repr__(self) -> str:
@@ -117,9 +120,9 @@ class Corpus:
         """Part of the corpus: first ``sample``, then ``max_words``, then ``limit``.
 
         Args:
-            sample: how many sentences to draw without replacement: a share in (0, 1) or a whole
-                number. They stay in order. NumPy's legacy generator draws them, so that the
-                paper's sample can be had.
+            sample: how many sentences to draw without replacement: a share between 0 and 1 or a
+                whole number. They stay in order. NumPy's legacy generator draws them, so that
+                the paper's sample can be had.
             seed: of that generator.
             max_words: keep sentences of at most this many white-space-separated words (the paper
                 keeps fewer than 64: ``max_words=63``).
@@ -132,29 +135,27 @@ class Corpus:
         >>> list(letters.select(sample=0.5, seed=1))
         ['letter b', 'letter c', 'letter e']
         """
-        kept = np.arange(len(self))
+        limits = _limits(max_words, limit)
+        kept, drawn = np.arange(len(self)), {}
         if sample is not None:
-            kept = np.sort(_draw(len(self), sample, seed))
-        if max_words is not None:
-            kept = kept[[len(self.sentences[i].split()) <= max_words for i in kept]]
-        if limit is not None:
-            kept = kept[: _at_least_one("limit", limit)]
+            kept, drawn = _draw(len(self), sample, seed)
+        if (most := limits.get("max_words")) is not None:
+            kept = kept[[len(self.sentences[i].split()) <= most for i in kept]]
+        kept = kept[: limits.get("limit")]
         if not len(kept):
-            raise CorpusError(
-                f"No sentence of corpus {self.name!r} is left after sample={sample}, "
-                f"max_words={max_words}, limit={limit}: loosen one of them."
-            )
-        chosen = {} if sample is None else _drawn(sample, seed)
-        limits = {"max_words": max_words, "limit": limit}
-        return self._take(kept, chosen | {k: v for k, v in limits.items() if v is not None})
+            raise _nothing_left(self.name, drawn | limits)
+        return self._take(kept, drawn | limits)
 
-    def _take(self, kept: Sequence[int], settings: dict) -> Corpus:
+    def _take(self, kept: Sequence[int], choice: dict) -> Corpus:
+        settings = self.settings or choice
+        if self.settings and choice:
+            settings = {**settings, "then": [*settings.get("then", []), choice]}
         return replace(
             self,
             sentences=[self.sentences[i] for i in kept],
             titles=[self.titles[i] for i in kept],
             positions=self.positions[np.asarray(kept, dtype=np.int64)],
-            settings={**self.settings, **settings},
+            settings=settings,
         )
 
 
@@ -202,7 +203,8 @@ def load_corpus(
     Args:
         name: ``"wikipedia"``, the path of a ``.txt`` or ``.parquet`` file, or ``"hub:NAME"``.
         limit, max_words, sample, seed: see :meth:`Corpus.select`. Of a table or dataset that is
-            not split, rows are drawn, and blank ones among them are left out.
+            not split, rows are drawn, and blank ones among them are left out. What lies behind
+            the limit is not read, unless sentences are to be drawn from all.
         split_sentences: the text is prose: split each paragraph (text file) or row (table,
             dataset) into sentences with ``sentencex``. Otherwise a line or row is a sentence.
         language: of the prose, as ``sentencex`` names it.
@@ -223,9 +225,10 @@ def load_corpus(
         raise CorpusError(f"Only a Hub dataset can be read as a stream, and {name!r} is none.")
     if streaming and sample is not None:
         raise CorpusError("A stream has no known length to sample from: use limit, or no stream.")
-    drawn: dict = {}
+    limits, drawn, unit = _limits(max_words, limit), {}, "row"
     if name == "wikipedia":
-        corpus = _corpus(name, numbered(read_wikipedia()), "sentence")
+        label, unit = name, "sentence"
+        records = numbered(read_wikipedia())
     elif name.startswith("hub:") or name.endswith(".parquet"):
         if name.startswith("hub:"):
             label = name
@@ -234,58 +237,90 @@ def load_corpus(
             path = existing(name)
             label, table = path.name, parquet_table(path, text_column)
         if table.n is None:
-            return _stream(label, table, split_sentences, language, max_words, limit, chunk)
+            return _stream(label, table, split_sentences, language, limits, chunk)
         kept = None
         if sample is not None and not split_sentences:
             # Before anything is read: the paper's corpus has 74 million rows.
-            kept, drawn, sample = np.sort(_draw(table.n, sample, seed)), _drawn(sample, seed), None
-        rows = split_records(table.read(kept), split_sentences, language)
-        corpus = _corpus(label, rows, "row", drawn)
+            (kept, drawn), sample = _draw(table.n, sample, seed), None
+        records = split_records(table.read(kept), split_sentences, language)
     elif name.endswith(".txt") or Path(name).expanduser().is_file():
         path = existing(name)
-        lines = text_lines(path)
+        label, unit = path.name, "line"
+        records = text_lines(path)
         if split_sentences:
-            lines = split_records(paragraphs(lines), True, language)
-        corpus = _corpus(path.name, lines, "line")
+            records = split_records(paragraphs(records), True, language)
     else:
         raise CorpusError(
             f"Unknown corpus {name!r}. Offline there are 'wikipedia' and the path of a .txt or "
             ".parquet file; 'hub:NAME' names a dataset of the Hub."
         )
-    return corpus.select(limit=limit, max_words=max_words, sample=sample, seed=seed)
+    if (first := next(records, None)) is None:
+        raise _nothing_left(label, {})
+    records = chain([first], records)
+    if sample is not None:
+        whole = _corpus(label, records, unit, {})
+        return whole.select(sample=sample, seed=seed, max_words=max_words, limit=limit)
+    taken = list(_shortened(records, **limits))
+    if not taken:
+        raise _nothing_left(label, drawn | limits)
+    return _corpus(label, taken, unit, drawn | limits)
 
 
-def _corpus(
-    name: str, records: Iterable[Record], unit: str, settings: dict | None = None
-) -> Corpus:
-    records = list(records)
-    if not records:
-        raise CorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.")
-    titles, positions, sentences = zip(*records, strict=True)
-    return Corpus(name, sentences, titles, np.array(positions), unit, settings or {})
+def _corpus(name: str, records: Iterable[Record], unit: str, settings: dict) -> Corpus:
+    titles, positions, sentences = map(list, zip(*records, strict=True))
+    return Corpus(name, sentences, titles, np.array(positions), unit, settings)
 
 
-def _draw(n: int, sample: float | int, seed: int) -> np.ndarray:
-    size = round(n * sample) if isinstance(sample, float) and 0 < sample < 1 else sample
-    if isinstance(size, float) or not 0 < size <= n:
+def _shortened(
+    records: Iterable[Record], max_words: int | None = None, limit: int | None = None
+) -> Iterator[Record]:
+    if max_words is not None:
+        records = (record for record in records if len(record[2].split()) <= max_words)
+    return islice(records, limit)
+
+
+def _limits(max_words: int | None, limit: int | None) -> dict[str, int]:
+    """Those of the two that are given, as :class:`Corpus` records them."""
+    given = {"max_words": max_words, "limit": limit}
+    return {name: _whole(name, value) for name, value in given.items() if value is not None}
+
+
+def _nothing_left(name: str, choice: dict) -> CorpusError:
+    if not choice:
+        return CorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.")
+    said = ", ".join(f"{key}={value}" for key, value in choice.items())
+    return CorpusError(f"No sentence of corpus {name!r} is left after {said}: loosen one of them.")
+
+
+def _draw(n: int, sample: float | int, seed: int) -> tuple[np.ndarray, dict]:
+    """Indices drawn, ascending, and what there is to record of the draw."""
+    try:
+        size = sample = operator.index(sample)
+    except TypeError:
+        sample = float(sample) if isinstance(sample, Real) else sample
+        size = round(n * sample) if isinstance(sample, float) and 0 < sample < 1 else 0
+    if not 0 < size <= n:
         raise CorpusError(
-            f"sample={sample} of {n:,} sentences makes no sense: give a share between 0 and 1 or "
-            "a whole number of sentences."
+            f"sample={sample!r} of {n:,} sentences makes no sense: give a share between 0 and 1 "
+            f"or a whole number from 1 to {n:,}. For all of them leave sample out; 1.0 is refused, "
+            "since sample=1 draws one."
         )
     try:
-        return np.random.RandomState(seed).choice(n, size, replace=False)
+        seed = operator.index(seed)
+        drawn = np.random.RandomState(seed).choice(n, size, replace=False)
     except (ValueError, TypeError) as error:
         raise CorpusError(f"seed={seed!r} is none: {error}. Give a number from 0 on.") from error
+    return np.sort(drawn), {"sample": sample, "seed": seed}
 
 
-def _drawn(sample: float | int, seed: int) -> dict:
-    return {"sample": sample, "seed": seed}
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise CorpusError(f"{name} must be at least 1, got {value}.")
-    return value
+def _whole(name: str, value: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise CorpusError(f"{name} must be a whole number, got {value!r}.") from error
+    if number < 1:
+        raise CorpusError(f"{name} must be at least 1, got {number}.")
+    return number
 
 
 def _stream(
@@ -293,19 +328,10 @@ def _stream(
     table: Table,
     split_sentences: bool,
     language: str,
-    max_words: int | None,
-    limit: int | None,
+    limits: dict[str, int],
     chunk: int,
 ) -> StreamedCorpus:
-    _at_least_one("chunk", chunk)
-    if limit is not None:
-        _at_least_one("limit", limit)
-
     def read() -> Iterator[Record]:
-        records = split_records(table.read(None), split_sentences, language)
-        if max_words is not None:
-            records = (r for r in records if len(r[2].split()) <= max_words)
-        return islice(records, limit)
+        return _shortened(split_records(table.read(None), split_sentences, language), **limits)
 
-    settings = {k: v for k, v in (("max_words", max_words), ("limit", limit)) if v is not None}
-    return StreamedCorpus(name, read, chunk, settings=settings)
+    return StreamedCorpus(name, read, _whole("chunk", chunk), settings=limits)

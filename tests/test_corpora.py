@@ -20,6 +20,7 @@ from local_hub import serving
 import embvar_kit as ek
 from embvar_kit import wikipedia
 from embvar_kit.corpora import CORPORA, StreamedCorpus
+from embvar_kit.readers import Table
 
 ROOT = Path(__file__).parents[1]
 
@@ -439,10 +440,17 @@ def test_sample_then_length_then_limit(words, share, max_words, limit, seed):
     assert [sentences[p - 1] for p in chosen.positions] == list(chosen)
 
 
-@pytest.mark.parametrize("sample", [0, 0.0, 1.0, 1.5, -1, -0.5, 11, 0.01, float("nan")])
+@pytest.mark.parametrize(
+    "sample", [0, 0.0, 1.0, 1.5, -1, -0.5, 11, 0.01, float("nan"), "0.5", [2], np.float32(2)]
+)
 def test_a_sample_that_makes_no_sense_is_refused(sample):
-    with pytest.raises(ek.CorpusError, match="share between 0 and 1 or a whole number"):
+    with pytest.raises(ek.CorpusError, match="share between 0 and 1 or a whole number from 1 to"):
         ek.Corpus.of(["A b."] * 10).select(sample=sample)
+
+
+def test_a_share_of_one_is_refused_with_what_to_give_instead():
+    with pytest.raises(ek.CorpusError, match=r"For all of them leave sample out; 1\.0 is refused"):
+        ek.Corpus.of(["A b."] * 10).select(sample=1.0)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, "x"])
@@ -457,12 +465,98 @@ def test_a_limit_that_makes_no_sense_is_refused(limit):
         ek.Corpus.of(["A b."]).select(limit=limit)
 
 
+@pytest.mark.parametrize("name", ["limit", "max_words", "chunk"])
+def test_what_is_no_whole_number_is_refused(name, folders):
+    for value in (1.5, "3", float("nan")):
+        with pytest.raises(ek.CorpusError, match=f"{name} must be a whole number"):
+            ek.load_corpus(f"hub:{folders / 'txt'}", streaming=True, **{name: value})
+    if name != "chunk":
+        with pytest.raises(ek.CorpusError, match=f"{name} must be a whole number"):
+            ek.Corpus.of(["A b."]).select(**{name: 1.5})
+
+
+@pytest.mark.parametrize("sample", [np.int64(12), np.float32(0.5)])
+def test_numpys_numbers_are_recorded_as_plain_ones(sample, folders):
+    given = {"sample": sample, "seed": np.uint8(3), "max_words": np.int32(2), "limit": np.int64(2)}
+    plain = {name: value.item() for name, value in given.items()}
+    corpus = ek.Corpus.of(f"letter {c}" for c in "abcdefghijklmnopqrst")
+    assert json.loads(json.dumps(corpus.select(**given).settings)) == plain
+    assert list(corpus.select(**given)) == list(corpus.select(**plain))
+    del given["sample"], given["seed"]
+    for streaming in (False, True):
+        loaded = ek.load_corpus(f"hub:{folders / 'txt'}", streaming=streaming, **given)
+        assert json.loads(json.dumps(loaded.settings)) == {"max_words": 2, "limit": 2}
+
+
+def test_no_choice_is_lost_from_the_record(excerpt):
+    part = excerpt.select(sample=500, seed=1).select(limit=100)[:50].select(sample=20).select()
+    assert part.settings == {
+        "sample": 500,
+        "seed": 1,
+        "then": [{"limit": 100}, {"slice": "[0:50:1]"}, {"sample": 20, "seed": 0}],
+    }
+    assert excerpt.select().settings == excerpt.settings == {}
+
+
+# Limits while reading
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("limits", [{"limit": 3}, {"max_words": 2}, {"max_words": 2, "limit": 2}])
+def test_limits_while_reading_give_what_select_gives(limits, split, tmp_path):
+    rows = ["One two three. Four.", "", "Five.", "Six seven eight.", "Nine ten.", "Eleven. Twelve."]
+    path = parquet(tmp_path / "a.parquet", text=rows)
+    (tmp_path / "set").mkdir()
+    parquet(tmp_path / "set" / "train.parquet", text=rows)
+    text = write(tmp_path / "a.txt", "\n\n".join(rows))
+    for name in (path, f"hub:{tmp_path / 'set'}", text):
+        read = ek.load_corpus(name, split_sentences=split, **limits)
+        selected = ek.load_corpus(name, split_sentences=split).select(**limits)
+        assert vars(read).keys() == vars(selected).keys()
+        for part in ("name", "sentences", "titles", "unit", "settings"):
+            assert getattr(read, part) == getattr(selected, part), part
+        assert read.positions.tolist() == selected.positions.tolist()
+
+
+def endless():
+    """Rows of one or two words; to read far into them is a mistake."""
+    for number in range(1, 2000):
+        yield "rows", number, f"{number}" + " more" * (number % 2)
+    raise AssertionError("read on, far behind the limit")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "hub:rows", "a.txt", "wikipedia"])
+def test_what_lies_behind_the_limit_is_not_read(name, tmp_path, monkeypatch):
+    table = Table(74_000_000, lambda kept: endless())
+    pairs = ((title, text) for title, _, text in endless())
+    monkeypatch.setattr("embvar_kit.corpora.parquet_table", lambda *_: table)
+    monkeypatch.setattr("embvar_kit.corpora.hub_table", lambda *_: table)
+    monkeypatch.setattr("embvar_kit.corpora.text_lines", lambda _: endless())
+    monkeypatch.setattr("embvar_kit.corpora.read_wikipedia", lambda: pairs)
+    if name.startswith("a."):
+        name = write(tmp_path / name, "")
+    corpus = ek.load_corpus(name, max_words=1, limit=10)
+    assert list(corpus) == [str(number) for number in range(2, 22, 2)]
+
+
+def test_limits_that_leave_nothing_are_named(tmp_path):
+    path = write(tmp_path / "a.txt", "One two three.")
+    with pytest.raises(
+        ek.CorpusError, match=r"'a\.txt' is left after max_words=2, limit=5: loosen"
+    ):
+        ek.load_corpus(path, max_words=2, limit=5)
+    with pytest.raises(ek.CorpusError, match="holds no sentence"):
+        ek.load_corpus(write(path, "\n"), max_words=2, limit=5)
+    with pytest.raises(ek.CorpusError, match="holds no sentence"):
+        ek.Corpus.of([]).select()
+
+
 def test_slices_keep_where_sentences_came_from(excerpt):
     part = excerpt[100:200][10:20:3]
     assert list(part) == list(excerpt.sentences[110:120:3])
     assert part.where(1) == excerpt.where(113)
     assert part.name == "wikipedia"
-    assert part.settings == {"slice": "[100:200:1][10:20:3]"}
+    assert part.settings == {"slice": "[100:200:1]", "then": [{"slice": "[10:20:3]"}]}
     assert excerpt[-1:].where(0) == excerpt.where(len(excerpt) - 1)
     assert excerpt[-1] == excerpt.sentences[-1]
 
