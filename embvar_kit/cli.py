@@ -19,6 +19,11 @@ _EPILOG = """examples:
   embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
 """
 
+# What the library takes, said again: to import it costs seconds, which a typo need not wait for.
+_BY = ("token", "id")
+_SITES = ("hidden",)
+_LONG = ("split", "cut", "error")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 for an error it names, 2 for wrong usage."""
@@ -69,29 +74,50 @@ def _parser() -> argparse.ArgumentParser:
         help="run a corpus through a model and save the statistics",
         description="One pass: tokenize, plan, run, save.",
     )
-    extract.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
-    extract.add_argument(
+    extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
+    extract.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
+
+    model = extract.add_argument_group("model")
+    model.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
+    model.add_argument("--revision", help="of a model on the Hub")
+    model.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    model.add_argument("--dtype", default="float32", help="of the weights")
+
+    corpus = extract.add_argument_group("corpus")
+    corpus.add_argument(
         "--corpus", default="wikipedia", help="wikipedia, PATH.txt, PATH.parquet or hub:NAME"
     )
-    extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
-    extract.add_argument("--by", default="token", help="token (default) or id")
-    extract.add_argument("--site", default="hidden", help="where embeddings are taken")
-    extract.add_argument("--layers", type=_integers, metavar="0,3,-1", help="default: all")
-    extract.add_argument("--limit", type=int, help="take the first so many sentences")
-    extract.add_argument("--max-words", type=int, help="leave longer sentences out")
-    extract.add_argument("--sample", type=_share, help="draw a share (0.01) or number of sentences")
-    extract.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
-    extract.add_argument(
+    corpus.add_argument("--limit", type=int, help="take the first so many sentences")
+    corpus.add_argument("--max-words", type=int, help="leave longer sentences out")
+    corpus.add_argument("--sample", type=_share, help="draw a share (0.01) or number of sentences")
+    corpus.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+    corpus.add_argument(
         "--split-sentences", action="store_true", help="the corpus is prose, not a sentence a line"
     )
-    extract.add_argument("--text-column", default="text", help="of a table or dataset")
-    extract.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
-    extract.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
-    extract.add_argument("--long", default="split", help="split (default), cut or error")
-    extract.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
-    extract.add_argument("--dtype", default="float32", help="of the weights")
-    extract.add_argument("--revision", help="of a model on the Hub")
-    extract.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
+    corpus.add_argument("--language", default="en", help="of the prose (default: en)")
+    corpus.add_argument("--text-column", default="text", help="of a table or dataset")
+    corpus.add_argument("--split", default="train", help="of a Hub dataset (default: train)")
+    corpus.add_argument("--config", help="of a Hub dataset that has several")
+    corpus.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
+
+    run = extract.add_argument_group("pass")
+    run.add_argument(
+        "--by", choices=_BY, default="token", help="what is one token (default: token)"
+    )
+    run.add_argument(
+        "--site",
+        choices=_SITES,
+        default="hidden",
+        help="where embeddings are taken (default: hidden)",
+    )
+    run.add_argument("--layers", type=_integers, metavar="0,3,-1", help="default: all")
+    run.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
+    run.add_argument(
+        "--long",
+        choices=_LONG,
+        default="split",
+        help="what is done with sentences too long for the model (default: split)",
+    )
     extract.set_defaults(run=_extract)
 
     show = commands.add_parser(
@@ -139,7 +165,7 @@ def _fetch(chosen: argparse.Namespace) -> None:
 
     for alias in chosen.alias or BUNDLED:
         new = fetch(alias, again=chosen.again)
-        print(f"{alias}: {'fetched' if new else 'here already'}, weights verified")
+        print(f"{alias}: {'fetched' if new else 'here already'}, verified")
 
 
 def _extract(chosen: argparse.Namespace) -> None:
@@ -155,7 +181,10 @@ def _extract(chosen: argparse.Namespace) -> None:
         sample=chosen.sample,
         seed=chosen.seed,
         split_sentences=chosen.split_sentences,
+        language=chosen.language,
         text_column=chosen.text_column,
+        split=chosen.split,
+        config=chosen.config,
         streaming=chosen.streaming,
     )
     model = load_model(

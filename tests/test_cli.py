@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,8 @@ import embvar_kit as ek
 from embvar_kit.bundled import BUNDLED
 from embvar_kit.cli import main
 from embvar_kit.corpora import CORPORA
+from embvar_kit.extraction import SITES
+from embvar_kit.tokens import GROUPINGS
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("fetch", "extract", "show", "models", "corpora")
@@ -98,9 +102,12 @@ def test_help_of_each_command_says_what_it_does(name, command):
 def test_every_option_says_what_it_is_for(name, command):
     out = command(name, "--help")[1]
     options = out.split("options:\n")[1]
-    for entry in options.split("\n  -")[1:]:
+    entries = options.split("\n  -")[1:]
+    assert len(entries) > 5
+    for entry in entries:
         words = " ".join(entry.split())
         assert len(words.split()) > 2, words
+    assert max(map(len, out.splitlines())) <= 100
 
 
 def test_no_command_prints_help_and_is_wrong_usage(command):
@@ -121,6 +128,9 @@ def test_version(command):
         (["extract", "--out", "x", "--layers", "1,b"], "'1,b' is no list of whole numbers"),
         (["extract", "--out", "x", "--sample", "much"], "'much' is no number"),
         (["extract", "--out", "x", "--limit", "1.5"], "--limit"),
+        (["extract", "--out", "x", "--by", "word"], "--by: invalid choice: 'word' (choose from"),
+        (["extract", "--out", "x", "--site", "no"], "--site: invalid choice: 'no' (choose from"),
+        (["extract", "--out", "x", "--long", "no"], "--long: invalid choice: 'no' (choose from"),
         (["show"], "DIR"),
         (["models", "--all"], "--all"),
     ],
@@ -131,6 +141,19 @@ def test_wrong_usage_returns_2_and_names_the_argument(arguments, words, command)
     assert words in err.splitlines()[-1]
     assert "_integers" not in err
     assert "_share" not in err
+
+
+@pytest.mark.parametrize(
+    ("option", "taken"), [("--by", GROUPINGS), ("--site", SITES), ("--long", None)]
+)
+def test_the_choices_are_those_that_the_library_takes(option, taken, command, tiny):
+    said = command("extract", "--out", "x", option, "none of them")[2]
+    offered = re.findall(r"[\w-]+", said.rpartition("choose from")[2])
+    if taken is None:
+        with pytest.raises(ek.ExtractionError, match="long='no' is unknown") as refusal:
+            ek.extract(ek.load_model(tiny("bert")), ek.Corpus.of(["A b."]), long="no")
+        taken = re.findall(r"'(\w+)'", str(refusal.value).partition("choose")[2])
+    assert offered == list(taken)
 
 
 # Lists
@@ -205,6 +228,27 @@ def test_every_choice_of_sentences_reaches_the_corpus(command, tiny, tmp_path):
     assert stats.info["corpora"][0]["fingerprint"] == expected.fingerprint
 
 
+def test_every_choice_of_a_dataset_reaches_it(command, tiny, tmp_path):
+    text = "Er kam am 3. Mai an. Hier ist noch ein Satz."
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "rows.jsonl").write_text(json.dumps({"body": text}))
+    (tmp_path / "set" / "README.md").write_text(
+        "---\nconfigs:\n"
+        "- config_name: small\n  data_files: [{split: dev, path: rows.jsonl}]\n"
+        "- config_name: other\n  data_files: [{split: train, path: rows.jsonl}]\n---\n"
+    )
+    options = ["--config", "small", "--split", "dev", "--text-column", "body", "--split-sentences"]
+    options += ["--language", "de", "--quiet", "--device", "cpu", "--out", tmp_path / "out"]
+    dataset = f"hub:{tmp_path / 'set'}"
+    arguments = ["extract", "--model", tiny("bert"), "--corpus", dataset, *options]
+    assert command(*arguments)[0] == 0
+    stats = ek.TokenStatistics.load(tmp_path / "out")
+    assert stats.info["counts"]["sentences"] == 2  # by English rules three
+    code, _, err = command(*arguments, "--split", "train")
+    assert code == 1
+    assert "split 'train'" in err
+
+
 def test_show_prints_the_tradeoff_and_the_decomposition(command, saved):
     code, out, err = command("show", saved)
     assert (code, err) == (0, "")
@@ -266,14 +310,11 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
         (["extract", "--out", "{tmp}/o", "--corpus", "wiki"], "Unknown corpus 'wiki'"),
         (["extract", "--out", "{tmp}/o", "{text}", "--model", "{tmp}/none"], "no folder"),
         (["extract", "--out", "{tmp}/o", "{text}", "--model", "{tmp}"], "no config.json"),
-        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--by", "word"], "by='word'"),
-        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--site", "no"], "site='no'"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--layers", "9"], "there is no 9"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--limit", "0"], "limit must be"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--sample", "2.5"], "sample=2.5"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--device", "tpu"], "Device 'tpu'"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--dtype", "int4"], "dtype 'int4'"),
-        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--long", "no"], "long='no'"),
         (["extract", "--out", "{tmp}/o", "{text}", "--streaming"], "Only a Hub dataset"),
     ],
 )
