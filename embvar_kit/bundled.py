@@ -46,6 +46,12 @@ class BundledModel:
         return home() / "models" / self.alias
 
     @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file with the weights."""
+        endings = (".safetensors", ".gguf")
+        return next(pinned for name, pinned in self.files.items() if name.endswith(endings))
+
+    @property
     def present(self) -> bool:
         """Whether every file is there (not whether they are the right ones)."""
         return all((self.path / name).is_file() for name in self.files)

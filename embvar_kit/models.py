@@ -340,9 +340,10 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 def _hashes(name: str, folder: Path, gguf: str | None) -> str:
     """What stands for a revision where there is none: the start of the weights' sha256."""
+    if name in BUNDLED:  # hashed and compared when it was located
+        return f"sha256:{BUNDLED[name].weights_sha256[:12]}"
     weights = [folder / gguf] if gguf else sorted(folder.glob("*.safetensors"))
-    known = BUNDLED[name].files if name in BUNDLED else {}  # verified when it was located
-    return "sha256:" + "+".join((known.get(w.name) or sha256_of(w))[:12] for w in weights)
+    return "sha256:" + "+".join(sha256_of(path)[:12] for path in weights)
 
 
 def _first(*ids: int | None) -> int | None:

@@ -240,7 +240,8 @@ def test_minilm_is_what_the_alias_promises(monkeypatch):
     assert (model.n_states, model.width, model.max_tokens) == (7, 384, 512)
     assert (model.begin, model.end, model.final_norm) == (101, 102, "LayerNorm")
     assert sorted(hashed) == sorted(BUNDLED["minilm"].files)  # each once
-    pinned = BUNDLED["minilm"].files["model.safetensors"]
+    pinned = BUNDLED["minilm"].weights_sha256
+    assert pinned == BUNDLED["minilm"].files["model.safetensors"]
     assert model.revision == f"sha256:{pinned[:12]}"
 
 
@@ -248,8 +249,7 @@ def test_smollm2_loads_from_its_gguf():
     model = ek.load_model("smollm2", device="cpu")
     assert (model.n_states, model.width, model.max_tokens) == (31, 576, 8192)
     assert model.final_norm == "LlamaRMSNorm"
-    (pinned,) = BUNDLED["smollm2"].files.values()
-    assert model.revision == f"sha256:{pinned[:12]}"
+    assert model.revision == f"sha256:{BUNDLED['smollm2'].weights_sha256[:12]}"
     assert model.tokenizer.tokenize("the sea") == ["the", "Ġsea"]
 
 
