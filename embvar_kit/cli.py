@@ -225,18 +225,19 @@ def _show(chosen: argparse.Namespace) -> None:
         "special": not chosen.no_special,
         "unbiased": chosen.unbiased,
     }
-    print(statistics)
+    number = "{:.4f}".format if chosen.layer is not None else "{:.3f}".format
     if chosen.layer is not None:
-        table = statistics.table(chosen.layer, **choice).head(chosen.rows)
-        print(table.to_string(index=False, float_format="{:.4f}".format))
-        return
-    forms = "unbiased" if chosen.unbiased else "as measured"
-    print(f"\nV on M over tokens ({forms}, {chosen.min_count} <= n_t <= {chosen.max_count:,})")
-    print(statistics.tradeoff(**choice).to_string(index=False, float_format="{:.3f}".format))
-    if statistics.mean is not None:
-        print("\nQ = M + V_W + V_B over all their embeddings")
-        split = statistics.decomposition(**choice)
-        print(split.to_string(index=False, float_format="{:.3f}".format))
+        parts = {"": statistics.table(chosen.layer, **choice).head(chosen.rows)}
+    else:
+        forms = "unbiased" if chosen.unbiased else "as measured"
+        counts = f"{chosen.min_count} <= n_t <= {chosen.max_count:,}"
+        parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
+        if statistics.mean is not None:
+            title = "\nQ = M + V_W + V_B over all their embeddings\n"
+            parts[title] = statistics.decomposition(**choice)
+    print(statistics)
+    for title, table in parts.items():
+        print(title + table.to_string(index=False, float_format=number))
 
 
 def _models(chosen: argparse.Namespace) -> None:

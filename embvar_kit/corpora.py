@@ -29,7 +29,7 @@ from embvar_kit.wikipedia import read_wikipedia
 
 CORPORA = {
     "wikipedia": "104 English Wikipedia articles (CC BY-SA), offline, from gensim's test data",
-    "PATH.txt": "a UTF-8 text file, one sentence a line (or prose: split_sentences=True)",
+    "PATH.txt": "a UTF-8 text file, one sentence a line, or prose to be split",
     "PATH.parquet": "a parquet file with a column of text",
     "hub:NAME": "a dataset of the Hugging Face Hub, whole or streamed",
 }

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import abc
 import base64
 import io
 from collections.abc import Callable, Mapping
@@ -75,7 +76,7 @@ class SequenceState(traitlets.HasTraits):
         self.set_trait("moments", figures.moments_of(self.x[: self.k]))
 
 
-class _Explorer:
+class _Explorer(abc.ABC):
     """Sliders beside a picture of the state; subclasses say which sliders and which picture."""
 
     def __init__(self, state: traitlets.HasTraits, controls: Mapping[str, widgets.Widget]) -> None:
@@ -97,9 +98,9 @@ class _Explorer:
             f"{name} = {value:.3f}" for name, value in self.state.moments.items()
         )
 
+    @abc.abstractmethod
     def figure(self) -> Figure:
         """The picture of the present state."""
-        raise NotImplementedError
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
         """The widget, and its picture for readers of a page without a kernel."""

@@ -98,7 +98,10 @@ def _metadata(folder: Path) -> dict:
         claimed = metadata.pop("sha256")
         intact = claimed == _digest(metadata)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise StatisticsFileError(f"There are no saved statistics in {str(folder)!r}.") from error
+        raise StatisticsFileError(
+            f"There are no saved statistics in {str(folder)!r}. Write some with: "
+            "embvar extract --out DIR"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
