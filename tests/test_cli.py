@@ -31,7 +31,13 @@ def start(*arguments: object) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("PYTHONUNBUFFERED", None)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment, **pipes)
+    # A test run in a script's background has SIGINT ignored, and would pass that on.
+    return subprocess.Popen(
+        command,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **pipes,
+    )
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
