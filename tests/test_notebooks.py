@@ -54,6 +54,13 @@ def test_defines_no_helpers_and_installs_nothing(path):
 
 
 @each_notebook
+def test_no_cell_ends_in_a_semicolon(path):
+    """nbval runs cells without a history, where a semicolon does not hide the last value."""
+    for cell in code_cells(path):
+        assert not cell.source.rstrip().endswith(";"), cell.source
+
+
+@each_notebook
 def test_every_output_is_compared_or_listed(path):
     """nbval compares by default; a tag that stops it must be on the list above, with its reason."""
     for cell in code_cells(path):
