@@ -7,9 +7,10 @@
 >>> float(m.Q[0]), float(m.M[0]), float(m.V[0])
 (1.0, 0.5, 0.5)
 
-The modules form a row: ``corpora, models, tokens, planning, moments, analysis, statistics,
-extraction, collection, figures, explorers, cli``. Each imports only from those before it. The
-public names are loaded when they are first used, so that importing the kit is quick.
+The modules form a row: ``corpora, models, tokens, words, planning, moments, analysis,
+statistics, extraction, cached, collection, figures, explorers, cli``. Each imports only
+from those before it. The public names are loaded when they are first used, so that importing the
+kit is quick.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from embvar_kit._version import __version__
 _HOMES = {
     "analysis": ("analysis",),
     "bundled": ("fetch", "home"),
-    "collection": ("Occurrences", "collect_embeddings"),
+    "collection": ("Occurrences", "collect_embeddings", "sample_embeddings"),
     "corpora": ("CORPORA", "Corpus", "StreamedCorpus", "load_corpus"),
     "errors": (
         "CorpusError",
@@ -34,7 +35,8 @@ _HOMES = {
         "StatisticsFileError",
     ),
     "explorers": ("SequencePlayer", "VariancePlayground"),
-    "extraction": ("cached_statistics", "extract", "run_plan"),
+    "cached": ("cached_statistics",),
+    "extraction": ("extract", "run_plan"),
     "figures": ("figures",),
     "models": ("EmbeddingModel", "load_model"),
     "moments": ("GroupedMoments", "GroupOrder"),

@@ -20,8 +20,8 @@ _EPILOG = """examples:
 """
 
 # What the library takes, said again: to import it costs seconds, which a typo need not wait for.
-_BY = ("token", "id")
-_SITES = ("hidden",)
+_BY = ("token", "id", "word")
+_SITES = ("hidden", "unit")
 _LONG = ("split", "cut", "error")
 
 

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from embvar_kit.corpora import Corpus
 from embvar_kit.errors import ExtractionError
-from embvar_kit.extraction import forward
+from embvar_kit.extraction import Pooling, forward
 from embvar_kit.models import EmbeddingModel
-from embvar_kit.planning import plan
+from embvar_kit.planning import Plan, plan
 
 
 @dataclass(frozen=True)
 class Occurrences:
-    """All occurrences of one token, in the order of the corpus: the set ``X_t``.
+    """Occurrences of one token, in the order of the corpus: the set ``X_t``, or a draw from it.
 
     Attributes:
-        token: the token.
+        token: the token, or ``"*"`` for any.
         layers: ``(L,)`` hidden states taken.
         x: ``(L, n, d)`` float32 embeddings.
         sentence: ``(n,)`` index of the sentence in the corpus.
-        position: ``(n,)`` position in the model's sequence; 0 is the begin token's.
+        position: ``(n,)`` position in the model's sequence; 0 is the begin token's. A word's is
+            its first token's.
     """
 
     token: str
@@ -51,15 +52,19 @@ def collect_embeddings(
     tokens: Sequence[str],
     layers: Iterable[int] | None = None,
     *,
+    most: int | None = None,
+    seed: int = 0,
     by: str = "token",
     batch_tokens: int | None = None,
     long: str = "split",
 ) -> dict[str, Occurrences]:
-    """Collect every embedding of a few tokens; only sentences that hold one of them are run.
+    """Collect the embeddings of a few tokens; only sentences that hold one of them are run.
 
     Args:
         model, corpus, layers, by, batch_tokens, long: as in :func:`embvar_kit.extract`.
-        tokens: the tokens, as they are called in the statistics.
+        tokens: the tokens (or words), as they are called in the statistics.
+        most: of a token that occurs more often, draw so many occurrences.
+        seed: of that draw.
 
     Returns:
         Per token, its occurrences.
@@ -67,40 +72,86 @@ def collect_embeddings(
     Raises:
         ExtractionError: if a token does not occur.
     """
-    tokens = [tokens] if isinstance(tokens, str) else list(tokens)
+    tokens = [tokens] if isinstance(tokens, str) else list(dict.fromkeys(tokens))
     work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
-    group_of = {str(work.grouping.labels[group]): group for group in work.groups}
+    group_of = {str(label): group for group, label in enumerate(work.labels)}
     if absent := [token for token in tokens if token not in group_of]:
         raise ExtractionError(
             f"{', '.join(map(repr, absent))} does not occur in corpus {corpus.name!r}."
         )
-    wanted = np.array([group_of[token] for token in tokens])
-    group = work.grouping.group_of[work.text.ids]
-    of_sequence = np.repeat(np.arange(len(work.text.lengths)), work.text.lengths)
-    needed = np.zeros(len(work.text.lengths), dtype=bool)
-    needed[of_sequence[np.isin(group, wanted)]] = True
+    random = np.random.default_rng(seed)
+    wanted = {}
+    for token in tokens:
+        own = np.flatnonzero(work.group == group_of[token])
+        if most is not None and len(own) > most:
+            own = np.sort(random.choice(own, most, replace=False))
+        wanted[token] = own
+    return _collect(model, work, wanted)
+
+
+def sample_embeddings(
+    model: EmbeddingModel,
+    corpus: Corpus,
+    n: int,
+    layers: Iterable[int] | None = None,
+    *,
+    seed: int = 0,
+    by: str = "token",
+    batch_tokens: int | None = None,
+    long: str = "split",
+) -> Occurrences:
+    """Draw ``n`` of all occurrences, whatever their token, and collect their embeddings.
+
+    Args:
+        model, corpus, layers, by, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        n: how many; all of them if there are no more.
+        seed: of the draw.
+
+    Raises:
+        ExtractionError: if ``n`` is less than 1.
+    """
+    if n < 1:
+        raise ExtractionError(f"n={n}: draw at least one embedding.")
+    work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
+    drawn = np.random.default_rng(seed).permutation(len(work.group))[:n]
+    return _collect(model, work, {"*": np.sort(drawn)})["*"]
+
+
+def _collect(
+    model: EmbeddingModel, work: Plan, wanted: Mapping[str, np.ndarray]
+) -> dict[str, Occurrences]:
+    """Run the sequences that hold wanted occurrences (indices in ``work.group``, ascending)."""
+    text = work.text
+    if work.word is None:
+        token_of = np.arange(len(text.ids))
+    else:  # the first token of each word
+        token_of = np.unique(work.word, return_index=True)[1][-len(work.group) :]
+    chosen = np.zeros(len(work.group), dtype=bool)
+    chosen[np.concatenate(list(wanted.values()))] = True
+    sequence_of = np.searchsorted(text.starts, token_of, side="right") - 1
+    needed = np.zeros(len(text.lengths), dtype=bool)
+    needed[sequence_of[chosen]] = True
     batches = [kept for batch in work.batches if len(kept := batch[needed[batch]])]
 
-    parts, places = [], []
-    for batch in forward(model, work.text, batches):
-        here = np.isin(work.grouping.group_of[batch.token_ids], wanted)
-        rows = batch.rows[here]
-        longest = batch.states[0].shape[1]
-        flat = [batch.states[layer].reshape(-1, work.width)[rows] for layer in work.layers]
-        parts.append(np.stack([x.float().cpu().numpy() for x in flat]))
-        sequence, position = batch.sequences[rows // longest], rows % longest
-        groups = work.grouping.group_of[batch.token_ids[here]]
-        places.append(np.stack([sequence, position, groups]))
-    x, (sequence, position, groups) = np.concatenate(parts, axis=1), np.concatenate(places, axis=1)
-    found = {}
-    for token in tokens:
-        own = np.flatnonzero(groups == group_of[token])
-        own = own[np.lexsort((position[own], sequence[own]))]
-        found[token] = Occurrences(
+    parts, occurrences = [], []
+    for batch in forward(model, text, batches):
+        found = Pooling.in_batch(work, batch, model.device)
+        here = chosen[found.occurrences]
+        rows = found.at[here]
+        parts.append(
+            np.stack([found.of(batch.states[i])[rows].float().cpu().numpy() for i in work.layers])
+        )
+        occurrences.append(found.occurrences[here])
+    x, occurrence = np.concatenate(parts, axis=1), np.concatenate(occurrences)
+    order = np.argsort(occurrence)
+    collected = {}
+    for token, own in wanted.items():
+        sequence = sequence_of[own]
+        collected[token] = Occurrences(
             token=token,
             layers=np.array(work.layers),
-            x=x[:, own],
-            sentence=work.text.sentence[sequence[own]],
-            position=position[own],
+            x=x[:, order[np.searchsorted(occurrence, own, sorter=order)]],
+            sentence=text.sentence[sequence],
+            position=token_of[own] - text.starts[sequence],
         )
-    return found
+    return collected

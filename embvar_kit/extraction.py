@@ -14,17 +14,19 @@ import torch
 from tqdm import tqdm
 
 from embvar_kit._version import __version__
-from embvar_kit.bundled import BUNDLED, home
-from embvar_kit.corpora import Corpus, StreamedCorpus, load_corpus
-from embvar_kit.errors import ExtractionError, MomentsError, StatisticsFileError
-from embvar_kit.models import EmbeddingModel, load_model
+from embvar_kit.corpora import Corpus, StreamedCorpus
+from embvar_kit.errors import ExtractionError, MomentsError
+from embvar_kit.models import EmbeddingModel
 from embvar_kit.moments import GroupedMoments, GroupOrder
 from embvar_kit.moments_device import DeviceMoments, DeviceOrder, send
 from embvar_kit.planning import Plan, plan
 from embvar_kit.statistics import TokenStatistics
 from embvar_kit.tokens import TokenizedCorpus
 
-SITES = {"hidden": "the hidden states, as transformers returns them"}
+SITES = {
+    "hidden": "the hidden states, as transformers returns them",
+    "unit": "the hidden states scaled to norm 1: their directions, for cosine similarities",
+}
 """Where in the model embeddings can be taken, with a line on each."""
 
 HOST_MOMENTS = ("cpu", "mps")
@@ -48,9 +50,11 @@ def extract(
         model: from :func:`embvar_kit.load_model`.
         corpus: from :func:`embvar_kit.load_corpus`; a streamed one is taken in chunks, planned and
             merged one after another.
-        by: what forms a group: ``"token"`` (the paper's strings, markers taken off) or ``"id"``
-            (vocabulary entries as they are).
-        site: where embeddings are taken: a key of :data:`SITES`, or a list of them.
+        by: what forms a group: ``"token"`` (the paper's strings, markers taken off), ``"id"``
+            (vocabulary entries as they are) or ``"word"`` (Appendix J: a word's embedding is the
+            mean of its tokens').
+        site: what is taken of them: a key of :data:`SITES`, or a list of such keys, which costs
+            one pass all the same.
         layers: hidden states to take (0 is the embedding layer's output, -1 the last); all of them
             by default.
         batch_tokens: tokens a batch, padding included; by default what suits the device.
@@ -67,22 +71,18 @@ def extract(
         ExtractionError: if an argument makes no sense, the means would not fit into memory, or the
             model gives NaN or infinity (the message names the layer, the sentence and a remedy).
     """
-    if not isinstance(site, str):
-        (only,) = _sites(site)
-        options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
-        return {only: extract(model, corpus, site=only, progress=progress, **options)}
-    _sites([site])
+    sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
-    merged = None
+    merged: dict[str, TokenStatistics] = {}
     for part in corpus.chunks() if isinstance(corpus, StreamedCorpus) else [corpus]:
         work = plan(model, part, **options)
         if progress:
             print(work, flush=True)
-        found = run_plan(model, part, work, site=site, progress=progress)
-        merged = found if merged is None else merged.add(found)
-    if merged is None:
+        found = run_plan(model, part, work, site=sites, progress=progress)
+        merged = {at: merged[at].add(found[at]) if merged else found[at] for at in sites}
+    if not merged:
         raise ExtractionError(f"Corpus {corpus.name!r} yields no sentence.")
-    return merged
+    return merged[site] if isinstance(site, str) else merged
 
 
 def run_plan(
@@ -90,58 +90,67 @@ def run_plan(
     corpus: Corpus,
     work: Plan,
     *,
-    site: str = "hidden",
+    site: str | Sequence[str] = "hidden",
     progress: bool = True,
-) -> TokenStatistics:
+) -> TokenStatistics | dict[str, TokenStatistics]:
     """The second half of :func:`extract`: run what :func:`embvar_kit.plan` planned.
 
     Args:
         model, corpus: those that the plan was made for.
         work: the plan.
-        site: where embeddings are taken: a key of :data:`SITES`.
+        site: what is taken: a key of :data:`SITES`, or a list of them.
         progress: draw a progress bar and print a summary.
+
+    Returns:
+        The statistics; for a list of sites, a dict ``{site: statistics}``.
 
     Raises:
         ExtractionError: as :func:`extract`.
     """
-    _sites([site])
-    info = _info(model, corpus, work, site)
-    _check_memory(model, work)
-    shape = (len(work.layers), len(work.groups), work.width)
+    sites = _sites(site)
+    info = _info(model, corpus, work)
+    _check_memory(model, work, len(sites))
+    shape = (len(sites), len(work.layers), len(work.labels), work.width)
     mean, extra = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.int8)
     started = time.perf_counter()
-    moments = _pass(model, corpus, work, mean, extra, progress)
+    moments = _pass(model, corpus, work, sites, mean, extra, progress)
     seconds = time.perf_counter() - started
     if progress:
         print(f"done       in {seconds:,.1f} s, {work.n_tokens / seconds:,.0f} tokens/s")
-    return TokenStatistics.from_moments(
-        moments,
-        tokens=work.grouping.labels[work.groups],
-        special=work.grouping.special[work.groups],
-        layers=np.array(work.layers),
-        mean=mean,
-        extra=extra,
-        info=info,
-    )
+    found = {}
+    for at, name in enumerate(sites):
+        found[name] = TokenStatistics.from_moments(
+            moments[at],
+            tokens=work.labels,
+            special=work.special,
+            subwords=work.subwords,
+            layers=np.array(work.layers),
+            mean=mean[at],
+            extra=extra[at],
+            info={**info, "convention": {**info["convention"], "site": name}},
+        )
+    return found[site] if isinstance(site, str) else found
 
 
-def _sites(sites: Sequence[str]) -> list[str]:
-    unknown = [site for site in sites if site not in SITES]
+def _sites(site: str | Sequence[str]) -> list[str]:
+    sites = [site] if isinstance(site, str) else list(dict.fromkeys(site))
+    unknown = [name for name in sites if name not in SITES]
     if unknown or not sites:
-        raise ExtractionError(f"site={sites!r} is unknown; there is {', '.join(SITES)}.")
-    return list(dict.fromkeys(sites))
+        raise ExtractionError(f"site={site!r} is unknown; there is {', '.join(SITES)}.")
+    return sites
 
 
-def _check_memory(model: EmbeddingModel, work: Plan) -> None:
+def _check_memory(model: EmbeddingModel, work: Plan, n_sites: int) -> None:
+    needed = work.memory * n_sites
     free = {"memory": psutil.virtual_memory().available}
     if model.device.type == "cuda":
         free["the device's memory"] = torch.cuda.mem_get_info(model.device)[0]
     for place, available in free.items():
-        if work.memory > available:
+        if needed > available:
             raise ExtractionError(
-                f"The means need {work.memory / 1e9:,.1f} GB and {available / 1e9:,.1f} GB of "
-                f"{place} are free: take fewer layers (layers=...) or a smaller corpus "
-                "(limit=...)."
+                f"The means need {needed / 1e9:,.1f} GB and {available / 1e9:,.1f} GB of "
+                f"{place} are free: take fewer layers (layers=...), fewer sites or a smaller "
+                "corpus (limit=...)."
             )
 
 
@@ -152,13 +161,13 @@ class Batch:
     Attributes:
         sequences: ``(B,)`` indices of the sequences in the tokenized corpus.
         rows: ``(N,)`` where the real tokens lie when ``(B, longest)`` is laid out flat.
-        token_ids: ``(N,)`` their ids, in that order.
+        tokens: ``(N,)`` which tokens of the corpus' ids they are, in that order.
         states: hidden states, each ``(B, longest, d)``.
     """
 
     sequences: np.ndarray
     rows: np.ndarray
-    token_ids: np.ndarray
+    tokens: np.ndarray
     states: tuple[torch.Tensor, ...]
 
 
@@ -170,73 +179,78 @@ def forward(
     for sequences in batches:
         lengths = text.lengths[sequences]
         inside = np.arange(lengths.max()) < lengths[:, None]
-        token_ids = np.concatenate(
-            [text.ids[text.starts[i] : text.starts[i + 1]] for i in sequences]
-        )
+        tokens = np.concatenate([np.arange(*text.starts[[i, i + 1]]) for i in sequences])
         ids = np.full(inside.shape, pad, dtype=np.int64)
-        ids[inside] = token_ids
+        ids[inside] = text.ids[tokens]
         # Attention is faster without a mask; where batches are small, most need none.
         mask = None if inside.all() else send(inside.astype(np.int64), model.device)
         states = model.hidden_states(send(ids, model.device), mask)
-        yield Batch(sequences, np.flatnonzero(inside), token_ids, states)
+        yield Batch(sequences, np.flatnonzero(inside), tokens, states)
         del states  # before the next ones are made
 
 
-def cached_statistics(
-    model: str = "minilm", corpus: str = "wikipedia", *, progress: bool = True
-) -> TokenStatistics:
-    """Statistics of an offline model on an offline corpus: those saved before, or a new pass.
+@dataclass(frozen=True)
+class Pooling:
+    """Where a batch's occurrences, tokens or words, are found in its hidden states.
 
-    They live in ``cache/MODEL-CORPUS`` of the kit's folder (``data/`` in a checkout). A saved
-    result of an older kit, of part of the corpus, or a damaged one is replaced by a new pass.
+    Attributes:
+        occurrences: ``(R,)`` the occurrences, indices in ``Plan.group``.
+        at: ``(R,)`` their rows in what :meth:`of` returns.
+        rows, lengths: tensors: the rows of every word's tokens, one word after another, and how
+            many each word has; ``None`` where each token is an occurrence.
     """
-    if model not in BUNDLED or corpus != "wikipedia":
-        raise ExtractionError(
-            "Only a bundled model on 'wikipedia' is cached by name; extract and save others."
-        )
-    folder = home() / "cache" / f"{model}-{corpus}"
-    try:
-        statistics = TokenStatistics.load(folder)
-        if _is_whole(statistics, BUNDLED[model].weights_sha256):
-            return statistics
-    except StatisticsFileError:
-        pass
-    statistics = extract(load_model(model), load_corpus(corpus), progress=progress)
-    statistics.save(folder)
-    return statistics
+
+    occurrences: np.ndarray
+    at: np.ndarray
+    rows: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
+
+    @classmethod
+    def in_batch(cls, work: Plan, batch: Batch, device: torch.device) -> Pooling:
+        """Those of one forward pass."""
+        if work.word is None:
+            return cls(batch.tokens, batch.rows)
+        word = work.word[batch.tokens]
+        inside = np.flatnonzero(word >= 0)
+        by_word = inside[np.argsort(word[inside], kind="stable")]
+        words, lengths = np.unique(word[by_word], return_counts=True)
+        rows = send(batch.rows[by_word], device)
+        return cls(words, np.arange(len(words)), rows, send(lengths, device))
+
+    def of(self, state: torch.Tensor) -> torch.Tensor:
+        """``(rows, d)`` embeddings in a hidden state ``(B, longest, d)``: of tokens, or words."""
+        flat = state.reshape(-1, state.shape[-1])
+        if self.rows is None:
+            return flat
+        rows = flat[self.rows].float()
+        return torch.segment_reduce(rows, "mean", lengths=self.lengths, axis=0, unsafe=True)
 
 
-def _is_whole(statistics: TokenStatistics, sha256: str) -> bool:
-    """Whether saved statistics are what this kit would extract from all of the corpus."""
-    info = statistics.info
-    return (
-        info["kit_version"] == __version__
-        and info["model"]["revision"] == f"sha256:{sha256[:12]}"
-        and info["corpora"][0]["settings"] == {}
-        and (info["convention"]["by"], info["convention"]["long"]) == ("token", "split")
-        and len(statistics.layers) == info["model"]["n_states"]
-    )
+def _take(site: str, x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(x.float(), dim=1) if site == "unit" else x
 
 
 def _pass(
     model: EmbeddingModel,
     corpus: Corpus,
     work: Plan,
+    sites: list[str],
     mean: np.ndarray,
     extra: np.ndarray,
     progress: bool,
-) -> list[GroupedMoments]:
-    rank = np.full(len(work.grouping.labels), -1)
-    rank[work.groups] = np.arange(len(work.groups))
-    rank_of = rank[work.grouping.group_of]
+) -> list[list[GroupedMoments]]:
+    """Moments per site and layer, with their means in the arrays ``(sites, L, T, d)`` given."""
     on_device = model.device.type not in HOST_MOMENTS
+    of_sites = range(len(sites))
     if on_device:
-        shape = (len(work.groups), work.width)
-        device_moments = [DeviceMoments(*shape, model.device) for _ in work.layers]
+        shape = (len(work.labels), work.width)
+        device_moments = [
+            [DeviceMoments(*shape, model.device) for _ in work.layers] for _ in of_sites
+        ]
     else:
         moments = [
-            GroupedMoments(*own.shape, mean=own, extra=bytes_of_own)
-            for own, bytes_of_own in zip(mean, extra, strict=True)
+            [GroupedMoments(*m.shape, mean=m, extra=e) for m, e in zip(*own, strict=True)]
+            for own in zip(mean, extra, strict=True)
         ]
     bar = tqdm(
         total=work.n_tokens,
@@ -249,32 +263,39 @@ def _pass(
     )
     with bar:
         for number, batch in enumerate(forward(model, work.text, work.batches), start=1):
-            order = GroupOrder.of(rank_of[batch.token_ids], batch.rows)
-            flat = [batch.states[layer].reshape(-1, work.width) for layer in work.layers]
-            if on_device:
-                sent = DeviceOrder(order, model.device)
-                for layer_moments, x in zip(device_moments, flat, strict=True):
-                    layer_moments.add(x, sent)
-                # Asking makes the host wait for the device, so it is done rarely.
-                if number % 256 == 0 or number == len(work.batches):
-                    _check_device(device_moments, model, corpus, work)
-            else:
-                for layer_moments, x in zip(moments, flat, strict=True):
+            bar.update(len(batch.rows))
+            found = Pooling.in_batch(work, batch, model.device)
+            if not len(found.occurrences):  # sentences without a word
+                continue
+            order = GroupOrder.of(work.group[found.occurrences], found.at)
+            sent = DeviceOrder(order, model.device) if on_device else None
+            for at, layer in enumerate(work.layers):
+                raw = found.of(batch.states[layer])
+                for own, site in zip(of_sites, sites, strict=True):
+                    x = _take(site, raw)
+                    if on_device:
+                        device_moments[own][at].add(x, sent)
+                        continue
                     try:
-                        layer_moments.add(x.float().cpu().numpy(), order)
+                        moments[own][at].add(x.float().cpu().numpy(), order)
                     except MomentsError as error:
                         raise _not_finite(model, corpus, work, [batch]) from error
-            bar.update(len(batch.rows))
-            del batch, flat, x  # before the next forward pass
+            # Asking makes the host wait for the device, so it is done rarely.
+            if on_device and (number % 256 == 0 or number == len(work.batches)):
+                _check_device(device_moments, model, corpus, work)
+            del batch, raw, x  # before the next forward pass
         if on_device:
-            moments = [m.to_host(*own) for m, *own in zip(device_moments, mean, extra, strict=True)]
+            moments = [
+                [m.to_host(*arrays) for m, *arrays in zip(*own, strict=True)]
+                for own in zip(device_moments, mean, extra, strict=True)
+            ]
     return moments
 
 
 def _check_device(
-    moments: list[DeviceMoments], model: EmbeddingModel, corpus: Corpus, work: Plan
+    moments: list[list[DeviceMoments]], model: EmbeddingModel, corpus: Corpus, work: Plan
 ) -> None:
-    if any(bool(layer_moments.refused) for layer_moments in moments):
+    if any(bool(m.refused) for of_site in moments for m in of_site):
         raise _not_finite(model, corpus, work, forward(model, work.text, work.batches))
 
 
@@ -301,8 +322,9 @@ def _not_finite(
     )
 
 
-def _info(model: EmbeddingModel, corpus: Corpus, work: Plan, site: str) -> dict:
+def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
     """What was measured, in a form that survives JSON unchanged."""
+    words = [len(corpus.sentences[i].split()) for i in np.unique(work.text.sentence)]
     info = {
         "kit_version": __version__,
         "model": {
@@ -323,9 +345,8 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan, site: str) -> dict:
             }
         ],
         "convention": {
-            "by": work.grouping.by,
-            "site": site,
-            "markers": work.grouping.markers,
+            "by": work.by,
+            "markers": work.markers,
             "begin": _token(model, model.begin),
             "end": _token(model, model.end),
             "long": work.long,
@@ -335,10 +356,12 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan, site: str) -> dict:
             "sentences": len(np.unique(work.text.sentence)),
             "sequences": len(work.text.lengths),
             "tokens": work.n_tokens,
+            "occurrences": len(work.group),
             "split": work.text.n_split,
             "cut": work.text.n_cut,
             "empty": work.text.n_empty,
         },
+        "sentences_by_words": np.bincount(words).tolist(),
     }
     return json.loads(json.dumps(info))
 

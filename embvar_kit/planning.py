@@ -12,12 +12,13 @@ from embvar_kit.corpora import Corpus
 from embvar_kit.errors import ExtractionError
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.tokens import (
-    Grouping,
+    GROUPINGS,
     TokenizedCorpus,
     frequency_order,
     group_vocabulary,
     tokenize,
 )
+from embvar_kit.words import find_words
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 32768}
 """Tokens a batch, padding included, by kind of device. A CPU is fastest where a batch's hidden
@@ -35,11 +36,18 @@ class Plan:
 
     Attributes:
         model, corpus: names.
+        by: what forms a group.
         text: the tokenized sentences.
-        grouping: which occurrences form a group.
         batches: the sequences of each batch, the longest first.
-        groups: ``(T,)`` groups seen, the most frequent first.
+        labels: ``(T,)`` the groups seen, tokens or words, the most frequent first.
+        special: ``(T,)`` whether all of a group's vocabulary entries are special tokens.
         n: ``(T,)`` their counts.
+        group: ``(K,)`` index in ``labels`` of each occurrence: of each token of the text, or of
+            each word.
+        word: ``(n,)`` occurrence that each token is part of, -1 for none; ``None`` where each
+            token is an occurrence of its own.
+        subwords: ``(T,)`` mean number of tokens that a word's occurrences consist of, or ``None``.
+        markers: the prefixes that were taken off the tokens.
         layers: hidden states taken.
         width: ``d``.
         batch_tokens: tokens a batch, padding included.
@@ -48,11 +56,16 @@ class Plan:
 
     model: str
     corpus: str
+    by: str
     text: TokenizedCorpus
-    grouping: Grouping
     batches: list[np.ndarray]
-    groups: np.ndarray
+    labels: np.ndarray
+    special: np.ndarray
     n: np.ndarray
+    group: np.ndarray
+    word: np.ndarray | None
+    subwords: np.ndarray | None
+    markers: tuple[str, ...]
     layers: tuple[int, ...]
     width: int
     batch_tokens: int
@@ -71,7 +84,7 @@ class Plan:
     @property
     def memory(self) -> int:
         """Bytes that the means will take, all layers together."""
-        return len(self.groups) * len(self.layers) * self.width * _BYTES_PER_ELEMENT
+        return len(self.labels) * len(self.layers) * self.width * _BYTES_PER_ELEMENT
 
     @property
     def _slots(self) -> list[int]:
@@ -79,12 +92,17 @@ class Plan:
         lengths = self.text.lengths
         return [len(batch) * int(lengths[batch].max()) for batch in self.batches]
 
+    def _counted(self) -> tuple[str, str]:
+        if self.word is None:
+            return "tokens", f"{self.n_tokens:,}, {len(self.labels):,} different"
+        return "words", f"{len(self.group):,}, {len(self.labels):,} different"
+
     def __str__(self) -> str:
         text = self.text
         rows = [
-            ("pass", f"{self.model} over {self.corpus}, by {self.grouping.by}"),
+            ("pass", f"{self.model} over {self.corpus}, by {self.by}"),
             ("sentences", f"{len(np.unique(text.sentence)):,}, {len(text.lengths):,} sequences"),
-            ("tokens", f"{self.n_tokens:,}, {len(self.groups):,} different"),
+            self._counted(),
             ("layers", f"{', '.join(map(str, self.layers))}, each {self.width} wide"),
             ("batches", f"{len(self.batches):,} of at most {max(self._slots):,} tokens"),
             ("padding", f"{self.padding:.2%}"),
@@ -123,7 +141,8 @@ def plan(
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
     if batch_tokens < 1:
         raise ExtractionError(f"batch_tokens must be at least 1, got {batch_tokens}.")
-    grouping = group_vocabulary(model.tokenizer, by)
+    if by not in GROUPINGS:
+        raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
     text = tokenize(
         model.tokenizer,
         corpus,
@@ -131,6 +150,7 @@ def plan(
         end=model.end,
         max_tokens=model.max_tokens,
         long=long,
+        spans=by == "word",
     )
     rows = model.module.get_input_embeddings().num_embeddings
     if (largest := int(text.ids.max())) >= rows:
@@ -138,17 +158,38 @@ def plan(
             f"The tokenizer of {model.name!r} gives id {largest}, and the model has embeddings for "
             f"0 to {rows - 1} only: the two do not belong together."
         )
-    count = np.bincount(grouping.group_of[text.ids], minlength=len(grouping.labels))
-    seen = np.flatnonzero(count)
-    seen = seen[frequency_order(count[seen], grouping.labels[seen])]
+    word = subwords = None
+    markers: tuple[str, ...] = ()
+    if by == "word":
+        words = find_words(corpus, text)
+        labels, group, word = words.labels, words.group, words.word
+        special = np.zeros(len(labels), dtype=bool)
+    else:
+        grouping = group_vocabulary(model.tokenizer, by)
+        labels, special, markers = grouping.labels, grouping.special, grouping.markers
+        group = grouping.group_of[text.ids]
+    n = np.bincount(group, minlength=len(labels))
+    seen = np.flatnonzero(n)
+    seen = seen[frequency_order(n[seen], labels[seen])]
+    rank = np.full(len(labels), -1)
+    rank[seen] = np.arange(len(seen))
+    group = rank[group]
+    if word is not None:
+        parts = np.bincount(word[word >= 0], minlength=len(group))
+        subwords = np.bincount(group, weights=parts) / n[seen]
     return Plan(
         model=model.name,
         corpus=corpus.name,
+        by=by,
         text=text,
-        grouping=grouping,
         batches=list(_batches(text.lengths, batch_tokens)),
-        groups=seen,
-        n=count[seen],
+        labels=labels[seen],
+        special=special[seen],
+        n=n[seen],
+        group=group,
+        word=word,
+        subwords=subwords,
+        markers=markers,
         layers=layers,
         width=model.width,
         batch_tokens=batch_tokens,

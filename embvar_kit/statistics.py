@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from embvar_kit import analysis, statistics_file
+from embvar_kit import analysis, compaction, merging, statistics_file
 from embvar_kit.errors import StatisticsError
 from embvar_kit.moments import GroupedMoments
-from embvar_kit.tokens import frequency_order
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenStatistics:
     """Statistics of the sets ``X_t`` of embeddings, one a token, at each layer.
 
@@ -31,6 +30,10 @@ class TokenStatistics:
         extra: ``(L, T, d)`` int8, the means' extra bytes (see
             :class:`embvar_kit.moments.GroupedMoments`), which keep merging accurate; or ``None``.
         info: what was measured: model, corpora, convention, counts, version of the kit.
+        subwords: ``(T,)`` of words (``by="word"``), the mean number of tokens that they consist
+            of; else ``None``.
+        decompositions: in compact statistics (:meth:`compact`), what :meth:`decomposition` gave
+            before the means were left out, for several choices; else ``None``.
 
     ``Q = M + V`` holds for each token and layer; the three were accumulated independently.
     """
@@ -45,6 +48,8 @@ class TokenStatistics:
     mean: np.ndarray | None
     extra: np.ndarray | None
     info: Mapping
+    subwords: np.ndarray | None = None
+    decompositions: pd.DataFrame | None = None
 
     @classmethod
     def from_moments(
@@ -57,6 +62,7 @@ class TokenStatistics:
         mean: np.ndarray,
         extra: np.ndarray,
         info: Mapping,
+        subwords: np.ndarray | None = None,
     ) -> TokenStatistics:
         """Read the moments of each layer out; ``mean`` and ``extra`` are the arrays they live in.
 
@@ -64,6 +70,7 @@ class TokenStatistics:
             moments: one :class:`GroupedMoments` a layer, its groups the tokens.
             tokens: ``(T,)``. special: ``(T,)``. layers: ``(L,)``. mean, extra: ``(L, T, d)``.
             info: what was measured.
+            subwords: ``(T,)`` of words, or ``None``.
         """
         return cls(
             tokens=tokens,
@@ -76,6 +83,7 @@ class TokenStatistics:
             mean=mean,
             extra=extra,
             info=info,
+            subwords=subwords,
         )
 
     def __len__(self) -> int:
@@ -97,7 +105,7 @@ class TokenStatistics:
         special: bool = True,
         unbiased: bool = False,
     ) -> pd.DataFrame:
-        """One row a token: ``token, n, Q, M, V``, the most frequent first.
+        """One row a token: ``token, n, Q, M, V``, the most frequent first; of words, ``subwords``.
 
         Args:
             layer: index of the hidden state.
@@ -115,6 +123,8 @@ class TokenStatistics:
         if unbiased:
             M, V = analysis.unbiased(n, M, V)
         columns = {"token": self.tokens[kept], "n": n, "Q": self.Q[at, kept], "M": M, "V": V}
+        if self.subwords is not None:
+            columns["subwords"] = self.subwords[kept]
         return pd.DataFrame(columns)
 
     def tradeoff(
@@ -161,8 +171,17 @@ class TokenStatistics:
         removes what finite samples add to M and V_B.
 
         Raises:
-            StatisticsError: if no token is in the range, or the means were left out.
+            StatisticsError: if no token is in the range, or the means were left out and this
+                choice is not among those stored.
         """
+        if self.decompositions is not None:
+            return compaction.look_up(
+                self,
+                min_count=min_count,
+                max_count=max_count,
+                special=special,
+                unbiased=unbiased,
+            )
         means = self._means("A decomposition")
         kept = self._kept(min_count, max_count, special)
         rows = []
@@ -173,6 +192,70 @@ class TokenStatistics:
             rows.append({"layer": int(layer), **parts._asdict()})
         return pd.DataFrame(rows)
 
+    def sinks(self, *, factor: float = 100, min_count: int = 10) -> pd.DataFrame:
+        """Tokens whose embeddings are out of all proportion: ``token, n, layer, Q, ratio``.
+
+        Today's decoders put huge norms on the first position and on a few tokens more, the
+        attention sinks; some of them then carry most of Q(X), and a regression over tokens follows
+        them alone. The rule: at some layer, Q(X_t) is at least ``factor`` times the median of Q
+        over the tokens with ``n_t >= min_count``.
+
+        Returns:
+            One row a sink, at the layer of its largest ratio, the largest first; often none.
+        """
+        kept = np.flatnonzero(self._kept(min_count, None, True))
+        if not len(kept):
+            return pd.DataFrame(columns=["token", "n", "layer", "Q", "ratio"])
+        Q = self.Q[:, kept]
+        ratio = Q / np.median(Q, axis=1, keepdims=True)
+        at = ratio.argmax(axis=0)
+        columns = {"token": self.tokens[kept], "n": self.n[kept], "layer": self.layers[at]}
+        columns |= {name: x[at, np.arange(len(kept))] for name, x in (("Q", Q), ("ratio", ratio))}
+        found = pd.DataFrame(columns).query("ratio >= @factor")
+        return found.sort_values("ratio", ascending=False, ignore_index=True)
+
+    def without(self, tokens: Iterable[str]) -> TokenStatistics:
+        """The same statistics, some tokens left out; ``info`` names those that were there.
+
+        Args:
+            tokens: token strings, ``stats.sinks().token`` for one; others than those here are no
+                matter.
+        """
+        leave = np.isin(self.tokens.astype(str), [str(token) for token in tokens])
+        left_out = sorted({*self.info.get("left_out", ()), *self.tokens[leave].tolist()})
+        keep = ~leave
+        arrays = {name: getattr(self, name)[keep] for name in ("tokens", "special", "n")}
+        arrays |= {name: getattr(self, name)[:, keep] for name in ("Q", "M", "V")}
+        for name in ("mean", "extra"):
+            if (array := getattr(self, name)) is not None:
+                arrays[name] = array[:, keep]
+        if self.subwords is not None:
+            arrays["subwords"] = self.subwords[keep]
+        return replace(self, **arrays, info={**self.info, "left_out": left_out})
+
+    def compact(
+        self, *, min_count: int = 10, left_out: Iterable[Iterable[str]] = ((),)
+    ) -> TokenStatistics:
+        """What figures and tables need, without the means: a hundredth of the size.
+
+        Q, M and V are rounded to float32 and the tokens with ``n_t < min_count`` left out.
+        :meth:`decomposition`, which needs the means, is computed now for the choices in
+        :data:`embvar_kit.compaction.CHOICES`. What else needs means, merging for one, is refused
+        afterwards.
+
+        Args:
+            min_count: the least frequent tokens to keep.
+            left_out: sets of tokens; the decompositions are stored for :meth:`without` each.
+        """
+        kept = self.n >= min_count
+        arrays = {name: getattr(self, name)[kept] for name in ("tokens", "special", "n")}
+        arrays |= {name: getattr(self, name)[:, kept].astype(np.float32) for name in "QMV"}
+        if self.subwords is not None:
+            arrays["subwords"] = self.subwords[kept]
+        info = {**self.info, "compact": {"min_count": min_count}}
+        stored = compaction.decompositions(self, left_out)
+        return replace(self, **arrays, mean=None, extra=None, info=info, decompositions=stored)
+
     def merge(self, other: TokenStatistics) -> TokenStatistics:
         """Statistics of two parts of a corpus together, as one pass over both would give them.
 
@@ -180,53 +263,12 @@ class TokenStatistics:
             StatisticsError: if the two differ in model, convention, layers or width, share a part
                 of the corpus, or lack means.
         """
-        self._check_mergeable(other)
-        ours = {corpus["fingerprint"] for corpus in self.info["corpora"]}
-        for corpus in other.info["corpora"]:
-            if corpus["fingerprint"] in ours:
-                raise StatisticsError(
-                    f"Both statistics contain the same part of corpus {corpus['name']!r}; merging "
-                    "them would count it twice."
-                )
+        merging.check(self, other)
         return self.add(other)
 
     def add(self, other: TokenStatistics) -> TokenStatistics:
         """:meth:`merge` for parts known to be apart: chunks of one stream may repeat a text."""
-        tokens = pd.Index(self.tokens).union(pd.Index(other.tokens), sort=False)
-        own, added = tokens.get_indexer(self.tokens), tokens.get_indexer(other.tokens)
-        special = np.zeros(len(tokens), dtype=bool)
-        special[own], special[added] = self.special, other.special
-        n = np.zeros(len(tokens), dtype=np.int64)
-        np.add.at(n, own, self.n)
-        np.add.at(n, added, other.n)
-        order = frequency_order(n, tokens.to_numpy())
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order))
-        width = self._means("Merging").shape[2]
-        mean = np.empty((len(self.layers), len(tokens), width), dtype=np.float32)
-        extra = np.empty(mean.shape, dtype=np.int8)
-        moments = []
-        for at in range(len(self.layers)):
-            whole = GroupedMoments(len(tokens), width, mean=mean[at], extra=extra[at])
-            whole.load(rank[own], **self._of_layer(at))
-            part = GroupedMoments(len(tokens), width)
-            part.load(rank[added], **other._of_layer(at))
-            whole.merge(part)
-            moments.append(whole)
-        counts = {
-            key: self.info["counts"][key] + other.info["counts"][key] for key in self.info["counts"]
-        }
-        info = {**self.info, "counts": counts}
-        info["corpora"] = [*self.info["corpora"], *other.info["corpora"]]
-        return TokenStatistics.from_moments(
-            moments,
-            tokens=tokens.to_numpy()[order],
-            special=special[order],
-            layers=self.layers,
-            mean=mean,
-            extra=extra,
-            info=info,
-        )
+        return TokenStatistics.from_moments(**merging.combine(self, other))
 
     def save(self, path: str | Path) -> Path:
         """Write the statistics to a folder: parquet table, safetensors means, JSON description.
@@ -242,10 +284,15 @@ class TokenStatistics:
         columns = {"layer": layer, "token": np.tile(self.tokens, len(self.layers))}
         columns |= {"special": np.tile(self.special, len(self.layers))}
         columns |= {"n": np.tile(self.n, len(self.layers))}
+        if self.subwords is not None:
+            columns |= {"subwords": np.tile(self.subwords, len(self.layers))}
         columns |= {"Q": self.Q.ravel(), "M": self.M.ravel(), "V": self.V.ravel()}
         tensors = {"mean": self.mean, "extra": self.extra}
         tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        return statistics_file.write(Path(path), pd.DataFrame(columns), tensors, self.info)
+        tables = {"table": pd.DataFrame(columns)}
+        if self.decompositions is not None:
+            tables["decompositions"] = self.decompositions
+        return statistics_file.write(Path(path), tables, tensors, self.info)
 
     @classmethod
     def load(cls, path: str | Path) -> TokenStatistics:
@@ -255,10 +302,13 @@ class TokenStatistics:
             StatisticsFileError: if they are missing, truncated, altered or of a newer format; the
                 message names the file.
         """
-        table, tensors, info = statistics_file.read(Path(path))
+        tables, tensors, info = statistics_file.read(Path(path))
+        table = tables["table"]
         layers = table["layer"].unique()
         first = table[table["layer"] == layers[0]]
-        Q, M, V = (table[name].to_numpy().reshape(len(layers), len(first)) for name in "QMV")
+        Q, M, V = (
+            table[name].to_numpy(dtype=float).reshape(len(layers), len(first)) for name in "QMV"
+        )
         return cls(
             tokens=first["token"].to_numpy(dtype=object),
             special=first["special"].to_numpy(),
@@ -270,17 +320,9 @@ class TokenStatistics:
             mean=tensors.get("mean"),
             extra=tensors.get("extra"),
             info=info,
+            subwords=first["subwords"].to_numpy() if "subwords" in first else None,
+            decompositions=tables.get("decompositions"),
         )
-
-    def _of_layer(self, at: int) -> dict[str, np.ndarray]:
-        extra = None if self.extra is None else self.extra[at]
-        return {
-            "count": self.n,
-            "mean": self.mean[at],
-            "Q": self.Q[at],
-            "V": self.V[at],
-            "extra": extra,
-        }
 
     def _at(self, layer: int) -> int:
         found = np.flatnonzero(self.layers == layer)
@@ -291,6 +333,12 @@ class TokenStatistics:
         return int(found[0])
 
     def _kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
+        least = self.info.get("compact", {}).get("min_count", 1)
+        if min_count < least:
+            raise StatisticsError(
+                f"These statistics are compact: they keep the tokens with n_t >= {least}. Pass "
+                f"min_count={least} or more, or extract again."
+            )
         kept = self.n >= min_count
         if max_count is not None:
             kept &= self.n <= max_count
@@ -300,18 +348,3 @@ class TokenStatistics:
         if self.mean is None:
             raise StatisticsError(f"{purpose} needs the token means, which were left out here.")
         return self.mean
-
-    def _check_mergeable(self, other: TokenStatistics) -> None:
-        for part in ("model", "convention"):
-            ours, theirs = self.info[part], other.info[part]
-            for key in ours.keys() | theirs.keys():
-                # Where the pass ran does not change what it measured.
-                if key != "device" and ours.get(key) != theirs.get(key):
-                    raise StatisticsError(
-                        f"Cannot merge statistics that differ in {part} {key}: {ours.get(key)!r} "
-                        f"and {theirs.get(key)!r}."
-                    )
-        if not np.array_equal(self.layers, other.layers):
-            raise StatisticsError("Cannot merge statistics of different layers.")
-        for statistics in (self, other):
-            statistics._means("Merging")

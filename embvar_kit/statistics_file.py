@@ -16,6 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,24 @@ from embvar_kit.bundled import sha256_of
 from embvar_kit.errors import StatisticsFileError
 
 FORMAT = 1
+TABLES = ("table", "decompositions")
 _METADATA = "metadata.json"
 _ABANDONED = 3600  # seconds, more than a write takes, after which nobody will put a file in force
 
 
 def write(
-    folder: Path, table: pd.DataFrame, tensors: Mapping[str, np.ndarray], info: Mapping
+    folder: Path,
+    tables: Mapping[str, pd.DataFrame],
+    tensors: Mapping[str, np.ndarray],
+    info: Mapping,
 ) -> Path:
-    """Write a table, means and their description; see :meth:`TokenStatistics.save`.
+    """Write tables, means and their description; see :meth:`TokenStatistics.save`.
+
+    Args:
+        folder: where to.
+        tables: by name, of :data:`TABLES`.
+        tensors: the means and their extra bytes, or nothing.
+        info: what was measured.
 
     Raises:
         StatisticsFileError: if the folder cannot be written; what was there stays.
@@ -44,9 +55,11 @@ def write(
     ours_and_replaced: set[str] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        arrow = pa.Table.from_pandas(table, preserve_index=False)
-        files = {"table": _add(folder, "table-", ".parquet", lambda p: pq.write_table(arrow, p))}
-        ours_and_replaced.add(files["table"]["name"])
+        files = {}
+        for name, table in tables.items():
+            arrow = pa.Table.from_pandas(table, preserve_index=False)
+            files[name] = _add(folder, f"{name}-", ".parquet", partial(_write_table, arrow))
+            ours_and_replaced.add(files[name]["name"])
         if tensors:
             whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
             files["mean"] = _add(folder, "mean-", ".safetensors", lambda p: save_file(whole, p))
@@ -68,7 +81,7 @@ def write(
     return folder
 
 
-def read(folder: Path) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict]:
+def read(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], dict]:
     """Read what :func:`write` wrote, or refuse it by name.
 
     Raises:
@@ -109,7 +122,9 @@ def _metadata(folder: Path) -> dict:
     return metadata
 
 
-def _contents(folder: Path, metadata: Mapping) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict]:
+def _contents(
+    folder: Path, metadata: Mapping
+) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], dict]:
     if metadata["format"] > FORMAT:
         raise StatisticsFileError(
             f"{str(folder / _METADATA)!r} has format {metadata['format']}, this kit reads up to "
@@ -121,9 +136,22 @@ def _contents(folder: Path, metadata: Mapping) -> tuple[pd.DataFrame, dict[str, 
             raise StatisticsFileError(
                 f"{str(folder / file['name'])!r} is truncated or was altered."
             )
-    table = pq.read_table(folder / files["table"]["name"]).to_pandas()
+    tables = {
+        name: pq.read_table(folder / files[name]["name"]).to_pandas()
+        for name in TABLES
+        if name in files
+    }
     tensors = load_file(folder / files["mean"]["name"]) if "mean" in files else {}
-    return table, tensors, metadata["info"]
+    return tables, tensors, metadata["info"]
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    """Compressed well: floats byte by byte, since the first bytes of neighbours are alike."""
+    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    others = [name for name in table.column_names if name not in floats]
+    pq.write_table(
+        table, path, compression="zstd", use_byte_stream_split=floats, use_dictionary=others
+    )
 
 
 def _add(
@@ -161,7 +189,11 @@ def _tidy(folder: Path, names: set[str]) -> None:
     with suppress(OSError):
         in_force = _named(folder)
         old = (folder / _METADATA).stat().st_mtime - _ABANDONED if in_force else 0
-        for pattern in ("table-*.parquet", "mean-*.safetensors", ".metadata-*.json"):
+        for pattern in (
+            *(f"{name}-*.parquet" for name in TABLES),
+            "mean-*.safetensors",
+            ".metadata-*.json",
+        ):
             for path in folder.glob(pattern):
                 if path.name in in_force:
                     continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from embvar_kit.errors import ExtractionError
 GROUPINGS = {
     "token": "token strings without their markers, as in the paper: ##ing and ing are one token",
     "id": "entries of the vocabulary as they are: ##ing and ing are two tokens",
+    "word": "words as in the paper's Appendix J: the mean of the embeddings of a word's tokens",
 }
 """What ``by`` may be, with a line on each."""
 
@@ -30,7 +32,7 @@ class Grouping:
     """Which group every vocabulary entry belongs to.
 
     Attributes:
-        by: a key of :data:`GROUPINGS`.
+        by: ``"token"`` or ``"id"``.
         labels: ``(G,)`` name of each group.
         special: ``(G,)`` whether all of a group's entries are special tokens.
         group_of: ``(vocabulary,)`` group of each vocabulary id.
@@ -42,6 +44,11 @@ class Grouping:
     special: np.ndarray
     group_of: np.ndarray
     markers: tuple[str, ...]
+
+    @property
+    def shared(self) -> np.ndarray:
+        """Labels that more than one vocabulary entry has, as ``ing`` and ``##ing`` do."""
+        return self.labels[np.bincount(self.group_of, minlength=len(self.labels)) > 1]
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,8 @@ class TokenizedCorpus:
         n_split: sentences split because they were longer than the model takes.
         n_cut: sentences cut for the same reason.
         n_empty: sentences of which the tokenizer left nothing; they are not counted.
+        spans: ``(n, 2)`` characters ``[start, end)`` of its sentence that each token stands for,
+            -1 for begin and end tokens; ``None`` where they were not asked for.
     """
 
     ids: np.ndarray
@@ -63,6 +72,7 @@ class TokenizedCorpus:
     n_split: int = 0
     n_cut: int = 0
     n_empty: int = 0
+    spans: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -102,8 +112,8 @@ def group_vocabulary(tokenizer: Any, by: str = "token") -> Grouping:
     Raises:
         ExtractionError: if ``by`` is not one of them.
     """
-    if by not in GROUPINGS:
-        raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
+    if by not in ("token", "id"):
+        raise ExtractionError(f"by={by!r} groups no vocabulary; choose 'token' or 'id'.")
     size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
     strings = [f"[{i}]" if token is None else str(token) for i, token in enumerate(tokens)]
@@ -135,6 +145,7 @@ def tokenize(
     end: int | None,
     max_tokens: int | None = None,
     long: str = "split",
+    spans: bool = False,
 ) -> TokenizedCorpus:
     """Turn sentences into token ids, each with its begin and end token.
 
@@ -145,10 +156,11 @@ def tokenize(
         max_tokens: the longest sequence allowed, begin and end included.
         long: what to do with longer sentences: ``"split"`` them into several sequences, ``"cut"``
             them, or raise an ``"error"``.
+        spans: also keep the characters that each token stands for.
 
     Raises:
         ExtractionError: if a sentence is too long and ``long="error"``, the limit leaves no room,
-            or nothing is left to run.
+            nothing is left to run, or the tokenizer keeps no spans.
     """
     if long not in ("split", "cut", "error"):
         raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
@@ -158,48 +170,68 @@ def tokenize(
         raise ExtractionError(f"max_tokens={max_tokens} leaves no room for a token.")
     before = [] if begin is None else [begin]
     after = [] if end is None else [end]
+    if spans and not tokenizer.is_fast:
+        raise ExtractionError(
+            f"{type(tokenizer).__name__} does not tell which characters a token stands for, and "
+            "by='word' needs that. Load the model with its fast tokenizer (tokenizer.json)."
+        )
     ids: list[np.ndarray] = []
     sentence: list[int] = []
+    places: list[np.ndarray] = []
     n_split = n_cut = n_empty = 0
-    for index, tokens in enumerate(_token_ids(tokenizer, corpus)):
+    for index, (tokens, offsets) in enumerate(_token_ids(tokenizer, corpus, spans)):
         if not tokens:
             n_empty += 1
             continue
-        pieces = [tokens]
+        pieces = [slice(0, len(tokens))]
         if room is not None and len(tokens) > room:
             if long == "error":
                 raise ExtractionError(
                     f"A sentence of {len(tokens):,} tokens ({corpus.where(index)}) is longer than "
                     f"the {room:,} that the model takes. Pass long='split' or long='cut'."
                 )
-            pieces = [tokens[at : at + room] for at in range(0, len(tokens), room)]
+            pieces = [slice(at, at + room) for at in range(0, len(tokens), room)]
             if long == "cut":
                 pieces = pieces[:1]
             n_split += long == "split"
             n_cut += long == "cut"
         for piece in pieces:
-            ids.append(np.array([*before, *piece, *after], dtype=np.int32))
+            ids.append(np.array([*before, *tokens[piece], *after], dtype=np.int32))
             sentence.append(index)
+            if spans:
+                around_them = ((len(before), len(after)), (0, 0))
+                own = np.array(offsets[piece], dtype=np.int32)
+                places.append(np.pad(own, around_them, constant_values=-1))
     if not ids:
         raise ExtractionError(f"Nothing of corpus {corpus.name!r} is left after tokenizing it.")
     starts = np.concatenate([[0], np.cumsum([len(i) for i in ids])])
     return TokenizedCorpus(
-        np.concatenate(ids), starts, np.array(sentence), int(n_split), int(n_cut), n_empty
+        np.concatenate(ids),
+        starts,
+        np.array(sentence),
+        int(n_split),
+        int(n_cut),
+        n_empty,
+        np.concatenate(places) if spans else None,
     )
 
 
-def _token_ids(tokenizer: Any, corpus: Corpus) -> Iterator[list[int]]:
+def _token_ids(
+    tokenizer: Any, corpus: Corpus, spans: bool
+) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """Per sentence, its tokens' ids and spans; no spans where they are not asked for."""
     for first in range(0, len(corpus), _CHUNK):
         sentences = list(corpus.sentences[first : first + _CHUNK])
         try:
-            yield from tokenizer(
+            found = tokenizer(
                 sentences,
                 add_special_tokens=False,
                 truncation=False,
                 padding=False,
                 return_attention_mask=False,
+                return_offsets_mapping=spans,
                 verbose=False,
-            )["input_ids"]
+            )
         except (TypeError, UnicodeError) as error:
             for index, sentence in enumerate(sentences, start=first):
                 if not _is_text(sentence):
@@ -208,6 +240,11 @@ def _token_ids(tokenizer: Any, corpus: Corpus) -> Iterator[list[int]]:
                         "half a surrogate pair. Read its source again, as UTF-8."
                     ) from error
             raise
+        yield from zip(
+            found["input_ids"],
+            found["offset_mapping"] if spans else repeat(()),
+            strict=spans,
+        )
 
 
 def _is_text(sentence: str) -> bool:

@@ -134,7 +134,10 @@ def test_version(command):
         (["extract", "--out", "x", "--layers", "1,b"], "'1,b' is no list of whole numbers"),
         (["extract", "--out", "x", "--sample", "much"], "'much' is no number"),
         (["extract", "--out", "x", "--limit", "1.5"], "--limit"),
-        (["extract", "--out", "x", "--by", "word"], "--by: invalid choice: 'word' (choose from"),
+        (
+            ["extract", "--out", "x", "--by", "letter"],
+            "--by: invalid choice: 'letter' (choose from",
+        ),
         (["extract", "--out", "x", "--site", "no"], "--site: invalid choice: 'no' (choose from"),
         (["extract", "--out", "x", "--long", "no"], "--long: invalid choice: 'no' (choose from"),
         (["show"], "DIR"),

@@ -237,18 +237,3 @@ def test_the_device_form_of_a_pass_gives_the_same(minilm, corpus, monkeypatch):
     np.testing.assert_array_equal(device.n, plain.n)
     np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_max_ulp(device.mean, plain.mean, maxulp=1)
-
-
-def test_cached_statistics_are_made_once(tmp_path, monkeypatch):
-    import embvar_kit.extraction as extraction
-
-    monkeypatch.setattr(extraction, "home", lambda: tmp_path)
-    monkeypatch.setattr(
-        extraction, "load_corpus", lambda name: ek.Corpus.of(TEXT, name)
-    )  # the whole excerpt takes minutes
-    made = ek.cached_statistics("minilm", "wikipedia", progress=False)
-    monkeypatch.setattr(extraction, "extract", None)  # a second pass would fail
-    again = ek.cached_statistics("minilm", "wikipedia", progress=False)
-    np.testing.assert_array_equal(made.V, again.V)
-    with pytest.raises(ek.ExtractionError, match="cached by name"):
-        ek.cached_statistics("nobody", "wikipedia")

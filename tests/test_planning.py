@@ -75,7 +75,7 @@ def test_every_occurrence_is_counted_once(work, minilm, corpus):
     for sentence in corpus:
         for token in minilm.tokenizer(sentence)["input_ids"]:
             counted[minilm.tokenizer.convert_ids_to_tokens(token).removeprefix("##")] += 1
-    labels = work.grouping.labels[work.groups]
+    labels = work.labels
     assert dict(zip(labels, work.n.tolist(), strict=True)) == counted
     assert work.n.sum() == work.n_tokens == sum(counted.values())
     assert counted["[CLS]"] == counted["[SEP]"] == len(corpus)
@@ -88,23 +88,23 @@ def test_a_plan_by_id_counts_entries(minilm, corpus, work):
     counted = Counter(by_id.text.ids.tolist())
     tokens = minilm.tokenizer.convert_ids_to_tokens
     assert {tokens(i): n for i, n in counted.items()} == dict(
-        zip(by_id.grouping.labels[by_id.groups], by_id.n.tolist(), strict=True)
+        zip(by_id.labels, by_id.n.tolist(), strict=True)
     )
-    assert len(by_id.groups) > len(ek.plan(minilm, corpus[:200]).groups)
+    assert len(by_id.labels) > len(ek.plan(minilm, corpus[:200]).labels)
 
 
 def test_a_plan_says_what_will_happen(work, corpus):
     lines = dict(line.split(maxsplit=1) for line in str(work).splitlines())
     assert lines["pass"] == "minilm over wikipedia, by token"
     assert lines["sentences"] == "2,000, 2,000 sequences"
-    assert lines["tokens"] == f"{work.n_tokens:,}, {len(work.groups):,} different"
+    assert lines["tokens"] == f"{work.n_tokens:,}, {len(work.labels):,} different"
     assert lines["layers"] == "0, 1, 2, 3, 4, 5, 6, each 384 wide"
     assert lines["padding"] == f"{work.padding:.2%}"
     assert "note" not in lines
     largest = max(len(b) * work.text.lengths[b].max() for b in work.batches)
     assert lines["batches"] == f"{len(work.batches):,} of at most {largest:,} tokens"
     assert lines["memory"] == f"{work.memory / 1e6:,.0f} MB for the means"
-    floats = 4 * len(work.groups) * 7 * 384
+    floats = 4 * len(work.labels) * 7 * 384
     assert floats <= work.memory <= 1.3 * floats
 
 
@@ -147,7 +147,7 @@ def test_layers_are_taken_by_index_from_either_end(layers, taken, bert):
         ({"layers": "12"}, r"no list of whole numbers"),
         ({"batch_tokens": 0}, r"batch_tokens must be at least 1, got 0"),
         ({"batch_tokens": -5}, r"batch_tokens must be at least 1, got -5"),
-        ({"by": "word"}, r"choose 'token' or 'id'"),
+        ({"by": "letter"}, r"choose 'token' or 'id' or 'word'"),
         ({"long": "drop"}, r"choose 'split', 'cut' or 'error'"),
     ],
 )

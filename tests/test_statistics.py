@@ -195,7 +195,7 @@ def test_a_save_that_fails_leaves_what_was_there(stats, data, tmp_path, monkeypa
     stats.save(tmp_path)
     other = statistics_of(data[0] + 1, data[1])
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     before = set(tmp_path.iterdir())
@@ -290,13 +290,16 @@ print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(20):
     table = pd.DataFrame({"x": [number] * 1000})
-    statistics_file.write(folder, table, {"mean": np.full(1000, number)}, {"number": number})
+    tensors = {"mean": np.full(1000, number)}
+    statistics_file.write(folder, {"table": table}, tensors, {"number": number})
 """
 
 
 def test_two_processes_save_while_a_third_reads(tmp_path):
     """Every read gives what one save wrote, whole."""
-    statistics_file.write(tmp_path, pd.DataFrame({"x": [0]}), {"mean": np.zeros(1)}, {"number": 0})
+    statistics_file.write(
+        tmp_path, {"table": pd.DataFrame({"x": [0]})}, {"mean": np.zeros(1)}, {"number": 0}
+    )
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", SAVES, tmp_path, str(number)],
@@ -314,15 +317,15 @@ def test_two_processes_save_while_a_third_reads(tmp_path):
         writer.stdin.flush()
     seen = []
     while any(writer.poll() is None for writer in writers) or not seen:
-        table, tensors, info = statistics_file.read(tmp_path)
-        assert {*table["x"], *tensors["mean"]} == {info["number"]}
+        tables, tensors, info = statistics_file.read(tmp_path)
+        assert {*tables["table"]["x"], *tensors["mean"]} == {info["number"]}
         seen.append(info["number"])
     for writer in writers:
         writer.communicate()
         assert writer.returncode == 0
     assert {1, 2} <= set(seen)
-    table, tensors, info = statistics_file.read(tmp_path)
-    assert {*table["x"], *tensors["mean"]} == {info["number"]} < {1, 2}
+    tables, tensors, info = statistics_file.read(tmp_path)
+    assert {*tables["table"]["x"], *tensors["mean"]} == {info["number"]} < {1, 2}
 
 
 @pytest.mark.parametrize("cut", [1, 20, 45, 59])

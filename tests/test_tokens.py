@@ -147,7 +147,9 @@ def test_one_marker_is_taken_off_and_a_lone_one_stays(text, marker):
 
 
 def test_an_unknown_grouping_says_what_there_is(bert):
-    with pytest.raises(ek.ExtractionError, match=r"by='word' is unknown; choose 'token' or 'id'"):
+    with pytest.raises(
+        ek.ExtractionError, match=r"by='word' groups no vocabulary; choose 'token' or 'id'"
+    ):
         group_vocabulary(bert, "word")
 
 

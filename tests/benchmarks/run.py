@@ -75,7 +75,7 @@ def loop_pass(model: ek.EmbeddingModel, work: ek.Plan) -> None:
     """The same batches, with the paper's recurrence once per occurrence and layer."""
     loops = [SequentialLoop(np.float32) for _ in work.layers]
     for batch in forward(model, work.text, work.batches):
-        groups = work.grouping.group_of[batch.token_ids]
+        groups = work.group[batch.tokens]
         for loop, layer in zip(loops, work.layers, strict=True):
             x = batch.states[layer].reshape(-1, work.width).numpy()[batch.rows]
             loop.update(x, groups)
@@ -103,21 +103,14 @@ def statistics_stage(
     """The moments alone, the kit's against the loop's, on identical hidden states."""
     work = ek.plan(model, ek.load_corpus("wikipedia", sample=2000, seed=0))
     rng = np.random.default_rng(0)
-    rank = np.empty(len(work.grouping.labels), dtype=np.int64)
-    rank[work.groups] = np.arange(len(work.groups))
     batches = work.batches[:: max(1, len(work.batches) // 12)]
+    starts = work.text.starts
     groups = [
-        rank[
-            work.grouping.group_of[
-                np.concatenate(
-                    [work.text.ids[work.text.starts[i] : work.text.starts[i + 1]] for i in batch]
-                )
-            ]
-        ]
+        work.group[np.concatenate([np.arange(*starts[[i, i + 1]]) for i in batch])]
         for batch in batches
     ]
     states = [rng.normal(size=(n_layers, len(g), width)).astype(np.float32) for g in groups]
-    moments = [ek.GroupedMoments(len(work.groups), width) for _ in range(n_layers)]
+    moments = [ek.GroupedMoments(len(work.labels), width) for _ in range(n_layers)]
     loops = [SequentialLoop(np.float32) for _ in range(n_layers)]
 
     def kit() -> None:

@@ -1,0 +1,68 @@
+"""Statistics of the bundled models that need no new pass: saved before, or shipped with the kit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embvar_kit._version import __version__
+from embvar_kit.bundled import BUNDLED, home
+from embvar_kit.corpora import load_corpus
+from embvar_kit.errors import ExtractionError, StatisticsFileError
+from embvar_kit.extraction import extract
+from embvar_kit.models import load_model
+from embvar_kit.statistics import TokenStatistics
+
+SITES = ("hidden", "unit")
+"""What one pass takes, since the two together cost hardly more than one."""
+
+
+def cached_statistics(
+    model: str = "minilm",
+    corpus: str = "wikipedia",
+    *,
+    site: str = "hidden",
+    progress: bool = True,
+) -> TokenStatistics:
+    """Statistics of a bundled model on the excerpt: those at hand, or a new pass over both sites.
+
+    Looked for, in the kit's folder (``data/`` in a checkout): ``cache/MODEL-CORPUS/SITE``, which
+    an earlier call saved; then ``stats/MODEL-CORPUS/SITE``, shipped with a checkout for the model
+    that is slow on a CPU, in compact form (see :meth:`TokenStatistics.compact`). A saved result of
+    an older kit, of part of the corpus, or a damaged one is replaced by a new pass.
+
+    Raises:
+        ExtractionError: for anything but a bundled model on ``"wikipedia"``, or an unknown site.
+    """
+    if model not in BUNDLED or corpus != "wikipedia" or site not in SITES:
+        raise ExtractionError(
+            "Only a bundled model on 'wikipedia', at site 'hidden' or 'unit', is cached by name; "
+            "extract and save others."
+        )
+    name = f"{model}-{corpus}"
+    cache = home() / "cache" / name
+    found = _whole(cache / site, model, same_kit=True) or _whole(
+        home() / "stats" / name / site, model, same_kit=False
+    )
+    if found is not None:
+        return found
+    extracted = extract(load_model(model), load_corpus(corpus), site=SITES, progress=progress)
+    for taken, statistics in extracted.items():
+        statistics.save(cache / taken)
+    return extracted[site]
+
+
+def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | None:
+    """Saved statistics, if they are what this kit would extract from all of the corpus."""
+    try:
+        statistics = TokenStatistics.load(folder)
+    except StatisticsFileError:
+        return None
+    info = statistics.info
+    whole = (
+        (info["kit_version"] == __version__ or not same_kit)
+        and info["model"]["revision"] == f"sha256:{BUNDLED[model].weights_sha256[:12]}"
+        and info["corpora"][0]["settings"] == {}
+        and (info["convention"]["by"], info["convention"]["long"]) == ("token", "split")
+        and len(statistics.layers) == info["model"]["n_states"]
+    )
+    return statistics if whole else None

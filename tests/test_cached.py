@@ -1,0 +1,55 @@
+"""Statistics that are at hand are taken; what does not fit is made again."""
+
+import json
+
+import numpy as np
+import pytest
+
+import embvar_kit as ek
+from embvar_kit import cached
+
+TEXT = ["The cat sat on the mat.", "A dog barked at the cat.", "The mat was red."]
+
+
+@pytest.fixture
+def at_home(tmp_path, monkeypatch):
+    """A home of its own with a small corpus, since the whole excerpt takes minutes."""
+    monkeypatch.setattr(cached, "home", lambda: tmp_path)
+    monkeypatch.setattr(cached, "load_corpus", lambda name: ek.Corpus.of(TEXT, name))
+    return tmp_path
+
+
+def test_both_sites_are_made_in_one_pass_and_once(at_home, monkeypatch):
+    made = ek.cached_statistics("minilm", "wikipedia", progress=False)
+    monkeypatch.setattr(cached, "extract", None)  # a second pass would fail
+    again = ek.cached_statistics("minilm", "wikipedia", progress=False)
+    np.testing.assert_array_equal(made.V, again.V)
+    unit = ek.cached_statistics(site="unit", progress=False)
+    np.testing.assert_allclose(unit.Q, 1, rtol=1e-6)
+    assert unit.info["convention"]["site"] == "unit"
+
+
+def test_another_kits_statistics_are_made_again(at_home):
+    made = ek.cached_statistics(progress=False)
+    folder = at_home / "cache" / "minilm-wikipedia" / "hidden"
+    from dataclasses import replace
+
+    replace(made, info={**made.info, "kit_version": "0.0.0"}).save(folder)
+    assert ek.cached_statistics(progress=False).info["kit_version"] == ek.__version__
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["info"]["kit_version"] == ek.__version__
+
+
+def test_shipped_statistics_are_taken_where_none_are_cached(at_home, monkeypatch):
+    made = ek.cached_statistics(progress=False)
+    made.compact(min_count=1).save(at_home / "stats" / "minilm-wikipedia" / "hidden")
+    monkeypatch.setattr(cached, "extract", None)
+    (at_home / "cache").rename(at_home / "elsewhere")
+    found = ek.cached_statistics(progress=False)
+    assert found.mean is None and found.decompositions is not None
+
+
+def test_only_what_is_bundled_has_a_name():
+    for arguments in ({"model": "nobody"}, {"corpus": "x.txt"}, {"site": "nowhere"}):
+        with pytest.raises(ek.ExtractionError, match="cached by name"):
+            ek.cached_statistics(**arguments)
