@@ -8,9 +8,9 @@
 (1.0, 0.5, 0.5)
 
 The modules form a row: ``corpora, models, tokens, words, planning, moments, analysis,
-statistics, extraction, cached, collection, figures, explorers, cli``. Each imports only
-from those before it. The public names are loaded when they are first used, so that importing the
-kit is quick.
+statistics, extraction, cached, collection, dimensions,
+figures, explorers, cli``. Each imports only from those before it. The public names are loaded when
+they are first used, so that importing the kit is quick.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _HOMES = {
     "bundled": ("fetch", "home"),
     "collection": ("Occurrences", "collect_embeddings", "sample_embeddings"),
     "corpora": ("CORPORA", "Corpus", "StreamedCorpus", "load_corpus"),
+    "dimensions": ("DimensionMoments", "dimension_moments"),
     "errors": (
         "CorpusError",
         "EmbvarError",

@@ -7,10 +7,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from embvar_kit._version import __version__
-from embvar_kit.errors import EmbvarError, StatisticsFileError
+from embvar_kit.errors import EmbvarError, StatisticsError, StatisticsFileError
 
 _EPILOG = """examples:
   embvar fetch                                   bring the two bundled models
@@ -106,9 +107,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--site",
+        nargs="+",
         choices=_SITES,
-        default="hidden",
-        help="where embeddings are taken (default: hidden)",
+        default=["hidden"],
+        help="what is taken of the hidden states (default: hidden); of several, each is saved to "
+        "a folder of its name inside DIR, after one pass",
+    )
+    run.add_argument(
+        "--compact",
+        action="store_true",
+        help="save tables and decompositions without the token means (a hundredth of the size), "
+        "with and without attention sinks",
     )
     run.add_argument("--layers", type=_integers, metavar="0,3,-1", help="default: all")
     run.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
@@ -133,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--max-count", type=int, default=100_000, help="and at most this often")
     show.add_argument("--unbiased", action="store_true", help="finite-sample corrected M, V, V_B")
     show.add_argument("--no-special", action="store_true", help="leave special tokens out")
+    show.add_argument("--no-sinks", action="store_true", help="leave attention sinks out")
     show.set_defaults(run=_show)
 
     commands.add_parser("models", help="list the models that need no hub").set_defaults(run=_models)
@@ -190,7 +200,7 @@ def _extract(chosen: argparse.Namespace) -> None:
     model = load_model(
         chosen.model, device=chosen.device, dtype=chosen.dtype, revision=chosen.revision
     )
-    statistics = extract(
+    extracted = extract(
         model,
         corpus,
         by=chosen.by,
@@ -200,8 +210,13 @@ def _extract(chosen: argparse.Namespace) -> None:
         long=chosen.long,
         progress=not chosen.quiet,
     )
-    statistics.save(chosen.out)
-    print(f"saved      {chosen.out}; look at it with: embvar show {chosen.out}")
+    sinks = extracted.get("hidden", next(iter(extracted.values()))).sinks()["token"]
+    for site, statistics in extracted.items():
+        out = Path(chosen.out) if len(extracted) == 1 else Path(chosen.out) / site
+        if chosen.compact:
+            statistics = statistics.compact(left_out=[(), sinks] if len(sinks) else [()])
+        statistics.save(out)
+        print(f"saved      {out}; look at it with: embvar show {out}")
 
 
 def _check_writable(folder: Path) -> None:
@@ -219,6 +234,9 @@ def _show(chosen: argparse.Namespace) -> None:
     from embvar_kit.statistics import TokenStatistics
 
     statistics = TokenStatistics.load(chosen.folder)
+    sinks = statistics.sinks()
+    if chosen.no_sinks:
+        statistics = statistics.without(sinks["token"])
     choice = {
         "min_count": chosen.min_count,
         "max_count": chosen.max_count,
@@ -232,10 +250,15 @@ def _show(chosen: argparse.Namespace) -> None:
         forms = "unbiased" if chosen.unbiased else "as measured"
         counts = f"{chosen.min_count} <= n_t <= {chosen.max_count:,}"
         parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
-        if statistics.mean is not None:
-            title = "\nQ = M + V_W + V_B over all their embeddings\n"
+        title = "\nQ = M + V_W + V_B over all their embeddings\n"
+        # Compact statistics have it for some choices only.
+        with suppress(StatisticsError):
             parts[title] = statistics.decomposition(**choice)
     print(statistics)
+    if len(sinks):
+        done = "left out" if chosen.no_sinks else "counted; --no-sinks leaves them out"
+        names = ", ".join(map(repr, sinks["token"]))
+        print(f"sinks (Q at least 100 times the layer's median): {names} ({done})")
     for title, table in parts.items():
         print(title + table.to_string(index=False, float_format=number))
 

@@ -336,6 +336,7 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "n_states": model.n_states,
             "width": model.width,
             "last_state_normalized_by": model.final_norm,
+            "normalization": model.normalization,
         },
         "corpora": [
             {

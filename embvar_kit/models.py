@@ -67,6 +67,7 @@ class EmbeddingModel:
     begin: int | None
     end: int | None
     final_norm: str | None
+    normalization: str
 
     def __repr__(self) -> str:
         return (
@@ -155,19 +156,20 @@ def load_model(
     module = module.eval().requires_grad_(False).to(place)
     begin = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
     end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
-    n_states, width, final_norm = probe(module, tokenizer, begin, end, place, label)
+    found = probe(module, tokenizer, begin, end, place, label)
     return EmbeddingModel(
         name=label,
         revision=_hashes(name, source, gguf) if source else _commit(name, revision),
         module=module,
         tokenizer=tokenizer,
         device=place,
-        n_states=n_states,
-        width=width,
+        n_states=found.n_states,
+        width=found.width,
         max_tokens=max_tokens(module),
         begin=begin,
         end=end,
-        final_norm=final_norm,
+        final_norm=found.final_norm,
+        normalization=found.normalization,
     )
 
 

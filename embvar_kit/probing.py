@@ -1,27 +1,45 @@
-"""What a model is like, found by looking: its hidden states, their width, its sequence limit."""
+"""What a model is like, found by looking: its hidden states, where they are normalized, limits."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from embvar_kit.errors import ModelError
 
 _PROBE = "A short sentence."
 
 
+class Found(NamedTuple):
+    """What one sentence shows.
+
+    Attributes:
+        n_states: number of hidden states.
+        width: of each.
+        final_norm: class of the normalization that gave the last hidden state, or ``None``.
+        normalization: where the blocks normalize: ``"post"`` (the hidden states between blocks
+            are what a normalization gives out), ``"pre"`` (what one takes in: the residual
+            stream) or ``"none"`` (neither).
+    """
+
+    n_states: int
+    width: int
+    final_norm: str | None
+    normalization: str
+
+
 def probe(
     module: Any, tokenizer: Any, begin: int | None, end: int | None, device: Any, label: str
-) -> tuple[int, int, str | None]:
-    """Run one sentence: how many states of what width, and which normalization gave the last."""
+) -> Found:
+    """Run one sentence and compare the hidden states with what each normalization was given."""
     import torch
 
     ids = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     ids = [i for i in (begin, *ids, end) if i is not None]
-    outputs: list[tuple[str, torch.Tensor]] = []
+    norms: list[tuple[str, torch.Tensor, torch.Tensor]] = []
 
-    def keep(part: Any, _: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor):
-            outputs.append((type(part).__name__, output))
+    def keep(part: Any, inputs: tuple, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and inputs and isinstance(inputs[0], torch.Tensor):
+            norms.append((type(part).__name__, inputs[0].clone(), output.clone()))
 
     hooks = [
         part.register_forward_hook(keep)
@@ -46,9 +64,24 @@ def probe(
             f"The hidden states of {label!r} differ in shape ({sorted(shapes)}); the kit needs one "
             "vector of one width per token and layer."
         )
+
+    def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+        return one.shape == other.shape and torch.equal(one, other)
+
     last = states[-1]
-    norms = [kind for kind, out in outputs if out.shape == last.shape and torch.equal(out, last)]
-    return len(states), last.shape[2], norms[-1] if norms else None
+    final = [kind for kind, _, given in norms if same(given, last)]
+    # The first state is the embedding layer's, the last may have been through a final norm: only
+    # those between blocks tell. A model of one block has none, and its first state must do.
+    between = states[1:-1]
+    after = [any(same(given, state) for _, _, given in norms) for state in between]
+    before = [any(same(taken, state) for _, taken, _ in norms) for state in between or states[:1]]
+    if between and all(after):
+        placement = "post"
+    elif before and all(before):
+        placement = "pre"
+    else:
+        placement = "post" if not between and final else "none"
+    return Found(len(states), last.shape[2], final[-1] if final else None, placement)
 
 
 def max_tokens(module: Any) -> int | None:

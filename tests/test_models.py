@@ -601,3 +601,24 @@ def test_a_cache_made_by_other_tools_is_read(tiny, tmp_path):
             assert result["seconds"] < 20  # the first includes the imports
     finally:
         session.close()
+
+
+POST = {"bert", "roberta", "distilbert", "albert", "electra"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_the_blocks_normalize_is_found_by_looking(family, tiny):
+    expected = "post" if family in POST else "pre"
+    assert ek.load_model(tiny(family), device="cpu").normalization == expected
+
+
+def test_a_model_that_normalizes_nothing_is_found_to(tiny):
+    from embvar_kit.probing import probe
+
+    model = ek.load_model(tiny("bert"), device="cpu")
+    for part in list(model.module.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, torch.nn.LayerNorm):
+                setattr(part, name, torch.nn.Identity())
+    found = probe(model.module, model.tokenizer, model.begin, model.end, model.device, "bare")
+    assert (found.normalization, found.final_norm) == ("none", None)

@@ -40,6 +40,7 @@ ORDER = (
     "extraction",
     "cached",
     "collection",
+    "dimensions",
     "figures",
     "explorers",
     "cli",
