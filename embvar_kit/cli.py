@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from embvar_kit._version import __version__
@@ -243,6 +242,7 @@ def _show(chosen: argparse.Namespace) -> None:
         "special": not chosen.no_special,
         "unbiased": chosen.unbiased,
     }
+    note = ""
     number = "{:.4f}".format if chosen.layer is not None else "{:.3f}".format
     if chosen.layer is not None:
         parts = {"": statistics.table(chosen.layer, **choice).head(chosen.rows)}
@@ -251,9 +251,12 @@ def _show(chosen: argparse.Namespace) -> None:
         counts = f"{chosen.min_count} <= n_t <= {chosen.max_count:,}"
         parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
         title = "\nQ = M + V_W + V_B over all their embeddings\n"
-        # Compact statistics have it for some choices only.
-        with suppress(StatisticsError):
+        try:
             parts[title] = statistics.decomposition(**choice)
+        except StatisticsError:
+            if statistics.mean is not None:
+                raise
+            note = "\nNo decomposition for this choice: the statistics are without token means."
     print(statistics)
     if len(sinks):
         done = "left out" if chosen.no_sinks else "counted; --no-sinks leaves them out"
@@ -261,6 +264,8 @@ def _show(chosen: argparse.Namespace) -> None:
         print(f"sinks (Q at least 100 times the layer's median): {names} ({done})")
     for title, table in parts.items():
         print(title + table.to_string(index=False, float_format=number))
+    if note:
+        print(note)
 
 
 def _models(chosen: argparse.Namespace) -> None:
