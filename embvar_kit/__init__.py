@@ -32,6 +32,7 @@ _HOMES = {
         "ExtractionError",
         "ModelError",
         "MomentsError",
+        "ReportError",
         "StatisticsError",
         "StatisticsFileError",
     ),
@@ -42,6 +43,7 @@ _HOMES = {
     "models": ("EmbeddingModel", "load_model"),
     "moments": ("GroupedMoments", "GroupOrder"),
     "planning": ("Plan", "plan"),
+    "reporting": ("report",),
     "statistics": ("TokenStatistics",),
     "tokens": ("tokens",),
 }

@@ -17,6 +17,7 @@ _EPILOG = """examples:
   embvar extract --model minilm --corpus wikipedia --limit 3000 --out out/minilm
   embvar show out/minilm                         the trade-off and the decomposition
   embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
+  embvar report minilm                           a report on one model, as a page
 """
 
 # What the library takes, said again: to import it costs seconds, which a typo need not wait for.
@@ -144,6 +145,20 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--no-sinks", action="store_true", help="leave attention sinks out")
     show.set_defaults(run=_show)
 
+    report = commands.add_parser(
+        "report",
+        help="run the notebook on a model of your own, and save it as a page",
+        description="Runs notebooks/09_your_own_model.ipynb for MODEL: where it normalizes, its "
+        "trade-off, decomposition and attention sinks. Writes report.ipynb and report.html.",
+    )
+    report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
+    report.add_argument("--corpus", default="wikipedia", help="as of extract")
+    report.add_argument("--limit", type=int, help="sentences (default: the notebook's)")
+    report.add_argument("--min-count", type=int, help="tokens seen at least this often")
+    report.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    report.add_argument("--out", metavar="DIR", help="folder (default: out/report-MODEL)")
+    report.set_defaults(run=_report)
+
     commands.add_parser("models", help="list the models that need no hub").set_defaults(run=_models)
     commands.add_parser("corpora", help="list the kinds of corpora").set_defaults(run=_corpora)
     return parser
@@ -266,6 +281,22 @@ def _show(chosen: argparse.Namespace) -> None:
         print(title + table.to_string(index=False, float_format=number))
     if note:
         print(note)
+
+
+def _report(chosen: argparse.Namespace) -> None:
+    from embvar_kit.reporting import report
+
+    corpus = Path(chosen.corpus).expanduser()
+    values = {
+        "corpus_name": str(corpus.resolve()) if corpus.is_file() else chosen.corpus,
+        "device": chosen.device,
+        "limit": chosen.limit,
+        "min_count": chosen.min_count,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    out = chosen.out or f"out/report-{Path(chosen.model).name}"
+    for kind, path in report(chosen.model, out, parameters=given).items():
+        print(f"{kind:<9}  {path}")
 
 
 def _models(chosen: argparse.Namespace) -> None:

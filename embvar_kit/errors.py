@@ -27,3 +27,7 @@ class StatisticsError(EmbvarError):
 
 class StatisticsFileError(StatisticsError):
     """A saved result is missing, truncated, altered or of a newer format."""
+
+
+class ReportError(EmbvarError):
+    """The report on a model cannot be run or written."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_models import SENTENCES
 
@@ -291,6 +292,34 @@ def test_show_prints_the_tokens_of_a_layer(command, saved):
 
 def test_show_with_corrected_forms_says_so(command, saved):
     assert "unbiased" in command("show", saved, "--unbiased")[1]
+
+
+def test_several_sites_and_compact_statistics(command, saved, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["extract", "--limit", 60, "--layers", "0,6", "--quiet", "--device", "cpu"]
+    code, said, err = command(*arguments, "--site", "hidden", "unit", "--compact", "--out", out)
+    assert (code, err) == (0, "")
+    for site in ("hidden", "unit"):
+        stats = ek.TokenStatistics.load(out / site)
+        assert stats.mean is None and stats.info["convention"]["site"] == site
+        assert str(out / site) in said
+    shown = command("show", out / "hidden")[1]
+    assert "Q = M + V_W + V_B" in shown and "sinks" not in shown
+    shown = command("show", out / "hidden", "--min-count", 12)
+    assert shown[0] == 0 and "No decomposition for this choice" in shown[1]
+    assert command("show", saved, "--unbiased", "--min-count", 1)[0] == 1
+
+
+def test_show_names_sinks_and_leaves_them_out_when_asked(command, saved, tmp_path):
+    stats = ek.TokenStatistics.load(saved)
+    at = int(np.flatnonzero(stats.tokens == "the")[0])
+    stats.Q[1, at] *= 1e4
+    stats.save(tmp_path)
+    shown = command("show", tmp_path)[1]
+    assert "sinks (Q at least 100 times the layer's median): 'the' (counted" in shown
+    left = command("show", tmp_path, "--no-sinks")[1]
+    assert "'the' (left out)" in left
+    assert f"{stats.without(['the']).tradeoff()['cv_Q'][1]:.3f}" in left
 
 
 # Mistakes: one line each

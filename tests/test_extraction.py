@@ -164,13 +164,39 @@ def test_groups_are_strings_or_ids(minilm):
             ek.extract(minilm, corpus, progress=False, **option)
 
 
-def test_a_list_of_sites_gives_a_dict(minilm):
+def test_several_sites_come_from_one_pass(minilm, monkeypatch):
+    corpus = ek.Corpus.of(TEXT * 3)
+    alone = ek.extract(minilm, corpus, layers=[1, 6], progress=False)
+    passes = []
+    whole = ek.extraction.forward
+    monkeypatch.setattr(ek.extraction, "forward", lambda *a: passes.append(1) or whole(*a))
+    found = ek.extract(minilm, corpus, site=["hidden", "unit"], layers=[1, 6], progress=False)
+    assert list(found) == ["hidden", "unit"] and len(passes) == 1
+    np.testing.assert_array_equal(found["hidden"].V, alone.V)
+    np.testing.assert_array_equal(found["hidden"].mean, alone.mean)
+    assert [stats.info["convention"]["site"] for stats in found.values()] == ["hidden", "unit"]
+
+
+def test_unit_embeddings_are_the_directions(minilm):
     corpus = ek.Corpus.of(TEXT)
-    found = ek.extract(minilm, corpus, site=["hidden"], layers=[1], progress=False)
-    assert list(found) == ["hidden"]
-    np.testing.assert_array_equal(
-        found["hidden"].V, ek.extract(minilm, corpus, layers=[1], progress=False).V
-    )
+    stats = ek.extract(minilm, corpus, site="unit", layers=[6], progress=False)
+    for token, occurrences in ek.collect_embeddings(minilm, corpus, stats.tokens).items():
+        x = occurrences.at(6).astype(float)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        row = stats.table(6).set_index("token").loc[token]
+        assert (row.Q, row.M, row.V) == pytest.approx(two_pass(x), rel=1e-4, abs=1e-7)
+    with pytest.raises(ek.StatisticsError, match="convention site"):
+        stats.merge(ek.extract(minilm, corpus[:1], layers=[6], progress=False))
+
+
+def test_the_device_form_takes_several_sites_too(minilm, monkeypatch):
+    corpus = ek.Corpus.of(TEXT)
+    sites = ["unit", "hidden"]
+    plain = ek.extract(minilm, corpus, site=sites, layers=[3], progress=False)
+    monkeypatch.setattr("embvar_kit.extraction.HOST_MOMENTS", ())
+    device = ek.extract(minilm, corpus, site=sites, layers=[3], progress=False)
+    for site in sites:
+        np.testing.assert_allclose(device[site].V, plain[site].V, rtol=1e-9, atol=1e-12)
 
 
 def test_long_sentences_are_split_or_cut_and_reported(minilm, capsys):

@@ -15,7 +15,7 @@ from reference import two_pass
 from safetensors.numpy import load_file
 
 import embvar_kit as ek
-from embvar_kit import statistics_file
+from embvar_kit import compaction, statistics_file
 from embvar_kit.statistics import TokenStatistics
 
 ROOT = Path(__file__).parents[1]
@@ -283,7 +283,7 @@ SAVES = """
 import sys
 from pathlib import Path
 import numpy as np, pandas as pd
-from embvar_kit import statistics_file
+from embvar_kit import compaction, statistics_file
 
 folder, number = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
@@ -378,3 +378,83 @@ def test_what_does_not_belong_together_is_not_merged(stats, data):
     fewer = TokenStatistics(**{**vars(other), "layers": np.array([0, 4])})
     with pytest.raises(ek.StatisticsError, match="different layers"):
         stats.merge(fewer)
+
+
+def test_tokens_are_left_out_of_everything(stats, data):
+    x, token = data
+    part = stats.without(["cat", "nobody"])
+    assert part.info["left_out"] == ["cat"] and "left_out" not in stats.info
+    expected = statistics_of(x[token != 1], token[token != 1])
+    assert part.tokens.tolist() == expected.tokens.tolist()
+    choice = {"min_count": 2, "max_count": None}
+    pd.testing.assert_frame_equal(part.table(3), expected.table(3))
+    pd.testing.assert_frame_equal(part.tradeoff(**choice), expected.tradeoff(**choice))
+    pd.testing.assert_frame_equal(part.decomposition(**choice), expected.decomposition(**choice))
+    assert part.without(["dog"]).info["left_out"] == ["cat", "dog"]
+    assert len(stats) == len(part) + 1
+    with pytest.raises(ek.StatisticsError, match=r"Tokens were left out .*'cat'"):
+        part.merge(statistics_of(x, token, "b"))
+
+
+def test_sinks_are_found_by_their_rule(data):
+    x, token = data
+    assert statistics_of(x, token).sinks().empty
+    x = np.where((token == 1)[:, None], 40 * x, x).astype(np.float32)
+    x = np.where((token == 4)[:, None], 400 * x, x).astype(np.float32)  # occurs once
+    stats = statistics_of(x, token)
+    sinks = stats.sinks()
+    assert sinks["token"].tolist() == ["cat"]
+    row = sinks.iloc[0]
+    kept = stats.n >= 10
+    ratio = stats.Q[:, kept] / np.median(stats.Q[:, kept], axis=1, keepdims=True)
+    assert row.ratio == pytest.approx(ratio[:, stats.tokens[kept] == "cat"].max())
+    assert row.layer in (0, 3) and row.n == 12
+    assert stats.table(int(row.layer)).set_index("token").loc["cat", "Q"] == row.Q
+    assert stats.sinks(min_count=1)["token"].tolist() == ["rare", "cat"]
+    assert stats.sinks(factor=1e9).empty and stats.sinks(min_count=1000).empty
+    assert stats.without(sinks["token"]).sinks().empty
+
+
+def test_compact_statistics_say_the_same_without_means(stats, tmp_path):
+    compact = stats.compact(left_out=[(), ["cat"]])
+    assert compact.mean is None and compact.tokens.tolist() == ["the", "cat", "[CLS]", "dog"]
+    loaded = TokenStatistics.load(compact.save(tmp_path))
+    for found in (compact, loaded):
+        assert found.info["compact"] == {"min_count": 10}
+        columns = ["Q", "M", "V"]
+        expected = stats.table(3, min_count=10)
+        np.testing.assert_allclose(found.table(3, min_count=10)[columns], expected[columns], 1e-6)
+        np.testing.assert_allclose(found.tradeoff(), stats.tradeoff(), rtol=1e-4)
+        for choice in compaction.CHOICES:
+            pd.testing.assert_frame_equal(
+                found.decomposition(**choice), stats.decomposition(**choice)
+            )
+            pd.testing.assert_frame_equal(
+                found.without(["cat"]).decomposition(**choice),
+                stats.without(["cat"]).decomposition(**choice),
+            )
+    assert set(tmp_path.glob("*.parquet")) == {
+        *tmp_path.glob("table-*"),
+        *tmp_path.glob("decompositions-*"),
+    }
+
+
+def test_compact_statistics_refuse_what_they_cannot_say(stats):
+    compact = stats.compact()
+    for refused in (
+        lambda: compact.decomposition(min_count=7),
+        lambda: compact.decomposition(max_count=99),
+        lambda: compact.without(["cat"]).decomposition(),
+        lambda: compact.decomposition(min_count=1, max_count=None, unbiased=True),
+    ):
+        with pytest.raises(ek.StatisticsError, match=r"compact: .*not among the choices stored"):
+            refused()
+    with pytest.raises(ek.StatisticsError, match="keep the tokens with n_t >= 10"):
+        compact.table(0)
+    with pytest.raises(ek.StatisticsError, match="needs the token means"):
+        compact.merge(compact)
+
+
+def test_two_statistics_can_be_compared(stats):
+    """As objects: arrays inside would make == ambiguous."""
+    assert stats == stats and stats != stats.without([])

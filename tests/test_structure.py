@@ -43,6 +43,7 @@ ORDER = (
     "dimensions",
     "figures",
     "explorers",
+    "reporting",
     "cli",
     "__main__",
 )
