@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embvar_kit import analysis
+from embvar_kit import analysis, compaction
 from embvar_kit.errors import StatisticsError
 
 
@@ -44,11 +44,9 @@ def by_layer(statistics: Any, *, min_count: int, special: bool) -> pd.DataFrame:
 
 def _occurrences(statistics: Any, special: bool) -> int:
     """Occurrences of all tokens, those that compact statistics no longer list included."""
-    if "compact" not in statistics.info:
+    if statistics.decompositions is None:
         return int(statistics.n[special | ~statistics.special].sum())
-    if not special or statistics.info.get("left_out"):
-        raise StatisticsError(
-            "These statistics are compact and no longer know how many occurrences are left "
-            "without some tokens: ask for all tokens, or extract again and keep the means."
-        )
-    return int(statistics.info["counts"]["occurrences"])
+    stored = compaction.look_up(
+        statistics, min_count=1, max_count=None, special=special, unbiased=False
+    )
+    return int(stored["n"].iloc[0])

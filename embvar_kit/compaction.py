@@ -28,23 +28,24 @@ _ALL = -1  # max_count=None, in a column of whole numbers
 def decompositions(statistics: Any, left_out: Iterable[Iterable[str]] = ((),)) -> pd.DataFrame:
     """The decomposition at each layer for each of :data:`CHOICES`, and each set of tokens left out.
 
-    A choice that leaves no token is passed over. Columns: ``layer, Q, M, V, V_W, V_B, min_count,
-    max_count, special, unbiased, left_out``.
+    A choice that leaves no token is passed over. Columns: ``layer, Q, M, V, V_W, V_B``, then ``n``,
+    the number of embeddings, then ``min_count, max_count, special, unbiased, left_out``.
     """
     rows = []
     for tokens in left_out:
         part = statistics.without(tokens)
         for choice in CHOICES:
             tokens_of = {name: value for name, value in choice.items() if name != "unbiased"}
-            if part.table(int(part.layers[0]), **tokens_of).empty:
+            n = int(part.table(int(part.layers[0]), **tokens_of)["n"].sum())
+            if not n:
                 continue
             kept = {**choice, "max_count": _ALL if choice["max_count"] is None else 100_000}
-            rows.append(part.decomposition(**choice).assign(**kept, left_out=_named(part)))
+            rows.append(part.decomposition(**choice).assign(n=n, **kept, left_out=_named(part)))
     return pd.concat(rows, ignore_index=True)
 
 
 def look_up(statistics: Any, **choice: int | bool | None) -> pd.DataFrame:
-    """One of the stored decompositions: ``layer, Q, M, V, V_W, V_B``.
+    """One of the stored decompositions: ``layer, Q, M, V, V_W, V_B, n``.
 
     Raises:
         StatisticsError: if this choice was not stored; the message names those that were.
@@ -62,7 +63,7 @@ def look_up(statistics: Any, **choice: int | bool | None) -> pd.DataFrame:
             f"out, and {wanted} is not among the choices stored for it: {there}. Extract again "
             "for others."
         )
-    columns = ["layer", *analysis.Decomposition._fields]
+    columns = ["layer", *analysis.Decomposition._fields, "n"]
     return stored.loc[matching, columns].reset_index(drop=True)
 
 

@@ -181,7 +181,7 @@ class TokenStatistics:
                 max_count=max_count,
                 special=special,
                 unbiased=unbiased,
-            )
+            ).drop(columns="n")
         means = self._means("A decomposition")
         kept = self._kept(min_count, max_count, special)
         rows = []
