@@ -12,7 +12,7 @@ LOCK_FLAGS ?=
 
 PY := .venv/bin/python
 EXECUTED := data/cache/executed
-STATISTICS := data/cache/minilm-wikipedia
+STATISTICS := data/cache/minilm-wikipedia/hidden
 
 # Without the encryption each kernel warns that it has none.
 NBCONVERT := $(PY) -m nbconvert --log-level=ERROR

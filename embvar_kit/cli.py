@@ -275,8 +275,8 @@ def _show(chosen: argparse.Namespace) -> None:
     print(statistics)
     if len(sinks):
         done = "left out" if chosen.no_sinks else "counted; --no-sinks leaves them out"
-        names = ", ".join(map(repr, sinks["token"]))
-        print(f"sinks (Q at least 100 times the layer's median): {names} ({done})")
+        names = ", ".join(map(repr, sinks["token"][:8])) + (", ..." if len(sinks) > 8 else "")
+        print(f"{len(sinks)} sinks (Q at least 10 times the layer's median), {done}: {names}")
     for title, table in parts.items():
         print(title + table.to_string(index=False, float_format=number))
     if note:

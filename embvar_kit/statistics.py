@@ -205,13 +205,14 @@ class TokenStatistics:
         """
         return anisotropy.by_layer(self, min_count=min_count, special=special)
 
-    def sinks(self, *, factor: float = 100, min_count: int = 10) -> pd.DataFrame:
+    def sinks(self, *, factor: float = 10, min_count: int = 10) -> pd.DataFrame:
         """Tokens whose embeddings are out of all proportion: ``token, n, layer, Q, ratio``.
 
-        Today's decoders put huge norms on the first position and on a few tokens more, the
-        attention sinks; some of them then carry most of Q(X), and a regression over tokens follows
-        them alone. The rule: at some layer, Q(X_t) is at least ``factor`` times the median of Q
-        over the tokens with ``n_t >= min_count``.
+        Today's decoders put huge norms on the first positions of a text, the attention sinks
+        (Xiao et al. 2024; Sun et al. 2024). Tokens that stand there, always or now and then, carry
+        most of Q(X), and a regression over tokens follows them alone. The rule: at some layer,
+        Q(X_t) is at least ``factor`` times the median of Q over the tokens with ``n_t >=
+        min_count``.
 
         Returns:
             One row a sink, at the layer of its largest ratio, the largest first; often none.
