@@ -8,9 +8,9 @@
 (1.0, 0.5, 0.5)
 
 The modules form a row: ``corpora, models, tokens, words, planning, moments, analysis,
-statistics, extraction, cached, collection, figures, explorers, cli``. Each imports only
-from those before it. The public names are loaded when they are first used, so that importing the
-kit is quick.
+statistics, release, extraction, reproduction, cached, collection, figures, explorers, cli``. Each
+imports only from those before it. The public names are loaded when they are first used, so that
+importing the kit is quick.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _HOMES = {
         "ExtractionError",
         "ModelError",
         "MomentsError",
+        "ReleaseError",
         "StatisticsError",
         "StatisticsFileError",
     ),
@@ -41,6 +42,8 @@ _HOMES = {
     "models": ("EmbeddingModel", "load_model"),
     "moments": ("GroupedMoments", "GroupOrder"),
     "planning": ("Plan", "plan"),
+    "release": ("release",),
+    "reproduction": ("reproduce",),
     "statistics": ("TokenStatistics",),
     "tokens": ("tokens",),
 }

@@ -8,20 +8,26 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from embvar_kit._version import __version__
 from embvar_kit.errors import EmbvarError, StatisticsFileError
+
+if TYPE_CHECKING:
+    from embvar_kit.statistics import TokenStatistics
 
 _EPILOG = """examples:
   embvar fetch                                   bring the two bundled models
   embvar extract --model minilm --corpus wikipedia --limit 3000 --out out/minilm
   embvar show out/minilm                         the trade-off and the decomposition
   embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
+  embvar reproduce bert-base-uncased             the paper's protocol; needs the Hub
 """
 
 # What the library takes, said again: to import it costs seconds, which a typo need not wait for.
 _BY = ("token", "id", "word")
 _SITES = ("hidden", "unit")
+_LEVELS = ("token", "word")
 _LONG = ("split", "cut", "error")
 
 
@@ -85,7 +91,9 @@ def _parser() -> argparse.ArgumentParser:
 
     corpus = extract.add_argument_group("corpus")
     corpus.add_argument(
-        "--corpus", default="wikipedia", help="wikipedia, PATH.txt, PATH.parquet or hub:NAME"
+        "--corpus",
+        default="wikipedia",
+        help="wikipedia, bookcorpus[:PATH], PATH.txt, PATH.parquet or hub:NAME",
     )
     corpus.add_argument("--limit", type=int, help="take the first so many sentences")
     corpus.add_argument("--max-words", type=int, help="leave longer sentences out")
@@ -134,6 +142,29 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--unbiased", action="store_true", help="finite-sample corrected M, V, V_B")
     show.add_argument("--no-special", action="store_true", help="leave special tokens out")
     show.set_defaults(run=_show)
+
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="run the paper's protocol for one of its six models",
+        description="Draw the paper's sample of BookCorpus, run it through the model and save the "
+        "statistics, in the kit's form and in that of the authors' release.",
+    )
+    reproduce.add_argument("model", metavar="MODEL", help="bert-base-uncased, gpt2 ...")
+    reproduce.add_argument(
+        "--out", default="output", metavar="DIR", help="folder (default: output)"
+    )
+    reproduce.add_argument(
+        "--corpus", default="bookcorpus", help="bookcorpus (default), bookcorpus:PATH or another"
+    )
+    reproduce.add_argument(
+        "--by", choices=_LEVELS, default="token", help="statistics of what (default: token)"
+    )
+    reproduce.add_argument("--limit", type=int, help="try it on the first so many sentences")
+    reproduce.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    reproduce.add_argument("--dtype", default="float32", help="of the weights")
+    reproduce.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
+    reproduce.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
+    reproduce.set_defaults(run=_reproduce)
 
     commands.add_parser("models", help="list the models that need no hub").set_defaults(run=_models)
     commands.add_parser("corpora", help="list the kinds of corpora").set_defaults(run=_corpora)
@@ -225,19 +256,44 @@ def _show(chosen: argparse.Namespace) -> None:
         "special": not chosen.no_special,
         "unbiased": chosen.unbiased,
     }
-    number = "{:.4f}".format if chosen.layer is not None else "{:.3f}".format
-    if chosen.layer is not None:
-        parts = {"": statistics.table(chosen.layer, **choice).head(chosen.rows)}
-    else:
-        forms = "unbiased" if chosen.unbiased else "as measured"
-        counts = f"{chosen.min_count} <= n_t <= {chosen.max_count:,}"
-        parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
-        if statistics.mean is not None:
-            title = "\nQ = M + V_W + V_B over all their embeddings\n"
-            parts[title] = statistics.decomposition(**choice)
+    if chosen.layer is None:
+        _print_layers(statistics, **choice)
+        return
+    table = statistics.table(chosen.layer, **choice).head(chosen.rows)
+    print(statistics)
+    print(table.to_string(index=False, float_format="{:.4f}".format))
+
+
+def _print_layers(statistics: TokenStatistics, **choice: Any) -> None:
+    forms = "unbiased" if choice["unbiased"] else "as measured"
+    counts = f"{choice['min_count']} <= n_t <= {choice['max_count']:,}"
+    parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
+    if statistics.mean is not None:
+        title = "\nQ = M + V_W + V_B over all their embeddings\n"
+        parts[title] = statistics.decomposition(**choice)
     print(statistics)
     for title, table in parts.items():
-        print(title + table.to_string(index=False, float_format=number))
+        print(title + table.to_string(index=False, float_format="{:.3f}".format))
+
+
+def _reproduce(chosen: argparse.Namespace) -> None:
+    from embvar_kit.reproduction import reproduce, short_name
+
+    short_name(chosen.model)
+    _check_writable(Path(chosen.out))
+    statistics = reproduce(
+        chosen.model,
+        chosen.out,
+        corpus=chosen.corpus,
+        by=chosen.by,
+        limit=chosen.limit,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        batch_tokens=chosen.batch_tokens,
+        progress=not chosen.quiet,
+    )
+    print(f"saved      {chosen.out}, laid out as the authors' folder output\n")
+    _print_layers(statistics, min_count=10, max_count=100_000, special=True, unbiased=False)
 
 
 def _models(chosen: argparse.Namespace) -> None:

@@ -27,3 +27,7 @@ class StatisticsError(EmbvarError):
 
 class StatisticsFileError(StatisticsError):
     """A saved result is missing, truncated, altered or of a newer format."""
+
+
+class ReleaseError(EmbvarError):
+    """A file of the authors' release is missing, damaged, unsafe to read or cannot be written."""
