@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"embvar-kit {__version__}")
+    version = f"embvar-kit {__version__}"
+    parser.add_argument("-V", "--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     fetch = commands.add_parser(
@@ -310,4 +311,4 @@ def _corpora(chosen: argparse.Namespace) -> None:
     from embvar_kit.corpora import CORPORA
 
     for name, what in CORPORA.items():
-        print(f"{name:<12}  {what}")
+        print(f"{name:<15}  {what}")

@@ -270,7 +270,8 @@ def load_corpus(
     else:
         raise CorpusError(
             f"Unknown corpus {name!r}. Offline there are 'wikipedia' and the path of a .txt or "
-            ".parquet file; 'hub:NAME' names a dataset of the Hub."
+            ".parquet file; 'bookcorpus' is the paper's sample, and 'hub:NAME' names a dataset of "
+            "the Hub."
         )
     if (first := next(records, None)) is None:
         raise _nothing_left(label, {})

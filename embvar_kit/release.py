@@ -144,10 +144,10 @@ def write_word_statistics(
     Raises:
         ReleaseError: as :func:`write_token_statistics`.
     """
+    if token_counts is not None and stats.subwords is None:
+        raise ReleaseError("These statistics do not know how many tokens a word has.")
     written = _write(stats, Path(path), WORDS)
     if token_counts is not None:
-        if stats.subwords is None:
-            raise ReleaseError("These statistics do not know how many tokens a word has.")
         numbers = np.maximum(1, np.rint(stats.subwords)).astype(int).tolist()
         _dump(dict(zip(map(str, stats.tokens), numbers, strict=True)), Path(token_counts))
     return written

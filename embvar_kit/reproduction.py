@@ -47,9 +47,11 @@ def reproduce(
         token_stats/SAMPLE/MODEL.pkl    the statistics (word_stats with by="word")
         kit/SAMPLE/MODEL-token/         the same, as TokenStatistics.save writes them
 
-    Two things differ from the authors' script. Moments are accumulated without its float32
-    rounding. Words, at word level, are looked up in the sentence as it is, where the script runs
-    a model on the bare words.
+    Three things differ from the authors' scripts. Moments are accumulated without their float32
+    rounding. Lines of which the tokenizer leaves nothing are left out, and reported, where the
+    scripts count the two tokens around nothing. At word level the sentence itself is run and its
+    words looked up in it, where the scripts run the bare words, lower-cased and without
+    punctuation.
 
     Args:
         model: one of :data:`PAPER_MODELS`, by either name.

@@ -48,12 +48,12 @@ def load(path: str | Path) -> Any:
     """
     path = Path(path).expanduser()
     try:
-        with path.open("rb") as file:
-            if not path.is_file() or not path.stat().st_size:
-                raise ReleaseError(f"{path.name!r} is empty or no file. Fetch it again.")
-            # Unlike a file, a map reads no more than there is, whatever length is asked for.
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Reader(data).load()
+        # Asked before it is opened: opening a pipe would wait for a writer.
+        if path.exists() and not (path.is_file() and path.stat().st_size):
+            raise ReleaseError(f"{path.name!r} is empty or no file. Fetch it again.")
+        # Unlike a file, a map reads no more than there is, whatever length is asked for.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Reader(data).load()
     except _Refusal as error:
         raise ReleaseError(
             f"{path.name!r} asks for {error}. The kit reads lists, dicts, strings, numbers and "

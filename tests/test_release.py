@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -463,6 +464,8 @@ def test_what_cannot_be_written_is_refused(stats, words, tmp_path):
         write_token_statistics(words, path)
     with pytest.raises(ek.ReleaseError, match="by token: write them with write_token_statistics"):
         write_word_statistics(stats, path)
+    with pytest.raises(ek.ReleaseError, match="do not know how many tokens"):
+        write_word_statistics(replace(words, subwords=None), path, token_counts=tmp_path / "c.pkl")
     with pytest.raises(ek.ReleaseError, match="load it unstreamed"):
         write_sentences(SENTENCES, path)
     assert list(tmp_path.iterdir()) == []

@@ -265,7 +265,13 @@ def test_a_flipped_byte_gives_data_or_the_kits_error(tmp_path_factory, data):
 
 
 def test_missing_and_empty_files_and_folders_are_named(tmp_path):
-    for name, words in (("none.pkl", "No such file"), ("empty.pkl", "is empty"), ("", "director")):
+    os.mkfifo(tmp_path / "pipe.pkl")
+    for name, words in (
+        ("none.pkl", "No such file"),
+        ("empty.pkl", "is empty"),
+        ("", "no file"),
+        ("pipe.pkl", "no file"),
+    ):
         (tmp_path / "empty.pkl").write_bytes(b"")
         with pytest.raises(ek.ReleaseError, match=words):
             unpickling.load(tmp_path / name)
