@@ -8,9 +8,9 @@
 (1.0, 0.5, 0.5)
 
 The modules form a row: ``corpora, models, tokens, words, planning, moments, analysis,
-statistics, extraction, cached, collection, dimensions, drawing, figures, atlas, explorers,
-reporting, cli``. Each imports only from those before it. The public names are loaded when they are
-first used, so that importing the kit is quick.
+statistics, release, extraction, reproduction, cached, collection, dimensions, drawing, figures,
+atlas, explorers, reporting, cli``. Each imports only from those before it. The public names are
+loaded when they are first used, so that importing the kit is quick.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _HOMES = {
         "ModelError",
         "MomentsError",
         "ReportError",
+        "ReleaseError",
         "StatisticsError",
         "StatisticsFileError",
     ),
@@ -45,8 +46,11 @@ _HOMES = {
     "moments": ("GroupedMoments", "GroupOrder"),
     "planning": ("Plan", "plan"),
     "reporting": ("report",),
+    "release": ("release",),
+    "reproduction": ("reproduce",),
     "statistics": ("TokenStatistics",),
     "tokens": ("tokens",),
+    "words": ("words",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

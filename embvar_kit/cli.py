@@ -8,9 +8,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from embvar_kit._version import __version__
 from embvar_kit.errors import EmbvarError, StatisticsError, StatisticsFileError
+
+if TYPE_CHECKING:
+    from embvar_kit.statistics import TokenStatistics
 
 _EPILOG = """examples:
   embvar fetch                                   bring the two bundled models
@@ -18,11 +22,13 @@ _EPILOG = """examples:
   embvar show out/minilm                         the trade-off and the decomposition
   embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
   embvar report minilm                           a report on one model, as a page
+  embvar reproduce bert-base-uncased             the paper's protocol; needs the Hub
 """
 
 # What the library takes, said again: to import it costs seconds, which a typo need not wait for.
 _BY = ("token", "id", "word")
 _SITES = ("hidden", "unit")
+_LEVELS = ("token", "word")
 _LONG = ("split", "cut", "error")
 
 
@@ -57,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"embvar-kit {__version__}")
+    version = f"embvar-kit {__version__}"
+    parser.add_argument("-V", "--version", action="version", version=version)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     fetch = commands.add_parser(
@@ -86,7 +93,9 @@ def _parser() -> argparse.ArgumentParser:
 
     corpus = extract.add_argument_group("corpus")
     corpus.add_argument(
-        "--corpus", default="wikipedia", help="wikipedia, PATH.txt, PATH.parquet or hub:NAME"
+        "--corpus",
+        default="wikipedia",
+        help="wikipedia, bookcorpus[:PATH], PATH.txt, PATH.parquet or hub:NAME",
     )
     corpus.add_argument("--limit", type=int, help="take the first so many sentences")
     corpus.add_argument("--max-words", type=int, help="leave longer sentences out")
@@ -158,6 +167,29 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
     report.add_argument("--out", metavar="DIR", help="folder (default: out/report-MODEL)")
     report.set_defaults(run=_report)
+
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="run the paper's protocol for one of its six models",
+        description="Draw the paper's sample of BookCorpus, run it through the model and save the "
+        "statistics, in the kit's form and in that of the authors' release.",
+    )
+    reproduce.add_argument("model", metavar="MODEL", help="bert-base-uncased, gpt2 ...")
+    reproduce.add_argument(
+        "--out", default="output", metavar="DIR", help="folder (default: output)"
+    )
+    reproduce.add_argument(
+        "--corpus", default="bookcorpus", help="bookcorpus (default), bookcorpus:PATH or another"
+    )
+    reproduce.add_argument(
+        "--by", choices=_LEVELS, default="token", help="statistics of what (default: token)"
+    )
+    reproduce.add_argument("--limit", type=int, help="try it on the first so many sentences")
+    reproduce.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    reproduce.add_argument("--dtype", default="float32", help="of the weights")
+    reproduce.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
+    reproduce.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
+    reproduce.set_defaults(run=_reproduce)
 
     commands.add_parser("models", help="list the models that need no hub").set_defaults(run=_models)
     commands.add_parser("corpora", help="list the kinds of corpora").set_defaults(run=_corpora)
@@ -248,37 +280,44 @@ def _show(chosen: argparse.Namespace) -> None:
     from embvar_kit.statistics import TokenStatistics
 
     statistics = TokenStatistics.load(chosen.folder)
-    sinks = statistics.sinks()
-    if chosen.no_sinks:
-        statistics = statistics.without(sinks["token"])
     choice = {
         "min_count": chosen.min_count,
         "max_count": chosen.max_count,
         "special": not chosen.no_special,
         "unbiased": chosen.unbiased,
     }
+    if chosen.layer is None:
+        _print_layers(statistics, chosen.no_sinks, **choice)
+        return
+    if chosen.no_sinks:
+        statistics = statistics.without(statistics.sinks()["token"])
+    table = statistics.table(chosen.layer, **choice).head(chosen.rows)
+    print(statistics)
+    print(table.to_string(index=False, float_format="{:.4f}".format))
+
+
+def _print_layers(statistics: TokenStatistics, sinks_out: bool = False, **choice: Any) -> None:
+    sinks = statistics.sinks()["token"]
+    if sinks_out:
+        statistics = statistics.without(sinks)
+    forms = "unbiased" if choice["unbiased"] else "as measured"
+    counts = f"{choice['min_count']} <= n_t <= {choice['max_count']:,}"
+    parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
     note = ""
-    number = "{:.4f}".format if chosen.layer is not None else "{:.3f}".format
-    if chosen.layer is not None:
-        parts = {"": statistics.table(chosen.layer, **choice).head(chosen.rows)}
-    else:
-        forms = "unbiased" if chosen.unbiased else "as measured"
-        counts = f"{chosen.min_count} <= n_t <= {chosen.max_count:,}"
-        parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
+    try:
         title = "\nQ = M + V_W + V_B over all their embeddings\n"
-        try:
-            parts[title] = statistics.decomposition(**choice)
-        except StatisticsError:
-            if statistics.mean is not None:
-                raise
-            note = "\nNo decomposition for this choice: the statistics are without token means."
+        parts[title] = statistics.decomposition(**choice)
+    except StatisticsError:
+        if statistics.mean is not None:
+            raise
+        note = "\nNo decomposition for this choice: the statistics are without token means."
     print(statistics)
     if len(sinks):
-        done = "left out" if chosen.no_sinks else "counted; --no-sinks leaves them out"
-        names = ", ".join(map(repr, sinks["token"][:8])) + (", ..." if len(sinks) > 8 else "")
+        done = "left out" if sinks_out else "counted; --no-sinks leaves them out"
+        names = ", ".join(map(repr, sinks[:8])) + (", ..." if len(sinks) > 8 else "")
         print(f"{len(sinks)} sinks (Q at least 10 times the layer's median), {done}: {names}")
     for title, table in parts.items():
-        print(title + table.to_string(index=False, float_format=number))
+        print(title + table.to_string(index=False, float_format="{:.3f}".format))
     if note:
         print(note)
 
@@ -299,6 +338,26 @@ def _report(chosen: argparse.Namespace) -> None:
         print(f"{kind:<9}  {path}")
 
 
+def _reproduce(chosen: argparse.Namespace) -> None:
+    from embvar_kit.reproduction import reproduce, short_name
+
+    short_name(chosen.model)
+    _check_writable(Path(chosen.out))
+    statistics = reproduce(
+        chosen.model,
+        chosen.out,
+        corpus=chosen.corpus,
+        by=chosen.by,
+        limit=chosen.limit,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        batch_tokens=chosen.batch_tokens,
+        progress=not chosen.quiet,
+    )
+    print(f"saved      {chosen.out}, laid out as the authors' folder output\n")
+    _print_layers(statistics, min_count=10, max_count=100_000, special=True, unbiased=False)
+
+
 def _models(chosen: argparse.Namespace) -> None:
     from embvar_kit.bundled import BUNDLED
 
@@ -313,4 +372,4 @@ def _corpora(chosen: argparse.Namespace) -> None:
     from embvar_kit.corpora import CORPORA
 
     for name, what in CORPORA.items():
-        print(f"{name:<12}  {what}")
+        print(f"{name:<15}  {what}")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
+from embvar_kit.bookcorpus import bookcorpus_table, paper_sample
 from embvar_kit.errors import CorpusError
 from embvar_kit.readers import (
     Record,
@@ -25,10 +24,13 @@ from embvar_kit.readers import (
     split_records,
     text_lines,
 )
+from embvar_kit.sampling import draw, given_limits, whole
 from embvar_kit.wikipedia import read_wikipedia
 
 CORPORA = {
     "wikipedia": "104 English Wikipedia articles (CC BY-SA), offline, from gensim's test data",
+    "bookcorpus": "the paper's sample of BookCorpus, 1 % of its lines, from the Hub",
+    "bookcorpus:PATH": "the same from a copy: a parquet file, or a folder of them",
     "PATH.txt": "a UTF-8 text file, one sentence a line, or prose to be split",
     "PATH.parquet": "a parquet file with a column of text",
     "hub:NAME": "a dataset of the Hugging Face Hub, whole or streamed",
@@ -135,10 +137,10 @@ class Corpus:
         >>> list(letters.select(sample=0.5, seed=1))
         ['letter b', 'letter c', 'letter e']
         """
-        limits = _limits(max_words, limit)
+        limits = given_limits(max_words, limit)
         kept, drawn = np.arange(len(self)), {}
         if sample is not None:
-            kept, drawn = _draw(len(self), sample, seed)
+            kept, drawn = draw(len(self), sample, seed)
         if (most := limits.get("max_words")) is not None:
             kept = kept[[len(self.sentences[i].split()) <= most for i in kept]]
         kept = kept[: limits.get("limit")]
@@ -201,10 +203,13 @@ def load_corpus(
     """Load sentences from the excerpt, a file or the Hub.
 
     Args:
-        name: ``"wikipedia"``, the path of a ``.txt`` or ``.parquet`` file, or ``"hub:NAME"``.
+        name: ``"wikipedia"``, ``"bookcorpus"`` or ``"bookcorpus:PATH"``, the path of a ``.txt`` or
+            ``.parquet`` file, or ``"hub:NAME"``.
         limit, max_words, sample, seed: see :meth:`Corpus.select`. Of a table or dataset that is
             not split, rows are drawn, and blank ones among them are left out. What lies behind
-            the limit is not read, unless sentences are to be drawn from all.
+            the limit is not read, unless sentences are to be drawn from all. BookCorpus is sampled
+            as the paper does by default (``sample=0.01, max_words=63, seed=0``), and what is left
+            sorted by length: see :func:`embvar_kit.bookcorpus.paper_sample`.
         split_sentences: the text is prose: split each paragraph (text file) or row (table,
             dataset) into sentences with ``sentencex``. Otherwise a line or row is a sentence.
         language: of the prose, as ``sentencex`` names it.
@@ -225,7 +230,20 @@ def load_corpus(
         raise CorpusError(f"Only a Hub dataset can be read as a stream, and {name!r} is none.")
     if streaming and sample is not None:
         raise CorpusError("A stream has no known length to sample from: use limit, or no stream.")
-    limits, drawn, unit = _limits(max_words, limit), {}, "row"
+    if name.partition(":")[0] == "bookcorpus" and not Path(name).expanduser().is_file():
+        if split_sentences or (split, config) != ("train", None):
+            raise CorpusError(
+                "BookCorpus is read as the paper does, lines of its train split: leave "
+                "split_sentences, split and config out, or name it 'hub:bookcorpus/bookcorpus'."
+            )
+        table, origin = bookcorpus_table(name[len("bookcorpus:") :] or None, text_column, revision)
+        taken, settings = paper_sample(
+            table, sample=sample, max_words=max_words, limit=limit, seed=seed
+        )
+        if not taken:
+            raise _nothing_left(name, settings)
+        return _corpus("bookcorpus", taken, "row", settings | origin)
+    limits, drawn, unit = given_limits(max_words, limit), {}, "row"
     if name == "wikipedia":
         label, unit = name, "sentence"
         records = numbered(read_wikipedia())
@@ -241,7 +259,7 @@ def load_corpus(
         kept = None
         if sample is not None and not split_sentences:
             # Before anything is read: the paper's corpus has 74 million rows.
-            (kept, drawn), sample = _draw(table.n, sample, seed), None
+            (kept, drawn), sample = draw(table.n, sample, seed), None
         records = split_records(table.read(kept), split_sentences, language)
     elif name.endswith(".txt") or Path(name).expanduser().is_file():
         path = existing(name)
@@ -252,7 +270,8 @@ def load_corpus(
     else:
         raise CorpusError(
             f"Unknown corpus {name!r}. Offline there are 'wikipedia' and the path of a .txt or "
-            ".parquet file; 'hub:NAME' names a dataset of the Hub."
+            ".parquet file; 'bookcorpus' is the paper's sample, and 'hub:NAME' names a dataset of "
+            "the Hub."
         )
     if (first := next(records, None)) is None:
         raise _nothing_left(label, {})
@@ -279,48 +298,11 @@ def _shortened(
     return islice(records, limit)
 
 
-def _limits(max_words: int | None, limit: int | None) -> dict[str, int]:
-    """Those of the two that are given, as :class:`Corpus` records them."""
-    given = {"max_words": max_words, "limit": limit}
-    return {name: _whole(name, value) for name, value in given.items() if value is not None}
-
-
 def _nothing_left(name: str, choice: dict) -> CorpusError:
     if not choice:
         return CorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.")
     said = ", ".join(f"{key}={value}" for key, value in choice.items())
     return CorpusError(f"No sentence of corpus {name!r} is left after {said}: loosen one of them.")
-
-
-def _draw(n: int, sample: float | int, seed: int) -> tuple[np.ndarray, dict]:
-    """Indices drawn, ascending, and what there is to record of the draw."""
-    try:
-        size = sample = operator.index(sample)
-    except TypeError:
-        sample = float(sample) if isinstance(sample, Real) else sample
-        size = round(n * sample) if isinstance(sample, float) and 0 < sample < 1 else 0
-    if not 0 < size <= n:
-        raise CorpusError(
-            f"sample={sample!r} of {n:,} sentences makes no sense: give a share between 0 and 1 "
-            f"or a whole number from 1 to {n:,}. For all of them leave sample out; 1.0 is refused, "
-            "since sample=1 draws one."
-        )
-    try:
-        seed = operator.index(seed)
-        drawn = np.random.RandomState(seed).choice(n, size, replace=False)
-    except (ValueError, TypeError) as error:
-        raise CorpusError(f"seed={seed!r} is none: {error}. Give a number from 0 on.") from error
-    return np.sort(drawn), {"sample": sample, "seed": seed}
-
-
-def _whole(name: str, value: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise CorpusError(f"{name} must be a whole number, got {value!r}.") from error
-    if number < 1:
-        raise CorpusError(f"{name} must be at least 1, got {number}.")
-    return number
 
 
 def _stream(
@@ -334,4 +316,4 @@ def _stream(
     def read() -> Iterator[Record]:
         return _shortened(split_records(table.read(None), split_sentences, language), **limits)
 
-    return StreamedCorpus(name, read, _whole("chunk", chunk), settings=limits)
+    return StreamedCorpus(name, read, whole("chunk", chunk), settings=limits)

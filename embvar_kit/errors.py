@@ -31,3 +31,7 @@ class StatisticsFileError(StatisticsError):
 
 class ReportError(EmbvarError):
     """The report on a model cannot be run or written."""
+
+
+class ReleaseError(EmbvarError):
+    """A file of the authors' release is missing, damaged, unsafe to read or cannot be written."""

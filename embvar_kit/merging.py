@@ -41,6 +41,13 @@ def check(ours: Any, theirs: Any) -> None:
                 f"Tokens were left out of these statistics ({', '.join(map(repr, left_out))}): "
                 "merge first, then leave them out."
             )
+    for corpus in [*ours.info["corpora"], *theirs.info["corpora"]]:
+        if corpus["fingerprint"] is None:
+            raise StatisticsError(
+                f"Which sentences of {corpus['name']!r} were measured is not known, so that "
+                "merging could count some twice. Read the statistics with their sentences "
+                "(corpus=read_sentences(...)), or extract again."
+            )
     there = {corpus["fingerprint"] for corpus in ours.info["corpora"]}
     for corpus in theirs.info["corpora"]:
         if corpus["fingerprint"] in there:

@@ -230,6 +230,23 @@ def _cached(name: str, revision: str | None) -> Path | None:
     return Path(path).parent if isinstance(path, str) else None
 
 
+def check_available(*names: str) -> str:
+    """Which of a model's names on the Hub to load it by, found out without loading anything.
+
+    Args:
+        names: the name that the Hub has for it now, then older ones, which the Hub's cache may
+            have it under.
+
+    Raises:
+        ModelError: if it is in the cache under none, and on no Hub within reach.
+    """
+    for name in names:
+        if _cached(name, None):
+            return name
+    _check_hub(names[0], None)
+    return names[0]
+
+
 def _commit(name: str, revision: str | None) -> str | None:
     folder = _cached(name, revision)  # where downloads go, too
     return folder.name if folder else None

@@ -158,7 +158,7 @@ def hub_table(
 
     folder = Path(name).expanduser()
     local = bool(name) and folder.is_dir()
-    offline = False if local else not _on_hub(name, revision)
+    offline = False if local else not on_hub(name, revision)
     try:
         with _offline(offline):
             dataset = load_dataset(
@@ -170,8 +170,8 @@ def hub_table(
             )
     except Exception as error:  # the library raises many kinds; the user needs one message
         raise CorpusError(
-            f"The Hub dataset {name!r} (split {split!r}) could not be loaded: {_said(error)} "
-            f"{_WITHOUT_NETWORK}"
+            f"The Hub dataset {name!r} (split {split!r}) could not be loaded: {said(error)} "
+            f"{WITHOUT_NETWORK}"
         ) from error
     columns = dataset.column_names or []
     if columns and column not in columns:
@@ -193,16 +193,17 @@ def hub_table(
                     yield name, number, row[column]
         except Exception as error:
             raise CorpusError(
-                f"Dataset {name!r} cannot be read behind row {number:,}: {_said(error)}"
+                f"Dataset {name!r} cannot be read behind row {number:,}: {said(error)}"
             ) from error
 
     return Table(None if streaming else len(dataset), read)
 
 
-_WITHOUT_NETWORK = "Without a network use 'wikipedia' or a local .txt or .parquet file."
+WITHOUT_NETWORK = "Without a network use 'wikipedia' or a local .txt or .parquet file."
+"""Advice where the Hub is out of reach."""
 
 
-def _on_hub(name: str, revision: str | None) -> bool:
+def on_hub(name: str, revision: str | None) -> bool:
     """Whether the Hub has a dataset; ``False`` if it cannot be asked, an error if it has not."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -216,7 +217,7 @@ def _on_hub(name: str, revision: str | None) -> bool:
     except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         at = f" at revision {revision!r}" if revision else ""
         raise CorpusError(
-            f"The Hub has no dataset {name!r}{at} that you can read. {_WITHOUT_NETWORK}"
+            f"The Hub has no dataset {name!r}{at} that you can read. {WITHOUT_NETWORK}"
         ) from error
     except Exception:  # every HTTP library has its own; all mean: no answer of use
         return False
@@ -248,6 +249,7 @@ def _not_text(where: str, column: str, kind: Any) -> CorpusError:
     )
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """The first line of an error, as a sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{lines[0].rstrip('.')}." if lines else f"{type(error).__name__}."

@@ -1,15 +1,16 @@
-"""A Hugging Face Hub on this machine: it serves one folder as the repository ``org/tiny``."""
+"""A Hugging Face Hub on this machine: it serves a folder as a model, another as a dataset."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 REPOSITORY, COMMIT = "org/tiny", "0123456789abcdef0123456789abcdef01234567"
 
@@ -23,8 +24,20 @@ class LocalHub:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[LocalHub]:
-    """Serve a folder over HTTP as the Hub does; any other name is unknown (404)."""
+def serving(
+    folder: Path,
+    *,
+    name: str = REPOSITORY,
+    datasets: Mapping[str, tuple[Path, str]] | None = None,
+) -> Iterator[LocalHub]:
+    """Serve folders over HTTP as the Hub does; any other name is unknown (404).
+
+    Args:
+        folder: of a model.
+        name: of the model.
+        datasets: by name, a folder and the revision that it is served as.
+    """
+    datasets = datasets or {}
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -35,30 +48,43 @@ def serving(folder: Path) -> Iterator[LocalHub]:
 
         def answer(self, body: bool) -> None:
             hub.requests.append(f"{self.command} {self.path}")
-            path = self.path.partition("?")[0]
-            headers, data = {}, b"{}"
-            if path.startswith(f"/{REPOSITORY}/resolve/"):
-                revision, _, name = path.removeprefix(f"/{REPOSITORY}/resolve/").partition("/")
-                file = folder / name
-                if revision not in ("main", COMMIT):
-                    headers = {"X-Error-Code": "RevisionNotFound"}
-                elif not file.is_file():
-                    headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
-                else:
+            path = unquote(self.path.partition("?")[0])
+            headers, data = {"X-Error-Code": "RepoNotFound"}, b"{}"
+            served = {"": (name, folder, "main")}
+            served |= {f"datasets/{own}": (own, *rest) for own, rest in datasets.items()}
+            for place, (own, files, revision) in served.items():
+                resolve = f"/{place or own}/resolve/"
+                api = f"/api/{place or f'models/{own}'}"
+                if path.startswith(resolve):
+                    asked = path.removeprefix(resolve)
+                    known = [at for at in (revision, COMMIT) if asked.startswith(f"{at}/")]
+                    if not known:
+                        headers = {"X-Error-Code": "RevisionNotFound"}
+                        continue
+                    file = files / asked.removeprefix(f"{known[0]}/")
+                    if not file.is_file():
+                        headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
+                        continue
                     data = file.read_bytes()
                     etag = hashlib.sha256(data).hexdigest()
                     headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
-            elif path in (f"/api/models/{REPOSITORY}", f"/api/models/{REPOSITORY}/revision/main"):
-                data = json.dumps({"id": REPOSITORY, "sha": COMMIT, "siblings": []}).encode()
-            elif path.startswith(f"/api/models/{REPOSITORY}/tree/"):
-                headers = {"X-Error-Code": "EntryNotFound"}
-            elif path.startswith(f"/api/models/{REPOSITORY}/revision/"):
-                headers = {"X-Error-Code": "RevisionNotFound"}
-            else:
-                headers = {"X-Error-Code": "RepoNotFound"}
+                elif path in (api, f"{api}/revision/{revision}"):
+                    told = {"id": own, "sha": COMMIT, "siblings": []}
+                    headers, data = {}, json.dumps(told).encode()
+                elif place and path == f"{api}/tree/{COMMIT}":
+                    told = [
+                        {"type": "file", "oid": COMMIT, "size": file.stat().st_size, "path": at}
+                        for file in sorted(files.rglob("*.*"))
+                        for at in [file.relative_to(files).as_posix()]
+                    ]
+                    headers, data = {}, json.dumps(told).encode()
+                elif path.startswith(f"{api}/tree/"):
+                    headers = {"X-Error-Code": "EntryNotFound"}
+                elif path.startswith(f"{api}/revision/"):
+                    headers = {"X-Error-Code": "RevisionNotFound"}
             self.send_response(404 if "X-Error-Code" in headers else 200)
-            for name, value in headers.items():
-                self.send_header(name, value)
+            for header, value in headers.items():
+                self.send_header(header, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if body:

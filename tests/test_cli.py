@@ -20,10 +20,11 @@ from embvar_kit.bundled import BUNDLED
 from embvar_kit.cli import main
 from embvar_kit.corpora import CORPORA
 from embvar_kit.extraction import SITES
+from embvar_kit.reproduction import LEVELS
 from embvar_kit.tokens import GROUPINGS
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("fetch", "extract", "show", "models", "corpora")
+COMMANDS = ("fetch", "extract", "show", "reproduce", "models", "corpora")
 
 
 def start(*arguments: object) -> subprocess.Popen:
@@ -105,7 +106,7 @@ def test_help_of_each_command_says_what_it_does(name, command):
     assert len(summary.split()) > 3
 
 
-@pytest.mark.parametrize("name", ["extract", "show"])
+@pytest.mark.parametrize("name", ["extract", "show", "reproduce"])
 def test_every_option_says_what_it_is_for(name, command):
     out = command(name, "--help")[1]
     options = out.split("options:\n")[1]
@@ -141,6 +142,8 @@ def test_version(command):
         ),
         (["extract", "--out", "x", "--site", "no"], "--site: invalid choice: 'no' (choose from"),
         (["extract", "--out", "x", "--long", "no"], "--long: invalid choice: 'no' (choose from"),
+        (["reproduce"], "MODEL"),
+        (["reproduce", "gpt2", "--by", "id"], "--by: invalid choice: 'id' (choose from"),
         (["show"], "DIR"),
         (["models", "--all"], "--all"),
     ],
@@ -164,6 +167,11 @@ def test_the_choices_are_those_that_the_library_takes(option, taken, command, ti
             ek.extract(ek.load_model(tiny("bert")), ek.Corpus.of(["A b."]), long="no")
         taken = re.findall(r"'(\w+)'", str(refusal.value).partition("choose")[2])
     assert offered == list(taken)
+
+
+def test_the_levels_are_those_that_the_release_has(command):
+    said = command("reproduce", "gpt2", "--by", "none of them")[2]
+    assert re.findall(r"[\w-]+", said.rpartition("choose from")[2]) == list(LEVELS)
 
 
 # Lists
@@ -343,6 +351,7 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
         (["show", "{tmp}/nothing"], "no saved statistics"),
         (["show", "{saved}", "--layer", "7"], "Layer 7 was not extracted; there are 0, 1, 2"),
         (["show", "{saved}", "--min-count", "100000"], "lower min_count"),
+        (["reproduce", "bert"], "'bert' is no model of the paper; these are bert-base-uncased, b"),
         (["fetch", "bert"], "No bundled model is called 'bert'; there are minilm, smollm2"),
         (["extract", "--out", "{tmp}/o", "--corpus", "{tmp}/none.txt"], "There is no file"),
         (["extract", "--out", "{tmp}/o", "--corpus", "wiki"], "Unknown corpus 'wiki'"),

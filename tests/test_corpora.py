@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from local_hub import serving
+from local_hub import COMMIT, serving
 
 import embvar_kit as ek
 from embvar_kit import wikipedia
@@ -374,6 +375,163 @@ def test_a_dataset_that_the_hub_does_not_have_fails_at_once(tmp_path):
     with serving(tmp_path) as hub:
         ((said, seconds),) = in_a_process(hub.url, tmp_path, ("hub:org/unknown", {}))
     assert "The Hub has no dataset 'org/unknown' that you can read" in said
+    assert seconds < 2
+
+
+# The paper's sample of BookCorpus, from a stand-in with the same schema
+
+
+def lines_like_books(n: int) -> list[str]:
+    """Lines of 1 to 90 words, with what a line must not lose: blanks, tabs, nothing at all."""
+    rng = np.random.default_rng(7)
+    lines = [" ".join(f"w{i}" for i in range(k)) for k in rng.integers(1, 91, n)]
+    for at, odd in enumerate(["", " ", "a  b", "tab\tand tab", " lead", "trail ", "ünï ☃"]):
+        lines[at::97] = [odd] * len(lines[at::97])
+    return lines
+
+
+def sample_of_the_paper(lines: list[str], share: float = 0.01, seed: int = 0) -> list[str]:
+    """Line by line, as the authors' script goes through the data set."""
+    np.random.seed(seed)
+    chosen = set(np.random.choice(len(lines), int(share * len(lines)), replace=False).tolist())
+    kept = []
+    for index, line in enumerate(lines):
+        if index in chosen and len(line.split(" ")) < 64:
+            kept.append(line)
+    return sorted(kept, key=lambda line: len(line.split(" ")))
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory):
+    """``(lines, folder)``: three parquet files, of which the second has several row groups."""
+    lines, folder = lines_like_books(9_370), tmp_path_factory.mktemp("books")
+    for number, (first, end) in enumerate([(0, 100), (100, 7000), (7000, 9370)]):
+        table = pa.table({"text": lines[first:end]})
+        pq.write_table(table, folder / f"{number:04d}.parquet", row_group_size=1000)
+    return lines, folder
+
+
+def test_bookcorpus_is_sampled_line_by_line_as_in_the_paper(books):
+    lines, folder = books
+    corpus = ek.load_corpus(f"bookcorpus:{folder}")
+    expected = sample_of_the_paper(lines)
+    assert list(corpus) == expected
+    assert 30 < len(corpus) < 93  # int(93.7), of which some are too long
+    assert corpus.fingerprint == ek.Corpus.of(expected).fingerprint
+    assert corpus.name == "bookcorpus"
+    assert corpus.settings == {"sample": 0.01, "seed": 0, "max_words": 63}
+    for at in range(len(corpus)):
+        title, unit, row = corpus.where(at).rpartition(" ")[0], corpus.unit, corpus.positions[at]
+        assert (title, unit) == ("bookcorpus, row", "row")
+        assert lines[row - 1] == corpus[at]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("share", [0.01, 0.29, 0.999])
+def test_every_line_of_a_larger_sample_is_the_papers(books, share, seed):
+    lines, folder = books
+    corpus = ek.load_corpus(f"bookcorpus:{folder}", sample=share, seed=seed)
+    assert list(corpus) == sample_of_the_paper(lines, share, seed)
+
+
+def test_what_is_given_overrides_the_papers_choices(books):
+    lines, folder = books
+    name = f"bookcorpus:{folder}"
+    everything = ek.load_corpus(name, sample=len(lines), max_words=1000)
+    assert list(everything) == sorted(lines, key=lambda line: len(line.split(" ")))
+    short = ek.load_corpus(name, max_words=10)
+    assert list(short) == [s for s in sample_of_the_paper(lines) if len(s.split(" ")) <= 10]
+    first = ek.load_corpus(name, limit=5)
+    assert first.settings == {"sample": 0.01, "seed": 0, "max_words": 63, "limit": 5}
+    rows = sorted(ek.load_corpus(name).positions)[:5]
+    assert sorted(first.positions) == rows
+    assert list(first) == sorted((lines[i - 1] for i in rows), key=lambda s: len(s.split(" ")))
+
+
+def test_a_copy_of_bookcorpus_may_be_one_file(books, tmp_path):
+    lines, _ = books
+    path = parquet(tmp_path / "all.parquet", body=lines)
+    corpus = ek.load_corpus(f"bookcorpus:{path}", text_column="body")
+    assert list(corpus) == sample_of_the_paper(lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"split_sentences": True}, "lines of its train split"),
+        ({"split": "test"}, "lines of its train split"),
+        ({"config": "small"}, "lines of its train split"),
+        ({"streaming": True}, "Only a Hub dataset"),
+        ({"text_column": "body"}, "no column 'body'"),
+        ({"sample": 1.0}, "makes no sense"),
+        ({"sample": 1e-9}, "take a larger share"),
+        ({"sample": 10**6}, "makes no sense"),
+        ({"max_words": 0}, "max_words must be at least 1"),
+        ({"limit": 1.5}, "limit must be a whole number"),
+        ({"seed": -1}, "seed=-1"),
+        ({"max_words": 1, "sample": 1, "seed": 3}, "is left after"),
+    ],
+)
+def test_what_makes_no_sense_for_bookcorpus_is_refused(books, options, words):
+    with pytest.raises(ek.CorpusError, match=words):
+        ek.load_corpus(f"bookcorpus:{books[1]}", **options)
+
+
+def test_a_copy_of_bookcorpus_that_is_not_there_is_named(tmp_path):
+    for place in (tmp_path, tmp_path / "none.parquet"):
+        with pytest.raises(ek.CorpusError, match=r"no parquet file .*'bookcorpus:PATH'"):
+            ek.load_corpus(f"bookcorpus:{place}")
+    write(tmp_path / "bad.parquet", b"PAR1")
+    with pytest.raises(ek.CorpusError, match=r"'bad.parquet' cannot be read as parquet"):
+        ek.load_corpus(f"bookcorpus:{tmp_path}")
+
+
+ONLINE_BOOKS = """
+import json, sys
+from embvar_kit import bookcorpus
+import embvar_kit as ek
+
+bookcorpus.ROWS = int(sys.argv[1])
+try:
+    corpus = ek.load_corpus("bookcorpus")
+    said = [list(corpus), corpus.settings]
+except ek.CorpusError as error:
+    said = str(error)
+print(json.dumps(said))
+"""
+
+
+def test_bookcorpus_comes_from_the_hubs_parquet_files_and_then_from_the_cache(books, tmp_path):
+    lines, folder = books
+    repository = tmp_path / "repository"
+    shutil.copytree(folder, repository / "plain_text" / "train")
+    write(repository / "other.txt", "not asked for")
+
+    def told(url: str, rows: int):
+        environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
+        environment.pop("HF_HUB_OFFLINE", None)
+        environment |= {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", ONLINE_BOOKS, str(rows)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=99)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    served = {"bookcorpus/bookcorpus": (repository, "refs/convert/parquet")}
+    with serving(tmp_path, datasets=served) as hub:
+        online = told(hub.url, len(lines))
+        assert not any("other.txt" in request for request in hub.requests)
+        assert "gave 9,370 rows of BookCorpus, not 74,004,228" in told(hub.url, 74_004_228)
+    sentences, settings = online
+    assert sentences == sample_of_the_paper(lines)
+    assert settings == {"sample": 0.01, "seed": 0, "max_words": 63, "revision": COMMIT}
+    assert told("http://127.0.0.1:9", len(lines)) == online
+
+
+def test_without_a_network_bookcorpus_fails_at_once(tmp_path):
+    ((said, seconds),) = in_a_process("http://127.0.0.1:9", tmp_path, ("bookcorpus", {}))
+    assert "BookCorpus (bookcorpus/bookcorpus, revision 'refs/convert/parquet')" in said
+    assert "the Hub cannot be reached. Name a copy" in said
+    assert "Without a network use 'wikipedia'" in said
     assert seconds < 2
 
 
