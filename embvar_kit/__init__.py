@@ -8,9 +8,9 @@
 (1.0, 0.5, 0.5)
 
 The modules form a row: ``corpora, models, tokens, words, planning, moments, analysis,
-statistics, extraction, cached, collection, figures, explorers, cli``. Each imports only
-from those before it. The public names are loaded when they are first used, so that importing the
-kit is quick.
+statistics, extraction, cached, collection, drawing, figures, atlas, explorers, cli``. Each imports
+only from those before it. The public names are loaded when they are first used, so that importing
+the kit is quick.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from embvar_kit._version import __version__
 
 _HOMES = {
     "analysis": ("analysis",),
+    "atlas": ("atlas",),
     "bundled": ("fetch", "home"),
     "collection": ("Occurrences", "collect_embeddings", "sample_embeddings"),
     "corpora": ("CORPORA", "Corpus", "StreamedCorpus", "load_corpus"),

@@ -31,6 +31,19 @@ class Tradeoff(NamedTuple):
     r2: float
 
 
+class Line(NamedTuple):
+    """A regression line by ordinary least squares, one point a token.
+
+    Attributes:
+        slope, intercept: of ``y = slope * x + intercept``.
+        r2: coefficient of determination; NaN where y is constant.
+    """
+
+    slope: float
+    intercept: float
+    r2: float
+
+
 class Decomposition(NamedTuple):
     """``Q(X) = M(X) + V(X)`` and ``V(X) = V_W(X) + V_B(X)`` over all embeddings (paper, Fig. 5).
 
@@ -85,22 +98,75 @@ def tradeoff(Q: np.ndarray, M: np.ndarray, V: np.ndarray) -> Tradeoff:
     >>> tradeoff(Q=np.full(3, 4.0), M=M, V=4.0 - M)  # constant Q: slope -1
     Tradeoff(n_tokens=3, cv_Q=0.0, slope=-1.0, intercept=4.0, r2=1.0)
     """
-    if len(M) < 3:
+    line = regress(M, V, names=("M", "V"))
+    return Tradeoff(len(M), cv(Q), line.slope, line.intercept, line.r2)
+
+
+def regress(x: np.ndarray, y: np.ndarray, *, names: tuple[str, str] = ("x", "y")) -> Line:
+    """Regress y on x over tokens, unweighted: the lines of the paper's Figs. 2, 7, 11-13, 17.
+
+    Args:
+        x, y: ``(T,)``, one entry a token.
+        names: what the two are called in messages.
+
+    Raises:
+        StatisticsError: if fewer than 3 tokens, or x that do not differ, leave no line to fit, or
+            a value is not finite.
+
+    >>> regress(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0]))
+    Line(slope=2.0, intercept=1.0, r2=1.0)
+    """
+    if len(x) < 3:
         raise StatisticsError(
-            f"A regression over {len(M)} tokens says nothing: lower min_count, raise max_count, or "
+            f"A regression over {len(x)} tokens says nothing: lower min_count, raise max_count, or "
             "take a larger corpus."
         )
-    if not np.isfinite([M, V]).all():
+    if not np.isfinite([x, y]).all():
         raise StatisticsError(
-            "M or V is not finite for some token. The unbiased forms need two occurrences: "
-            "min_count=2."
+            f"{names[0]} or {names[1]} is not finite for some token. The unbiased forms need two "
+            "occurrences: min_count=2."
         )
-    if np.ptp(M) == 0:
-        raise StatisticsError("All tokens have the same M: there is no line to fit.")
-    line = stats.linregress(M, V)
-    r2 = line.rvalue**2 if np.ptp(V) > 0 else float("nan")
-    cv_Q = np.std(Q) / np.mean(Q)
-    return Tradeoff(len(M), float(cv_Q), float(line.slope), float(line.intercept), float(r2))
+    if np.ptp(x) == 0:
+        raise StatisticsError(f"All tokens have the same {names[0]}: there is no line to fit.")
+    line = stats.linregress(x, y)
+    r2 = line.rvalue**2 if np.ptp(y) > 0 else float("nan")
+    return Line(float(line.slope), float(line.intercept), float(r2))
+
+
+def cv(x: np.ndarray) -> float:
+    """Coefficient of variation over tokens: standard deviation (population form) over mean.
+
+    >>> cv(np.array([1.0, 3.0]))
+    0.5
+    """
+    return float(np.std(x) / np.mean(x))
+
+
+def principal_axes(x: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Principal component analysis, by singular value decomposition.
+
+    Args:
+        x: ``(N, d)`` points; ``N`` and ``d`` of at least ``n``.
+
+    Returns:
+        ``(d,)`` the centre; ``(n, d)`` orthonormal axes, the widest first, each with its largest
+        entry positive (so that a figure does not flip); ``(n,)`` each axis' share of the variance.
+
+    Raises:
+        StatisticsError: if there are too few points or dimensions.
+
+    >>> centre, axes, share = principal_axes(np.array([[0.0, 0.0], [4.0, 0.0], [2.0, 0.0]]), n=1)
+    >>> centre.tolist(), abs(axes).tolist(), share.tolist()
+    ([2.0, 0.0], [[1.0, 0.0]], [1.0])
+    """
+    if min(x.shape) < n:
+        raise StatisticsError(f"{n} principal axes need {n} points and dimensions, not {x.shape}.")
+    wide = np.asarray(x, dtype=np.float64)
+    centre = wide.mean(axis=0)
+    _, lengths, axes = np.linalg.svd(wide - centre, full_matrices=False)
+    signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
+    share = lengths**2 / np.sum(lengths**2)
+    return centre, (signs[:, None] * axes)[:n], share[:n]
 
 
 def decompose(

@@ -1,278 +1,113 @@
-"""Figures of the notebooks: each function takes data and draws on the Axes it is given or makes.
+"""All figures: one function for each of the paper's, and those that teach.
 
-Nothing global is set and nothing is shown: the caller's style and backend stand. Colours are
-Okabe and Ito's, safe for colour-blind readers, and mean the same everywhere: M is blue, V is
-vermilion, Q is dark grey.
+A function takes the statistics of one model or of several, draws on the Axes it is given or makes,
+and returns that Axes, or the Figure where it draws several. :data:`PAPER` says which function
+draws which of the paper's figures. Nothing global is set and nothing is shown: the caller's style
+and backend stand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from embvar_kit.drawing import COLOURS
+from embvar_kit.figures_embeddings import pick_tokens, token_clouds
+from embvar_kit.figures_formula import (
+    decomposition_lengths,
+    moments_by_layer,
+    moments_of,
+    running_moments,
+    sample_size_bias,
+    subtraction_error,
+    variance_formula,
+)
+from embvar_kit.figures_frequency import (
+    frequency_slopes,
+    moment_histograms,
+    moments_on_frequency,
+    sentence_lengths,
+    statistics_grid,
+    token_frequencies,
+)
+from embvar_kit.figures_layers import (
+    anisotropy_by_layer,
+    dimension_shares,
+    moments_of_all_by_layer,
+    parts_over_Q_by_layer,
+    shares_by_layer,
+    variance_parts_by_layer,
+    within_share_by_layer,
+)
+from embvar_kit.figures_tradeoff import V_on_M, V_on_M_by_layer, tradeoff_by_layer
+from embvar_kit.figures_words import word_moments
 
-from embvar_kit import analysis
-from embvar_kit.errors import StatisticsError
-from embvar_kit.moments import GroupedMoments
-from embvar_kit.statistics import TokenStatistics
 
-COLOURS = {"Q": "#4d4d4d", "M": "#0072b2", "V": "#d55e00"}
-"""The colour of each statistic."""
+class PaperFigure(NamedTuple):
+    """A figure or table of the paper.
 
-_CLOUD = "#56b4e9"
-_FREQUENCY_MAP = "viridis"
-
-
-def moments_of(x: np.ndarray) -> dict[str, float]:
-    """Q, M and V of one cloud of vectors ``(N, d)``, from :class:`GroupedMoments`."""
-    m = GroupedMoments(1, x.shape[1])
-    m.update(x, np.zeros(len(x), dtype=int))
-    return {name: float(getattr(m, name)[0]) for name in "QMV"}
-
-
-def variance_formula(x: np.ndarray, *, limit: float | None = None) -> Figure:
-    """A cloud of 2-D vectors, its right triangle, and ``Q = M + V`` as bars.
-
-    Left, the vectors with their mean and a circle of radius ``sqrt(V)`` about it. Middle, the
-    lengths: legs ``sqrt(M)`` and ``sqrt(V)``, hypotenuse ``sqrt(Q)``. Right, the squared lengths.
-
-    Args:
-        x: ``(N, 2)`` vectors.
-        limit: half width of the cloud's plot, which fixes all scales (for a figure that moves); by
-            default each plot takes what it needs.
+    Attributes:
+        function: what draws it (or, of a table, makes it).
+        shows: what it shows, in one line.
     """
-    figure, (cloud, triangle, bars) = plt.subplots(
-        1, 3, figsize=(11, 3.9), width_ratios=(3, 3, 1.7), layout="constrained"
-    )
-    moments = moments_of(x)
-    top = 1.15 * moments["Q"] if limit is None else 1.1 * limit**2
-    limit = float(np.abs(x).max() * 1.1) if limit is None else limit
-    _draw_cloud(cloud, x, moments, limit)
-    _draw_triangle(triangle, moments, reach=1.15 * float(np.sqrt(top)))
-    _draw_bars(bars, moments, top)
-    return figure
+
+    function: Callable
+    shows: str
 
 
-def _draw_cloud(ax: Axes, x: np.ndarray, moments: Mapping[str, float], limit: float) -> None:
-    mean = x.mean(axis=0)
-    ax.scatter(*x.T, s=9, color=_CLOUD, alpha=0.6, linewidths=0, label="embeddings $x$")
-    ax.add_patch(
-        Circle(tuple(mean), np.sqrt(moments["V"]), fill=False, color=COLOURS["V"], linewidth=2)
-    )
-    ax.annotate("", xy=tuple(mean), xytext=(0, 0), arrowprops={"color": COLOURS["M"], "width": 1.5})
-    ax.plot(0, 0, "o", color="black", markersize=5)
-    ax.plot([], [], color=COLOURS["M"], linewidth=2, label=r"mean $\mu$, length $\sqrt{M}$")
-    ax.plot([], [], color=COLOURS["V"], linewidth=2, label=r"circle of radius $\sqrt{V}$")
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    ax.set(xlabel="feature 1", ylabel="feature 2", title="the cloud")
-    ax.legend(loc="lower left", fontsize=8, framealpha=0.9)
+PAPER = {
+    "Fig. 1": PaperFigure(token_clouds, "embeddings of a few tokens in two dimensions, by PCA"),
+    "Fig. 2": PaperFigure(V_on_M, "V against M over tokens, with the regression line"),
+    "Fig. 3": PaperFigure(decomposition_lengths, "M, V_W and V_B as lengths"),
+    "Fig. 4": PaperFigure(
+        tradeoff_by_layer, "coefficient of variation of Q; slope and R² of V on M"
+    ),
+    "Fig. 5": PaperFigure(shares_by_layer, "M, V_B and V_W as shares of Q, stacked"),
+    "Fig. 6": PaperFigure(within_share_by_layer, "V_W as a share of V"),
+    "Fig. 7": PaperFigure(moments_on_frequency, "Q, M and V against log10 n_t"),
+    "Fig. 8": PaperFigure(V_on_M, "V against M with a few tokens named (label=)"),
+    "Fig. 9": PaperFigure(sentence_lengths, "how many words the sentences have"),
+    "Fig. 10": PaperFigure(token_frequencies, "how often tokens occur"),
+    "Figs. 11-13": PaperFigure(statistics_grid, "five layers: Q, M, V against log10 n_t; V on M"),
+    "Figs. 14-16": PaperFigure(moment_histograms, "five layers: histograms of Q, M and V"),
+    "Fig. 17": PaperFigure(frequency_slopes, "slopes of log Q, M and V on log n_t by layer"),
+    "Fig. 18": PaperFigure(parts_over_Q_by_layer, "M, V, V_W and V_B over Q by layer"),
+    "Fig. 19": PaperFigure(moments_of_all_by_layer, "Q, M and V of all embeddings by layer"),
+    "Fig. 20": PaperFigure(variance_parts_by_layer, "V_W, V_B and V_B over V by layer"),
+    "Fig. 22": PaperFigure(word_moments, "words: Q, M, V against log10 n_w; V on M"),
+    "Table 2": PaperFigure(pick_tokens, "a few tokens of every frequency: n_t, Q, M and V"),
+}
+"""The paper's figures and the table that come from statistics, in its order, and what draws them
+here."""
 
-
-def _draw_triangle(ax: Axes, moments: Mapping[str, float], reach: float) -> None:
-    across, up = np.sqrt(moments["M"]), np.sqrt(moments["V"])
-    sides = {"M": ((0, across), (0, 0)), "V": ((across, across), (0, up))}
-    sides["Q"] = ((0, across), (0, up))
-    for name, (xs, ys) in sides.items():
-        length = np.sqrt(moments[name])
-        ax.plot(
-            xs, ys, color=COLOURS[name], linewidth=3, label=rf"$\sqrt{{{name}}}$ = {length:.2f}"
-        )
-    corner = 0.05 * reach
-    if min(across, up) > 2 * corner:
-        ax.plot([across - corner] * 2 + [across], [0, corner, corner], color="black", linewidth=1)
-    ax.set(xlim=(-0.05 * reach, reach), ylim=(-0.05 * reach, reach), aspect="equal")
-    ax.set(xlabel="length", ylabel="length", title="Pythagoras")
-    ax.legend(loc="upper left", fontsize=9)
-
-
-def _draw_bars(ax: Axes, moments: Mapping[str, float], top: float) -> None:
-    ax.bar(["$Q$"], [moments["Q"]], color=COLOURS["Q"], width=0.6)
-    ax.bar(["$M+V$"], [moments["M"]], color=COLOURS["M"], width=0.6)
-    ax.bar(["$M+V$"], [moments["V"]], bottom=[moments["M"]], color=COLOURS["V"], width=0.6)
-    for name, at, bottom in (("Q", 0, 0.0), ("M", 1, 0.0), ("V", 1, moments["M"])):
-        # Inside the bar where there is room, else on top of it (V) or not at all.
-        if moments[name] > 0.08 * top:
-            middle = bottom + moments[name] / 2
-            ax.text(at, middle, f"${name}$", ha="center", va="center", color="white")
-        elif name == "V":
-            ax.text(at, moments["Q"], "$V$", ha="center", va="bottom", color=COLOURS["V"])
-    numbers = f"{moments['Q']:.2f} = {moments['M']:.2f} + {moments['V']:.2f}"
-    ax.set(ylim=(0, top), ylabel="squared norm", title=f"$Q = M + V$\n{numbers}")
-
-
-def moments_by_layer(
-    layers: Sequence[int], M: Sequence[float], V: Sequence[float], *, ax: Axes | None = None
-) -> Axes:
-    """M and V of one set of embeddings stacked, a bar a layer: the height of a bar is Q."""
-    ax = plt.subplots(figsize=(7, 3.6), layout="constrained")[1] if ax is None else ax
-    ax.bar(layers, M, color=COLOURS["M"], label="$M$")
-    ax.bar(layers, V, bottom=M, color=COLOURS["V"], label="$V$")
-    ax.set(xlabel="layer", ylabel="squared norm, $Q = M + V$", xticks=list(layers))
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    return ax
-
-
-def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None = None) -> Axes:
-    """Q, M and V after each vector of a sequence; dotted, their values after the last one.
-
-    Args:
-        x: ``(N, d)`` vectors in the order in which they arrive.
-        upto: mark the state after this many.
-    """
-    ax = plt.subplots(figsize=(7.5, 3.8), layout="constrained")[1] if ax is None else ax
-    k = np.arange(1, len(x) + 1)
-    wide = x.astype(np.float64)
-    mean = np.cumsum(wide, axis=0) / k[:, None]
-    path = {"Q": np.cumsum((wide**2).sum(axis=1)) / k, "M": (mean**2).sum(axis=1)}
-    path["V"] = path["Q"] - path["M"]
-    for name in "QMV":
-        ax.plot(k, path[name], color=COLOURS[name], linewidth=2, label=f"${name}$")
-        ax.axhline(path[name][-1], color=COLOURS[name], linestyle=":", linewidth=1)
-        if upto is not None:
-            ax.plot(upto, path[name][upto - 1], "o", color=COLOURS[name], markersize=8)
-    if upto is not None:
-        ax.axvline(upto, color="black", linewidth=0.8)
-    ax.set_xscale("log")
-    ax.set(xlabel="occurrences seen, $k$", ylabel="squared norm", ylim=(0, None))
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    return ax
-
-
-def subtraction_error(
-    ratio: np.ndarray, errors: Mapping[str, np.ndarray], *, ax: Axes | None = None
-) -> Axes:
-    """Relative error of V against how small V is beside Q, for several ways of computing it.
-
-    Args:
-        ratio: ``(T,)`` true V / Q of each set of vectors.
-        errors: per way, ``(T,)`` its relative error ``|V - true V| / true V``.
-    """
-    ax = plt.subplots(figsize=(7.5, 4), layout="constrained")[1] if ax is None else ax
-    floor = 1e-16  # where an error of exactly 0 is drawn
-    looks = (("o", COLOURS["V"]), ("^", COLOURS["M"]), ("s", COLOURS["Q"]))
-    for (way, error), (marker, colour) in zip(errors.items(), looks, strict=False):
-        ax.scatter(
-            ratio,
-            np.maximum(error, floor),
-            s=14,
-            marker=marker,
-            color=colour,
-            alpha=0.7,
-            linewidths=0,
-            label=way,
-        )
-    ax.axhline(1, color="black", linewidth=0.8)
-    ax.annotate("the error is as large as V itself", (ratio.max(), 1.4), ha="right", fontsize=8)
-    ax.set(xscale="log", yscale="log", xlabel="$V/Q$", ylabel="relative error of $V$")
-    ax.legend(loc="lower left", fontsize=9)
-    return ax
-
-
-def sample_size_bias(
-    sizes: Sequence[int],
-    measured: Mapping[str, np.ndarray],
-    corrected: Mapping[str, np.ndarray],
-    whole: Mapping[str, float],
-) -> Figure:
-    """How M and V depend on the number of occurrences they are computed from.
-
-    Args:
-        sizes: sample sizes.
-        measured: for ``"M"`` and ``"V"``, ``(sizes, repeats)`` values as computed.
-        corrected: the same in their unbiased forms.
-        whole: the values over all occurrences.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for ax, name in zip(axes, "MV", strict=True):
-        for values, style, label in (
-            (measured[name], "o-", f"${name}$ as computed"),
-            (corrected[name], "s--", rf"unbiased $\tilde{{{name}}}$"),
-        ):
-            centre, spread = values.mean(axis=1), values.std(axis=1)
-            colour = COLOURS[name] if style == "o-" else COLOURS["Q"]
-            ax.plot(sizes, centre, style, color=colour, label=label)
-            ax.fill_between(sizes, centre - spread, centre + spread, color=colour, alpha=0.15)
-        ax.axhline(whole[name], color="black", linestyle=":", label="over all occurrences")
-        ax.set_xscale("log")
-        ax.set(xlabel="occurrences in the sample, $n$", ylabel="squared norm", title=f"${name}$")
-        ax.legend(fontsize=9)
-    return figure
-
-
-def V_on_M(
-    stats: TokenStatistics,
-    *,
-    layer: int,
-    min_count: int = 10,
-    max_count: int | None = 100_000,
-    unbiased: bool = False,
-    ax: Axes | None = None,
-) -> Axes:
-    """V against M for every token of a layer, with the regression line (paper, Fig. 2).
-
-    Points are coloured by the logarithm of the token's frequency; the title says slope and R².
-    """
-    if ax is None:
-        ax = plt.subplots(figsize=(6.2, 4.6), layout="constrained")[1]
-    table = stats.table(layer, min_count=min_count, max_count=max_count, unbiased=unbiased)
-    points, fit = _scatter_V_on_M(ax, table)
-    ax.figure.colorbar(points, ax=ax, label=r"$\log_{10} n_t$")
-    ax.set_title(f"{stats.info['model']['name']}, layer {layer}: {_line(fit)}")
-    return ax
-
-
-def V_on_M_by_layer(
-    stats: TokenStatistics, *, min_count: int = 10, max_count: int | None = 100_000
-) -> Figure:
-    """The plot of :func:`V_on_M` for each layer, on one range of colours (paper, Figs. 2, 11)."""
-    if not len(stats.layers):
-        raise StatisticsError("There is no layer to draw.")
-    columns = min(4, len(stats.layers))
-    rows = -(-len(stats.layers) // columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(2.9 * columns + 0.8, 2.9 * rows),
-        layout="constrained",
-        squeeze=False,
-    )
-    for ax, layer in zip(axes.flat, stats.layers, strict=False):
-        table = stats.table(int(layer), min_count=min_count, max_count=max_count)
-        points, fit = _scatter_V_on_M(ax, table, size=4)
-        ax.set_title(f"layer {layer}: {_line(fit)}", fontsize=9)
-    for ax in axes.flat[len(stats.layers) :]:
-        ax.set_axis_off()
-    figure.colorbar(points, ax=axes, label=r"$\log_{10} n_t$", shrink=0.8)
-    return figure
-
-
-def _scatter_V_on_M(
-    ax: Axes, table: pd.DataFrame, size: float = 9
-) -> tuple[PathCollection, analysis.Tradeoff]:
-    fit = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
-    table = table[::-1]  # the few frequent tokens on top of the many rare ones
-    frequency = np.log10(table["n"].to_numpy())
-    points = ax.scatter(
-        table["M"],
-        table["V"],
-        s=size,
-        c=frequency,
-        cmap=_FREQUENCY_MAP,
-        vmin=1,
-        vmax=max(2.0, float(frequency.max())),
-        linewidths=0,
-    )
-    ends = np.array([table["M"].min(), table["M"].max()])
-    ax.plot(ends, fit.intercept + fit.slope * ends, color="black", linewidth=1.5)
-    ax.set(xlabel="$M(X_t)$", ylabel="$V(X_t)$")
-    return points, fit
-
-
-def _line(fit: analysis.Tradeoff) -> str:
-    return f"slope {fit.slope:.2f}, $R^2$ {fit.r2:.2f}"
+__all__ = [
+    "COLOURS",
+    "PAPER",
+    "PaperFigure",
+    "V_on_M",
+    "V_on_M_by_layer",
+    "anisotropy_by_layer",
+    "decomposition_lengths",
+    "dimension_shares",
+    "frequency_slopes",
+    "moment_histograms",
+    "moments_by_layer",
+    "moments_of",
+    "moments_of_all_by_layer",
+    "moments_on_frequency",
+    "parts_over_Q_by_layer",
+    "pick_tokens",
+    "running_moments",
+    "sample_size_bias",
+    "sentence_lengths",
+    "shares_by_layer",
+    "statistics_grid",
+    "subtraction_error",
+    "token_clouds",
+    "token_frequencies",
+    "tradeoff_by_layer",
+    "variance_formula",
+    "variance_parts_by_layer",
+    "within_share_by_layer",
+    "word_moments",
+]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from embvar_kit import analysis, compaction, merging, statistics_file
+from embvar_kit import analysis, anisotropy, compaction, merging, statistics_file
 from embvar_kit.errors import StatisticsError
 from embvar_kit.moments import GroupedMoments
 
@@ -191,6 +191,19 @@ class TokenStatistics:
             )
             rows.append({"layer": int(layer), **parts._asdict()})
         return pd.DataFrame(rows)
+
+    def anisotropy(self, *, min_count: int = 10, special: bool = True) -> pd.DataFrame:
+        """Mean cosine similarities: ``layer, anisotropy, self_similarity, adjusted``.
+
+        Ethayarajh's (2019) baseline, the mean over all pairs of distinct embeddings; his
+        self-similarity, that over the pairs of one token, averaged over the tokens with ``n_t >=
+        min_count``; and the second less the first. All pairs count, none is drawn.
+
+        Raises:
+            StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), or compact
+                statistics no longer know the number of occurrences of this choice.
+        """
+        return anisotropy.by_layer(self, min_count=min_count, special=special)
 
     def sinks(self, *, factor: float = 100, min_count: int = 10) -> pd.DataFrame:
         """Tokens whose embeddings are out of all proportion: ``token, n, layer, Q, ratio``.

@@ -1,0 +1,276 @@
+"""The figures of an atlas: which there are, what each shows and what to see in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from embvar_kit import drawing, figures
+from embvar_kit.errors import StatisticsError
+from embvar_kit.recall import collect_again
+from embvar_kit.statistics import TokenStatistics
+
+_MOST = 100  # occurrences of a token whose embeddings are drawn
+
+
+@dataclass(frozen=True)
+class Plate:
+    """One figure of the atlas: what it is called, what there is to see, and how to draw it."""
+
+    name: str
+    paper: str
+    title: str
+    see: str
+    alt: str
+    draw: Callable[[], Figure]
+    numbers: Callable[[], tuple] = tuple
+
+
+def plates(
+    given: Sequence[TokenStatistics],
+    min_count: int,
+    max_count: int | None,
+    unbiased: bool,
+    embeddings: bool,
+) -> Iterator[Plate]:
+    """The figures, in the paper's order, then those beyond it."""
+    words = [one for one in given if one.subwords is not None]
+    unit = [one for one in given if one.info.get("convention", {}).get("site") == "unit"]
+    main = [one for one in given if one not in words and one not in unit] or words or unit
+    of = drawing.letter(main[0])
+    names = drawing.labels(main)
+    counts = {"min_count": min_count, "max_count": max_count}
+    choice = {**counts, "unbiased": unbiased}
+    side = f"Models: {', '.join(names)}."
+
+    def plate(name, paper, title, see, alt, draw, numbers=tuple):
+        return Plate(name, paper, title, see, alt, lambda: _figure(draw()), numbers)
+
+    def each(name, paper, title, see, alt, draw, numbers=lambda one: ()):
+        """A figure of its own for each model."""
+        for one, label in zip(main, names, strict=True):
+            own = name if len(main) == 1 else f"{name}-{_file_name(label)}"
+            yield plate(
+                own,
+                paper,
+                f"{title}: {label}",
+                see,
+                f"{alt} Model: {label}.",
+                lambda one=one: draw(one),
+                lambda one=one: numbers(one),
+            )
+
+    def table(method: str) -> Callable[[], tuple]:
+        return lambda: tuple(
+            (f"The numbers: {label}", getattr(one, method)(**choice))
+            for one, label in zip(main, names, strict=True)
+        )
+
+    yield from each(
+        "fig-01-embeddings",
+        "Fig. 1",
+        "Embeddings of a few tokens",
+        f"Each token's embeddings (at most {_MOST} of them) form a cloud around its mean. The "
+        "lighter the colour, the more frequent the token. Means near the origin belong to wide "
+        "clouds, means far from it to narrow ones, where the trade-off holds.",
+        "Scatter plot of two principal axes with embeddings, means and the origin.",
+        lambda one: _clouds(one, counts, embeddings),
+    )
+    yield plate(
+        "fig-02-tradeoff",
+        "Fig. 2",
+        "The norm-variance trade-off in the middle layer",
+        "One point a token, coloured by frequency, and the regression line. If Q were the same "
+        "for all tokens, the line would have slope -1 and hold every point.",
+        f"Scatter plot of V against M over tokens, with a line. {side}",
+        lambda: figures.V_on_M(main, layer="middle", **choice),
+    )
+    yield from each(
+        "fig-02-tradeoff-all-layers",
+        "Fig. 2",
+        "The trade-off in every layer",
+        "In which layers do the points lie along the line?",
+        "Scatter plots of V against M over tokens, one a layer.",
+        lambda one: figures.V_on_M_by_layer(one, **choice),
+    )
+    yield plate(
+        "fig-03-lengths",
+        "Fig. 3",
+        "M, V_B and V_W as lengths",
+        "A drawing of three made-up clouds, not of these statistics: the squared length to the "
+        "overall mean is M, the mean squared length from there to the token means V_B, that from "
+        "these to the embeddings V_W. They add up to Q.",
+        "Three clouds of points with arrows to their means, and a stacked bar.",
+        lambda: figures.decomposition_lengths(*_example_clouds()),
+    )
+    yield plate(
+        "fig-04-tradeoff-by-layer",
+        "Fig. 4",
+        "The trade-off, layer by layer",
+        "Where Q varies least over tokens (left), the slope comes near -1 (middle, dotted) and R² "
+        "is high (right).",
+        f"Three line plots against the layer. {side}",
+        lambda: figures.tradeoff_by_layer(main, **choice),
+        table("tradeoff"),
+    )
+    yield plate(
+        "fig-05-shares",
+        "Fig. 5",
+        "What the mean squared norm consists of",
+        "Blue grows where embeddings move away from the origin together; orange, the variance "
+        "within tokens, grows with context; green, that between tokens, shrinks beside it.",
+        f"Stacked bars of the shares of Q, one a layer. {side}",
+        lambda: _figure(figures.shares_by_layer(main, **choice)),
+        table("decomposition"),
+    )
+    yield plate(
+        "fig-06-within",
+        "Fig. 6",
+        "The share of the variance that lies within tokens",
+        "The higher, the more an embedding says of its context rather than of its token.",
+        f"Line plot of V_W over V against the layer. {side}",
+        lambda: figures.within_share_by_layer(main, **choice),
+    )
+    yield plate(
+        "fig-07-frequency",
+        "Fig. 7",
+        "Q, M and V against frequency, middle layer",
+        "Frequent tokens tend to lie nearer to the origin and to spread wider. Rare tokens lean: "
+        "few occurrences make M too large and V too small, which the unbiased forms undo.",
+        f"Three scatter plots against log10 n_{of}, with lines, for each model. {side}",
+        lambda: figures.moments_on_frequency(main, **choice),
+    )
+    yield from each(
+        "fig-08-named",
+        "Fig. 8",
+        "The trade-off, with a few tokens named",
+        "The tokens of Fig. 1 and Table 2 (below), drawn from ten bins of frequency.",
+        "Scatter plot of V against M with a few tokens labelled.",
+        lambda one: figures.V_on_M(one, label=_few(one, counts)["token"].tolist(), **choice),
+        lambda one: (("Table 2: these tokens", _few(one, choice)),),
+    )
+    yield plate(
+        "fig-09-sentences",
+        "Fig. 9",
+        "Lengths of the sentences",
+        "How many words the sentences have.",
+        "Histogram of sentences over their number of words.",
+        lambda: figures.sentence_lengths(main),
+    )
+    yield plate(
+        "fig-10-frequencies",
+        "Fig. 10",
+        "How often tokens occur",
+        "Few tokens are frequent, most are rare. The paper's figures take those between the dotted "
+        "lines.",
+        f"Histogram of log10 n_{of}. {side}",
+        lambda: figures.token_frequencies(main),
+    )
+    yield from each(
+        "fig-11-layers",
+        "Figs. 11-13",
+        "Five layers",
+        "From the first layer (top) to the last: how Q, M and V depend on frequency, and V on M.",
+        "Four scatter plots with lines for each of five layers.",
+        lambda one: figures.statistics_grid(one, **counts),
+    )
+    yield from each(
+        "fig-14-histograms",
+        "Figs. 14-16",
+        "Histograms of Q, M and V",
+        "A narrow Q is what makes a trade-off. The largest hundredth of the values is trimmed.",
+        "Three histograms for each of five layers.",
+        lambda one: figures.moment_histograms(one, **choice),
+    )
+    yield plate(
+        "fig-17-frequency-slopes",
+        "Fig. 17",
+        "Dependence on frequency, layer by layer",
+        "Below 0, frequent tokens have smaller values; above, larger ones.",
+        f"Line plots of three regression slopes against the layer. {side}",
+        lambda: figures.frequency_slopes(main, **counts),
+    )
+    for name, paper, title, see, function in (
+        (
+            "fig-18-parts",
+            "Fig. 18",
+            "Parts of Q, layer by layer",
+            "The shares of Fig. 5, one panel each, to compare models.",
+            figures.parts_over_Q_by_layer,
+        ),
+        (
+            "fig-19-moments",
+            "Fig. 19",
+            "Q, M and V of all embeddings",
+            "Absolute values: models without a normalization on the residual stream grow with "
+            "depth.",
+            figures.moments_of_all_by_layer,
+        ),
+        (
+            "fig-20-variance",
+            "Fig. 20",
+            "Variance within and between tokens",
+            "Absolute values, and the share between tokens.",
+            figures.variance_parts_by_layer,
+        ),
+    ):
+        yield plate(
+            name,
+            paper,
+            title,
+            see,
+            f"Line plots against the layer. {side}",
+            lambda function=function: function(main, **choice),
+        )
+    yield plate(
+        "fig-22-words",
+        "Fig. 22",
+        "Words, by their number of sub-words",
+        "Words that the tokenizer cuts into more pieces are rarer. Does the trade-off hold for "
+        "words as it does for tokens?",
+        "Four scatter plots of words: Q, M and V against frequency, V against M.",
+        lambda: figures.word_moments(words or main, **choice),
+    )
+    yield plate(
+        "anisotropy",
+        "",
+        "Anisotropy",
+        "Mean cosine similarities. Between two embeddings drawn from all (solid): the farther from "
+        "0, the more all point into one direction. Between two of the same token (dashed): what "
+        "is above the solid line is the token's own.",
+        "Line plot of two mean cosine similarities against the layer.",
+        lambda: figures.anisotropy_by_layer(unit or main, min_count=max(2, min_count)),
+    )
+
+
+def _figure(drawn: object) -> Figure:
+    return drawn if isinstance(drawn, Figure) else drawn.figure
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", label).strip("-")
+
+
+def _example_clouds() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(3)
+    groups = np.repeat([0, 1, 2], [8, 14, 5])
+    centres = np.array([[3.0, 1.0], [4.2, 3.0], [1.5, 2.8]])
+    return centres[groups] + random.normal(scale=0.45, size=(len(groups), 2)), groups
+
+
+def _few(one: TokenStatistics, choice: dict) -> object:
+    return figures.pick_tokens(one, **choice)
+
+
+def _clouds(one: TokenStatistics, counts: dict, embeddings: bool) -> object:
+    if not embeddings:
+        raise StatisticsError("Embeddings were not asked for (--no-embeddings).")
+    layer = drawing.layer_of(one, "middle")
+    tokens = _few(one, counts)["token"].tolist()
+    return figures.token_clouds(
+        collect_again(one, tokens, layer, most=_MOST), layer=layer, stats=one
+    )

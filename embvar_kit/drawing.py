@@ -1,0 +1,295 @@
+"""What the figures share: colours, names of models, layers by depth, panels.
+
+Colours are Okabe and Ito's, safe for colour-blind readers, and mean the same everywhere: M is
+blue, V is vermilion, Q is dark grey. Models have colours of their own (Paul Tol's muted ones),
+which are none of a statistic's. Nothing global is set and nothing is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from embvar_kit.errors import StatisticsError
+from embvar_kit.labelling import written
+from embvar_kit.statistics import TokenStatistics
+
+COLOURS = {"Q": "#4d4d4d", "M": "#0072b2", "V": "#d55e00", "V_W": "#e69f00", "V_B": "#009e73"}
+"""The colour of each statistic."""
+
+FREQUENCY_MAP = "viridis"
+"""The colour map of log10 n_t."""
+
+_MODEL_COLOURS = ("#332288", "#cc6677", "#44aa99", "#882255", "#999933", "#88ccee", "#aa4499")
+_MARKERS = "os^Dv<>"
+_LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+
+SINK_FACTOR = 100
+"""Tokens with Q of so many times the median are named in figures that they dominate; the default
+of :meth:`embvar_kit.statistics.TokenStatistics.sinks`."""
+
+MANY = 1000
+"""Points beyond which a vector file holds them as a picture: ten thousand shapes open slowly."""
+
+Statistics = TokenStatistics | Sequence[TokenStatistics]
+"""One model's statistics, or those of several models to be drawn side by side."""
+
+
+# Which statistics, what they are called, where their layers lie
+
+
+def several(stats: Statistics) -> list[TokenStatistics]:
+    """The statistics as a list, whether one or several are given.
+
+    Raises:
+        StatisticsError: if there are none, or something else is given.
+    """
+    if isinstance(stats, TokenStatistics):
+        return [stats]
+    found = list(stats)
+    if not found or not all(isinstance(one, TokenStatistics) for one in found):
+        raise StatisticsError("A figure draws TokenStatistics: give one, or a list of some.")
+    for one in found:
+        if not len(one.layers):
+            raise StatisticsError("There is no layer to draw.")
+    return found
+
+
+def only(stats: Statistics, what: str) -> TokenStatistics:
+    """The one statistics that a figure of a single model draws.
+
+    Raises:
+        StatisticsError: if there are several.
+    """
+    found = several(stats)
+    if len(found) > 1:
+        raise StatisticsError(f"{what} draws one model: call it for each of the {len(found)}.")
+    return found[0]
+
+
+def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
+    """A name for each: the model's; where these are equal, also the corpus, the site or the like.
+
+    Tokens that were left out are always mentioned.
+    """
+    names = [written(one.info["model"]["name"]) for one in statistics]
+    ways = (
+        lambda one: "on " + one.info["corpora"][0]["name"],
+        lambda one: "site " + str(one.info.get("convention", {}).get("site")),
+        lambda one: "by " + str(one.info.get("convention", {}).get("by")),
+        lambda one: str(one.info["corpora"][0].get("settings") or "all sentences"),
+    )
+    for told in ways:
+        for name in {name for name in names if names.count(name) > 1}:
+            alike = [at for at, other in enumerate(names) if other == name]
+            if len({told(statistics[at]) for at in alike}) > 1:
+                for at in alike:
+                    names[at] = f"{name}, {written(told(statistics[at]))}"
+    for at, one in enumerate(statistics):
+        if left_out := one.info.get("left_out"):
+            names[at] += f" ({len(left_out)} token{'s' * (len(left_out) > 1)} left out)"
+    repeated = {name for name in names if names.count(name) > 1}
+    return [
+        f"{name} [{names[: at + 1].count(name)}]" if name in repeated else name
+        for at, name in enumerate(names)
+    ]
+
+
+def looks(statistics: Sequence[TokenStatistics], colour: str | None = None) -> list[dict]:
+    """Colour, marker and line style of each model; ``colour`` is used where there is only one."""
+    if len(statistics) == 1:
+        colour = colour or model_colour(0)
+        return [{"color": colour, "marker": "o", "linestyle": "-", "markersize": 4}]
+    return [
+        {
+            "color": model_colour(at),
+            "marker": _MARKERS[at % len(_MARKERS)],
+            "linestyle": _LINES[at % len(_LINES)],
+            "markersize": 4,
+        }
+        for at in range(len(statistics))
+    ]
+
+
+def model_colour(at: int) -> str:
+    """The colour of the model drawn as number ``at``, or of another thing that is no statistic."""
+    return _MODEL_COLOURS[at % len(_MODEL_COLOURS)]
+
+
+def n_states(one: TokenStatistics, remedy: str) -> int:
+    """How many hidden states the model has.
+
+    Raises:
+        StatisticsError: if the statistics do not say; the message gives ``remedy``.
+    """
+    number = one.info["model"].get("n_states")
+    if number is None:
+        raise StatisticsError(
+            f"These statistics of {one.info['model']['name']!r} do not say how many layers the "
+            f"model has: {remedy}."
+        )
+    return int(number)
+
+
+def layer_of(one: TokenStatistics, layer: int | str) -> int:
+    """A layer by number (-1 is the last one extracted), or ``"middle"``.
+
+    The middle is half way from the first hidden state to the last, or what was extracted nearest
+    to it: layer 6 of 12, as in the paper.
+    """
+    if layer == "middle":
+        return _nearest(one, 0.5)
+    if isinstance(layer, str):
+        raise StatisticsError(f"layer={layer!r} is unknown: give a number or 'middle'.")
+    return int(one.layers[layer]) if layer < 0 else int(layer)
+
+
+def five_layers(one: TokenStatistics) -> list[int]:
+    """The first layer, the last and the quarters between (Figs. 11-16); fewer if they coincide."""
+    return sorted({_nearest(one, share) for share in (0, 0.25, 0.5, 0.75, 1)})
+
+
+def _nearest(one: TokenStatistics, share: float) -> int:
+    last = n_states(one, "name the layer by its number") - 1
+    return int(one.layers[np.abs(one.layers - round(share * last)).argmin()])
+
+
+def depths(
+    statistics: Sequence[TokenStatistics], depth: str | None
+) -> tuple[list[np.ndarray], str]:
+    """Where the layers of each stand on the axis, and what the axis is called.
+
+    Args:
+        depth: ``"index"``, or ``"relative"``: 0 for the embedding layer's output, 1 for the last
+            hidden state. By default relative where models differ in depth, else the index.
+    """
+    if depth not in (None, "relative", "index"):
+        raise StatisticsError(f"depth={depth!r} is unknown: it is 'relative' or 'index'.")
+    if depth is None:
+        numbers = {one.info["model"].get("n_states") for one in statistics}
+        depth = "relative" if len(numbers - {None}) > 1 else "index"
+    if depth == "index":
+        return [np.asarray(one.layers, dtype=float) for one in statistics], "layer"
+    lasts = [n_states(one, "pass depth='index'") - 1 for one in statistics]
+    return (
+        [one.layers / max(1, last) for one, last in zip(statistics, lasts, strict=True)],
+        "relative depth (layer / last layer)",
+    )
+
+
+def letter(one: TokenStatistics) -> str:
+    """The index of a group: ``t`` for tokens, ``w`` for words."""
+    return "w" if one.info.get("convention", {}).get("by") == "word" else "t"
+
+
+# What is drawn of them
+
+
+def chosen(
+    one: TokenStatistics,
+    layer: int,
+    *,
+    min_count: int,
+    max_count: int | None,
+    unbiased: bool = False,
+) -> pd.DataFrame:
+    """The table of a layer's tokens in a range of counts.
+
+    Raises:
+        StatisticsError: if there is no such token.
+    """
+    table = one.table(layer, min_count=min_count, max_count=max_count, unbiased=unbiased)
+    if table.empty:
+        most = "" if max_count is None else f" <= {max_count:,}"
+        raise StatisticsError(
+            f"No token of {one.info['model']['name']} has {min_count:,} <= n_t{most}: lower "
+            "min_count, raise max_count, or take a larger corpus."
+        )
+    return table
+
+
+def count_range(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:
+    """Limits of the colours of log10 n_t over all panels: 1 to 2, or more where there is more."""
+    counts = [np.log10(table["n"].to_numpy()) for table in tables]
+    least, most = (float(f([f(n) for n in counts])) for f in (min, max))
+    return min(1.0, least), max(2.0, most)
+
+
+def sink_note(ax: Axes, Q: np.ndarray) -> None:
+    """Say in a panel that a few tokens are out of all proportion, where they are."""
+    ratio = Q / np.median(Q)
+    number = int((ratio >= SINK_FACTOR).sum())
+    if number:
+        ax.text(
+            0.5,
+            0.97,
+            f"{number} sink{'s' * (number > 1)}: $Q$ up to {ratio.max():,.0f} × the median\n"
+            "(stats.without(stats.sinks().token) leaves them out)",
+            transform=ax.transAxes,
+            ha="center",
+            va="top",
+            fontsize=8,
+            style="italic",
+        )
+
+
+# Figures and panels
+
+
+def new_axes(ax: Axes | None, width: float = 7, height: float = 3.8) -> Axes:
+    """The Axes given, or those of a new figure of this size in inches."""
+    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+
+
+def panels(number: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of ``number`` panels, each of this size in inches, in at most so many columns."""
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width * columns, height * rows),
+        layout="constrained",
+        squeeze=False,
+    )
+    for ax in axes.flat[number:]:
+        ax.remove()
+    return figure, list(axes.flat[:number])
+
+
+def one_or_panels(
+    number: int, ax: Axes | None, columns: int, width: float, height: float
+) -> tuple[Figure, list[Axes]]:
+    """Axes for each of several models, ``ax`` for a single one.
+
+    Raises:
+        StatisticsError: if ``ax`` is given for several.
+    """
+    if ax is None:
+        return panels(number, columns, width, height)
+    if number > 1:
+        raise StatisticsError("Several models make a figure of several panels: leave ax out.")
+    return ax.figure, [ax]
+
+
+def depth_axis(ax: Axes, name: str) -> None:
+    """Call the horizontal axis by its name; layers by number get whole numbers."""
+    ax.set_xlabel(name)
+    if name == "layer":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def name_models(figure: Figure, ax: Axes, statistics: Sequence[TokenStatistics]) -> None:
+    """Say which models are drawn: a legend below all panels, or one model's name above them."""
+    if len(statistics) == 1:
+        figure.suptitle(labels(statistics)[0], fontsize=11)
+        return
+    handles, names = ax.get_legend_handles_labels()
+    columns = min(4, len(names))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)

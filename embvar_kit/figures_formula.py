@@ -1,0 +1,270 @@
+"""Teaching figures: what Q, M and V are, how they are computed, what V_W and V_B add.
+
+They draw vectors and numbers that are given, not statistics of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from embvar_kit import analysis
+from embvar_kit.drawing import COLOURS
+from embvar_kit.errors import StatisticsError
+from embvar_kit.moments import GroupedMoments
+
+_CLOUD = "#56b4e9"
+
+
+def moments_of(x: np.ndarray) -> dict[str, float]:
+    """Q, M and V of one cloud of vectors ``(N, d)``, from :class:`GroupedMoments`."""
+    m = GroupedMoments(1, x.shape[1])
+    m.update(x, np.zeros(len(x), dtype=int))
+    return {name: float(getattr(m, name)[0]) for name in "QMV"}
+
+
+def variance_formula(x: np.ndarray, *, limit: float | None = None) -> Figure:
+    """A cloud of 2-D vectors, its right triangle, and ``Q = M + V`` as bars.
+
+    Left, the vectors with their mean and a circle of radius ``sqrt(V)`` about it. Middle, the
+    lengths: legs ``sqrt(M)`` and ``sqrt(V)``, hypotenuse ``sqrt(Q)``. Right, the squared lengths.
+
+    Args:
+        x: ``(N, 2)`` vectors.
+        limit: half width of the cloud's plot, which fixes all scales (for a figure that moves); by
+            default each plot takes what it needs.
+    """
+    figure, (cloud, triangle, bars) = plt.subplots(
+        1, 3, figsize=(11, 3.9), width_ratios=(3, 3, 1.7), layout="constrained"
+    )
+    moments = moments_of(x)
+    top = 1.15 * moments["Q"] if limit is None else 1.1 * limit**2
+    limit = float(np.abs(x).max() * 1.1) if limit is None else limit
+    _draw_cloud(cloud, x, moments, limit)
+    _draw_triangle(triangle, moments, reach=1.15 * float(np.sqrt(top)))
+    _draw_bars(bars, moments, top)
+    return figure
+
+
+def _draw_cloud(ax: Axes, x: np.ndarray, moments: Mapping[str, float], limit: float) -> None:
+    mean = x.mean(axis=0)
+    ax.scatter(*x.T, s=9, color=_CLOUD, alpha=0.6, linewidths=0, label="embeddings $x$")
+    ax.add_patch(
+        Circle(tuple(mean), np.sqrt(moments["V"]), fill=False, color=COLOURS["V"], linewidth=2)
+    )
+    ax.annotate("", xy=tuple(mean), xytext=(0, 0), arrowprops={"color": COLOURS["M"], "width": 1.5})
+    ax.plot(0, 0, "o", color="black", markersize=5)
+    ax.plot([], [], color=COLOURS["M"], linewidth=2, label=r"mean $\mu$, length $\sqrt{M}$")
+    ax.plot([], [], color=COLOURS["V"], linewidth=2, label=r"circle of radius $\sqrt{V}$")
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    ax.set(xlabel="feature 1", ylabel="feature 2", title="the cloud")
+    ax.legend(loc="lower left", fontsize=8, framealpha=0.9)
+
+
+def _draw_triangle(ax: Axes, moments: Mapping[str, float], reach: float) -> None:
+    across, up = np.sqrt(moments["M"]), np.sqrt(moments["V"])
+    sides = {"M": ((0, across), (0, 0)), "V": ((across, across), (0, up))}
+    sides["Q"] = ((0, across), (0, up))
+    for name, (xs, ys) in sides.items():
+        length = np.sqrt(moments[name])
+        ax.plot(
+            xs, ys, color=COLOURS[name], linewidth=3, label=rf"$\sqrt{{{name}}}$ = {length:.2f}"
+        )
+    corner = 0.05 * reach
+    if min(across, up) > 2 * corner:
+        ax.plot([across - corner] * 2 + [across], [0, corner, corner], color="black", linewidth=1)
+    ax.set(xlim=(-0.05 * reach, reach), ylim=(-0.05 * reach, reach), aspect="equal")
+    ax.set(xlabel="length", ylabel="length", title="Pythagoras")
+    ax.legend(loc="upper left", fontsize=9)
+
+
+def _draw_bars(ax: Axes, moments: Mapping[str, float], top: float) -> None:
+    ax.bar(["$Q$"], [moments["Q"]], color=COLOURS["Q"], width=0.6)
+    ax.bar(["$M+V$"], [moments["M"]], color=COLOURS["M"], width=0.6)
+    ax.bar(["$M+V$"], [moments["V"]], bottom=[moments["M"]], color=COLOURS["V"], width=0.6)
+    for name, at, bottom in (("Q", 0, 0.0), ("M", 1, 0.0), ("V", 1, moments["M"])):
+        # Inside the bar where there is room, else on top of it (V) or not at all.
+        if moments[name] > 0.08 * top:
+            middle = bottom + moments[name] / 2
+            ax.text(at, middle, f"${name}$", ha="center", va="center", color="white")
+        elif name == "V":
+            ax.text(at, moments["Q"], "$V$", ha="center", va="bottom", color=COLOURS["V"])
+    numbers = f"{moments['Q']:.2f} = {moments['M']:.2f} + {moments['V']:.2f}"
+    ax.set(ylim=(0, top), ylabel="squared norm", title=f"$Q = M + V$\n{numbers}")
+
+
+def moments_by_layer(
+    layers: Sequence[int], M: Sequence[float], V: Sequence[float], *, ax: Axes | None = None
+) -> Axes:
+    """M and V of one set of embeddings stacked, a bar a layer: the height of a bar is Q."""
+    ax = plt.subplots(figsize=(7, 3.6), layout="constrained")[1] if ax is None else ax
+    ax.bar(layers, M, color=COLOURS["M"], label="$M$")
+    ax.bar(layers, V, bottom=M, color=COLOURS["V"], label="$V$")
+    ax.set(xlabel="layer", ylabel="squared norm, $Q = M + V$", xticks=list(layers))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return ax
+
+
+def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None = None) -> Axes:
+    """Q, M and V after each vector of a sequence; dotted, their values after the last one.
+
+    Args:
+        x: ``(N, d)`` vectors in the order in which they arrive.
+        upto: mark the state after this many.
+    """
+    ax = plt.subplots(figsize=(7.5, 3.8), layout="constrained")[1] if ax is None else ax
+    k = np.arange(1, len(x) + 1)
+    wide = x.astype(np.float64)
+    mean = np.cumsum(wide, axis=0) / k[:, None]
+    path = {"Q": np.cumsum((wide**2).sum(axis=1)) / k, "M": (mean**2).sum(axis=1)}
+    path["V"] = path["Q"] - path["M"]
+    for name in "QMV":
+        ax.plot(k, path[name], color=COLOURS[name], linewidth=2, label=f"${name}$")
+        ax.axhline(path[name][-1], color=COLOURS[name], linestyle=":", linewidth=1)
+        if upto is not None:
+            ax.plot(upto, path[name][upto - 1], "o", color=COLOURS[name], markersize=8)
+    if upto is not None:
+        ax.axvline(upto, color="black", linewidth=0.8)
+    ax.set_xscale("log")
+    ax.set(xlabel="occurrences seen, $k$", ylabel="squared norm", ylim=(0, None))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return ax
+
+
+def subtraction_error(
+    ratio: np.ndarray, errors: Mapping[str, np.ndarray], *, ax: Axes | None = None
+) -> Axes:
+    """Relative error of V against how small V is beside Q, for several ways of computing it.
+
+    Args:
+        ratio: ``(T,)`` true V / Q of each set of vectors.
+        errors: per way, ``(T,)`` its relative error ``|V - true V| / true V``.
+    """
+    ax = plt.subplots(figsize=(7.5, 4), layout="constrained")[1] if ax is None else ax
+    floor = 1e-16  # where an error of exactly 0 is drawn
+    looks = (("o", COLOURS["V"]), ("^", COLOURS["M"]), ("s", COLOURS["Q"]))
+    for (way, error), (marker, colour) in zip(errors.items(), looks, strict=False):
+        ax.scatter(
+            ratio,
+            np.maximum(error, floor),
+            s=14,
+            marker=marker,
+            color=colour,
+            alpha=0.7,
+            linewidths=0,
+            label=way,
+        )
+    ax.axhline(1, color="black", linewidth=0.8)
+    ax.annotate("the error is as large as V itself", (ratio.max(), 1.4), ha="right", fontsize=8)
+    ax.set(xscale="log", yscale="log", xlabel="$V/Q$", ylabel="relative error of $V$")
+    ax.legend(loc="lower left", fontsize=9)
+    return ax
+
+
+def sample_size_bias(
+    sizes: Sequence[int],
+    measured: Mapping[str, np.ndarray],
+    corrected: Mapping[str, np.ndarray],
+    whole: Mapping[str, float],
+) -> Figure:
+    """How M and V depend on the number of occurrences they are computed from.
+
+    Args:
+        sizes: sample sizes.
+        measured: for ``"M"`` and ``"V"``, ``(sizes, repeats)`` values as computed.
+        corrected: the same in their unbiased forms.
+        whole: the values over all occurrences.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for ax, name in zip(axes, "MV", strict=True):
+        for values, style, label in (
+            (measured[name], "o-", f"${name}$ as computed"),
+            (corrected[name], "s--", rf"unbiased $\tilde{{{name}}}$"),
+        ):
+            centre, spread = values.mean(axis=1), values.std(axis=1)
+            colour = COLOURS[name] if style == "o-" else COLOURS["Q"]
+            ax.plot(sizes, centre, style, color=colour, label=label)
+            ax.fill_between(sizes, centre - spread, centre + spread, color=colour, alpha=0.15)
+        ax.axhline(whole[name], color="black", linestyle=":", label="over all occurrences")
+        ax.set_xscale("log")
+        ax.set(xlabel="occurrences in the sample, $n$", ylabel="squared norm", title=f"${name}$")
+        ax.legend(fontsize=9)
+    return figure
+
+
+def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
+    """A drawing of M, V_W and V_B as lengths, and their squares stacked to Q (paper, Fig. 3).
+
+    Left, an arrow from the origin to the overall mean, of length ``sqrt(M)``; from there, arrows
+    to the mean of each token, whose mean squared length (weighted by ``n_t``) is V_B; from these,
+    lines to the token's embeddings, whose mean squared length is V_W. Right, ``Q = M + V_W + V_B``.
+
+    Args:
+        x: ``(N, 2)`` vectors.
+        groups: ``(N,)`` the token, 0, 1 ..., that each belongs to; at most 6 of them.
+
+    Raises:
+        StatisticsError: if the vectors are not two-dimensional, the groups do not fit them, or
+            there are too many groups to tell apart.
+    """
+    x, groups = np.asarray(x, dtype=float), np.asarray(groups)
+    if x.ndim != 2 or x.shape[1] != 2 or groups.shape != x.shape[:1] or not len(x):
+        raise StatisticsError(
+            f"Give (N, 2) vectors and (N,) groups; these are {x.shape} and {groups.shape}."
+        )
+    if len(tokens := np.unique(groups)) > len(_GROUP_MARKERS):
+        raise StatisticsError(f"{len(tokens)} groups: a drawing holds {len(_GROUP_MARKERS)}.")
+    number = np.searchsorted(tokens, groups)
+    moments = GroupedMoments(len(tokens), 2)
+    moments.update(x, number)
+    parts = analysis.decompose(moments.count, moments.Q, moments.V, moments.mean)
+    overall = x.mean(axis=0)
+
+    figure, (cloud, bars) = plt.subplots(
+        1, 2, figsize=(9, 4.8), width_ratios=(3, 1), layout="constrained"
+    )
+    for at, mean in enumerate(moments.mean):
+        own = x[number == at]
+        for point in own:
+            cloud.plot(*np.transpose([mean, point]), color=COLOURS["V_W"], linewidth=0.8, zorder=1)
+        cloud.plot(
+            *own.T, _GROUP_MARKERS[at], color=_CLOUD, markersize=5, zorder=2, label=f"$X_{at + 1}$"
+        )
+        _arrow(cloud, overall, mean, COLOURS["V_B"])
+    _arrow(cloud, np.zeros(2), overall, COLOURS["M"])
+    cloud.plot(0, 0, "o", color="black", markersize=6, zorder=5)
+    for name, text in (
+        ("M", r"$\mu(X)$, squared length $M$"),
+        ("V_B", r"$\mu(X_t) - \mu(X)$, mean square $V_B$"),
+        ("V_W", r"$x - \mu(X_t)$, mean square $V_W$"),
+    ):
+        cloud.plot([], [], color=COLOURS[name], linewidth=2, label=text)
+    cloud.set(xlabel="feature 1", ylabel="feature 2", aspect="equal", title="the clouds")
+    cloud.set_aspect("equal", adjustable="datalim")
+    cloud.legend(fontsize=8, framealpha=0.9)
+
+    bars.bar(["$Q$"], [parts.Q], color=COLOURS["Q"], width=0.7)
+    bars.text(0, parts.Q / 2, "$Q$", ha="center", va="center", color="white")
+    bottom = 0.0
+    for name, symbol in (("M", "$M$"), ("V_B", "$V_B$"), ("V_W", "$V_W$")):
+        height = getattr(parts, name)
+        bars.bar(["$M+V$"], [height], bottom=[bottom], color=COLOURS[name], width=0.7)
+        if height > 0.06 * parts.Q:
+            bars.text(1, bottom + height / 2, symbol, ha="center", va="center", color="white")
+        bottom += height
+    numbers = f"{parts.Q:.2f} = {parts.M:.2f} + {parts.V_B:.2f} + {parts.V_W:.2f}"
+    bars.set(ylabel="squared norm", title=f"$Q = M + V_B + V_W$\n{numbers}")
+    return figure
+
+
+_GROUP_MARKERS = "os^Dv*"
+
+
+def _arrow(ax: Axes, start: np.ndarray, end: np.ndarray, colour: str) -> None:
+    style = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.2, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=style, zorder=4)

@@ -1,0 +1,314 @@
+"""All embeddings of a model together, layer by layer: where they lie, and what varies.
+
+Each figure takes one model's statistics or those of several. M, V, V_W and V_B are of the union X
+of the tokens' embeddings in the range of counts (see
+:meth:`embvar_kit.statistics.TokenStatistics.decomposition`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from embvar_kit import drawing
+from embvar_kit.drawing import COLOURS, Statistics
+from embvar_kit.errors import StatisticsError
+
+_SYMBOLS = {"Q": "Q(X)", "M": "M(X)", "V": "V(X)", "V_W": "V_W(X)", "V_B": "V_B(X)"}
+_WIDE = 100  # a range of values from which on an axis of absolute values is logarithmic
+
+
+def shares_by_layer(
+    stats: Statistics,
+    *,
+    depth: str | None = None,
+    min_count: int = 10,
+    max_count: int | None = 100_000,
+    unbiased: bool = False,
+    ax: Axes | None = None,
+) -> Axes | Figure:
+    """M(X), V_B(X) and V_W(X) as shares of Q(X), stacked to 1 (paper, Fig. 5).
+
+    Args:
+        stats: one model's statistics, or those of several: a panel each.
+        depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
+        min_count, max_count: over the tokens with ``min_count <= n_t <= max_count``.
+        unbiased: remove what finite samples add to M and V_B.
+        ax: draw here; for one model only.
+
+    Returns:
+        The Axes of one model, the Figure of several.
+    """
+    statistics = drawing.several(stats)
+    x, name = drawing.depths(statistics, depth)
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    found = [one.decomposition(**choice) for one in statistics]
+    single = len(statistics) == 1
+    size = (6.5, 3.6) if single else (3.5, 3.1)
+    figure, axes = drawing.one_or_panels(len(statistics), ax, 3, *size)
+    for at, parts, title, panel in zip(x, found, drawing.labels(statistics), axes, strict=True):
+        width = 0.92 * (np.diff(at).min() if len(at) > 1 else 1.0)
+        bottom = np.zeros(len(at))
+        for part in ("M", "V_B", "V_W"):
+            share = (parts[part] / parts["Q"]).to_numpy()
+            label = f"${_SYMBOLS[part]}/Q(X)$"
+            panel.bar(at, share, width, bottom, color=COLOURS[part], label=label)
+            bottom += share
+        panel.set(title=title, ylim=(0, 1), ylabel="share of $Q(X)$")
+        drawing.depth_axis(panel, name)
+    handles, names = axes[0].get_legend_handles_labels()
+    if single:
+        axes[0].legend(
+            handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5), frameon=False
+        )
+        return axes[0]
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def within_share_by_layer(
+    stats: Statistics,
+    *,
+    depth: str | None = None,
+    min_count: int = 10,
+    max_count: int | None = 100_000,
+    unbiased: bool = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """V_W(X) / V(X): how much of the variance lies within tokens (paper, Fig. 6).
+
+    The arguments are those of :func:`shares_by_layer`; ``ax`` takes several models, too.
+    """
+    ax = drawing.new_axes(ax, 6, 3.6)
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    _by_layer({ax: ("$V_W(X)/V(X)$", lambda d: d["V_W"] / d["V"], "V_W")}, stats, depth, choice)
+    ax.set_ylim(0, 1)
+    _name(ax, stats)
+    return ax
+
+
+def parts_over_Q_by_layer(
+    stats: Statistics,
+    *,
+    depth: str | None = None,
+    min_count: int = 10,
+    max_count: int | None = 100_000,
+    unbiased: bool = False,
+) -> Figure:
+    """M(X), V(X), V_W(X) and V_B(X) over Q(X), a panel each (paper, Fig. 18).
+
+    The arguments are those of :func:`shares_by_layer`.
+    """
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    parts = {
+        f"${_SYMBOLS[part]}/Q(X)$": (lambda d, part=part: d[part] / d["Q"], part)
+        for part in ("M", "V", "V_W", "V_B")
+    }
+    figure = _panels_by_layer(parts, stats, depth, choice, columns=4, width=2.7)
+    for ax in figure.axes:
+        ax.set_ylim(0, 1)
+    return figure
+
+
+def moments_of_all_by_layer(
+    stats: Statistics,
+    *,
+    depth: str | None = None,
+    min_count: int = 10,
+    max_count: int | None = 100_000,
+    unbiased: bool = False,
+) -> Figure:
+    """Q(X), M(X) and V(X), a panel each (paper, Fig. 19).
+
+    The arguments are those of :func:`shares_by_layer`. Where values differ by a factor of 100 or
+    more, the axes are logarithmic.
+    """
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    parts = {f"${_SYMBOLS[m]}$": (lambda d, m=m: d[m], m) for m in "QMV"}
+    figure = _panels_by_layer(parts, stats, depth, choice, columns=3, width=3.5)
+    _absolute(figure.axes)
+    return figure
+
+
+def variance_parts_by_layer(
+    stats: Statistics,
+    *,
+    depth: str | None = None,
+    min_count: int = 10,
+    max_count: int | None = 100_000,
+    unbiased: bool = False,
+) -> Figure:
+    """V_W(X), V_B(X) and V_B(X) / V(X), a panel each (paper, Fig. 20).
+
+    The arguments are those of :func:`shares_by_layer`. Where values differ by a factor of 100 or
+    more, the first two axes are logarithmic.
+    """
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    parts = {f"${_SYMBOLS[part]}$": (lambda d, p=part: d[p], part) for part in ("V_W", "V_B")}
+    parts["$V_B(X)/V(X)$"] = (lambda d: d["V_B"] / d["V"], "V_B")
+    figure = _panels_by_layer(parts, stats, depth, choice, columns=3, width=3.5)
+    _absolute(figure.axes[:2])
+    figure.axes[2].set_ylim(0, 1)
+    return figure
+
+
+def anisotropy_by_layer(
+    stats: Statistics,
+    *,
+    depth: str | None = None,
+    min_count: int = 10,
+    ax: Axes | None = None,
+) -> Axes:
+    """Mean cosine similarities: over all pairs, and over the pairs of one token.
+
+    Ethayarajh's (2019) anisotropy baseline (filled, solid) and self-similarity (open, dashed),
+    exactly: see :meth:`embvar_kit.statistics.TokenStatistics.anisotropy`.
+
+    Args:
+        stats: statistics of site ``"unit"``, of one model or of several.
+        depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
+        min_count: self-similarity is averaged over the tokens that occur so often.
+        ax: draw here.
+    """
+    statistics = drawing.several(stats)
+    found = [one.anisotropy(min_count=min_count) for one in statistics]
+    x, axis = drawing.depths(statistics, depth)
+    ax = drawing.new_axes(ax, 7.5, 3.8)
+    kinds = (
+        ("self_similarity", "within a token, mean over tokens", "--", "white"),
+        ("anisotropy", "all pairs (anisotropy baseline)", "-", None),
+    )
+    names, styles = drawing.labels(statistics), drawing.looks(statistics)
+    for at, table, name, look in zip(x, found, names, styles, strict=True):
+        for column, text, line, face in kinds:
+            label = text if len(statistics) == 1 else f"{name}: {text}"
+            style = {**look, "linestyle": line, "markerfacecolor": face or look["color"]}
+            ax.plot(at, table[column], label=label, **style)
+    ax.axhline(0, color="black", linestyle=":", linewidth=1)
+    ax.set_ylabel("mean cosine similarity")
+    drawing.depth_axis(ax, axis)
+    if len(statistics) == 1:
+        ax.set_title(names[0])
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=9, frameon=False)
+    return ax
+
+
+def dimension_shares(
+    mean: np.ndarray,
+    variance: np.ndarray,
+    *,
+    layers: Sequence[int] | None = None,
+    top: int = 5,
+) -> Figure:
+    """Each dimension's share of M(X) and of V(X), stacked, a bar a layer.
+
+    In many decoders a few dimensions carry nearly all of both. Named are the ``top`` dimensions
+    with the largest share of either at any layer, in one colour throughout; the rest is grey.
+
+    Args:
+        mean: ``(L, d)`` overall mean of the embeddings at each layer.
+        variance: ``(L, d)`` variance of each dimension.
+        layers: ``(L,)`` what the layers are called; by default 0, 1, ...
+        top: how many dimensions to name, at most 8.
+
+    Raises:
+        StatisticsError: if the arrays do not fit together.
+    """
+    mean, variance = np.asarray(mean, dtype=float), np.asarray(variance, dtype=float)
+    if mean.ndim != 2 or mean.shape != variance.shape or (variance < 0).any():
+        raise StatisticsError(
+            f"Give means and variances, both (layers, d); these are {mean.shape} and "
+            f"{variance.shape}, and no variance may be negative."
+        )
+    if not 1 <= top <= 8:
+        raise StatisticsError(f"top={top}: between 1 and 8 dimensions can be told apart.")
+    layers = np.arange(len(mean)) if layers is None else np.asarray(layers)
+    if len(layers) != len(mean):
+        raise StatisticsError(f"{len(layers)} layers are named, and there are {len(mean)}.")
+    squares = {"M": mean**2, "V": variance}
+    shares = {
+        name: square / np.maximum(square.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        for name, square in squares.items()
+    }
+    largest = np.maximum(shares["M"].max(axis=0), shares["V"].max(axis=0))
+    named = np.argsort(-largest, kind="stable")[: min(top, mean.shape[1])]
+    figure, axes = drawing.panels(2, 2, 4.8, 3.4)
+    for ax, (moment, share) in zip(axes, shares.items(), strict=True):
+        bottom = np.zeros(len(layers))
+        for at, dimension in enumerate(named):
+            height = share[:, dimension]
+            colour = drawing.model_colour(at)
+            ax.bar(layers, height, bottom=bottom, color=colour, label=f"dimension {dimension}")
+            bottom += height
+        rest = share.sum(axis=1) - bottom
+        others = f"the other {mean.shape[1] - len(named):,}"
+        ax.bar(layers, rest, bottom=bottom, color="#d9d9d9", label=others)
+        ax.set(ylim=(0, 1), title=f"share of ${moment}(X)$")
+        drawing.depth_axis(ax, "layer")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+_Part = tuple[Callable[[pd.DataFrame], pd.Series], str]
+
+
+def _panels_by_layer(
+    parts: Mapping[str, _Part],
+    stats: Statistics,
+    depth: str | None,
+    choice: Mapping[str, int | bool | None],
+    *,
+    columns: int,
+    width: float,
+) -> Figure:
+    figure, axes = drawing.panels(len(parts), columns, width, 3.2)
+    drawn = {ax: (title, *part) for ax, (title, part) in zip(axes, parts.items(), strict=True)}
+    _by_layer(drawn, stats, depth, choice)
+    drawing.name_models(figure, axes[0], drawing.several(stats))
+    return figure
+
+
+def _by_layer(
+    drawn: Mapping[Axes, tuple[str, Callable[[pd.DataFrame], pd.Series], str]],
+    stats: Statistics,
+    depth: str | None,
+    choice: Mapping[str, int | bool | None],
+) -> None:
+    """Draw a quantity of the decomposition on each Axes, a line a model."""
+    statistics = drawing.several(stats)
+    x, name = drawing.depths(statistics, depth)
+    found = [one.decomposition(**choice) for one in statistics]
+    names = drawing.labels(statistics)
+    for ax, (title, value, colour) in drawn.items():
+        styles = drawing.looks(statistics, COLOURS[colour])
+        for at, parts, model, look in zip(x, found, names, styles, strict=True):
+            ax.plot(at, value(parts), label=model, **look)
+        ax.set_title(title, fontsize=11)
+        drawing.depth_axis(ax, name)
+
+
+def _name(ax: Axes, stats: Statistics) -> None:
+    """Say which models one Axes shows."""
+    statistics = drawing.several(stats)
+    if len(statistics) == 1:
+        ax.set(ylabel=ax.get_title(), title=drawing.labels(statistics)[0])
+    else:
+        ax.set(ylabel=ax.get_title(), title="")
+        ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def _absolute(axes: Sequence[Axes]) -> None:
+    """One scale for all: logarithmic where the values differ much and none is 0 or less."""
+    values = np.concatenate([line.get_ydata() for ax in axes for line in ax.lines])
+    if values.min() > 0 and values.max() > _WIDE * values.min():
+        for ax in axes:
+            ax.set_yscale("log")
+    else:
+        for ax in axes:
+            ax.set_ylim(bottom=min(0.0, float(values.min())))
+    axes[0].set_ylabel("squared norm")
