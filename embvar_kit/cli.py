@@ -17,6 +17,7 @@ _EPILOG = """examples:
   embvar extract --model minilm --corpus wikipedia --limit 3000 --out out/minilm
   embvar show out/minilm                         the trade-off and the decomposition
   embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
+  embvar figures out/minilm                      every figure, with a page that shows them
 """
 
 # What the library takes, said again: to import it costs seconds, which a typo need not wait for.
@@ -135,6 +136,33 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--no-special", action="store_true", help="leave special tokens out")
     show.set_defaults(run=_show)
 
+    figures = commands.add_parser(
+        "figures",
+        help="draw every figure of saved statistics, with a page",
+        description="PNG and SVG files, and an index.html that shows them. Several models stand "
+        "side by side.",
+    )
+    figures.add_argument("folders", metavar="DIR", nargs="+", help="folders written by extract")
+    figures.add_argument(
+        "--out", metavar="OUT", help="folder to write to (default: figures/ beside the first DIR)"
+    )
+    figures.add_argument(
+        "--min-count", type=int, default=10, help="tokens seen at least this often"
+    )
+    figures.add_argument("--max-count", type=int, default=100_000, help="and at most this often")
+    figures.add_argument(
+        "--unbiased", action="store_true", help="finite-sample corrected M, V, V_B"
+    )
+    figures.add_argument(
+        "--without-sinks",
+        action="store_true",
+        help="leave out tokens with Q of 100 times the median",
+    )
+    figures.add_argument(
+        "--no-embeddings", action="store_true", help="run no model: leave Fig. 1 out"
+    )
+    figures.set_defaults(run=_figures)
+
     commands.add_parser("models", help="list the models that need no hub").set_defaults(run=_models)
     commands.add_parser("corpora", help="list the kinds of corpora").set_defaults(run=_corpora)
     return parser
@@ -238,6 +266,28 @@ def _show(chosen: argparse.Namespace) -> None:
     print(statistics)
     for title, table in parts.items():
         print(title + table.to_string(index=False, float_format=number))
+
+
+def _figures(chosen: argparse.Namespace) -> None:
+    from embvar_kit import atlas
+    from embvar_kit.statistics import TokenStatistics
+
+    statistics = [TokenStatistics.load(folder) for folder in chosen.folders]
+    paths = [Path(folder).resolve() for folder in chosen.folders]
+    beside = paths[0].parent / "figures" / "+".join(path.name for path in paths)
+    out = Path(chosen.out) if chosen.out else beside
+    entries = atlas.write(
+        statistics,
+        out,
+        min_count=chosen.min_count,
+        max_count=chosen.max_count,
+        unbiased=chosen.unbiased,
+        without_sinks=chosen.without_sinks,
+        embeddings=not chosen.no_embeddings,
+    )
+    drawn = sum(entry.reason is None for entry in entries)
+    print(f"figures    {drawn} drawn, {len(entries) - drawn} not (the page says why)")
+    print(f"page       {out / 'index.html'}")
 
 
 def _models(chosen: argparse.Namespace) -> None:

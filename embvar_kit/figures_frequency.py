@@ -86,14 +86,7 @@ def statistics_grid(
         points, fit = scatter_V_on_M(row[3], table, limits, size=4)
         row[3].set_title(fit_text(fit), fontsize=9)
         row[3].set(xlabel=f"$M(X_{of})$", ylabel=f"$V(X_{of})$")
-        row[0].annotate(
-            f"layer {layer}",
-            (-0.42, 0.5),
-            xycoords="axes fraction",
-            rotation=90,
-            va="center",
-            fontweight="bold",
-        )
+        row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
     figure.colorbar(
         points,
         ax=[row[3] for row in rows],
@@ -117,6 +110,7 @@ def _on_frequency(
     sns.regplot(x=x, y=y, ax=ax, ci=None, color=colour, scatter_kws=points, line_kws=line)
     ax.set_xlabel(rf"$\log_{{10}} n_{of}$")
     ax.set_title(fit_text(fit), fontsize=10)
+    drawing.few_ticks(ax)
     return fit
 
 
@@ -156,6 +150,7 @@ def moment_histograms(
             sns.histplot(x=kept, bins=40, ax=ax, color=COLOURS[moment], linewidth=0, alpha=1)
             symbol = rf"\tilde{{{moment}}}" if unbiased and moment != "Q" else moment
             ax.set(xlabel=f"${symbol}(X_{of})$", ylabel="tokens" if of == "t" else "words")
+            drawing.few_ticks(ax)
             if number := len(value) - len(kept):
                 ax.set_title(f"trimmed: {number}, up to {value.max():,.4g}", fontsize=9)
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
@@ -246,6 +241,7 @@ def token_frequencies(
             ax.axvline(bound, color="black", linestyle=":", linewidth=1)
     of = drawing.letter(statistics[0])
     ax.set_yscale("log")
+    ax.set_ylim(bottom=0.7)  # a bar of height 1 is to be seen
     least = max(1, min(one.info.get("compact", {}).get("min_count", 1) for one in statistics))
     note = "" if least == 1 and min_count is None else f" ($n_{of}$ ≥ {max(least, min_count or 1)})"
     ax.set_xlabel(rf"$\log_{{10}} n_{of}$")
