@@ -101,7 +101,7 @@ def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
     ]
 
 
-def looks(statistics: Sequence[TokenStatistics], colour: str | None = None) -> list[dict]:
+def looks(statistics: Sequence, colour: str | None = None) -> list[dict]:
     """Colour, marker and line style of each model; ``colour`` is used where there is only one."""
     if len(statistics) == 1:
         colour = colour or model_colour(0)

@@ -14,6 +14,7 @@ from embvar_kit import analysis, drawing
 from embvar_kit.drawing import COLOURS, Statistics
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures_tradeoff import fit_text, scatter_V_on_M
+from embvar_kit.labelling import written
 from embvar_kit.statistics import TokenStatistics
 
 
@@ -253,7 +254,7 @@ def token_frequencies(
 def sentence_lengths(stats: Statistics, *, ax: Axes | None = None) -> Axes:
     """How many sentences have how many words, separated by white space (paper, Fig. 9).
 
-    Models that ran on the same sentences share one histogram.
+    A histogram for each corpus: models that ran on the same sentences share one.
 
     Args:
         stats: one model's statistics or those of several.
@@ -263,20 +264,18 @@ def sentence_lengths(stats: Statistics, *, ax: Axes | None = None) -> Axes:
         StatisticsError: if the statistics do not hold the lengths.
     """
     statistics = drawing.several(stats)
-    found: dict[tuple[int, ...], list[str]] = {}
-    for one, name in zip(statistics, drawing.labels(statistics), strict=True):
+    found: dict[tuple[int, ...], str] = {}
+    for one in statistics:
         if "sentences_by_words" not in one.info:
             raise StatisticsError(
                 f"These statistics of {one.info['model']['name']!r} do not hold the lengths of the "
                 "sentences, nor can they be had from Q, M and V: extract from the corpus again."
             )
-        found.setdefault(tuple(one.info["sentences_by_words"]), []).append(name)
+        found[tuple(one.info["sentences_by_words"])] = written(one.info["corpora"][0]["name"])
     ax = drawing.new_axes(ax)
-    corpora = [one.info["corpora"][0]["name"] for one in statistics]
-    for (lengths, names), look in zip(
-        found.items(), drawing.looks([None] * len(found), COLOURS["Q"]), strict=True
-    ):
-        title = f"{sum(lengths):,} sentences" + (f" ({', '.join(names)})" if len(found) > 1 else "")
+    styles = drawing.looks([None] * len(found), COLOURS["Q"])
+    for (lengths, corpus), look in zip(found.items(), styles, strict=True):
+        title = f"{corpus}: {sum(lengths):,} sentences"
         sns.histplot(
             x=np.arange(len(lengths)),
             weights=np.array(lengths),
@@ -292,7 +291,7 @@ def sentence_lengths(stats: Statistics, *, ax: Axes | None = None) -> Axes:
         )
     ax.set(xlabel="words in the sentence", ylabel="sentences")
     if len(found) == 1:
-        ax.set_title(f"{', '.join(dict.fromkeys(corpora))}: {title}")
+        ax.set_title(title)
     else:
         ax.legend()
     return ax

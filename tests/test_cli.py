@@ -22,7 +22,7 @@ from embvar_kit.extraction import SITES
 from embvar_kit.tokens import GROUPINGS
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("fetch", "extract", "show", "models", "corpora")
+COMMANDS = ("fetch", "extract", "show", "figures", "models", "corpora")
 
 
 def start(*arguments: object) -> subprocess.Popen:
@@ -104,7 +104,7 @@ def test_help_of_each_command_says_what_it_does(name, command):
     assert len(summary.split()) > 3
 
 
-@pytest.mark.parametrize("name", ["extract", "show"])
+@pytest.mark.parametrize("name", ["extract", "show", "figures"])
 def test_every_option_says_what_it_is_for(name, command):
     out = command(name, "--help")[1]
     options = out.split("options:\n")[1]
@@ -141,6 +141,7 @@ def test_version(command):
         (["extract", "--out", "x", "--site", "no"], "--site: invalid choice: 'no' (choose from"),
         (["extract", "--out", "x", "--long", "no"], "--long: invalid choice: 'no' (choose from"),
         (["show"], "DIR"),
+        (["figures"], "DIR"),
         (["models", "--all"], "--all"),
     ],
 )
@@ -293,6 +294,35 @@ def test_show_with_corrected_forms_says_so(command, saved):
     assert "unbiased" in command("show", saved, "--unbiased")[1]
 
 
+def test_figures_draws_into_a_folder_beside_the_statistics(command, saved, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(saved, tmp_path / name)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    code, out, err = command("figures", *folders, "--no-embeddings", "--min-count", 5)
+    assert (code, err) == (0, "")
+    page = tmp_path / "figures" / "a+b" / "index.html"
+    assert f"page       {page}" in out
+    drawn, left = map(int, re.findall(r"(\d+) drawn, (\d+) not", out)[0])
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<figure ") == drawn > 15
+    assert text.count("<li>") == left > 0
+    assert "5 ≤ n_t ≤ 100,000; M, V and V_B as measured" in text
+
+
+def test_every_choice_of_figures_reaches_them(command, saved, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        "embvar_kit.atlas.write", lambda stats, out, **choice: given.update(choice, out=out) or []
+    )
+    command("figures", saved)
+    plain = dict(min_count=10, max_count=100_000, unbiased=False, without_sinks=False)
+    assert given == {**plain, "embeddings": True, "out": saved.parent / "figures" / saved.name}
+    options = ["--min-count", 3, "--max-count", 50, "--unbiased", "--without-sinks"]
+    command("figures", saved, *options, "--no-embeddings", "--out", tmp_path)
+    other = dict(min_count=3, max_count=50, unbiased=True, without_sinks=True)
+    assert given == {**other, "embeddings": False, "out": tmp_path}
+
+
 # Mistakes: one line each
 
 
@@ -312,6 +342,8 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
     ("arguments", "words"),
     [
         (["show", "{tmp}/nothing"], "no saved statistics"),
+        (["figures", "{saved}", "{tmp}/nothing"], "no saved statistics"),
+        (["figures", "{saved}", "--out", "{saved}/metadata.json"], "cannot be written to"),
         (["show", "{saved}", "--layer", "7"], "Layer 7 was not extracted; there are 0, 1, 2"),
         (["show", "{saved}", "--min-count", "100000"], "lower min_count"),
         (["fetch", "bert"], "No bundled model is called 'bert'; there are minilm, smollm2"),
