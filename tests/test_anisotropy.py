@@ -60,7 +60,7 @@ def test_compact_statistics_know_it_for_all_tokens_only(unit):
 
 def test_it_is_refused_where_it_would_mean_nothing(unit):
     info = {**unit.info, "convention": {**unit.info["convention"], "site": "hidden"}}
-    with pytest.raises(ek.StatisticsError, match="site 'hidden'.*site='unit'"):
+    with pytest.raises(ek.StatisticsError, match=r"site 'hidden'.*site='unit'"):
         replace(unit, info=info).anisotropy()
     for least in (1, 10**6):
         with pytest.raises(ek.StatisticsError, match=f"min_count={least} leaves"):

@@ -315,11 +315,11 @@ def test_every_choice_of_figures_reaches_them(command, saved, tmp_path, monkeypa
         "embvar_kit.atlas.write", lambda stats, out, **choice: given.update(choice, out=out) or []
     )
     command("figures", saved)
-    plain = dict(min_count=10, max_count=100_000, unbiased=False, without_sinks=False)
+    plain = {"min_count": 10, "max_count": 100_000, "unbiased": False, "without_sinks": False}
     assert given == {**plain, "embeddings": True, "out": saved.parent / "figures" / saved.name}
     options = ["--min-count", 3, "--max-count", 50, "--unbiased", "--without-sinks"]
     command("figures", saved, *options, "--no-embeddings", "--out", tmp_path)
-    other = dict(min_count=3, max_count=50, unbiased=True, without_sinks=True)
+    other = {"min_count": 3, "max_count": 50, "unbiased": True, "without_sinks": True}
     assert given == {**other, "embeddings": False, "out": tmp_path}
 
 

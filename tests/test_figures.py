@@ -98,7 +98,7 @@ def test_errors_and_biases_are_drawn_as_given():
 
 
 def test_the_lengths_are_the_decomposition():
-    x = np.random.default_rng(2).normal(size=(12, 2)) + [[3, 1]]
+    x = np.random.default_rng(2).normal(loc=(3, 1), size=(12, 2))
     groups = np.array(["b", "a", "a"] * 4)
     cloud, bars = figures.decomposition_lengths(x, groups).axes
     Q, M, V = two_pass(x.astype(np.float32))
@@ -114,7 +114,7 @@ def test_the_lengths_are_the_decomposition():
     assert between == pytest.approx(V - V_W)
     assert np.sum(arrows[2] ** 2) == pytest.approx(M)
     for wrong in ((x[:, :1], groups), (x, groups[:3]), (x, np.arange(12))):
-        with pytest.raises(ek.StatisticsError, match="vectors|12 groups"):
+        with pytest.raises(ek.StatisticsError, match=r"vectors|12 groups"):
             figures.decomposition_lengths(*wrong)
 
 
