@@ -81,6 +81,7 @@ def _written(entry: Entry, plate: Plate, folder: Path) -> Entry:
             figure = plate.draw()
             files = (f"{entry.name}.png", f"{entry.name}.svg")
             figure.savefig(folder / files[0], dpi=110)
+            figure.set_layout_engine("none")  # laid out; doing it again takes as long
             figure.savefig(folder / files[1], dpi=200, metadata={"Date": None})
         finally:  # a figure function that fails may leave a figure behind
             for number in set(plt.get_fignums()) - before:

@@ -30,7 +30,7 @@ class Entry:
         title: what it is.
         see: what to see in it.
         alt: what is drawn, for those who do not see it.
-        files: those written: ``.png`` and ``.svg``, or ``.csv`` of a table.
+        files: those written, ``.png`` and ``.svg``.
         reason: why it could not be drawn; ``None`` if it was.
         numbers: tables behind it, by their titles.
     """

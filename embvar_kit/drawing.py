@@ -30,7 +30,7 @@ _MODEL_COLOURS = ("#332288", "#cc6677", "#44aa99", "#882255", "#999933", "#88cce
 _MARKERS = "os^Dv<>"
 _LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 
-SINK_FACTOR = 100
+SINK_FACTOR = 10
 """Tokens with Q of so many times the median are named in figures that they dominate; the default
 of :meth:`embvar_kit.statistics.TokenStatistics.sinks`."""
 
@@ -101,7 +101,7 @@ def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
     ]
 
 
-def looks(statistics: Sequence[TokenStatistics], colour: str | None = None) -> list[dict]:
+def looks(statistics: Sequence, colour: str | None = None) -> list[dict]:
     """Colour, marker and line style of each model; ``colour`` is used where there is only one."""
     if len(statistics) == 1:
         colour = colour or model_colour(0)
@@ -221,22 +221,19 @@ def count_range(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:
     return min(1.0, least), max(2.0, most)
 
 
-def sink_note(ax: Axes, Q: np.ndarray) -> None:
-    """Say in a panel that a few tokens are out of all proportion, where they are."""
+def sink_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
+    """Say in a panel that a few tokens are out of all proportion, where they are.
+
+    The rest of the panel is empty then. ``short`` leaves out what to do about it.
+    """
     ratio = Q / np.median(Q)
     number = int((ratio >= SINK_FACTOR).sum())
     if number:
-        ax.text(
-            0.5,
-            0.97,
-            f"{number} sink{'s' * (number > 1)}: $Q$ up to {ratio.max():,.0f} × the median\n"
-            "(stats.without(stats.sinks().token) leaves them out)",
-            transform=ax.transAxes,
-            ha="center",
-            va="top",
-            fontsize=8,
-            style="italic",
-        )
+        text = f"{number} sink{'s' * (number > 1)}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
+        if not short:
+            text += "\n\nstats.without(stats.sinks().token)\nleaves them out"
+        placed = {"transform": ax.transAxes, "ha": "center", "va": "center"}
+        ax.text(0.5, 0.55, text, fontsize=8, style="italic", **placed).set_in_layout(False)
 
 
 # Figures and panels
@@ -276,6 +273,20 @@ def one_or_panels(
     if number > 1:
         raise StatisticsError("Several models make a figure of several panels: leave ax out.")
     return ax.figure, [ax]
+
+
+def few_ticks(ax: Axes) -> None:
+    """Few ticks, and powers of ten for large and small numbers: for a small panel."""
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    ax.ticklabel_format(scilimits=(-3, 4), useMathText=True)
+    ax.yaxis.get_offset_text().set_x(-0.12)  # beside the title, not under it
+
+
+def bar_width(at: np.ndarray) -> float:
+    """Of bars at these layers: with gaps between them while there are few."""
+    apart = float(np.diff(at).min()) if len(at) > 1 else 1.0
+    return apart * (0.92 if len(at) <= 15 else 1.0)
 
 
 def depth_axis(ax: Axes, name: str) -> None:

@@ -14,7 +14,7 @@ from embvar_kit import analysis, drawing
 from embvar_kit.collection import Occurrences
 from embvar_kit.drawing import FREQUENCY_MAP
 from embvar_kit.errors import StatisticsError
-from embvar_kit.labelling import label_points, written
+from embvar_kit.labelling import as_label, label_points, written
 from embvar_kit.statistics import TokenStatistics
 
 
@@ -119,10 +119,11 @@ def token_clouds(
     ax.scatter(*where.T, s=42, c=colours, edgecolors="black", linewidths=0.9, zorder=4)
     origin = -centre @ axes.T
     ax.plot(*origin, "X", color="black", markersize=10, zorder=5)
-    texts = [*(written(token) for token in occurrences), "origin"]
+    texts = [*(as_label(token) for token in occurrences), "origin"]
     ax.set_xlabel(f"first axis of the means ({share[0]:.0%})")
     ax.set_ylabel(f"second axis ({share[1]:.0%})")
-    ax.set_title(f"layer {layer}")
+    name = f"{drawing.labels([stats])[0]}, " if stats is not None else ""
+    ax.set_title(f"{name}layer {layer}")
     ax.set_aspect("equal", adjustable="datalim")
     spots = np.vstack([where, origin])
     label_points(ax, spots[:, 0], spots[:, 1], texts)

@@ -226,7 +226,7 @@ def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
     overall = x.mean(axis=0)
 
     figure, (cloud, bars) = plt.subplots(
-        1, 2, figsize=(9, 4.8), width_ratios=(3, 1), layout="constrained"
+        1, 2, figsize=(9.5, 5.2), width_ratios=(2.6, 1), layout="constrained"
     )
     for at, mean in enumerate(moments.mean):
         own = x[number == at]
@@ -244,9 +244,9 @@ def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
         ("V_W", r"$x - \mu(X_t)$, mean square $V_W$"),
     ):
         cloud.plot([], [], color=COLOURS[name], linewidth=2, label=text)
-    cloud.set(xlabel="feature 1", ylabel="feature 2", aspect="equal", title="the clouds")
+    cloud.set(xlabel="feature 1", ylabel="feature 2", title="the clouds")
     cloud.set_aspect("equal", adjustable="datalim")
-    cloud.legend(fontsize=8, framealpha=0.9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
 
     bars.bar(["$Q$"], [parts.Q], color=COLOURS["Q"], width=0.7)
     bars.text(0, parts.Q / 2, "$Q$", ha="center", va="center", color="white")
@@ -258,7 +258,8 @@ def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
             bars.text(1, bottom + height / 2, symbol, ha="center", va="center", color="white")
         bottom += height
     numbers = f"{parts.Q:.2f} = {parts.M:.2f} + {parts.V_B:.2f} + {parts.V_W:.2f}"
-    bars.set(ylabel="squared norm", title=f"$Q = M + V_B + V_W$\n{numbers}")
+    bars.set(ylabel="squared norm")
+    bars.set_title(f"$Q = M + V_B + V_W$\n{numbers}", fontsize=10)
     return figure
 
 

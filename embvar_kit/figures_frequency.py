@@ -14,6 +14,7 @@ from embvar_kit import analysis, drawing
 from embvar_kit.drawing import COLOURS, Statistics
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures_tradeoff import fit_text, scatter_V_on_M
+from embvar_kit.labelling import written
 from embvar_kit.statistics import TokenStatistics
 
 
@@ -86,14 +87,7 @@ def statistics_grid(
         points, fit = scatter_V_on_M(row[3], table, limits, size=4)
         row[3].set_title(fit_text(fit), fontsize=9)
         row[3].set(xlabel=f"$M(X_{of})$", ylabel=f"$V(X_{of})$")
-        row[0].annotate(
-            f"layer {layer}",
-            (-0.42, 0.5),
-            xycoords="axes fraction",
-            rotation=90,
-            va="center",
-            fontweight="bold",
-        )
+        row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
     figure.colorbar(
         points,
         ax=[row[3] for row in rows],
@@ -117,6 +111,7 @@ def _on_frequency(
     sns.regplot(x=x, y=y, ax=ax, ci=None, color=colour, scatter_kws=points, line_kws=line)
     ax.set_xlabel(rf"$\log_{{10}} n_{of}$")
     ax.set_title(fit_text(fit), fontsize=10)
+    drawing.few_ticks(ax)
     return fit
 
 
@@ -156,6 +151,7 @@ def moment_histograms(
             sns.histplot(x=kept, bins=40, ax=ax, color=COLOURS[moment], linewidth=0, alpha=1)
             symbol = rf"\tilde{{{moment}}}" if unbiased and moment != "Q" else moment
             ax.set(xlabel=f"${symbol}(X_{of})$", ylabel="tokens" if of == "t" else "words")
+            drawing.few_ticks(ax)
             if number := len(value) - len(kept):
                 ax.set_title(f"trimmed: {number}, up to {value.max():,.4g}", fontsize=9)
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
@@ -246,6 +242,7 @@ def token_frequencies(
             ax.axvline(bound, color="black", linestyle=":", linewidth=1)
     of = drawing.letter(statistics[0])
     ax.set_yscale("log")
+    ax.set_ylim(bottom=0.7)  # a bar of height 1 is to be seen
     least = max(1, min(one.info.get("compact", {}).get("min_count", 1) for one in statistics))
     note = "" if least == 1 and min_count is None else f" ($n_{of}$ ≥ {max(least, min_count or 1)})"
     ax.set_xlabel(rf"$\log_{{10}} n_{of}$")
@@ -257,7 +254,7 @@ def token_frequencies(
 def sentence_lengths(stats: Statistics, *, ax: Axes | None = None) -> Axes:
     """How many sentences have how many words, separated by white space (paper, Fig. 9).
 
-    Models that ran on the same sentences share one histogram.
+    A histogram for each corpus: models that ran on the same sentences share one.
 
     Args:
         stats: one model's statistics or those of several.
@@ -267,20 +264,18 @@ def sentence_lengths(stats: Statistics, *, ax: Axes | None = None) -> Axes:
         StatisticsError: if the statistics do not hold the lengths.
     """
     statistics = drawing.several(stats)
-    found: dict[tuple[int, ...], list[str]] = {}
-    for one, name in zip(statistics, drawing.labels(statistics), strict=True):
+    found: dict[tuple[int, ...], str] = {}
+    for one in statistics:
         if "sentences_by_words" not in one.info:
             raise StatisticsError(
                 f"These statistics of {one.info['model']['name']!r} do not hold the lengths of the "
                 "sentences, nor can they be had from Q, M and V: extract from the corpus again."
             )
-        found.setdefault(tuple(one.info["sentences_by_words"]), []).append(name)
+        found[tuple(one.info["sentences_by_words"])] = written(one.info["corpora"][0]["name"])
     ax = drawing.new_axes(ax)
-    corpora = [one.info["corpora"][0]["name"] for one in statistics]
-    for (lengths, names), look in zip(
-        found.items(), drawing.looks([None] * len(found), COLOURS["Q"]), strict=True
-    ):
-        title = f"{sum(lengths):,} sentences" + (f" ({', '.join(names)})" if len(found) > 1 else "")
+    styles = drawing.looks([None] * len(found), COLOURS["Q"])
+    for (lengths, corpus), look in zip(found.items(), styles, strict=True):
+        title = f"{corpus}: {sum(lengths):,} sentences"
         sns.histplot(
             x=np.arange(len(lengths)),
             weights=np.array(lengths),
@@ -296,7 +291,7 @@ def sentence_lengths(stats: Statistics, *, ax: Axes | None = None) -> Axes:
         )
     ax.set(xlabel="words in the sentence", ylabel="sentences")
     if len(found) == 1:
-        ax.set_title(f"{', '.join(dict.fromkeys(corpora))}: {title}")
+        ax.set_title(title)
     else:
         ax.legend()
     return ax

@@ -51,12 +51,12 @@ def shares_by_layer(
     size = (6.5, 3.6) if single else (3.5, 3.1)
     figure, axes = drawing.one_or_panels(len(statistics), ax, 3, *size)
     for at, parts, title, panel in zip(x, found, drawing.labels(statistics), axes, strict=True):
-        width = 0.92 * (np.diff(at).min() if len(at) > 1 else 1.0)
+        width = drawing.bar_width(at)
         bottom = np.zeros(len(at))
         for part in ("M", "V_B", "V_W"):
             share = (parts[part] / parts["Q"]).to_numpy()
             label = f"${_SYMBOLS[part]}/Q(X)$"
-            panel.bar(at, share, width, bottom, color=COLOURS[part], label=label)
+            panel.bar(at, share, width, bottom, color=COLOURS[part], label=label, linewidth=0)
             bottom += share
         panel.set(title=title, ylim=(0, 1), ylabel="share of $Q(X)$")
         drawing.depth_axis(panel, name)
@@ -124,8 +124,8 @@ def moments_of_all_by_layer(
 ) -> Figure:
     """Q(X), M(X) and V(X), a panel each (paper, Fig. 19).
 
-    The arguments are those of :func:`shares_by_layer`. Where values differ by a factor of 100 or
-    more, the axes are logarithmic.
+    The arguments are those of :func:`shares_by_layer`. Where the values of a panel differ by a
+    factor of 100 or more, the axes are logarithmic.
     """
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
     parts = {f"${_SYMBOLS[m]}$": (lambda d, m=m: d[m], m) for m in "QMV"}
@@ -144,8 +144,8 @@ def variance_parts_by_layer(
 ) -> Figure:
     """V_W(X), V_B(X) and V_B(X) / V(X), a panel each (paper, Fig. 20).
 
-    The arguments are those of :func:`shares_by_layer`. Where values differ by a factor of 100 or
-    more, the first two axes are logarithmic.
+    The arguments are those of :func:`shares_by_layer`. Where the values of a panel differ by a
+    factor of 100 or more, the first two axes are logarithmic.
     """
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
     parts = {f"${_SYMBOLS[part]}$": (lambda d, p=part: d[p], part) for part in ("V_W", "V_B")}
@@ -242,11 +242,20 @@ def dimension_shares(
         for at, dimension in enumerate(named):
             height = share[:, dimension]
             colour = drawing.model_colour(at)
-            ax.bar(layers, height, bottom=bottom, color=colour, label=f"dimension {dimension}")
+            ax.bar(
+                layers,
+                height,
+                drawing.bar_width(layers),
+                bottom,
+                color=colour,
+                linewidth=0,
+                label=f"dimension {dimension}",
+            )
             bottom += height
         rest = share.sum(axis=1) - bottom
         others = f"the other {mean.shape[1] - len(named):,}"
-        ax.bar(layers, rest, bottom=bottom, color="#d9d9d9", label=others)
+        width = drawing.bar_width(layers)
+        ax.bar(layers, rest, width, bottom, color="#d9d9d9", linewidth=0, label=others)
         ax.set(ylim=(0, 1), title=f"share of ${moment}(X)$")
         drawing.depth_axis(ax, "layer")
     handles, names = axes[0].get_legend_handles_labels()
@@ -303,12 +312,13 @@ def _name(ax: Axes, stats: Statistics) -> None:
 
 
 def _absolute(axes: Sequence[Axes]) -> None:
-    """One scale for all: logarithmic where the values differ much and none is 0 or less."""
-    values = np.concatenate([line.get_ydata() for ax in axes for line in ax.lines])
-    if values.min() > 0 and values.max() > _WIDE * values.min():
+    """Logarithmic axes where one shows values that differ much, and none is 0 or less."""
+    values = [np.concatenate([line.get_ydata() for line in ax.lines]) for ax in axes]
+    least = min(float(of.min()) for of in values)
+    if least > 0 and any(of.max() >= _WIDE * of.min() for of in values):
         for ax in axes:
             ax.set_yscale("log")
     else:
         for ax in axes:
-            ax.set_ylim(bottom=min(0.0, float(values.min())))
+            ax.set_ylim(bottom=min(0.0, least))
     axes[0].set_ylabel("squared norm")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from embvar_kit import analysis, drawing
 from embvar_kit.drawing import FREQUENCY_MAP, Statistics
 from embvar_kit.errors import StatisticsError
-from embvar_kit.labelling import label_points, written
+from embvar_kit.labelling import as_label, label_points
 
 
 def V_on_M(
@@ -57,7 +57,9 @@ def V_on_M(
         )
     single = len(statistics) == 1
     size = (6.2, 4.6) if single else (3.4, 3.3)
-    figure, axes = drawing.one_or_panels(len(statistics), ax, 3, *size)
+    if label:
+        size = (7.6, 5.6) if single else (5.2, 4.6)
+    figure, axes = drawing.one_or_panels(len(statistics), ax, 2 if label else 3, *size)
     limits = drawing.count_range(tables)
     names = drawing.labels(statistics)
     for one, at, table, name, axis in zip(statistics, layers, tables, names, axes, strict=True):
@@ -65,10 +67,9 @@ def V_on_M(
         of, tilde = drawing.letter(one), r"\tilde{%s}" if unbiased else "%s"
         axis.set_xlabel(f"${tilde % 'M'}(X_{of})$")
         axis.set_ylabel(f"${tilde % 'V'}(X_{of})$")
-        between = ": " if single else "\n"
-        axis.set_title(
-            f"{name}, layer {at}{between}{fit_text(fit)}", fontsize=None if single else 10
-        )
+        axis.set_title(f"{name}, layer {at}{': ' if single else chr(10)}{fit_text(fit)}")
+        if not single:
+            axis.title.set_fontsize(10)
     of = drawing.letter(statistics[0])
     figure.colorbar(points, ax=axes if not single else axes[0], label=rf"$\log_{{10}} n_{of}$")
     for table, axis in zip(tables, axes, strict=True):
@@ -77,7 +78,7 @@ def V_on_M(
             axis.scatter(
                 named["M"], named["V"], s=26, facecolors="none", edgecolors="black", zorder=5
             )
-            texts = [written(token) for token in named["token"]]
+            texts = [as_label(token) for token in named["token"]]
             label_points(axis, named["M"].to_numpy(), named["V"].to_numpy(), texts)
     return axes[0] if single else figure
 
@@ -155,7 +156,8 @@ def scatter_V_on_M(
 ) -> tuple[PathCollection, analysis.Tradeoff]:
     """Points of a table from :meth:`TokenStatistics.table`, coloured by log10 n_t, and the line."""
     fit = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
-    drawing.sink_note(ax, table["Q"].to_numpy())
+    drawing.sink_note(ax, table["Q"].to_numpy(), short=size < 9)
+    drawing.few_ticks(ax)
     table = table[::-1]  # the few frequent tokens on top of the many rare ones
     points = ax.scatter(
         table["M"],
@@ -175,5 +177,7 @@ def scatter_V_on_M(
 
 def fit_text(fit: analysis.Tradeoff | analysis.Line) -> str:
     """Slope and R² of a line, for a title."""
+    plain = fit.slope == 0 or 0.005 <= abs(fit.slope) < 1000
+    slope = f"{fit.slope:.2f}" if plain else f"{fit.slope:.1e}"
     r2 = "undefined" if np.isnan(fit.r2) else f"{fit.r2:.2f}"
-    return f"slope {fit.slope:.2f}, $R^2$ {r2}"
+    return f"slope {slope}, $R^2$ {r2}"

@@ -45,8 +45,8 @@ def word_moments(
                 "by='word'."
             )
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
-    figure, axes = drawing.panels(4 * len(statistics), 4, 2.75, 2.9)
-    colours = sns.color_palette("viridis", len(_CLASSES))
+    figure, axes = drawing.panels(4 * len(statistics), 4, 2.75, 3.0)
+    colours = sns.color_palette("viridis", as_cmap=True)([0.0, 0.4, 0.72, 0.93])
     mark = r"\tilde{%s}" if unbiased else "%s"
     symbols = {"Q": "$Q(X_w)$", "M": f"${mark % 'M'}(X_w)$", "V": f"${mark % 'V'}(X_w)$"}
     rows = zip(*[iter(axes)] * 4, strict=True)
@@ -66,7 +66,7 @@ def word_moments(
                     ax.scatter(
                         x[own],
                         y[own],
-                        s=9,
+                        s=9 if number == 1 else 16,
                         color=[colours[number - 1]],
                         marker=_MARKERS[number - 1],
                         alpha=0.7,
@@ -79,6 +79,7 @@ def word_moments(
             ax.plot(ends, fit.intercept + fit.slope * ends, color="black", linewidth=1.5, zorder=9)
             ax.set(xlabel=below, ylabel=symbols[moment])
             ax.set_title(fit_text(fit), fontsize=9)
+            drawing.few_ticks(ax)
         row[0].annotate(
             f"{name}, layer {at}",
             (0, 1.16),
@@ -92,8 +93,11 @@ def word_moments(
         found |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
     figure.legend(
         [found[text] for text in _CLASSES if text in found],
-        [text for text in _CLASSES if text in found],
-        title="sub-words",
+        [
+            text + (" sub-word" if text == "1" else " sub-words")
+            for text in _CLASSES
+            if text in found
+        ],
         loc="outside lower center",
         ncols=4,
         frameon=False,

@@ -8,6 +8,8 @@ from functools import lru_cache
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
 from matplotlib.transforms import Bbox
 
 
@@ -31,6 +33,16 @@ def written(text: str) -> str:
     return "".join(shown).replace("$", r"\$")
 
 
+def as_label(token: str) -> str:
+    """A token as a label of a point: in quotation marks where it has no letter or digit.
+
+    >>> as_label("the"), as_label(",")
+    ('the', '‘,’')
+    """
+    text = written(token)
+    return text if any(char.isalnum() for char in text) else f"‘{text}’"
+
+
 def label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -> None:
     """Write a label beside each point, where it covers no other label nor labelled point.
 
@@ -45,13 +57,13 @@ def label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -
     frame = ax.get_window_extent()
     inside = Bbox.from_extents(*(frame.extents * points))
     for spot, text in zip(at * points, texts, strict=True):
-        width = 0.58 * size * len(text)
+        width = TextPath((0, 0), text, size=size).get_extents().width + 2
         places = [
             (
                 spot[0] + dx * (far + width / 2) - width / 2,
                 spot[1] + dy * (far + height / 2) - height / 2,
             )
-            for far in (5, 14, 26, 40)
+            for far in (6, 14, 26, 40)
             for dx, dy in around
         ]
         boxes = [Bbox.from_bounds(*place, width, height) for place in places]
@@ -73,6 +85,7 @@ def label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -
             ha="center",
             va="center",
             fontsize=size,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
             arrowprops=line if best >= 8 else None,
             zorder=6,
         )

@@ -123,3 +123,32 @@ def test_decomposition_refuses_what_it_cannot_do():
     with pytest.raises(ek.StatisticsError, match="min_count=2"):
         one = np.array([1, 5])
         analysis.decompose(one, np.ones(2), np.ones(2), np.ones((2, 3)), correct=True)
+
+
+def test_regress_is_the_ols_of_statsmodels_and_refuses_what_has_no_line():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 5, 300)
+    y = 0.3 * x + rng.normal(size=300)
+    ours = analysis.regress(x, y)
+    theirs = sm.OLS(y, sm.add_constant(x)).fit()
+    assert ours == pytest.approx((theirs.params[1], theirs.params[0], theirs.rsquared))
+    flat = analysis.regress(x, np.ones(300))
+    assert flat.slope == pytest.approx(0, abs=1e-12)
+    assert np.isnan(flat.r2)
+    with pytest.raises(ek.StatisticsError, match="n_t or Q is not finite"):
+        analysis.regress(x, np.full(300, np.nan), names=("n_t", "Q"))
+    with pytest.raises(ek.StatisticsError, match="the same n_t"):
+        analysis.regress(np.ones(300), y, names=("n_t", "Q"))
+
+
+def test_principal_axes_are_the_eigenvectors_of_the_covariance():
+    x = np.random.default_rng(1).normal(size=(40, 6)) * [5, 1, 3, 1, 1, 1] + 2
+    centre, axes, share = analysis.principal_axes(x, n=3)
+    values, vectors = np.linalg.eigh(np.cov(x.T))
+    np.testing.assert_allclose(centre, x.mean(axis=0))
+    np.testing.assert_allclose(share, values[::-1][:3] / values.sum())
+    np.testing.assert_allclose(np.abs(axes), np.abs(vectors[:, ::-1][:, :3].T))
+    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)
+    assert (axes[np.arange(3), np.abs(axes).argmax(axis=1)] > 0).all()
+    with pytest.raises(ek.StatisticsError, match="need 2 points"):
+        analysis.principal_axes(x[:1])

@@ -24,7 +24,7 @@ from embvar_kit.reproduction import LEVELS
 from embvar_kit.tokens import GROUPINGS
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("fetch", "extract", "show", "reproduce", "models", "corpora")
+COMMANDS = ("fetch", "extract", "show", "figures", "report", "reproduce", "models", "corpora")
 
 
 def start(*arguments: object) -> subprocess.Popen:
@@ -106,7 +106,7 @@ def test_help_of_each_command_says_what_it_does(name, command):
     assert len(summary.split()) > 3
 
 
-@pytest.mark.parametrize("name", ["extract", "show", "reproduce"])
+@pytest.mark.parametrize("name", ["extract", "show", "figures", "report", "reproduce"])
 def test_every_option_says_what_it_is_for(name, command):
     out = command(name, "--help")[1]
     options = out.split("options:\n")[1]
@@ -145,6 +145,7 @@ def test_version(command):
         (["reproduce"], "MODEL"),
         (["reproduce", "gpt2", "--by", "id"], "--by: invalid choice: 'id' (choose from"),
         (["show"], "DIR"),
+        (["figures"], "DIR"),
         (["models", "--all"], "--all"),
     ],
 )
@@ -330,6 +331,35 @@ def test_show_names_sinks_and_leaves_them_out_when_asked(command, saved, tmp_pat
     assert f"{stats.without(['the']).tradeoff()['cv_Q'][1]:.3f}" in left
 
 
+def test_figures_draws_into_a_folder_beside_the_statistics(command, saved, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(saved, tmp_path / name)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    code, out, err = command("figures", *folders, "--no-embeddings", "--min-count", 5)
+    assert (code, err) == (0, "")
+    page = tmp_path / "figures" / "a+b" / "index.html"
+    assert f"page       {page}" in out
+    drawn, left = map(int, re.findall(r"(\d+) drawn, (\d+) not", out)[0])
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<figure ") == drawn > 15
+    assert text.count("<li>") == left > 0
+    assert "5 ≤ n_t ≤ 100,000; M, V and V_B as measured" in text
+
+
+def test_every_choice_of_figures_reaches_them(command, saved, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        "embvar_kit.atlas.write", lambda stats, out, **choice: given.update(choice, out=out) or []
+    )
+    command("figures", saved)
+    plain = {"min_count": 10, "max_count": 100_000, "unbiased": False, "without_sinks": False}
+    assert given == {**plain, "embeddings": True, "out": saved.parent / "figures" / saved.name}
+    options = ["--min-count", 3, "--max-count", 50, "--unbiased", "--without-sinks"]
+    command("figures", saved, *options, "--no-embeddings", "--out", tmp_path)
+    other = {"min_count": 3, "max_count": 50, "unbiased": True, "without_sinks": True}
+    assert given == {**other, "embeddings": False, "out": tmp_path}
+
+
 # Mistakes: one line each
 
 
@@ -349,6 +379,8 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
     ("arguments", "words"),
     [
         (["show", "{tmp}/nothing"], "no saved statistics"),
+        (["figures", "{saved}", "{tmp}/nothing"], "no saved statistics"),
+        (["figures", "{saved}", "--out", "{saved}/metadata.json"], "cannot be written to"),
         (["show", "{saved}", "--layer", "7"], "Layer 7 was not extracted; there are 0, 1, 2"),
         (["show", "{saved}", "--min-count", "100000"], "lower min_count"),
         (["reproduce", "bert"], "'bert' is no model of the paper; these are bert-base-uncased, b"),

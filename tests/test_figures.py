@@ -1,5 +1,7 @@
 """Figures draw what the analysis says: read from the artists, never from the pixels."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -93,3 +95,47 @@ def test_errors_and_biases_are_drawn_as_given():
     figure = figures.sample_size_bias([2], values, values, {"M": 1.5, "V": 5.5})
     for ax, mean, whole in zip(figure.axes, (2.0, 5.0), (1.5, 5.5), strict=True):
         assert [line.get_ydata()[0] for line in ax.lines] == [mean, mean, whole]
+
+
+def test_the_lengths_are_the_decomposition():
+    x = np.random.default_rng(2).normal(loc=(3, 1), size=(12, 2))
+    groups = np.array(["b", "a", "a"] * 4)
+    cloud, bars = figures.decomposition_lengths(x, groups).axes
+    Q, M, V = two_pass(x.astype(np.float32))
+    means = {name: x[groups == name].mean(axis=0) for name in "ab"}
+    V_W = np.mean([np.sum((row - means[name]) ** 2) for row, name in zip(x, groups, strict=True)])
+    heights = [bar.get_height() for bar in bars.patches]
+    assert heights == pytest.approx([Q, M, V - V_W, V_W])
+    spokes = [line.get_xydata() for line in cloud.lines if len(line.get_xdata()) == 2]
+    assert np.mean([np.sum((a - b) ** 2) for a, b in spokes[: len(x)]]) == pytest.approx(V_W)
+    arrows = [np.asarray(text.xy) - text.xyann for text in cloud.texts]
+    weights = [8, 4]
+    between = np.average([np.sum(arrow**2) for arrow in arrows[:2]], weights=weights)
+    assert between == pytest.approx(V - V_W)
+    assert np.sum(arrows[2] ** 2) == pytest.approx(M)
+    for wrong in ((x[:, :1], groups), (x, groups[:3]), (x, np.arange(12))):
+        with pytest.raises(ek.StatisticsError, match=r"vectors|12 groups"):
+            figures.decomposition_lengths(*wrong)
+
+
+def test_every_figure_of_the_paper_has_its_function():
+    """Figs. 1-20 and 22, and Table 2; each function says which it draws."""
+    numbers = []
+    for name in figures.PAPER:
+        kind, _, span = name.partition(" ")
+        if kind.startswith("Fig"):
+            first, _, last = span.partition("-")
+            numbers += range(int(first), int(last or first) + 1)
+    assert numbers == [*range(1, 21), 22]
+    assert list(figures.PAPER)[-1] == "Table 2"
+    for name, figure in figures.PAPER.items():
+        assert figure.function.__name__ in figures.__all__, name
+        number = re.search(r"\d+", name).group()
+        assert re.search(rf"\b{number}\b", figure.function.__doc__), name
+        assert len(figure.shows.split()) > 3
+
+
+def test_the_door_shows_all_that_it_opens():
+    assert sorted(figures.__all__) == figures.__all__
+    drawn = {name for name in figures.__all__ if callable(getattr(figures, name))}
+    assert {figure.function.__name__ for figure in figures.PAPER.values()} <= drawn

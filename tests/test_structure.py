@@ -37,6 +37,7 @@ ORDER = (
     "moments",
     "moments_device",
     "analysis",
+    "anisotropy",
     "compaction",
     "anisotropy",
     "merging",
@@ -63,6 +64,7 @@ ORDER = (
     "atlas",
     "explorers",
     "reporting",
+    "arguments",
     "cli",
     "__main__",
 )
