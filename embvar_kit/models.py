@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -378,9 +379,18 @@ def _quiet():
     their_logging.disable_progress_bar()
     their_logging.set_verbosity(logging.ERROR)
     try:
-        with redirect_stderr(io.StringIO()):  # GGUF's own bar asks nobody
+        with _unseen():  # GGUF's own bar asks nobody
             yield
     finally:
         their_logging.set_verbosity(level)
         if bars:
             their_logging.enable_progress_bar()
+
+
+def _unseen() -> Any:
+    """Swallow a progress bar: text on a terminal, a widget in a notebook."""
+    if "IPython" in sys.modules:
+        from IPython.utils.capture import capture_output
+
+        return capture_output(stdout=False)
+    return redirect_stderr(io.StringIO())

@@ -37,7 +37,6 @@ ORDER = (
     "moments",
     "moments_device",
     "analysis",
-    "anisotropy",
     "compaction",
     "anisotropy",
     "merging",
