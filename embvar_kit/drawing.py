@@ -231,7 +231,7 @@ def sink_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
     if number:
         text = f"{number} sink{'s' * (number > 1)}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
         if not short:
-            text += "\n\nstats.without(stats.sinks().token)\nleaves them out"
+            text += "\n\nstats.without(stats.sinks().token)\nleaves them out, log=True shows all"
         placed = {"transform": ax.transAxes, "ha": "center", "va": "center"}
         ax.text(0.5, 0.55, text, fontsize=8, style="italic", **placed).set_in_layout(False)
 
