@@ -89,13 +89,23 @@ def plates(
         f"Scatter plot of V against M over tokens, with a line. {side}",
         lambda: figures.V_on_M(main, layer="middle", **choice),
     )
+    if any(_wide(one) for one in main):
+        yield plate(
+            "fig-02-tradeoff-logarithmic",
+            "Fig. 2",
+            "The same on logarithmic axes",
+            "Where a few tokens are far from all others, these axes show both. The line is the "
+            "same as above, and bends here.",
+            f"Scatter plot of V against M over tokens on logarithmic axes, with a line. {side}",
+            lambda: figures.V_on_M(main, layer="middle", log=True, **choice),
+        )
     yield from each(
         "fig-02-tradeoff-all-layers",
         "Fig. 2",
         "The trade-off in every layer",
         "In which layers do the points lie along the line?",
         "Scatter plots of V against M over tokens, one a layer.",
-        lambda one: figures.V_on_M_by_layer(one, **choice),
+        lambda one: figures.V_on_M_by_layer(one, log=_wide(one), **choice),
     )
     yield plate(
         "fig-03-lengths",
@@ -150,7 +160,9 @@ def plates(
         "The trade-off, with a few tokens named",
         "The tokens of Fig. 1 and Table 2 (below), drawn from ten bins of frequency.",
         "Scatter plot of V against M with a few tokens labelled.",
-        lambda one: figures.V_on_M(one, label=_few(one, counts)["token"].tolist(), **choice),
+        lambda one: figures.V_on_M(
+            one, label=_few(one, counts)["token"].tolist(), log=_wide(one), **choice
+        ),
         lambda one: (("Table 2: these tokens", _few(one, choice)),),
     )
     yield plate(
@@ -253,6 +265,12 @@ def _figure(drawn: object) -> Figure:
 
 def _file_name(label: str) -> str:
     return re.sub(r"[^\w.-]+", "-", label).strip("-")
+
+
+def _wide(one: TokenStatistics) -> bool:
+    """Whether some token's Q is more than ten times the median of the frequent ones' somewhere."""
+    Q = one.Q[:, one.n >= 10]
+    return bool(Q.size and (Q.max(axis=1) > 10 * np.median(Q, axis=1)).any())
 
 
 def _example_clouds() -> tuple[np.ndarray, np.ndarray]:

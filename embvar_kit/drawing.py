@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, LogFormatterSciNotation, MaxNLocator, NullFormatter
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.labelling import written
@@ -231,7 +231,7 @@ def sink_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
     if number:
         text = f"{number} sink{'s' * (number > 1)}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
         if not short:
-            text += "\n\nstats.without(stats.sinks().token)\nleaves them out"
+            text += "\n\nstats.without(stats.sinks().token)\nleaves them out, log=True shows all"
         placed = {"transform": ax.transAxes, "ha": "center", "va": "center"}
         ax.text(0.5, 0.55, text, fontsize=8, style="italic", **placed).set_in_layout(False)
 
@@ -280,7 +280,33 @@ def few_ticks(ax: Axes) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     ax.ticklabel_format(scilimits=(-3, 4), useMathText=True)
-    ax.yaxis.get_offset_text().set_x(-0.12)  # beside the title, not under it
+    ax.yaxis.get_offset_text().set_horizontalalignment("right")  # beside the title, not under it
+
+
+def log_axes(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """Logarithmic axes for these positive values, with ticks that leave one another room."""
+    ax.set(xscale="log", yscale="log")
+    for axis, values in ((ax.xaxis, x), (ax.yaxis, y)):
+        axis.set_major_locator(FixedLocator(_log_ticks(values.min(), values.max())))
+        axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(99, 99)))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Two or three round numbers in the range, as far as it holds so many."""
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        ticks = [power * step for power in powers for step in steps if low <= power * step <= high]
+        if len(ticks) > 1:
+            break
+    return ticks[:: -(-len(ticks) // 3)] or [low]
+
+
+def panel_title(ax: Axes, text: str, size: float | None = 10) -> None:
+    """A title that stays where it is: one that gives way to a power of ten leaves the figure."""
+    ax.set_title(text, y=1.0)
+    if size is not None:
+        ax.title.set_fontsize(size)
 
 
 def bar_width(at: np.ndarray) -> float:

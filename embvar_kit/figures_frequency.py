@@ -50,7 +50,7 @@ def moments_on_frequency(
             symbol = rf"\tilde{{{moment}}}" if unbiased and moment != "Q" else moment
             ax.set_ylabel(f"${symbol}(X_{of})$")
         drawing.sink_note(row[0], table["Q"].to_numpy())
-        row[0].set_title(f"{name}, layer {at}\n{row[0].get_title()}", fontsize=10)
+        drawing.panel_title(row[0], f"{name}, layer {at}\n{row[0].get_title()}")
     return figure
 
 
@@ -85,7 +85,7 @@ def statistics_grid(
             ax.set_ylabel(rf"$\log_{{10}}(1 + {moment}(X_{of}))$")
             ax.title.set_fontsize(9)
         points, fit = scatter_V_on_M(row[3], table, limits, size=4)
-        row[3].set_title(fit_text(fit), fontsize=9)
+        drawing.panel_title(row[3], fit_text(fit), 9)
         row[3].set(xlabel=f"$M(X_{of})$", ylabel=f"$V(X_{of})$")
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
     figure.colorbar(
@@ -110,7 +110,7 @@ def _on_frequency(
     line = {"color": "black", "linewidth": 1.5}
     sns.regplot(x=x, y=y, ax=ax, ci=None, color=colour, scatter_kws=points, line_kws=line)
     ax.set_xlabel(rf"$\log_{{10}} n_{of}$")
-    ax.set_title(fit_text(fit), fontsize=10)
+    drawing.panel_title(ax, fit_text(fit))
     drawing.few_ticks(ax)
     return fit
 
@@ -153,7 +153,7 @@ def moment_histograms(
             ax.set(xlabel=f"${symbol}(X_{of})$", ylabel="tokens" if of == "t" else "words")
             drawing.few_ticks(ax)
             if number := len(value) - len(kept):
-                ax.set_title(f"trimmed: {number}, up to {value.max():,.4g}", fontsize=9)
+                drawing.panel_title(ax, f"trimmed: {number}, up to {value.max():,.4g}", 9)
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
     figure.suptitle(f"{drawing.labels([one])[0]}, the top {100 * trim:g} % trimmed", fontsize=11)
     return figure
@@ -224,7 +224,12 @@ def token_frequencies(
     step = 0.2
     edges = np.arange(0, max(x.max() for x in counts) + step + 1e-9, step)
     single = len(statistics) == 1
-    names, styles = drawing.labels(statistics), drawing.looks(statistics, COLOURS["Q"])
+    of, styles = drawing.letter(statistics[0]), drawing.looks(statistics, COLOURS["Q"])
+    names = drawing.labels(statistics)
+    for at, one in enumerate(statistics):
+        least = max(min_count or 1, one.info.get("compact", {}).get("min_count", 1))
+        if least > 1:  # not all tokens are there
+            names[at] += f", $n_{of}$ ≥ {least}"
     for x, name, look in zip(counts, names, styles, strict=True):
         sns.histplot(
             x=x,
@@ -240,13 +245,9 @@ def token_frequencies(
     for bound in (1, 5):
         if bound <= edges[-1]:
             ax.axvline(bound, color="black", linestyle=":", linewidth=1)
-    of = drawing.letter(statistics[0])
     ax.set_yscale("log")
     ax.set_ylim(bottom=0.7)  # a bar of height 1 is to be seen
-    least = max(1, min(one.info.get("compact", {}).get("min_count", 1) for one in statistics))
-    note = "" if least == 1 and min_count is None else f" ($n_{of}$ ≥ {max(least, min_count or 1)})"
-    ax.set_xlabel(rf"$\log_{{10}} n_{of}$")
-    ax.set_ylabel(("tokens" if of == "t" else "words") + note)
+    ax.set(xlabel=rf"$\log_{{10}} n_{of}$", ylabel="tokens" if of == "t" else "words")
     ax.set_title(names[0]) if single else ax.legend()
     return ax
 

@@ -9,11 +9,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from embvar_kit import analysis, drawing
 from embvar_kit.drawing import FREQUENCY_MAP, Statistics
 from embvar_kit.errors import StatisticsError
 from embvar_kit.labelling import as_label, label_points
+
+_ZERO = 1e-6
+"""V/Q or M/Q below which a token has no place on logarithmic axes."""
 
 
 def V_on_M(
@@ -23,6 +27,7 @@ def V_on_M(
     min_count: int = 10,
     max_count: int | None = 100_000,
     unbiased: bool = False,
+    log: bool = False,
     label: Sequence[str] = (),
     ax: Axes | None = None,
 ) -> Axes | Figure:
@@ -35,6 +40,9 @@ def V_on_M(
         layer: a number, or ``"middle"``.
         min_count, max_count: draw the tokens with ``min_count <= n_t <= max_count``.
         unbiased: draw the finite-sample corrected M and V.
+        log: logarithmic axes, for models whose tokens differ by orders of magnitude; the line is
+            the same, and bends there. Tokens with V or M of less than a millionth of Q have no
+            place on them, and are counted in the plot.
         label: tokens to name in the plot (Fig. 8).
         ax: draw here; for one model only.
 
@@ -63,13 +71,12 @@ def V_on_M(
     limits = drawing.count_range(tables)
     names = drawing.labels(statistics)
     for one, at, table, name, axis in zip(statistics, layers, tables, names, axes, strict=True):
-        points, fit = scatter_V_on_M(axis, table, limits, size=9 if single else 5)
+        points, fit = scatter_V_on_M(axis, table, limits, size=9 if single else 5, log=log)
         of, tilde = drawing.letter(one), r"\tilde{%s}" if unbiased else "%s"
         axis.set_xlabel(f"${tilde % 'M'}(X_{of})$")
         axis.set_ylabel(f"${tilde % 'V'}(X_{of})$")
-        axis.set_title(f"{name}, layer {at}{': ' if single else chr(10)}{fit_text(fit)}")
-        if not single:
-            axis.title.set_fontsize(10)
+        title = f"{name}, layer {at}{': ' if single else chr(10)}{fit_text(fit)}"
+        drawing.panel_title(axis, title, None if single else 10)
     of = drawing.letter(statistics[0])
     figure.colorbar(points, ax=axes if not single else axes[0], label=rf"$\log_{{10}} n_{of}$")
     for table, axis in zip(tables, axes, strict=True):
@@ -89,6 +96,7 @@ def V_on_M_by_layer(
     min_count: int = 10,
     max_count: int | None = 100_000,
     unbiased: bool = False,
+    log: bool = False,
 ) -> Figure:
     """The plot of :func:`V_on_M` for each layer of one model, on one range of colours.
 
@@ -102,10 +110,12 @@ def V_on_M_by_layer(
     limits, of = drawing.count_range(tables), drawing.letter(one)
     tilde = r"\tilde{%s}" if unbiased else "%s"
     for ax, layer, table in zip(axes, one.layers, tables, strict=True):
-        points, fit = scatter_V_on_M(ax, table, limits, size=4)
-        ax.set_title(f"layer {layer}: {fit_text(fit)}", fontsize=9)
+        points, fit = scatter_V_on_M(ax, table, limits, size=4, log=log)
+        drawing.panel_title(ax, f"layer {layer}: {fit_text(fit)}", 9)
         ax.set(xlabel=f"${tilde % 'M'}(X_{of})$", ylabel=f"${tilde % 'V'}(X_{of})$")
-    figure.colorbar(points, ax=axes, label=rf"$\log_{{10}} n_{of}$", shrink=0.8)
+    tall = figure.get_figheight() / 6  # the bar keeps its width
+    label = rf"$\log_{{10}} n_{of}$"
+    figure.colorbar(points, ax=axes, label=label, shrink=0.8, aspect=20 * max(1.0, tall))
     return figure
 
 
@@ -152,12 +162,31 @@ def tradeoff_by_layer(
 
 
 def scatter_V_on_M(
-    ax: Axes, table: pd.DataFrame, limits: tuple[float, float], size: float
+    ax: Axes,
+    table: pd.DataFrame,
+    limits: tuple[float, float],
+    size: float,
+    *,
+    log: bool = False,
 ) -> tuple[PathCollection, analysis.Tradeoff]:
     """Points of a table from :meth:`TokenStatistics.table`, coloured by log10 n_t, and the line."""
     fit = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
-    drawing.sink_note(ax, table["Q"].to_numpy(), short=size < 9)
-    drawing.few_ticks(ax)
+    ends = np.array([table["M"].min(), table["M"].max()])
+    if log:
+        placed = (table[["M", "V"]] > _ZERO * table[["Q"]].to_numpy()).all(axis=1)
+        if lost := int((~placed).sum()):
+            text = f"{lost} not shown:\n$M$ or $V$ < $10^{{-6}}\\,Q$"
+            halo = [withStroke(linewidth=2.5, foreground="white")]
+            where = {"transform": ax.transAxes, "zorder": 5, "path_effects": halo}
+            ax.text(0.03, 0.03, text, fontsize=8, style="italic", **where)
+        table = table[placed]
+        if table.empty:
+            raise StatisticsError("All M or all V are 0: these have no logarithm. Pass log=False.")
+        drawing.log_axes(ax, table["M"].to_numpy(), table["V"].to_numpy())
+        ends = np.geomspace(table["M"].min(), table["M"].max(), 200)
+    else:
+        drawing.sink_note(ax, table["Q"].to_numpy(), short=size < 9)
+        drawing.few_ticks(ax)
     table = table[::-1]  # the few frequent tokens on top of the many rare ones
     points = ax.scatter(
         table["M"],
@@ -170,8 +199,11 @@ def scatter_V_on_M(
         linewidths=0,
         rasterized=len(table) > drawing.MANY,
     )
-    ends = np.array([table["M"].min(), table["M"].max()])
-    ax.plot(ends, fit.intercept + fit.slope * ends, color="black", linewidth=1.5)
+    line = fit.intercept + fit.slope * ends
+    if log:  # below the points the line has no more to say, and would stretch the axis
+        seen = line >= table["V"].min()
+        ends, line = ends[seen], line[seen]
+    ax.plot(ends, line, color="black", linewidth=1.5)
     return points, fit
 
 

@@ -78,7 +78,7 @@ def word_moments(
             ends = np.array([x.min(), x.max()])
             ax.plot(ends, fit.intercept + fit.slope * ends, color="black", linewidth=1.5, zorder=9)
             ax.set(xlabel=below, ylabel=symbols[moment])
-            ax.set_title(fit_text(fit), fontsize=9)
+            drawing.panel_title(ax, fit_text(fit), 9)
             drawing.few_ticks(ax)
         row[0].annotate(
             f"{name}, layer {at}",

@@ -141,10 +141,22 @@ def test_sinks_are_left_out_where_asked(sites, tmp_path):
     Q = stats.Q.copy()
     Q[:, 0] *= 1000
     odd = replace(stats, Q=Q)
-    atlas.write(odd, tmp_path, without_sinks=True, embeddings=False, **COUNTS)
+    entries = atlas.write(odd, tmp_path, without_sinks=True, embeddings=False, **COUNTS)
+    assert not any("logarithmic" in entry.name for entry in entries)
     shown = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
     assert "minilm (1 token left out)" in shown
     assert f"Left out: {stats.tokens[0]!r}." in shown
+
+
+def test_where_tokens_differ_by_orders_of_magnitude_axes_are_logarithmic(sites, tmp_path):
+    stats = sites["hidden"]
+    Q, V = stats.Q.copy(), stats.V.copy()
+    Q[:, 0] *= 50
+    V[:, 0] = Q[:, 0] - stats.M[:, 0]
+    odd = replace(stats, Q=Q, V=V)
+    entries = atlas.write(odd, tmp_path, without_sinks=True, embeddings=False, **COUNTS)
+    (added,) = [entry for entry in entries if "logarithmic" in entry.name]
+    assert added.reason is None
 
 
 def test_a_folder_that_cannot_be_written(sites, tmp_path):

@@ -110,6 +110,33 @@ def test_tokens_are_named_where_they_lie(stats):
         figures.V_on_M(stats, layer=2, label=["xyzzy"], **RANGE)
 
 
+def test_logarithmic_axes_hold_what_has_a_logarithm_and_count_the_rest(stats):
+    V, M = stats.V.copy(), stats.M.copy()
+    table = stats.table(2, **RANGE)
+    V[:, :3], M[:, :3] = 0, stats.Q[:, :3]
+    odd = replace(stats, V=V, M=M)
+    ax = figures.V_on_M(odd, layer=2, log=True, **RANGE)
+    expected = odd.table(2, **RANGE).iloc[3:]
+    drawn = np.asarray(ax.collections[0].get_offsets())
+    np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(expected[["M", "V"]], axis=0))
+    assert len(drawn) == len(table) - 3
+    assert ax.texts[0].get_text().startswith("3 not shown")
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    for axis, values in ((ax.xaxis, drawn[:, 0]), (ax.yaxis, drawn[:, 1])):
+        ticks = axis.get_majorticklocs()
+        assert 2 <= len(ticks) <= 3
+        assert values.min() <= ticks[0] <= ticks[-1] <= values.max()
+        assert all(label.get_text() for label in axis.get_ticklabels())
+    fit = odd.tradeoff(**RANGE).set_index("layer").loc[2]
+    xs, ys = line_of(ax).T
+    np.testing.assert_allclose(ys, fit["intercept"] + fit["slope"] * xs)
+    panels = panels_of(figures.V_on_M_by_layer(stats, log=True, **RANGE))
+    assert {panel.get_yscale() for panel in panels} == {"log"}
+    nothing = replace(stats, V=np.zeros_like(V), M=stats.Q)
+    with pytest.raises(ek.StatisticsError, match="log=False"):
+        figures.V_on_M(nothing, layer=2, log=True, **RANGE)
+
+
 def test_unbiased_forms_are_drawn_and_called_so(stats):
     ax = figures.V_on_M(stats, layer=2, unbiased=True, **RANGE)
     table = stats.table(2, unbiased=True, **RANGE)
@@ -419,7 +446,7 @@ def test_compact_statistics_give_the_same_figures(stats, sites):
             np.testing.assert_allclose(line.get_ydata(), other.get_ydata(), rtol=1e-4)
     with pytest.raises(ek.StatisticsError, match="min_count=10 or more"):
         figures.V_on_M(small, min_count=5)
-    assert "10" in figures.token_frequencies(small).get_ylabel()
+    assert figures.token_frequencies(small).get_title() == "minilm, $n_t$ ≥ 10"
     whole = sites["unit"].anisotropy()
     np.testing.assert_allclose(sites["unit"].compact().anisotropy(), whole, rtol=1e-4)
 
