@@ -153,7 +153,9 @@ def parser() -> argparse.ArgumentParser:
         "trade-off, decomposition and attention sinks. Writes report.ipynb and report.html.",
     )
     report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
-    report.add_argument("--corpus", default="wikipedia", help="as of extract")
+    report.add_argument(
+        "--corpus", default="wikipedia", help="wikipedia, PATH.txt, PATH.parquet or hub:NAME"
+    )
     report.add_argument("--limit", type=int, help="sentences (default: the notebook's)")
     report.add_argument("--min-count", type=int, help="tokens seen at least this often")
     report.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")

@@ -98,7 +98,8 @@ def _described(
         corpora = ", ".join(corpus["name"] for corpus in one.info["corpora"])
         text = f"{label}: {int(one.n.sum()):,} occurrences of {len(one):,} tokens in {corpora}."
         if left_out := one.info.get("left_out"):
-            text += f" Left out: {', '.join(map(repr, left_out))}."
+            names = ", ".join(map(repr, left_out[:8])) + (", ..." if len(left_out) > 8 else "")
+            text += f" {len(left_out)} left out: {names}."
         lines.append(text)
     most = "" if max_count is None else f" ≤ {max_count:,}"
     forms = "finite-sample corrected where a figure has them" if unbiased else "as measured"

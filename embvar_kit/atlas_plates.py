@@ -14,6 +14,7 @@ from embvar_kit.errors import StatisticsError
 from embvar_kit.recall import collect_again
 from embvar_kit.statistics import TokenStatistics
 
+_WIDE = 7  # less than what makes a sink: tokens that are one now and then are left
 _MOST = 100  # occurrences of a token whose embeddings are drawn
 
 
@@ -268,9 +269,8 @@ def _file_name(label: str) -> str:
 
 
 def _wide(one: TokenStatistics) -> bool:
-    """Whether some token's Q is more than ten times the median of the frequent ones' somewhere."""
-    Q = one.Q[:, one.n >= 10]
-    return bool(Q.size and (Q.max(axis=1) > 10 * np.median(Q, axis=1)).any())
+    """Whether tokens differ so much that linear axes show a few of them and nothing else."""
+    return not one.sinks(factor=_WIDE).empty
 
 
 def _example_clouds() -> tuple[np.ndarray, np.ndarray]:

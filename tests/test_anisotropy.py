@@ -48,14 +48,18 @@ def test_it_is_the_mean_cosine_of_all_pairs(special, unit, model, corpus):
         assert row.adjusted == pytest.approx(row.self_similarity - row.anisotropy)
 
 
-def test_compact_statistics_know_it_for_all_tokens_only(unit):
+def test_compact_statistics_know_it_too(unit):
     small = unit.compact(min_count=3, left_out=[(), ("the",)])
     assert len(small) < len(unit)
-    compared = small.anisotropy(min_count=3)
-    np.testing.assert_allclose(compared, unit.anisotropy(min_count=3), rtol=1e-5)
-    for one, special in ((small, False), (small.without(["the"]), True)):
-        with pytest.raises(ek.StatisticsError, match="keep the means"):
-            one.anisotropy(min_count=3, special=special)
+    for special in (True, False):
+        for left_out in ((), ("the",)):
+            np.testing.assert_allclose(
+                small.without(left_out).anisotropy(min_count=3, special=special),
+                unit.without(left_out).anisotropy(min_count=3, special=special),
+                rtol=1e-5,
+            )
+    with pytest.raises(ek.StatisticsError, match="not among the choices stored"):
+        small.without(["of"]).anisotropy(min_count=3)
 
 
 def test_it_is_refused_where_it_would_mean_nothing(unit):
