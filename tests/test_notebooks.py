@@ -8,6 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import embvar_kit as ek
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAY_IGNORE = {
@@ -19,6 +21,8 @@ MAY_IGNORE = {
         "rounding errors of float32; what matters is asserted in the cell",
     ("03_extract_statistics", 'found = ek.run_plan(model, corpus, work, site=["hidden", "unit"])'):
         "a progress bar",
+    ("08_words", "stats = ek.run_plan(model, corpus, work)"): "a progress bar",
+    ("09_your_own_model", "corpus = ek.load_corpus(corpus_name, limit=limit)"): "a progress bar",
 }  # fmt: skip
 
 
@@ -32,10 +36,16 @@ def each_notebook(function):
 
 
 def test_the_sequence_is_there():
-    assert [path.stem for path in NOTEBOOKS][:3] == [
+    """Number 05 is kept for layer normalization."""
+    assert [path.stem for path in NOTEBOOKS] == [
         "01_variance_formula",
         "02_sequential_computation",
         "03_extract_statistics",
+        "04_norm_variance_tradeoff",
+        "06_across_layers",
+        "07_anisotropy",
+        "08_words",
+        "09_your_own_model",
     ]
 
 
@@ -109,12 +119,29 @@ def test_says_what_a_reader_needs_to_know_first(path):
     assert headings[-2:] == ["## Exercises", "## Solutions"]
 
 
-def test_one_cell_of_the_extraction_holds_the_parameters():
-    cells = code_cells(ROOT / "notebooks" / "03_extract_statistics.ipynb")
+@pytest.mark.parametrize("stem", ["03_extract_statistics", "08_words", "09_your_own_model"])
+def test_one_cell_holds_the_parameters(stem):
+    cells = code_cells(ROOT / "notebooks" / f"{stem}.ipynb")
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     for name in ("model_name", "corpus_name", "limit"):
         assert re.search(rf"^{name} = ", tagged[0].source, re.M)
+
+
+def test_each_figure_of_the_paper_is_in_a_notebook_and_in_the_readme():
+    """Every function that draws one is called in a notebook; the README says where."""
+    sources = "\n".join(cell.source for path in NOTEBOOKS for cell in code_cells(path))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for figure, (function, _) in ek.figures.PAPER.items():
+        assert f"ek.figures.{function.__name__}(" in sources, figure
+        row = next(line for line in readme.splitlines() if line.startswith(f"| {figure} |"))
+        assert f"`{function.__name__}`" in row, figure
+        notebook, section = re.findall(r"\]\(notebooks/(\w+\.ipynb)\)[^|]*?(\d+\.\d+)", row)[0]
+        text = (ROOT / "notebooks" / notebook).read_text(encoding="utf-8")
+        assert f"## {section} " in text, f"{figure}: {notebook} has no section {section}"
+        start = text.index(f"## {section} ")
+        following = text.find('"## ', start)
+        assert f"ek.figures.{function.__name__}(" in text[start:following], figure
 
 
 def test_links_between_notebooks_and_readme_lead_somewhere():
