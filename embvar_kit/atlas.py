@@ -50,7 +50,12 @@ def write(
     """
     given = drawing.several(statistics)
     if without_sinks:
-        given = [one.without(one.sinks(min_count=min_count).token) for one in given]
+        # Unit vectors have no sinks of their own: those of the same pass' hidden states count.
+        found = {
+            _pass_of(one): one.sinks()["token"]
+            for one in sorted(given, key=lambda one: _site(one) == "hidden")
+        }
+        given = [one.without(found[_pass_of(one)]) for one in given]
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +76,17 @@ def write(
             f"Figures cannot be written to {str(folder)!r}: {error.strerror or error}."
         ) from error
     return entries
+
+
+def _site(statistics: TokenStatistics) -> str | None:
+    return statistics.info.get("convention", {}).get("site")
+
+
+def _pass_of(statistics: TokenStatistics) -> str:
+    """What statistics of several sites of one pass have in common."""
+    info = statistics.info
+    convention = {k: v for k, v in info.get("convention", {}).items() if k != "site"}
+    return repr((info["model"], info["corpora"], convention))
 
 
 def _written(entry: Entry, plate: Plate, folder: Path) -> Entry:

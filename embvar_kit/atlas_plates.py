@@ -76,8 +76,8 @@ def plates(
         "Fig. 1",
         "Embeddings of a few tokens",
         f"Each token's embeddings (at most {_MOST} of them) form a cloud around its mean. The "
-        "lighter the colour, the more frequent the token. Means near the origin belong to wide "
-        "clouds, means far from it to narrow ones, where the trade-off holds.",
+        "lighter the colour, the more frequent the token. Do means near the origin belong to wide "
+        "clouds, and means far from it to narrow ones? Where the trade-off holds, they do.",
         "Scatter plot of two principal axes with embeddings, means and the origin.",
         lambda one: _clouds(one, counts, embeddings),
     )
@@ -132,8 +132,8 @@ def plates(
         "fig-05-shares",
         "Fig. 5",
         "What the mean squared norm consists of",
-        "Blue grows where embeddings move away from the origin together; orange, the variance "
-        "within tokens, grows with context; green, that between tokens, shrinks beside it.",
+        "Blue grows where embeddings move away from the origin together, orange where a token's "
+        "embeddings differ between contexts, green where tokens differ from each other.",
         f"Stacked bars of the shares of Q, one a layer. {side}",
         lambda: _figure(figures.shares_by_layer(main, **choice)),
         table("decomposition"),
@@ -150,7 +150,7 @@ def plates(
         "fig-07-frequency",
         "Fig. 7",
         "Q, M and V against frequency, middle layer",
-        "Frequent tokens tend to lie nearer to the origin and to spread wider. Rare tokens lean: "
+        "Do frequent tokens lie nearer to the origin, and do they spread wider? Rare tokens lean: "
         "few occurrences make M too large and V too small, which the unbiased forms undo.",
         f"Three scatter plots against log10 n_{of}, with lines, for each model. {side}",
         lambda: figures.moments_on_frequency(main, **choice),

@@ -12,6 +12,9 @@ from embvar_kit.extraction import extract
 from embvar_kit.models import load_model
 from embvar_kit.statistics import TokenStatistics
 
+SHIPPED = Path(__file__).parents[1] / "data" / "stats"
+"""Statistics that come with a checkout, wherever ``EMBVAR_HOME`` lies."""
+
 SITES = ("hidden", "unit")
 """What one pass takes, since the two together cost hardly more than one."""
 
@@ -25,10 +28,11 @@ def cached_statistics(
 ) -> TokenStatistics:
     """Statistics of a bundled model on the excerpt: those at hand, or a new pass over both sites.
 
-    Looked for, in the kit's folder (``data/`` in a checkout): ``cache/MODEL-CORPUS/SITE``, which
-    an earlier call saved; then ``stats/MODEL-CORPUS/SITE``, shipped with a checkout for the model
-    that is slow on a CPU, in compact form (see :meth:`TokenStatistics.compact`). A saved result of
-    an older kit, of part of the corpus, or a damaged one is replaced by a new pass.
+    Looked for: ``cache/MODEL-CORPUS/SITE`` in the kit's folder (``data/`` in a checkout), which an
+    earlier call saved; then ``data/stats/MODEL-CORPUS/SITE`` of the checkout, which comes with the
+    kit for the model that is slow on a CPU, in compact form (see
+    :meth:`TokenStatistics.compact`). A saved result of an older kit, of part of the corpus, or a
+    damaged one is replaced by a new pass.
 
     Raises:
         ExtractionError: for anything but a bundled model on ``"wikipedia"``, or an unknown site.
@@ -41,7 +45,7 @@ def cached_statistics(
     name = f"{model}-{corpus}"
     cache = home() / "cache" / name
     found = _whole(cache / site, model, same_kit=True) or _whole(
-        home() / "stats" / name / site, model, same_kit=False
+        SHIPPED / name / site, model, same_kit=False
     )
     if found is not None:
         return found

@@ -149,9 +149,8 @@ def _print_layers(statistics: TokenStatistics, sinks_out: bool = False, **choice
 def _report(chosen: argparse.Namespace) -> None:
     from embvar_kit.reporting import report
 
-    corpus = Path(chosen.corpus).expanduser()
     values = {
-        "corpus_name": str(corpus.resolve()) if corpus.is_file() else chosen.corpus,
+        "corpus_name": chosen.corpus,
         "device": chosen.device,
         "limit": chosen.limit,
         "min_count": chosen.min_count,

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from embvar_kit.corpora import Corpus
 from embvar_kit.errors import ExtractionError
 from embvar_kit.extraction import Pooling, forward
 from embvar_kit.models import EmbeddingModel
+from embvar_kit.moments_device import send
 from embvar_kit.planning import Plan, plan
 
 
@@ -137,10 +139,9 @@ def _collect(
     for batch in forward(model, text, batches):
         found = Pooling.in_batch(work, batch, model.device)
         here = chosen[found.occurrences]
-        rows = found.at[here]
-        parts.append(
-            np.stack([found.of(batch.states[i])[rows].float().cpu().numpy() for i in work.layers])
-        )
+        states = [found.of(batch.states[layer]) for layer in work.layers]
+        rows = send(found.at[here], states[0].device)
+        parts.append(torch.stack([state[rows].float() for state in states]).cpu().numpy())
         occurrences.append(found.occurrences[here])
     x, occurrence = np.concatenate(parts, axis=1), np.concatenate(occurrences)
     order = np.argsort(occurrence)

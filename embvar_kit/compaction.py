@@ -57,11 +57,15 @@ def look_up(statistics: Any, **choice: int | bool | None) -> pd.DataFrame:
     for name, value in wanted.items():
         matching &= stored[name] == value
     if not matching.any():
-        there = stored[list(wanted)].drop_duplicates().to_dict("records")
+        choices = {(row.min_count, row.max_count) for row in stored.itertuples()}
+        counts = ", ".join(
+            f"{least} to {'all' if most == _ALL else most}" for least, most in sorted(choices)
+        )
         raise StatisticsError(
             "These statistics are compact: a decomposition needs the token means, which were left "
-            f"out, and {wanted} is not among the choices stored for it: {there}. Extract again "
-            "for others."
+            f"out, and this choice is not among the choices stored for it: min_count and max_count "
+            f"{counts} (unbiased from 2 on), with {stored['left_out'].nunique()} sets of tokens "
+            "left out. Extract again for others."
         )
     columns = ["layer", *analysis.Decomposition._fields, "n"]
     return stored.loc[matching, columns].reset_index(drop=True)

@@ -18,6 +18,7 @@ from embvar_kit.corpora import Corpus
 from embvar_kit.errors import ExtractionError
 from embvar_kit.extraction import forward
 from embvar_kit.models import EmbeddingModel
+from embvar_kit.moments_device import send
 from embvar_kit.planning import plan
 
 
@@ -72,10 +73,10 @@ def dimension_moments(
         left_out: tokens, named as in the statistics, whose embeddings are not counted: sinks.
 
     Raises:
-        ExtractionError: if nothing is left to count.
+        ExtractionError: if nothing is left to count, or the model gives NaN or infinity.
     """
     work = plan(model, corpus, layers=layers, batch_tokens=batch_tokens, long=long)
-    leave = np.isin(work.labels.astype(str), [str(token) for token in left_out])
+    leave = pd.Index(work.labels).isin([str(token) for token in left_out])
     counted = ~leave[work.group]
     if not counted.any():
         raise ExtractionError("All tokens of the corpus are left out: leave fewer of them out.")
@@ -85,7 +86,7 @@ def dimension_moments(
     n = 0
     for batch in forward(model, work.text, work.batches):
         here = counted[batch.tokens]
-        rows = torch.from_numpy(batch.rows[here]).to(place)
+        rows = send(batch.rows[here], place)
         if not len(rows):
             continue
         before, n = n, n + len(rows)
@@ -96,6 +97,11 @@ def dimension_moments(
             shift = centre - mean[at]
             squares[at] += ((x - centre) ** 2).sum(dim=0) + shift**2 * (before * len(rows) / n)
             mean[at] += shift * (len(rows) / n)
+    if not bool(torch.isfinite(squares).all()):
+        raise ExtractionError(
+            f"The model gave NaN or infinity: a number was too large for {model.dtype}, or the "
+            "weights are damaged. Load the model with dtype='float32'."
+        )
     return DimensionMoments(
         np.array(work.layers), n, mean.cpu().numpy(), (squares / n).cpu().numpy()
     )

@@ -214,15 +214,17 @@ class Pooling:
         inside = np.flatnonzero(word >= 0)
         by_word = inside[np.argsort(word[inside], kind="stable")]
         words, lengths = np.unique(word[by_word], return_counts=True)
-        rows = send(batch.rows[by_word], device)
-        return cls(words, np.arange(len(words)), rows, send(lengths, device))
+        # MPS has no segmented sum: there, words are pooled where their moments are kept.
+        place = torch.device("cpu") if device.type in HOST_MOMENTS else device
+        rows = send(batch.rows[by_word], place)
+        return cls(words, np.arange(len(words)), rows, send(lengths, place))
 
     def of(self, state: torch.Tensor) -> torch.Tensor:
         """``(rows, d)`` embeddings in a hidden state ``(B, longest, d)``: of tokens, or words."""
         flat = state.reshape(-1, state.shape[-1])
         if self.rows is None:
             return flat
-        rows = flat[self.rows].float()
+        rows = flat.to(self.rows.device)[self.rows].float()
         return torch.segment_reduce(rows, "mean", lengths=self.lengths, axis=0, unsafe=True)
 
 
@@ -281,10 +283,11 @@ def _pass(
                     except MomentsError as error:
                         raise _not_finite(model, corpus, work, [batch]) from error
             # Asking makes the host wait for the device, so it is done rarely.
-            if on_device and (number % 256 == 0 or number == len(work.batches)):
+            if on_device and number % 256 == 0:
                 _check_device(device_moments, model, corpus, work)
             del batch, raw, x  # before the next forward pass
         if on_device:
+            _check_device(device_moments, model, corpus, work)
             moments = [
                 [m.to_host(*arrays) for m, *arrays in zip(*own, strict=True)]
                 for own in zip(device_moments, mean, extra, strict=True)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from embvar_kit import unpickling
 from embvar_kit.bundled import sha256_of
@@ -241,7 +242,7 @@ def _read(
     tokens, n = np.array(first.names, dtype=object)[order], first.n[order]
     return TokenStatistics(
         tokens=tokens,
-        special=np.isin(tokens.astype(str), [str(token) for token in special]),
+        special=pd.Index(tokens).isin([str(token) for token in special]),
         layers=np.array(layers),
         n=n,
         mean=mean,

@@ -86,7 +86,7 @@ class ReleasedLayer:
             if all(key in content for key in other.keys):
                 hint = f" It holds {other.by}s: use read_{other.by}_statistics."
             raise ReleaseError(f"{where}: {', '.join(map(repr, missing))} is missing.{hint}")
-        names = strings(content[level.names], where, level.names)
+        names = valid_names(content[level.names], where, level.names)
         if not names:
             raise ReleaseError(f"{where}: there is no {level.by} in it.")
         if len(set(names)) < len(names):
@@ -164,7 +164,10 @@ def strings(value: Any, where: str, key: str) -> list[str]:
         ReleaseError: if it is none.
     """
     if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "UO":
-        value = value.tolist()
+        try:
+            value = value.tolist()
+        except (ValueError, SystemError) as error:  # SystemError: NumPy, beyond the last character
+            raise ReleaseError(f"{where}: {key!r} holds what is no Unicode text.") from error
     if type(value) not in (list, tuple):
         raise ReleaseError(f"{where}: {key!r} is no list of strings.")
     for number, item in enumerate(value, start=1):
@@ -173,6 +176,24 @@ def strings(value: Any, where: str, key: str) -> list[str]:
                 f"{where}: entry {number:,} of {key!r} is no string but a {type(item).__name__}."
             )
     return [str(item) for item in value]
+
+
+def valid_names(value: Any, where: str, key: str) -> list[str]:
+    """:func:`strings` that can be saved: half a surrogate pair, which no file takes, is refused.
+
+    Raises:
+        ReleaseError: if they are none.
+    """
+    found = strings(value, where, key)
+    for number, name in enumerate(found, start=1):
+        try:
+            name.encode()
+        except UnicodeError as error:
+            raise ReleaseError(
+                f"{where}: entry {number:,} of {key!r} is no valid Unicode text: it holds half a "
+                "surrogate pair."
+            ) from error
+    return found
 
 
 def numbers(value: Any, where: str, key: str, length: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embvar_kit.errors import ReportError
+from embvar_kit.probing import first_line
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "09_your_own_model.ipynb"
 
@@ -26,11 +27,13 @@ def report(
         The two files, under ``"notebook"`` and ``"page"``.
 
     Raises:
-        ReportError: if the notebook is not there (the package was installed without its
-            checkout), ``out`` cannot be written, or a cell fails; what ran until then is kept.
+        ReportError: if a parameter is unknown, the notebook is not there (the package was
+            installed without its checkout), ``out`` cannot be written, or a cell fails; what ran
+            until then is kept.
     """
     import nbformat
     import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from nbconvert import HTMLExporter
 
     if not NOTEBOOK.is_file():
@@ -38,9 +41,13 @@ def report(
             f"A report is notebook {NOTEBOOK.name!r}, run; it is part of the kit's repository and "
             "not of an installed package. Clone the repository, or copy the notebook."
         )
-    # The notebook runs in its own folder; a relative path would mean another place there.
-    model = str(Path(model).expanduser().resolve()) if Path(model).expanduser().exists() else model
-    values = {"model_name": model, **(parameters or {})}
+    values = {"model_name": str(model), **(parameters or {})}
+    known = papermill.inspect_notebook(str(NOTEBOOK))
+    if unknown := values.keys() - known.keys():
+        raise ReportError(
+            f"The report has no parameter {', '.join(sorted(map(repr, unknown)))}; it has "
+            f"{', '.join(known)}."
+        )
     folder = Path(out).expanduser().resolve()
     files = {"notebook": folder / "report.ipynb", "page": folder / "report.html"}
     try:
@@ -51,12 +58,17 @@ def report(
             parameters=values,
             kernel_name="python3",
             progress_bar=False,
-            cwd=str(folder),
+            cwd=str(Path.cwd()),  # relative paths mean what they mean here
         )
     except papermill.PapermillExecutionError as error:
         raise ReportError(
             f"Cell {error.exec_count} of the report failed: {error.ename}: {error.evalue} What ran "
             f"until there is in {str(files['notebook'])!r}."
+        ) from error
+    except (papermill.PapermillException, CellTimeoutError, DeadKernelError) as error:
+        raise ReportError(
+            f"The report stopped: {first_line(error)} What ran until there is in "
+            f"{str(files['notebook'])!r}. Was memory short? Take fewer sentences (limit=...)."
         ) from error
     except OSError as error:
         raise ReportError(f"The report cannot be written to {str(folder)!r}: {error}") from error

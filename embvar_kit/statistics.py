@@ -235,7 +235,7 @@ class TokenStatistics:
             tokens: token strings, ``stats.sinks().token`` for one; others than those here are no
                 matter.
         """
-        leave = np.isin(self.tokens.astype(str), [str(token) for token in tokens])
+        leave = pd.Index(self.tokens).isin([str(token) for token in tokens])
         left_out = sorted({*self.info.get("left_out", ()), *self.tokens[leave].tolist()})
         keep = ~leave
         arrays = {name: getattr(self, name)[keep] for name in ("tokens", "special", "n")}

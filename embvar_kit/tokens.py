@@ -91,13 +91,15 @@ def markers_of(tokenizer: Any) -> tuple[str, ...]:
 
 
 def strip_marker(token: str, markers: tuple[str, ...]) -> str:
-    """A token without its leading marker; a token that is nothing but a marker stays.
+    """A token without its leading marker; a token that is nothing but markers stays.
 
     >>> [strip_marker(t, ("##",)) for t in ("##ing", "ing", "##")]
     ['ing', 'ing', '##']
+    >>> [strip_marker(t, ("Ġ",)) for t in ("Ġthe", "Ġ", "ĠĠ")]  # two sets of blanks, not one
+    ['the', 'Ġ', 'ĠĠ']
     """
     for marker in markers:
-        if token.startswith(marker) and len(token) > len(marker):
+        if token.startswith(marker) and token.replace(marker, ""):
             return token[len(marker) :]
     return token
 
@@ -134,7 +136,7 @@ def frequency_order(n: np.ndarray, tokens: np.ndarray) -> np.ndarray:
     >>> frequency_order(np.array([2, 5, 2]), np.array(["b", "the", "a"], dtype=object)).tolist()
     [1, 2, 0]
     """
-    return np.lexsort((tokens.astype(str), -n))
+    return np.array(sorted(range(len(n)), key=lambda i: (-n[i], tokens[i])), dtype=np.int64)
 
 
 def tokenize(

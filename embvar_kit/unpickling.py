@@ -117,7 +117,10 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
 
 
 def _fill(array: np.ndarray, state: Any) -> None:
-    """Give an array that :func:`_reconstruct` made its content, in place, once that was checked."""
+    """Give an array that :func:`_reconstruct` made its content, in place, once that was checked.
+
+    Once only: a second time would free what a view of it still shows.
+    """
     _, shape, kind, fortran, content = state
     n = _size(shape)
     if kind.dtype.hasobject:
@@ -172,7 +175,16 @@ def _no_hooks() -> dict:
     return {}
 
 
-def _tensor_storage(data: Any) -> np.ndarray:
+class _Storage:
+    """The numbers that tensors of PyTorch are parts of."""
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self.numbers = numbers
+
+
+def _tensor_storage(data: Any) -> _Storage:
     """``(n,)`` the numbers that a PyTorch storage wrote: four pickles, a list of one, and bytes."""
     file = io.BytesIO(data)
     if _Reader(file).load() != _TORCH_MAGIC:
@@ -185,17 +197,17 @@ def _tensor_storage(data: Any) -> np.ndarray:
     content = file.read()
     if not isinstance(storage, np.dtype) or len(keys) != 1 or len(content) != n * storage.itemsize:
         raise ValueError("a storage of PyTorch that is not whole")
-    return np.frombuffer(content, storage)
+    return _Storage(np.frombuffer(content, storage))
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> np.ndarray:
     """``(d,)`` a PyTorch tensor of one dimension: part of a storage."""
     n = _size(shape)
-    if type(storage) is not np.ndarray or len(shape) != 1 or stride != (1,):
+    if type(storage) is not _Storage or len(shape) != 1 or stride != (1,):
         raise _Refusal("a tensor of PyTorch that is not a plain vector")
-    if type(offset) is not int or not 0 <= offset <= len(storage) - n:
+    if type(offset) is not int or not 0 <= offset <= len(storage.numbers) - n:
         raise ValueError("a tensor outside its storage")
-    return storage[offset : offset + n]
+    return storage.numbers[offset : offset + n].copy()
 
 
 ADMITTED = {
@@ -221,6 +233,10 @@ class _Reader(pickle._Unpickler):
 
     dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
 
+    def __init__(self, file: Any) -> None:
+        super().__init__(file)
+        self._hollow: dict[int, np.ndarray] = {}  # arrays that still wait for their content
+
     def find_class(self, module: str, name: str) -> _Admitted:
         """What stands for a name: nothing is imported."""
         if (module, name) not in ADMITTED:
@@ -232,12 +248,17 @@ class _Reader(pickle._Unpickler):
         called = self.stack[-1]
         if type(called) is not _Admitted or called.make is None or type(arguments) is not tuple:
             raise _Refusal("a call of something that is no function")
-        self.stack[-1] = called.make(*arguments)
+        made = called.make(*arguments)
+        if called.make is _reconstruct:
+            self._hollow[id(made)] = made
+        self.stack[-1] = made
 
     def _build(self) -> None:
         state = self.stack.pop()
         built = self.stack[-1]
         if type(built) is np.ndarray:
+            if self._hollow.pop(id(built), None) is not built:
+                raise _Refusal("an array that has content to be given other content")
             _fill(built, state)
         elif type(built) is _Kind:
             built.build(state)

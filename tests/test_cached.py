@@ -15,6 +15,7 @@ TEXT = ["The cat sat on the mat.", "A dog barked at the cat.", "The mat was red.
 def at_home(tmp_path, monkeypatch):
     """A home of its own with a small corpus, since the whole excerpt takes minutes."""
     monkeypatch.setattr(cached, "home", lambda: tmp_path)
+    monkeypatch.setattr(cached, "SHIPPED", tmp_path / "stats")
     monkeypatch.setattr(cached, "load_corpus", lambda name: ek.Corpus.of(TEXT, name))
     return tmp_path
 

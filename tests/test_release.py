@@ -492,3 +492,11 @@ def test_a_place_that_cannot_be_written_is_named(stats, tmp_path):
         write_token_statistics(stats, tmp_path / "file" / "x.pkl")
     with pytest.raises(ek.ReleaseError, match="Could not write"):
         write_sentences(CORPUS, tmp_path)
+
+
+def test_text_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "sentences.pkl"
+    beyond = np.array([0xFFFFFFFF], dtype=np.uint32).view("<U1")
+    path.write_bytes(pickle.dumps(beyond))
+    with pytest.raises(ek.ReleaseError, match="no Unicode text"):
+        ek.release.read_sentences(path)

@@ -31,8 +31,9 @@ def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
     )
     stats = stats.without(stats.sinks(min_count=3)["token"])
     fits = stats.tradeoff(min_count=3).set_index("layer")
-    best = fits["r2"].idxmax()
-    assert f"R² is highest at layer {best}" in said
+    falling = fits[fits["slope"] < 0]
+    best = (falling if len(falling) else fits)["r2"].idxmax()
+    assert f"best falling line: layer {best}, " in said
     assert f"R² {fits['r2'][best]:.2f}, slope {fits['slope'][best]:.2f}" in said
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "A model of your own" in page and "data:image/png" in page
@@ -55,3 +56,8 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ek.ReportError, match="cannot be written"):
         ek.report("minilm", tmp_path / "file" / "out")
+
+
+def test_an_unknown_parameter_is_no_silent_default(tmp_path):
+    with pytest.raises(ek.ReportError, match=r"no parameter 'limits'; it has model_name, corpus"):
+        ek.report("minilm", tmp_path, parameters={"limits": 5})

@@ -296,3 +296,20 @@ def test_reading_does_not_import_what_a_file_names(load):
     with pytest.raises(ek.ReleaseError, match=r"antigravity\.fly"):
         load(b"cantigravity\nfly\n.")
     assert "antigravity" not in sys.modules
+
+
+HOLLOW = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR"
+BYTES = b"(I1\n(I3\ntcnumpy\ndtype\n(Vu1\nI0\nI1\ntRI00\nc_codecs\nencode\n(Vabc\nVlatin1\ntRtb"
+
+
+def test_an_array_is_filled_once(load):
+    assert load(HOLLOW + BYTES + b".").tolist() == [97, 98, 99]
+    with pytest.raises(ek.ReleaseError, match="has content to be given other content"):
+        load(HOLLOW + BYTES + BYTES + b".")
+
+
+def test_a_tensor_is_no_view_of_an_array(load):
+    """A view would show freed memory once the array behind it was filled again."""
+    program = b"ctorch._utils\n_rebuild_tensor_v2\n(" + HOLLOW + BYTES
+    with pytest.raises(ek.ReleaseError, match="not a plain vector"):
+        load(program + b"I0\n(I3\nt(I1\ntI00\nNtR.")

@@ -137,3 +137,15 @@ def test_what_has_no_words_or_no_offsets_is_refused(minilm, monkeypatch):
     monkeypatch.setattr(type(minilm.tokenizer), "is_fast", False)
     with pytest.raises(ek.ExtractionError, match="fast tokenizer"):
         ek.extract(minilm, mixed, by="word", progress=False)
+
+
+def test_numbers_that_are_none_are_found_though_the_last_batch_has_no_word(minilm, monkeypatch):
+    """The code that a GPU runs: it looks now and then, and must look at the end."""
+    monkeypatch.setattr("embvar_kit.extraction.HOST_MOMENTS", ())
+    states = type(minilm).hidden_states
+    monkeypatch.setattr(
+        type(minilm), "hidden_states", lambda *a: tuple(x * np.nan for x in states(*a))
+    )
+    corpus = ek.Corpus.of(["the cat sat on the mat", "12"])
+    with pytest.raises(ek.ExtractionError, match="NaN or infinity in layer 0"):
+        ek.extract(minilm, corpus, by="word", batch_tokens=4, progress=False)
