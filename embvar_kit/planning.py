@@ -136,6 +136,11 @@ def plan(
         ExtractionError: if an argument makes no sense, a sentence is too long and
             ``long="error"``, or tokenizer and model do not belong together.
     """
+    if not isinstance(model, EmbeddingModel) or not isinstance(corpus, Corpus):
+        raise ExtractionError(
+            "A pass takes a model and a corpus, not their names: load_model('minilm') and "
+            "load_corpus('wikipedia') give some."
+        )
     layers = _layers(model, layers)
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])

@@ -35,6 +35,7 @@ def report(
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     if not NOTEBOOK.is_file():
         raise ReportError(
@@ -72,6 +73,11 @@ def report(
         ) from error
     except OSError as error:
         raise ReportError(f"The report cannot be written to {str(folder)!r}: {error}") from error
-    page, _ = HTMLExporter().from_notebook_node(nbformat.read(files["notebook"], as_version=4))
+    run = nbformat.read(files["notebook"], as_version=4)
+    for path in ("input_path", "output_path"):  # of this machine
+        run.metadata.get("papermill", {}).pop(path, None)
+    run, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(run, {})
+    nbformat.write(run, files["notebook"])
+    page, _ = HTMLExporter().from_notebook_node(run)
     files["page"].write_text(page, encoding="utf-8")
     return files

@@ -173,3 +173,9 @@ def test_a_tokenizer_of_another_model_is_noticed_before_the_pass(tiny, tmp_path,
     assert ek.plan(model, ek.Corpus.of(SENTENCES)).n_tokens
     with pytest.raises(ek.ExtractionError, match=r"do not belong together"):
         ek.plan(model, ek.Corpus.of([f"A zebra{rows - 1}."]))
+
+
+def test_names_are_no_model_and_no_corpus(minilm, corpus):
+    for model, text in (("minilm", corpus), (minilm, "wikipedia")):
+        with pytest.raises(ek.ExtractionError, match=r"not their names: load_model\('minilm'\)"):
+            ek.plan(model, text)

@@ -34,7 +34,10 @@ def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
     falling = fits[fits["slope"] < 0]
     best = (falling if len(falling) else fits)["r2"].idxmax()
     assert f"best falling line: layer {best}, " in said
-    assert f"R² {fits['r2'][best]:.2f}, slope {fits['slope'][best]:.2f}" in said
+    assert f"R² {fits['r2'][best]:.2f}, slope {fits['slope'][best]:.2f}, over " in said
+    assert ("Too few tokens to say more" in said) == (fits["n_tokens"][0] < 100)
+    written = (tmp_path / "out" / "report.ipynb").read_text(encoding="utf-8")
+    assert "output_path" not in written
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "A model of your own" in page and "data:image/png" in page
 
