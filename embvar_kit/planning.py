@@ -136,7 +136,7 @@ def plan(
         ExtractionError: if an argument makes no sense, a sentence is too long and
             ``long="error"``, or tokenizer and model do not belong together.
     """
-    if not isinstance(model, EmbeddingModel) or not isinstance(corpus, Corpus):
+    if isinstance(model, str) or isinstance(corpus, str):
         raise ExtractionError(
             "A pass takes a model and a corpus, not their names: load_model('minilm') and "
             "load_corpus('wikipedia') give some."
