@@ -114,9 +114,7 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("folder", metavar="DIR", help="folder written by extract")
     show.add_argument("--layer", type=int, help="print this layer's tokens")
     show.add_argument("--rows", type=int, default=10, help="how many of them (default: 10)")
-    show.add_argument("--min-count", type=int, default=10, help="tokens seen at least this often")
-    show.add_argument("--max-count", type=int, default=100_000, help="and at most this often")
-    show.add_argument("--unbiased", action="store_true", help="finite-sample corrected M, V, V_B")
+    _which_tokens(show)
     show.add_argument("--no-special", action="store_true", help="leave special tokens out")
     show.add_argument("--no-sinks", action="store_true", help="leave attention sinks out")
 
@@ -130,13 +128,7 @@ def parser() -> argparse.ArgumentParser:
     figures.add_argument(
         "--out", metavar="OUT", help="folder to write to (default: figures/ beside the first DIR)"
     )
-    figures.add_argument(
-        "--min-count", type=int, default=10, help="tokens seen at least this often"
-    )
-    figures.add_argument("--max-count", type=int, default=100_000, help="and at most this often")
-    figures.add_argument(
-        "--unbiased", action="store_true", help="finite-sample corrected M, V, V_B"
-    )
+    _which_tokens(figures)
     figures.add_argument(
         "--without-sinks",
         action="store_true",
@@ -186,6 +178,16 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("models", help="list the models that need no hub")
     commands.add_parser("corpora", help="list the kinds of corpora")
     return whole
+
+
+def _which_tokens(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--min-count", type=int, default=10, help="tokens seen at least this often"
+    )
+    command.add_argument("--max-count", type=int, default=100_000, help="and at most this often")
+    command.add_argument(
+        "--unbiased", action="store_true", help="finite-sample corrected M, V, V_B"
+    )
 
 
 def _integers(text: str) -> list[int]:

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, LogFormatterSciNotation, MaxNLocator
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.labelling import written
-from embvar_kit.statistics import TokenStatistics
+from embvar_kit.statistics import SINK_FACTOR, TokenStatistics
 
 COLOURS = {"Q": "#4d4d4d", "M": "#0072b2", "V": "#d55e00", "V_W": "#e69f00", "V_B": "#009e73"}
 """The colour of each statistic."""
@@ -29,10 +29,6 @@ FREQUENCY_MAP = "viridis"
 _MODEL_COLOURS = ("#332288", "#cc6677", "#44aa99", "#882255", "#999933", "#88ccee", "#aa4499")
 _MARKERS = "os^Dv<>"
 _LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
-
-SINK_FACTOR = 10
-"""Tokens with Q of so many times the median are named in figures that they dominate; the default
-of :meth:`embvar_kit.statistics.TokenStatistics.sinks`."""
 
 MANY = 1000
 """Points beyond which a vector file holds them as a picture: ten thousand shapes open slowly."""
@@ -313,6 +309,19 @@ def bar_width(at: np.ndarray) -> float:
     """Of bars at these layers: with gaps between them while there are few."""
     apart = float(np.diff(at).min()) if len(at) > 1 else 1.0
     return apart * (0.92 if len(at) <= 15 else 1.0)
+
+
+def lines(
+    ax: Axes,
+    statistics: Sequence[TokenStatistics],
+    x: Sequence[np.ndarray],
+    values: Iterable[Sequence[float]],
+    colour: str | None = None,
+) -> None:
+    """A line a model, of a value at each of its layers; ``colour`` as in :func:`looks`."""
+    models = zip(x, values, labels(statistics), looks(statistics, colour), strict=True)
+    for at, value, name, look in models:
+        ax.plot(at, value, label=name, **look)
 
 
 def depth_axis(ax: Axes, name: str) -> None:

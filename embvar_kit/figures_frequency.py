@@ -177,13 +177,13 @@ def frequency_slopes(
     """
     statistics = drawing.several(stats)
     x, axis = drawing.depths(statistics, depth)
-    names = drawing.labels(statistics)
     figure, axes = drawing.panels(3, 3, 3.5, 3.3)
     for ax, moment in zip(axes, "QMV", strict=True):
-        styles = drawing.looks(statistics, COLOURS[moment])
-        for one, at, name, look in zip(statistics, x, names, styles, strict=True):
-            slopes = [_slope(one, int(layer), moment, min_count, max_count) for layer in one.layers]
-            ax.plot(at, slopes, label=name, **look)
+        slopes = [
+            [_slope(one, int(layer), moment, min_count, max_count) for layer in one.layers]
+            for one in statistics
+        ]
+        drawing.lines(ax, statistics, x, slopes, COLOURS[moment])
         of = drawing.letter(statistics[0])
         title = rf"$\log_{{10}}(1 + {moment}(X_{of}))$ on $\log_{{10}} n_{of}$"
         ax.set_title(f"slope of {title}", fontsize=10)

@@ -258,6 +258,8 @@ def dimension_shares(
         ax.bar(layers, rest, width, bottom, color="#d9d9d9", linewidth=0, label=others)
         ax.set(ylim=(0, 1), title=f"share of ${moment}(X)$")
         drawing.depth_axis(ax, "layer")
+        if len(layers) <= 12:  # few, and perhaps not next to each other
+            ax.set_xticks(layers)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     return figure
@@ -292,11 +294,8 @@ def _by_layer(
     statistics = drawing.several(stats)
     x, name = drawing.depths(statistics, depth)
     found = [one.decomposition(**choice) for one in statistics]
-    names = drawing.labels(statistics)
     for ax, (title, value, colour) in drawn.items():
-        styles = drawing.looks(statistics, COLOURS[colour])
-        for at, parts, model, look in zip(x, found, names, styles, strict=True):
-            ax.plot(at, value(parts), label=model, **look)
+        drawing.lines(ax, statistics, x, [value(parts) for parts in found], COLOURS[colour])
         ax.set_title(title, fontsize=11)
         drawing.depth_axis(ax, name)
 

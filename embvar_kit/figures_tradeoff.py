@@ -148,10 +148,7 @@ def tradeoff_by_layer(
         ("r2", "$R^2$ of $V(X_t)$ on $M(X_t)$"),
     )
     for ax, (column, title) in zip(axes, titles, strict=True):
-        for at, table, look, model in zip(
-            x, found, drawing.looks(statistics), drawing.labels(statistics), strict=True
-        ):
-            ax.plot(at, table[column], label=model, **look)
+        drawing.lines(ax, statistics, x, [table[column] for table in found])
         ax.set_title(title, fontsize=10)
         drawing.depth_axis(ax, name)
     axes[0].set_ylim(bottom=0)

@@ -13,6 +13,9 @@ from embvar_kit import analysis, anisotropy, compaction, merging, statistics_fil
 from embvar_kit.errors import StatisticsError
 from embvar_kit.moments import GroupedMoments
 
+SINK_FACTOR = 10
+"""A token with Q of so many times the median is taken for a sink, unless another is asked for."""
+
 
 @dataclass(frozen=True, eq=False)
 class TokenStatistics:
@@ -205,7 +208,7 @@ class TokenStatistics:
         """
         return anisotropy.by_layer(self, min_count=min_count, special=special)
 
-    def sinks(self, *, factor: float = 10, min_count: int = 10) -> pd.DataFrame:
+    def sinks(self, *, factor: float = SINK_FACTOR, min_count: int = 10) -> pd.DataFrame:
         """Tokens whose embeddings are out of all proportion: ``token, n, layer, Q, ratio``.
 
         Today's decoders put huge norms on the first positions of a text, the attention sinks
