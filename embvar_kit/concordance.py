@@ -5,7 +5,7 @@ Nothing is run through the model but the sentences of the occurrences asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import quote
@@ -14,9 +14,10 @@ import numpy as np
 
 from embvar_kit.collection import Occurrences, collect_embeddings
 from embvar_kit.corpora import Corpus
-from embvar_kit.errors import ExtractionError
+from embvar_kit.errors import ExtractionError, StatisticsError
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.planning import Plan, plan
+from embvar_kit.statistics import TokenStatistics
 from embvar_kit.tokens import tokenize
 
 _AROUND = 70  # characters of context on each side
@@ -190,3 +191,31 @@ def source_link(corpus: Corpus, sentence: int) -> str | None:
         return None
     title = str(corpus.titles[sentence]).replace(" ", "_")
     return f"https://en.wikipedia.org/wiki/{quote(title)}"
+
+
+def concordances(
+    statistics: Iterable[TokenStatistics],
+    model: EmbeddingModel | Sequence[EmbeddingModel] | None,
+    corpus: Corpus | None,
+) -> list[Concordance]:
+    """One for each model given, grouping occurrences as its statistics do.
+
+    Raises:
+        StatisticsError: if a model is none of the statistics', or one of model and corpus lacks.
+    """
+    models = [] if model is None else [model] if isinstance(model, EmbeddingModel) else list(model)
+    if bool(models) != (corpus is not None):
+        raise StatisticsError("Cards need a model and a corpus: give both, or neither.")
+    of_model = {}
+    for one in statistics:
+        of_model[one.info["model"]["name"], one.info["model"].get("revision")] = one
+    found = []
+    for one in models:
+        if (one.name, one.revision) not in of_model:
+            raise StatisticsError(
+                f"The statistics are not of the model {one.name!r} given, or of other weights."
+            )
+        convention = of_model[one.name, one.revision].info.get("convention", {})
+        how = (convention.get("by", "token"), convention.get("long", "split"))
+        found.append(Concordance(one, corpus, *how))
+    return found

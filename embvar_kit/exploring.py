@@ -35,13 +35,20 @@ def tie(
         shown, meant: from the state's value to the control's, and back.
     """
 
+    following = False
+
     def follow(_: object = None) -> None:
-        value = shown(getattr(state, name))
-        if control.value != value:
-            control.value = value
+        nonlocal following
+        following = True
+        try:
+            value = shown(getattr(state, name))
+            if control.value != value:
+                control.value = value
+        finally:
+            following = False
 
     def take(change: dict) -> None:
-        if shown(getattr(state, name)) == change["new"]:
+        if following or shown(getattr(state, name)) == change["new"]:
             return
         try:
             setattr(state, name, meant(change["new"]))
@@ -77,9 +84,8 @@ class CountsSlider(widgets.SelectionRangeSlider):
         """Make a value one of the options, and return it."""
         there = {n for _, n in self.options}
         if not set(value) <= there:
-            with self.hold_trait_notifications():
-                self.options = self._options(there | set(value))
-                self.value = value
+            self.options = self._options(there | set(value))
+            self.value = value
         return value
 
     @staticmethod
@@ -113,6 +119,22 @@ def named(control: widgets.DOMWidget, css: str) -> widgets.DOMWidget:
     """Give a control the class by which styles and tests find it, ``embvar-...``."""
     control.add_class(css)
     return control
+
+
+def picture(css: str, least: int) -> tuple[widgets.Image, widgets.Box]:
+    """A picture, and the box to show it in.
+
+    Never larger than it was drawn, which would blur it; smaller in a narrow window, but no
+    narrower than ``least`` pixels, so that its text can be read: the box scrolls then.
+    """
+    layout = {
+        "max_width": "calc(100% - 8px)",
+        "min_width": f"{least}px",
+        "align_self": "flex-start",
+    }
+    image = widgets.Image(format="png", layout=layout)
+    box = widgets.VBox([image], layout={"overflow": "auto", "max_width": "100%"})
+    return named(image, css), box
 
 
 def rows(*controls: widgets.Widget) -> widgets.HBox:

@@ -21,6 +21,7 @@ from embvar_kit.exploring import (
     choice,
     layer_slider,
     named,
+    picture,
     rows,
     tie,
 )
@@ -29,7 +30,7 @@ from embvar_kit.labelling import written
 from embvar_kit.layer_state import LayerState, Setting
 from embvar_kit.pictures import Ahead, Sheet, outwards
 from embvar_kit.statistics import TokenStatistics
-from embvar_kit.tables import number
+from embvar_kit.tables import cell, number
 
 _COLUMNS = 3
 _SYMBOLS = {"M": "M(X)", "V": "V(X)", "Q": "Q(X)", "V_W": "V<sub>W</sub>(X)"}
@@ -59,9 +60,7 @@ class LayerExplorer(Explorer):
         self.state = LayerState(stats, **values)
         self._drawing = threading.RLock()
         self._sheets: dict[Setting, tuple[Sheet, dict[str, Axes]]] = {}
-        self._picture = named(
-            widgets.Image(format="png", layout={"max_width": "100%"}), "embvar-picture"
-        )
+        self._picture, self._shown = picture("embvar-picture", 480)
         self._numbers = named(widgets.HTML(), "embvar-numbers")
         self._message = named(widgets.HTML(), "embvar-message")
         self.pictures = Ahead(self._make, self._put, self._say_error, keep=400)
@@ -166,7 +165,7 @@ class LayerExplorer(Explorer):
         controls = [rows(play, layer, of, absolute), rows(self._range(), special, sinks, unbiased)]
         if len(state.sources) > 1:
             controls.append(self._models())
-        view = widgets.VBox([*controls, self._message, self._picture, self._numbers])
+        view = widgets.VBox([*controls, self._message, self._shown, self._numbers])
         view.add_class("embvar-explorer")
         view.add_class("embvar-layers")
         return view
@@ -244,14 +243,14 @@ def numbers_table(numbers: pd.DataFrame, setting: Setting) -> str:
     head = ["model", "layer", *(_SYMBOLS[name] for name in values)]
     head += [f"{_SYMBOLS[name.split('/')[0]]} / {setting.of}(X)" for name in shares]
     lines = "".join(
-        f"<tr><td style='text-align:left'>{html.escape(str(name))}</td><td>{int(row.layer)}</td>"
-        + "".join(f"<td>{number(row[value])}</td>" for value in values)
-        + "".join(f"<td><b>{row[share]:.3f}</b></td>" for share in shares)
+        f"<tr>{cell(html.escape(str(name)), 'left')}{cell(str(int(row.layer)))}"
+        + "".join(cell(number(row[value])) for value in values)
+        + "".join(cell(f"<b>{row[share]:.3f}</b>") for share in shares)
         + "</tr>"
         for name, row in numbers.iterrows()
     )
-    cells = "".join(f"<th>{text}</th>" for text in head)
+    cells = "".join(cell(f"<b>{text}</b>") for text in head)
     return (
-        "<div style='overflow-x:auto'><table style='text-align:right;border-spacing:12px 0'>"
+        "<div style='overflow-x:auto'><table class='embvar-table'>"
         f"<tr>{cells}</tr>{lines}</table></div>"
     )

@@ -12,7 +12,7 @@ import traitlets
 from matplotlib.artist import Artist
 
 from embvar_kit import figures, figures_formula
-from embvar_kit.exploring import Explorer, named, rows, tie
+from embvar_kit.exploring import Explorer, named, picture, rows, tie
 from embvar_kit.pictures import Ahead, Sheet
 
 _LIMIT = 5.0
@@ -91,9 +91,7 @@ class _Live(Explorer):
     ) -> None:
         self.state, self._sheet = state, sheet
         self._artists: list[Artist] = []
-        self._picture = named(
-            widgets.Image(format="png", layout={"max_width": "100%"}), "embvar-picture"
-        )
+        self._picture, shown = picture("embvar-picture", 560)
         self._numbers = named(widgets.HTML(), "embvar-numbers")
         self._message = named(widgets.HTML(), "embvar-message")
         # What moves is there when the frame is laid out, to have its room, and is not drawn on it.
@@ -107,7 +105,7 @@ class _Live(Explorer):
         # themselves, which may stay the same while the cloud moves.
         state.observe(lambda _: self._show(), list(self.drawn))
         above = rows(*before, *controls.values())
-        self.view = widgets.VBox([above, self._picture, self._numbers, self._message])
+        self.view = widgets.VBox([above, shown, self._numbers, self._message])
         self.view.add_class("embvar-explorer")
         self._show()
         self.wait()

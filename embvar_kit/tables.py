@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from embvar_kit.concordance import Context
@@ -27,26 +28,29 @@ def marked_table(here: pd.DataFrame, layer: int, hidden: int) -> str:
         hidden: how many more are marked and outside the range shown.
     """
     lines = "".join(
-        f"<tr><td style='text-align:left'>{html.escape(str(row.token))}</td><td>{row.n:,}</td>"
-        + "".join(f"<td>{number(getattr(row, name))}</td>" for name in "QMV")
+        f"<tr>{cell(html.escape(str(row.token)), 'left')}{cell(f'{row.n:,}')}"
+        + "".join(cell(number(getattr(row, name))) for name in "QMV")
         + "</tr>"
-        for row in here[:MOST_NAMED].itertuples(index=False)
+        for row in here.nlargest(MOST_NAMED, "n").itertuples(index=False)
     )
     more = f"<p>and {len(here) - MOST_NAMED:,} more</p>" if len(here) > MOST_NAMED else ""
     out = f"<p>{hidden:,} of the marked tokens are outside the range shown</p>" if hidden else ""
-    head = "".join(f"<th>{name}</th>" for name in ("token", "n<sub>t</sub>", "Q", "M", "V"))
+    titles = ("token", "n<sub>t</sub>", "Q", "M", "V")
+    head = "".join(
+        cell(f"<b>{name}</b>", "left" if name == "token" else "right") for name in titles
+    )
     mean = ""
     if len(here) > 1:
-        values = "".join(f"<td>{number(here[name].mean())}</td>" for name in "QMV")
-        mean = f"<tr><td style='text-align:left'><i>mean of {len(here):,}</i></td><td></td>{values}"
+        values = "".join(cell(number(here[name].mean())) for name in "QMV")
+        mean = f"<tr>{cell(f'<i>mean of {len(here):,}</i>', 'left')}{cell('')}{values}</tr>"
     return (
-        f"<b>Marked at layer {layer}</b><table class='embvar-table' style='text-align:right;"
-        f"border-spacing:10px 0'><tr>{head}</tr>{lines}{mean}</table>{more}{out}"
+        f"<b>Marked at layer {layer}</b><table class='embvar-table'>"
+        f"<tr>{head}</tr>{lines}{mean}</table>{more}{out}"
     )
 
 
 def contexts_table(contexts: Sequence[Context], count: int, corpus: str) -> str:
-    """HTML: a token's first occurrences, the keyword in the middle, each with its source.
+    """HTML: a few of a token's occurrences, the keyword in the middle, each with its source.
 
     Args:
         contexts: those that were looked at.
@@ -54,7 +58,8 @@ def contexts_table(contexts: Sequence[Context], count: int, corpus: str) -> str:
         corpus: the name of the text.
     """
     lines = []
-    for context in contexts[:MOST_NAMED]:
+    spread = np.unique(np.linspace(0, len(contexts) - 1, MOST_NAMED).astype(int))
+    for context in [contexts[at] for at in spread]:  # from all over the text
         left, keyword, right, where = map(
             html.escape, (context.left, context.keyword, context.right, context.where)
         )
@@ -63,12 +68,10 @@ def contexts_table(contexts: Sequence[Context], count: int, corpus: str) -> str:
             link = html.escape(context.link, quote=True)
             source = f"<a href='{link}' target='_blank' rel='noopener'>{where}</a>"
         lines.append(
-            f"<tr><td style='text-align:right;padding:0 6px'>{left}</td>"
-            f"<td style='text-align:center;white-space:nowrap'><b>{keyword}</b></td>"
-            f"<td style='text-align:left;padding:0 6px'>{right}</td>"
-            f"<td style='text-align:left;font-size:90%'>{source}</td></tr>"
+            f"<tr>{cell(left, wrap=True)}{cell(f'<b>{keyword}</b>', 'center')}"
+            f"{cell(right, 'left', wrap=True)}{cell(source, 'left', wrap=True)}</tr>"
         )
-    shown = min(MOST_NAMED, len(contexts))
+    shown = len(lines)
     return (
         f"<p>{count:,} occurrences in {html.escape(corpus)}; {shown} of them, "
         f"{len(contexts)} in the plane above:</p><div style='overflow-x:auto'>"
@@ -85,3 +88,9 @@ def number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+
+
+def cell(text: str, align: str = "right", *, wrap: bool = False) -> str:
+    """A cell of a table; its style is its own, since a notebook's page styles tables otherwise."""
+    style = f"text-align:{align};padding:1px 8px;vertical-align:top"
+    return f"<td style='{style}{'' if wrap else ';white-space:nowrap'}'>{text}</td>"

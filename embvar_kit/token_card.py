@@ -12,7 +12,7 @@ from embvar_kit import analysis, figures_token
 from embvar_kit.collection import Occurrences
 from embvar_kit.concordance import Concordance, Context
 from embvar_kit.errors import EmbvarError
-from embvar_kit.exploring import named, rows
+from embvar_kit.exploring import named, picture, rows
 from embvar_kit.pictures import Ahead, Sheet, outwards
 from embvar_kit.statistics import TokenStatistics
 from embvar_kit.tables import contexts_table, number
@@ -54,10 +54,9 @@ class TokenCard:
         self._asked: tuple | None = None
         self._sources: dict[int, TokenStatistics] = {}
         self._sheets: dict[tuple, tuple] = {}
-        picture = {"max_width": "100%"}
         self._head = named(widgets.HTML(), "embvar-card-head")
-        self._profile = named(widgets.Image(layout=picture), "embvar-card-profile")
-        self._plane = named(widgets.Image(layout=picture), "embvar-card-plane")
+        self._profile, self._left = picture("embvar-card-profile", 300)
+        self._plane, plane = picture("embvar-card-plane", 300)
         self._contexts = named(widgets.HTML(), "embvar-card-contexts")
         self.side = widgets.ToggleButtons(
             options=[("the following token", "after"), ("the preceding token", "before")],
@@ -66,9 +65,9 @@ class TokenCard:
             style={"description_width": "initial", "button_width": "160px"},
         )
         named(self.side, "embvar-card-side").observe(lambda _: self._ask_plane(), "value")
-        self._right = widgets.VBox([self.side, self._plane])
+        self._right = widgets.VBox([self.side, plane])
         self.view = widgets.VBox(
-            [self._head, rows(self._profile, self._right), self._contexts],
+            [self._head, rows(self._left, self._right), self._contexts],
             layout={"border": "1px solid #bbb", "padding": "6px 10px", "margin": "8px 0"},
         )
         named(self.view, "embvar-card")
@@ -117,7 +116,7 @@ class TokenCard:
         return done and self.planes.wait(seconds)
 
     def _visible(self, there: bool) -> None:
-        for part in (self._profile, self._right, self._contexts):
+        for part in (self._left, self._right, self._contexts):
             part.layout.display = None if there else "none"
 
     # Q, M and V by layer

@@ -11,9 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from embvar_kit import figures_tradeoff
-from embvar_kit.concordance import Concordance
+from embvar_kit.concordance import concordances
 from embvar_kit.corpora import Corpus
-from embvar_kit.errors import StatisticsError
 from embvar_kit.exploring import (
     CountsSlider,
     Explorer,
@@ -33,6 +32,9 @@ from embvar_kit.tables import MOST_NAMED, marked_table, number, signed
 from embvar_kit.token_card import TokenCard
 from embvar_kit.tradeoff_plot import MARK, TradeoffPlot, colour_range
 from embvar_kit.tradeoff_state import TradeoffState
+
+_NONE = -1  # a dropdown takes a value of None for no choice at all
+_MARGIN = 70  # pixels beside the plot, for its vertical axis
 
 
 class TradeoffExplorer(Explorer):
@@ -59,11 +61,12 @@ class TradeoffExplorer(Explorer):
         model: EmbeddingModel | Sequence[EmbeddingModel] | None = None,
         corpus: Corpus | None = None,
         *,
-        height: int = 440,
+        height: int = 400,
         **values: Any,
     ) -> None:
         self.state = TradeoffState(stats, **values)
-        self.card = TokenCard(_concordances(self.state, model, corpus))
+        given = [one for sites in self.state.sources.values() for one in sites.values()]
+        self.card = TokenCard(concordances(given, model, corpus))
         self.plot = TradeoffPlot(self.state, height)
         self.view = self._layout()
         for names, follow in (
@@ -147,9 +150,11 @@ class TradeoffExplorer(Explorer):
             above.append(model)
         if any(len(sites) > 1 for sites in sources.values()):
             above.append(site)
+        self.plot.widget.layout.min_width = f"{self.plot.widget.height + _MARGIN}px"
         plot = widgets.VBox(
             [self._numbers, self.plot.widget],
-            layout={"flex": "3 1 420px", "min_width": "300px", "overflow": "hidden"},
+            # Its width is never less than its height: the plot would cut points off at the sides.
+            layout={"flex": "3 1 480px", "max_width": "760px", "overflow": "auto"},
         )
         beside = widgets.VBox(
             [*self._search_box(), *self._compare_box()],
@@ -201,7 +206,14 @@ class TradeoffExplorer(Explorer):
             self._compare_options(),
             "another layer: lists the tokens that moved most between the two",
         )
-        tie(state, "compare", self._compare, self._say)
+        tie(
+            state,
+            "compare",
+            self._compare,
+            self._say,
+            shown=lambda layer: _NONE if layer is None else layer,
+            meant=lambda layer: None if layer == _NONE else layer,
+        )
         distance = choice(
             "distance",
             "embvar-distance",
@@ -216,9 +228,9 @@ class TradeoffExplorer(Explorer):
         heading = _heading("Which token moved most between two layers?")
         return [heading, self._compare, distance, self._moved_title, self._moved]
 
-    def _compare_options(self) -> list[tuple[str, int | None]]:
+    def _compare_options(self) -> list[tuple[str, int]]:
         layers = [int(layer) for layer in self.state.stats.layers]
-        return [("no other layer", None), *((f"layer {layer}", layer) for layer in layers)]
+        return [("no other layer", _NONE), *((f"layer {layer}", layer) for layer in layers)]
 
     def _other_statistics(self) -> None:
         """Another model has other layers and sites: the controls offer these."""
@@ -230,9 +242,9 @@ class TradeoffExplorer(Explorer):
                 self._layer.min, self._layer.max = min(layers[0], value), layers[-1]
                 self._layer.value = value
         if self._compare.options != tuple(self._compare_options()):
-            compare = state.compare
+            chosen = _NONE if state.compare is None else state.compare
             self._compare.options = self._compare_options()
-            self._compare.value = compare
+            self._compare.value = chosen
         if self._site.options != tuple(state.sources[state.model]):
             self._site.options = list(state.sources[state.model])
         self._site.value = state.site
@@ -299,34 +311,6 @@ class TradeoffExplorer(Explorer):
 
     def _say(self, text: str) -> None:
         self._message.value = html.escape(text)
-
-
-def _concordances(
-    state: TradeoffState,
-    model: EmbeddingModel | Sequence[EmbeddingModel] | None,
-    corpus: Corpus | None,
-) -> list[Concordance]:
-    """One for each model given, that groups occurrences as its statistics do."""
-    models = [] if model is None else [model] if isinstance(model, EmbeddingModel) else list(model)
-    if bool(models) != (corpus is not None):
-        raise StatisticsError("Cards need a model and a corpus: give both, or neither.")
-    found = []
-    for one in models:
-        of = [
-            stats
-            for sites in state.sources.values()
-            for stats in sites.values()
-            if (stats.info["model"]["name"], stats.info["model"].get("revision"))
-            == (one.name, one.revision)
-        ]
-        if not of:
-            raise StatisticsError(
-                f"The statistics are not of the model {one.name!r} given, or of other weights."
-            )
-        convention = of[0].info.get("convention", {})
-        long = convention.get("long", "split")
-        found.append(Concordance(one, corpus, convention.get("by", "token"), long))
-    return found
 
 
 def _axis(name: str, unbiased: bool) -> str:

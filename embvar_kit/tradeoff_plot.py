@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize, to_rgba
 
 from embvar_kit.drawing import FREQUENCY_MAP
 from embvar_kit.exploring import named
@@ -39,10 +39,14 @@ class TradeoffPlot:
         self.scatter = scatter = Scatter(data=self._data, x=_X, y=_Y, x_scale=x, y_scale=y)
         scatter.options(
             transition_points=False,
-            regl_scatterplot_options={"pointSizeSelected": 5, "pointOutlineWidth": 2},
+            regl_scatterplot_options={
+                "pointSizeSelected": 5,
+                "pointOutlineWidth": 2,
+                "opacityInactiveMax": 1,
+            },
         )
-        scatter.color(by=_COLOUR, map=FREQUENCY_MAP, norm=self._norm(), selected=MARK)
-        scatter.opacity(default=0.85, unselected=0.5, by=None)
+        label = {"variable": _COLOUR}
+        scatter.color(by=_COLOUR, map=FREQUENCY_MAP, norm=self._norm(), labeling=label)
         scatter.size(default=4)
         scatter.axes(True, grid=True, labels=self._titles())
         scatter.legend(True, position="top-right", size="small")
@@ -51,6 +55,11 @@ class TradeoffPlot:
         scatter.height(height)
         scatter.annotations(self._lines())
         self.widget = named(scatter.widget, "embvar-scatter")
+        # One colour for all marked points, and one for the point hovered over, needs as many
+        # entries as the map has: a single one is taken for points that no column colours.
+        self.widget.color_selected = [to_rgba(MARK)] * len(self.widget.color)
+        self.widget.color_hover = [to_rgba("black")] * len(self.widget.color)
+        self._steady()
         self._mark()
         state.observe(lambda _: self._draw(), "drawn")
         state.observe(lambda _: self._mark(), "marked")
@@ -92,10 +101,17 @@ class TradeoffPlot:
                 scatter.xy(_X, _Y)  # of the old data, which the new replace
                 scatter.color(norm=self._norm())
                 scatter.data(self._data)
+                self._steady()
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
                 self._mark(again=True)
             scatter.axes(labels=self._titles())
             scatter.annotations(self._lines())
+
+    def _steady(self) -> None:
+        """The same opacity everywhere: by density, jscatter's own choice, rare tokens vanish."""
+        self.widget.opacity_by = None
+        self.widget.opacity = 0.9
+        self.widget.opacity_unselected = 0.45
 
     def _scales(self) -> tuple[Normalize, Normalize]:
         kind = LogNorm if self.state.scales == "log" else Normalize
@@ -103,7 +119,8 @@ class TradeoffPlot:
         return kind(*x), kind(*y)
 
     def _norm(self) -> Normalize:
-        return Normalize(*colour_range(self.state.points.n))
+        low, high = colour_range(self.state.points.n)
+        return Normalize(np.floor(low), np.ceil(high))  # round numbers in the legend
 
     def _titles(self) -> list[str]:
         form = "unbiased " if self.state.unbiased else ""

@@ -74,15 +74,13 @@ def by_name(stats: TokenStatistics | Mapping[str, Any]) -> dict[str, dict[str, T
     )
     if sites_of_one:
         return {model(ones[0]): dict(stats)}
-    found = {
-        str(name): {site(one): one} if isinstance(one, TokenStatistics) else dict(one)
-        for name, one in stats.items()
-    }
-    if not all(
-        sites and all(isinstance(one, TokenStatistics) for one in sites.values())
-        for sites in found.values()
-    ):
-        raise StatisticsError("Give TokenStatistics by name, or {name: {site: statistics}}.")
+    found = {}
+    for name, one in stats.items():
+        sites = {site(one): one} if isinstance(one, TokenStatistics) else one
+        values = list(sites.values()) if isinstance(sites, Mapping) else []
+        if not values or not all(isinstance(each, TokenStatistics) for each in values):
+            raise StatisticsError("Give TokenStatistics by name, or {name: {site: statistics}}.")
+        found[str(name)] = dict(sites)
     return found
 
 

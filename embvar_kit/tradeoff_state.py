@@ -12,6 +12,7 @@ import traitlets
 
 from embvar_kit import analysis
 from embvar_kit.errors import StatisticsError
+from embvar_kit.figures_tradeoff import ZERO
 from embvar_kit.statistics import SINK_FACTOR, TokenStatistics
 from embvar_kit.tradeoff_points import Points, by_name, least_count, points_of
 
@@ -100,10 +101,10 @@ class TradeoffState(traitlets.HasTraits):
         ends = []
         for values in (points.M[at], points.V[at]):
             if self.scales == "log":
-                floor = 1e-6 * float(np.median(points.Q[at]))
-                low, high = float(np.maximum(values, floor).min()), float(values.max())
+                seen = values[values > ZERO * points.Q[at]]
+                low, high = (float(seen.min()), float(seen.max())) if len(seen) else (1.0, 10.0)
                 room = max(high / low, 1.01) ** 0.04
-                ends.append((low / room, max(high, low) * room))
+                ends.append((low / room, high * room))
             else:
                 low, high = float(np.nanmin(values)), float(np.nanmax(values))
                 room = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
