@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
 from embvar_kit import analysis, drawing
-from embvar_kit.collection import Occurrences
 from embvar_kit.drawing import COLOURS
 from embvar_kit.errors import StatisticsError
 from embvar_kit.labelling import as_label, written
 from embvar_kit.statistics import TokenStatistics
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from embvar_kit.collection import Occurrences
 
 MOST_NEIGHBOURS = 6
 """Neighbours that get a colour and a mark of their own; the others are grey dots."""

@@ -68,6 +68,8 @@ class LayerState(traitlets.HasTraits):
         super().__init__(shown=list(self.sources))
         self._ready = True
         for name, value in values.items():
+            if not self.has_trait(name):
+                raise traitlets.TraitError(f"There is no {name!r} to set.")
             setattr(self, name, value)
         self._follow()
 

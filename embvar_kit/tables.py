@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from embvar_kit.concordance import Context
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from embvar_kit.concordance import Context
 
 MOST_NAMED = 12
 """Tokens whose numbers a table shows."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
 from embvar_kit import analysis, figures_token
-from embvar_kit.collection import Occurrences
-from embvar_kit.concordance import Concordance, Context
 from embvar_kit.errors import EmbvarError
 from embvar_kit.exploring import named, picture, rows
 from embvar_kit.pictures import Ahead, Sheet, outwards
+from embvar_kit.recall import load_again
 from embvar_kit.statistics import TokenStatistics
 from embvar_kit.tables import contexts_table, number
+
+if TYPE_CHECKING:  # they import torch, which takes seconds and only an open card needs
+    from embvar_kit.collection import Occurrences
+    from embvar_kit.concordance import Concordance, Context
 
 MOST = 60
 """Occurrences of a token that are run through the model for its card."""
@@ -42,13 +46,16 @@ class TokenCard:
     Args:
         concordances: where a model's tokens occur, for the models that came with a corpus; one
             for each pair of model name and revision.
+        recall: load the model and the text of other statistics again by their names, when a card
+            is first opened.
 
     Attributes:
         view: the widget.
         side: buttons, what colours the occurrences: ``"after"`` or ``"before"``.
     """
 
-    def __init__(self, concordances: Sequence[Concordance] = ()) -> None:
+    def __init__(self, concordances: Sequence[Concordance] = (), *, recall: bool = False) -> None:
+        self._recall = recall
         self._concordances = {(c.model.name, c.model.revision): c for c in concordances}
         self._stats: TokenStatistics | None = None
         self._asked: tuple | None = None
@@ -141,25 +148,35 @@ class TokenCard:
     # Occurrences, which need the model
 
     def _concordance(self, stats: TokenStatistics) -> Concordance | None:
-        info = stats.info
-        return self._concordances.get((info["model"]["name"], info["model"].get("revision")))
+        of = stats.info["model"]
+        return self._concordances.get((of["name"], of.get("revision")))
+
+    def _recalled(self, stats: TokenStatistics) -> Concordance:
+        """That of the statistics' own model and text, loaded by name if none was given."""
+        if (there := self._concordance(stats)) is not None:
+            return there
+        from embvar_kit.concordance import concordances
+
+        (made,) = concordances([stats], *load_again(stats))
+        self._concordances[made.model.name, made.model.revision] = made
+        return made
 
     def _ask_found(self) -> None:
         concordance = self._concordance(self._stats)
-        if concordance is None:
+        if concordance is None and not self._recall:
             name = html.escape(str(self._stats.info["model"]["name"]))
             self._nothing(
-                f"To see occurrences in context and in two dimensions, give the explorer the model "
-                f"and the corpus: <code>TradeoffExplorer(stats, model=…, corpus=…)</code>; none "
-                f"came with {name}."
+                "To see occurrences in context and in two dimensions, give the explorer the model "
+                "and the corpus, <code>TradeoffExplorer(stats, model=…, corpus=…)</code>, or let "
+                f"it load them again by name, <code>recall=True</code>; none came with {name}."
             )
             return
         convention = self._stats.info.get("convention", {})
-        if convention.get("by", "token") != concordance.by:
+        if concordance is not None and convention.get("by", "token") != concordance.by:
             self._nothing("These statistics group occurrences otherwise than the model given.")
             return
         if self._asked[:2] not in self.found:
-            self._nothing("Looking for occurrences; the first time, the corpus is read …")
+            self._nothing("Looking for occurrences; the first time, the text is read …")
         self._right.layout.display = None
         self.found.ask(self._asked[:2])
 
@@ -168,7 +185,7 @@ class TokenCard:
         self._right.layout.display = "none"
 
     def _find(self, key: tuple) -> Found:
-        concordance = self._concordance(self._sources[key[0]])
+        concordance = self._recalled(self._sources[key[0]])
         occurrences = concordance.find(key[1], most=MOST)
         contexts = concordance.contexts(occurrences)
         return Found(concordance.count(key[1]), occurrences, contexts)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import numpy as np
 from matplotlib.figure import Figure
 
 from embvar_kit import figures_tradeoff
-from embvar_kit.concordance import concordances
 from embvar_kit.corpora import Corpus
 from embvar_kit.exploring import (
     CountsSlider,
@@ -25,13 +24,15 @@ from embvar_kit.exploring import (
     tie,
 )
 from embvar_kit.labelling import as_label, label_points
-from embvar_kit.models import EmbeddingModel
 from embvar_kit.pictures import png_of
 from embvar_kit.statistics import TokenStatistics
 from embvar_kit.tables import MOST_NAMED, marked_table, number, signed
 from embvar_kit.token_card import TokenCard
 from embvar_kit.tradeoff_plot import MARK, TradeoffPlot, colour_range
 from embvar_kit.tradeoff_state import TradeoffState
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from embvar_kit.models import EmbeddingModel
 
 _NONE = -1  # a dropdown takes a value of None for no choice at all
 _MARGIN = 70  # pixels beside the plot, for its vertical axis
@@ -45,7 +46,9 @@ class TradeoffExplorer(Explorer):
             ``{name: {site: statistics}}``.
         model, corpus: for the cards: a model that the statistics are of, or several, and the text
             whose occurrences are to be shown. Nothing is run before a card is opened, and then
-            only sentences that hold its token. Without them, a card shows the moments only.
+            only sentences that hold its token.
+        recall: where no model was given, load that of the statistics and its text again by their
+            names when a card is first opened. Without either, a card shows the moments only.
         height: of the plot, in pixels.
         values: of the state at the start, ``layer=2`` for one.
 
@@ -61,12 +64,18 @@ class TradeoffExplorer(Explorer):
         model: EmbeddingModel | Sequence[EmbeddingModel] | None = None,
         corpus: Corpus | None = None,
         *,
+        recall: bool = False,
         height: int = 400,
         **values: Any,
     ) -> None:
         self.state = TradeoffState(stats, **values)
-        given = [one for sites in self.state.sources.values() for one in sites.values()]
-        self.card = TokenCard(concordances(given, model, corpus))
+        found = []
+        if model is not None or corpus is not None:
+            from embvar_kit.concordance import concordances
+
+            given = [one for sites in self.state.sources.values() for one in sites.values()]
+            found = concordances(given, model, corpus)
+        self.card = TokenCard(found, recall=recall)
         self.plot = TradeoffPlot(self.state, height)
         self.view = self._layout()
         for names, follow in (

@@ -60,21 +60,17 @@ class TradeoffState(traitlets.HasTraits):
         self._names: dict[tuple[str, str], set[str]] = {}
         self._settled = False
         first = next(iter(self.sources))
-        one = next(iter(self.sources[first].values()))
-        least = least_count(one)
-        super().__init__(
-            **{
-                "model": first,
-                "site": next(iter(self.sources[values.get("model", first)])),
-                "counts": (max(10, least), 100_000),
-                **{name: value for name, value in values.items() if name in ("model", "site")},
-            }
-        )
+        super().__init__(model=values.pop("model", first))
+        self.site = values.pop("site", next(iter(self.sources[self.model])))
+        least = max(10, least_count(self.stats))
+        self.counts = values.get("counts", (least, 100_000))
+        self._settled = True
         self.layer = int(self.stats.layers[len(self.stats.layers) // 2])
         self.scales = self._fitting_scales()
         for name, value in values.items():
+            if not self.has_trait(name):
+                raise traitlets.TraitError(f"There is no {name!r} to set.")
             setattr(self, name, value)
-        self._settled = True
         self._follow()
 
     @property

@@ -262,6 +262,18 @@ def test_values_that_make_no_sense_are_refused(stats, name, value, reason):
     assert (getattr(state, name), state.drawn) == (before, drawn)
 
 
+@pytest.mark.parametrize(
+    "values", [{"layer": 17}, {"model": "bert"}, {"marked": ["no such token"]}, {"colour": "red"}]
+)
+def test_values_at_the_start_are_looked_at_as_well(stats, values):
+    with pytest.raises(traitlets.TraitError):
+        TradeoffState(stats, counts=(5, None), **values)
+    with pytest.raises(traitlets.TraitError):
+        LayerState(stats, **{**values, "step": 17})
+    with pytest.raises(ek.StatisticsError, match="No token"):
+        TradeoffState(stats, counts=(1_000_000, None))
+
+
 def test_unbiased_needs_two_occurrences(stats):
     state = TradeoffState(stats, counts=(1, None))
     with pytest.raises(traitlets.TraitError, match="two occurrences"):
@@ -514,6 +526,23 @@ def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     assert explorer.wait() and explorer.card.found.made == 2
     explorer.state.token = "state"
     assert explorer.wait() and explorer.card.found.made == 2
+
+
+def test_a_card_loads_the_model_and_the_text_again_by_name(stats):
+    explorer = ek.TradeoffExplorer(stats, recall=True, counts=(5, None))
+    explorer.state.search = "state"
+    assert explorer.wait(300)
+    assert "<b>state</b>" in find(explorer, "embvar-card-contexts").value
+    picture(find(explorer, "embvar-card-plane"))
+
+
+def test_a_card_says_why_it_cannot_load_them(model):
+    text = ek.Corpus.of(["A cat sat.", "A dog ran."] * 4, name="pets")
+    stats = ek.extract(model, text, progress=False)
+    explorer = ek.TradeoffExplorer(stats, recall=True, counts=(2, None))
+    explorer.state.search = "cat"
+    assert explorer.wait(300)
+    assert "'pets' again" in html.unescape(find(explorer, "embvar-card-contexts").value)
 
 
 def test_what_comes_from_a_text_is_escaped(model):
