@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from reference import SequentialLoop
 
 import embvar_kit as ek
-from embvar_kit.extraction import forward
+from embvar_kit.forwarding import forward
 from embvar_kit.moments import GroupOrder
 
 HERE = Path(__file__).parent
