@@ -21,6 +21,7 @@ from typing import Any
 from embvar_kit._version import __version__
 
 _HOMES = {
+    "affine": ("AffineMoments", "affine_moments"),
     "analysis": ("analysis",),
     "atlas": ("atlas",),
     "bundled": ("fetch", "home"),

@@ -52,6 +52,7 @@ ORDER = (
     "cached",
     "collection",
     "dimensions",
+    "affine",
     "labelling",
     "drawing",
     "figures_formula",
