@@ -39,7 +39,7 @@ _HOMES = {
         "StatisticsError",
         "StatisticsFileError",
     ),
-    "explorers": ("SequencePlayer", "VariancePlayground"),
+    "explorers": ("LayerExplorer", "SequencePlayer", "TradeoffExplorer", "VariancePlayground"),
     "cached": ("cached_statistics",),
     "extraction": ("extract", "run_plan"),
     "figures": ("figures",),

@@ -38,11 +38,13 @@ def test_state_and_sliders_follow_each_other_and_the_picture_follows_both():
     before = playground._picture.value
     assert bytes(before).startswith(b"\x89PNG")
     control["mean 1"].value = -2.5
+    assert playground.wait()
     assert playground.state.mean_1 == -2.5
     after = playground._picture.value
     assert after != before
     playground.state.spread_1 = 1.7
     assert control["spread 1"].value == 1.7
+    assert playground.wait()
     assert playground._picture.value != after
     assert f"V = {playground.state.moments['V']:.3f}" in playground._numbers.value
     state = playground.state.moments
@@ -59,8 +61,10 @@ def test_the_picture_moves_even_where_the_moments_do_not():
     playground = ek.VariancePlayground()
     state = playground.state
     state.spread_1 = state.spread_2 = 0.0
+    assert playground.wait()
     before, moments = bytes(playground._picture.value), state.moments
     state.mean_1 = -state.mean_1
+    assert playground.wait()
     assert state.moments == moments
     assert bytes(playground._picture.value) != before
 

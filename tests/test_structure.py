@@ -66,6 +66,19 @@ ORDER = (
     "atlas_page",
     "atlas_plates",
     "atlas",
+    "concordance",
+    "figures_token",
+    "pictures",
+    "exploring",
+    "playground",
+    "tables",
+    "token_card",
+    "tradeoff_points",
+    "tradeoff_state",
+    "tradeoff_plot",
+    "tradeoff_explorer",
+    "layer_state",
+    "layer_explorer",
     "explorers",
     "reporting",
     "arguments",
@@ -151,7 +164,17 @@ try:
 except SystemExit as stop:
     assert stop.code == 0
 """
-HEAVY = {"torch", "transformers", "datasets", "gensim", "numba", "pandas", "matplotlib", "scipy"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "datasets",
+    "gensim",
+    "numba",
+    "pandas",
+    "matplotlib",
+    "scipy",
+    "jscatter",
+}
 
 
 @pytest.mark.parametrize("action", ["import embvar_kit", HELP], ids=["import", "help"])
