@@ -70,8 +70,13 @@ class AffineMoments:
         """The regression of V on M over the tokens, for a mixture as in :meth:`mixed`."""
         return self._line(*self._mix(gamma, beta))
 
+    @property
+    def common(self) -> float:
+        """The median of ``|γ|``: with all γ alike and no β, the slope is -1 whatever they are."""
+        return float(np.median(np.abs(self.norm.gamma)))
+
     def without(self, dimensions: Iterable[int]) -> analysis.Tradeoff:
-        """The regression with γ = 1 and β = 0 in some dimensions, and the trained ones elsewhere.
+        """The regression with γ = :attr:`common`, β = 0 in some dimensions, as trained elsewhere.
 
         Raises:
             ExtractionError: if a dimension is not one of the ``d``.
@@ -80,22 +85,25 @@ class AffineMoments:
         at = np.array(list(dimensions), dtype=int)
         if len(at) and not (0 <= at.min() and at.max() < len(gamma)):
             raise ExtractionError(f"Dimensions are 0 to {len(gamma) - 1}, not {at.tolist()}.")
-        gamma[at], beta[at] = 1, 0
+        gamma[at], beta[at] = self.common, 0
         return self._line(gamma, beta)
 
     def by_dimension(self) -> pd.DataFrame:
         """One row a dimension: how much of the line's departure from slope -1 is its own.
 
         As ``V = Q - M``, the slope is ``cov(M, V) / var(M) = -1 + cov(M, Q) / var(M)`` over
-        tokens; Q is a sum over dimensions, and so is its covariance with M.
+        tokens. Q is a sum over dimensions, and so is its covariance with M. What all γ have in
+        common adds nothing to it, since ``Σ_j E z_j² = d`` for every token: so a dimension's part
+        is counted from ``γ = common``, ``β = 0``.
 
         Returns:
             ``dimension, gamma, beta, bend``, the largest ``|bend|`` first. The bends add up to
-            ``slope + 1``.
+            ``slope + 1``, as exactly as ``‖z‖² = d`` holds.
         """
         gamma, beta = self._mix(1, 1)
         M, _ = self.moments(gamma, beta)
-        Q = (gamma * self.mean + beta) ** 2 + gamma**2 * self.variance
+        squares = self.mean**2 + self.variance
+        Q = (gamma**2 - self.common**2) * squares + 2 * gamma * beta * self.mean
         centred = M - M.mean()
         bend = centred @ Q / (centred @ centred)
         columns = {"dimension": np.arange(len(bend)), "gamma": gamma, "beta": beta, "bend": bend}

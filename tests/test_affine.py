@@ -63,7 +63,7 @@ def test_between_the_ends_it_is_what_such_a_norm_gives(minilm, corpus, parts):
 def test_bends_add_up_to_the_slope(parts):
     for part in parts.values():
         found = part.by_dimension()
-        assert found["bend"].sum() == pytest.approx(part.tradeoff().slope + 1, abs=1e-9)
+        assert found["bend"].sum() == pytest.approx(part.tradeoff().slope + 1, abs=1e-4)
         assert sorted(found["dimension"]) == list(range(384))
         assert (found["bend"].abs().diff().dropna() <= 0).all()
 
@@ -73,7 +73,7 @@ def test_dimensions_can_be_set_back(parts):
     assert part.without([]) == part.tradeoff()
     assert part.without(range(384)).slope == pytest.approx(-1, abs=1e-3)
     gamma, beta = part.norm.gamma.astype(float), part.norm.beta.astype(float)
-    gamma[[5, 7]], beta[[5, 7]] = 1, 0
+    gamma[[5, 7]], beta[[5, 7]] = part.common, 0
     M, V = part.moments(gamma, beta)
     assert part.without([5, 7]).slope == pytest.approx(np.polyfit(M, V, 1)[0])
     with pytest.raises(ek.ExtractionError, match="0 to 383"):
@@ -94,6 +94,9 @@ def test_moments_hold_for_any_gamma_and_beta(seed):
     np.testing.assert_allclose(V, y.var(1).sum(1), rtol=1e-6, atol=1e-9)
     table = part.mixed()
     np.testing.assert_allclose(table["Q"], (y**2).sum(2).mean(1), rtol=1e-6)
+    # On the sphere ‖z‖² = 4, the bends add up.
+    z *= 2 / np.linalg.norm(z, axis=2, keepdims=True)
+    part = AffineMoments(np.array(list("abc")), count, z.mean(1), z.var(1), 1, norm)
     assert part.by_dimension()["bend"].sum() == pytest.approx(part.tradeoff().slope + 1)
 
 
