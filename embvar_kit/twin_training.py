@@ -56,8 +56,8 @@ class Settings:
     seed: int = 0
     batch: int = 16
     length: int = 128
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
+    learning_rate: float = 6e-4
+    warmup: float = 0.2
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
