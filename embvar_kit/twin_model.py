@@ -76,6 +76,10 @@ class TwinConfig(PreTrainedConfig):
         return kind(self.hidden_size, eps=self.norm_eps)
 
 
+class Joining(nn.Linear):
+    """The last map of a branch: what it gives is added to the stream."""
+
+
 class Attention(nn.Module):
     """Every token takes a mean of what it and the tokens before it offer, once per head."""
 
@@ -83,7 +87,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.num_attention_heads
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.out = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out = Joining(config.hidden_size, config.hidden_size)
 
     def forward(self, x: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
         """``(batch, length, d)`` to the same; ``allowed`` as :func:`allowed_pairs` gives it."""
@@ -102,7 +106,7 @@ class FeedForward(nn.Module):
     def __init__(self, config: TwinConfig):
         super().__init__()
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.out = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.out = Joining(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(batch, length, d)`` to the same."""
@@ -137,9 +141,9 @@ class Twin(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """GPT-2's: N(0, 0.02²), and less where a branch joins the stream, as 2L of them do."""
         super()._init_weights(module)
-        if isinstance(module, (Attention, FeedForward)):
+        if isinstance(module, Joining):
             joining = 2 * self.config.num_hidden_layers
-            init.normal_(module.out.weight, std=self.config.initializer_range / joining**0.5)
+            init.normal_(module.weight, std=self.config.initializer_range / joining**0.5)
 
 
 class TwinModel(Twin):
