@@ -5,6 +5,7 @@ Both are safetensors and JSON, which cannot carry code, and name no machine.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -20,12 +21,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from embvar_kit.errors import TrainingError
-from embvar_kit.twin_model import TwinForCausalLM
 from embvar_kit.twin_text import END
 from embvar_kit.twins import RECORD
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from embvar_kit.twin_model import TwinForCausalLM
 
 
 def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> None:
@@ -67,8 +69,7 @@ def write_twin(folder: Path, model: TwinForCausalLM, tokenizer: Tokenizer, recor
     whole = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=length, **special
     )
-    half = TwinForCausalLM(model.config).half()
-    half.load_state_dict(model.state_dict())
+    half = copy.deepcopy(model).half()
     with (
         _writing(folder.parent),
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch,

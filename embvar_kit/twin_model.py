@@ -19,6 +19,8 @@ its folder as any other model is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -37,36 +39,51 @@ NORMALIZATIONS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
 
 
 class TwinConfig(PreTrainedConfig):
-    """Sizes of a twin, and its normalization."""
+    """Sizes of a twin, and its normalization: one of :data:`NORMALIZATIONS`."""
 
     model_type = "embvar-twin"
 
-    normalization: str = "pre-ln"
-    vocab_size: int = 4096
-    hidden_size: int = 192
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 6
-    intermediate_size: int = 768
-    max_position_embeddings: int = 128
-    norm_eps: float = 1e-5
-    initializer_range: float = 0.02
-    bos_token_id: int | None = 0
-    eos_token_id: int | None = 0
-    pad_token_id: int | None = None
-    tie_word_embeddings: bool = True
-
-    def __post_init__(self, **others):
-        if self.normalization not in NORMALIZATIONS:
+    def __init__(
+        self,
+        normalization: str = "pre-ln",
+        vocab_size: int = 4096,
+        hidden_size: int = 192,
+        num_hidden_layers: int = 6,
+        num_attention_heads: int = 6,
+        intermediate_size: int = 768,
+        max_position_embeddings: int = 128,
+        norm_eps: float = 1e-5,
+        initializer_range: float = 0.02,
+        bos_token_id: int = 0,
+        eos_token_id: int = 0,
+        pad_token_id: int | None = None,
+        tie_word_embeddings: bool = True,
+        **others: Any,
+    ):
+        if normalization not in NORMALIZATIONS:
             raise ValueError(
-                f"normalization={self.normalization!r} is unknown; there is "
-                f"{', '.join(NORMALIZATIONS)}."
+                f"normalization={normalization!r} is unknown; there is {', '.join(NORMALIZATIONS)}."
             )
-        if self.hidden_size % self.num_attention_heads:
+        if hidden_size % num_attention_heads:
             raise ValueError(
-                f"hidden_size={self.hidden_size} does not divide into "
-                f"{self.num_attention_heads} heads."
+                f"hidden_size={hidden_size} does not divide into {num_attention_heads} heads."
             )
-        super().__post_init__(**others)
+        self.normalization = normalization
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.max_position_embeddings = max_position_embeddings
+        self.norm_eps = norm_eps
+        self.initializer_range = initializer_range
+        super().__init__(
+            bos_token_id=bos_token_id,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+            tie_word_embeddings=tie_word_embeddings,
+            **others,
+        )
 
     def norm(self) -> nn.Module:
         """A new normalization of a vector of ``hidden_size``, or what leaves it as it is."""

@@ -74,7 +74,7 @@ class Settings:
 
         >>> settings = Settings(steps=8, warmup=0.25, learning_rate=1.0)
         >>> [round(settings.rate(step), 2) for step in range(8)]
-        [0.5, 1.0, 0.97, 0.85, 0.67, 0.45, 0.25, 0.09]
+        [0.5, 1.0, 0.95, 0.81, 0.61, 0.39, 0.19, 0.05]
         """
         rising = self.warmup * self.steps
         if step + 1 <= rising:
