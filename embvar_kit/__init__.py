@@ -7,10 +7,10 @@
 >>> float(m.Q[0]), float(m.M[0]), float(m.V[0])
 (1.0, 0.5, 0.5)
 
-The modules form a row: ``corpora, models, tokens, words, planning, moments, analysis,
-statistics, release, extraction, reproduction, cached, collection, dimensions, drawing, figures,
-atlas, explorers, reporting, cli``. Each imports only from those before it. The public names are
-loaded when they are first used, so that importing the kit is quick.
+The modules form a row: ``corpora, twin_model, models, twins, twin_training, tokens, words,
+planning, moments, analysis, statistics, release, extraction, reproduction, cached, collection,
+dimensions, drawing, figures, atlas, explorers, reporting, cli``. Each imports only from those
+before it. The public names are loaded when they are first used, so that importing the kit is quick.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _HOMES = {
         "ReleaseError",
         "StatisticsError",
         "StatisticsFileError",
+        "TrainingError",
     ),
     "explorers": (
         "LayerExplorer",
@@ -59,6 +60,7 @@ _HOMES = {
     "reproduction": ("reproduce",),
     "statistics": ("TokenStatistics",),
     "tokens": ("tokens",),
+    "twins": ("TWINS", "load_twin", "twin_losses"),
     "words": ("words",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -162,7 +162,7 @@ def training_curves(losses: pd.DataFrame, references: Mapping[str, float] | None
     """Losses of the twins against the tokens they have seen.
 
     Args:
-        losses: columns ``twin, tokens, train, validation`` (nats a token), as
+        losses: columns ``twin, tokens, train, held_out`` (nats a token), as
             :func:`embvar_kit.twin_losses` gives them.
         references: losses to judge by, by name, drawn as horizontal lines.
     """
@@ -170,10 +170,10 @@ def training_curves(losses: pd.DataFrame, references: Mapping[str, float] | None
     for at, (name, own) in enumerate(losses.groupby("twin", sort=False)):
         colour = drawing.model_colour(at)
         train = own.dropna(subset=["train"])
-        asked = own.dropna(subset=["validation"])
+        asked = own.dropna(subset=["held_out"])
         ax.plot(train["tokens"] / 1e6, train["train"], color=colour, linewidth=1, alpha=0.5)
         look = {"color": colour, "marker": "os^D"[at % 4], "markersize": 4}
-        ax.plot(asked["tokens"] / 1e6, asked["validation"], label=str(name), **look)
+        ax.plot(asked["tokens"] / 1e6, asked["held_out"], label=str(name), **look)
     for name, value in (references or {}).items():
         ax.axhline(value, color=COLOURS["Q"], linestyle=":", linewidth=1)
         end = ax.get_xlim()[1]

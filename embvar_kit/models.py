@@ -305,6 +305,8 @@ def _load(where: str, label: str, dtype: torch.dtype, options: dict) -> tuple[An
 def _load_module(where: str, label: str, dtype: torch.dtype, options: dict) -> tuple[Any, set]:
     from transformers import AutoModel
 
+    import embvar_kit.twin_model  # noqa: F401  makes AutoModel know the kit's own architecture
+
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     try:
         module, report = AutoModel.from_pretrained(

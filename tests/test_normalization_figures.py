@@ -88,7 +88,7 @@ def test_curves_are_those_of_the_training():
             "twin": ["a", "a", "b", "b"],
             "tokens": [2e6, 4e6, 2e6, 4e6],
             "train": [8.0, 6.0, 8.0, np.nan],
-            "validation": [np.nan, 6.5, np.nan, 7.0],
+            "held_out": [np.nan, 6.5, np.nan, 7.0],
         }
     )
     ax = figures.training_curves(losses, {"unigram": 6.9})
