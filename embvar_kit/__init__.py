@@ -7,10 +7,10 @@
 >>> float(m.Q[0]), float(m.M[0]), float(m.V[0])
 (1.0, 0.5, 0.5)
 
-The modules form a row: ``corpora, twin_model, models, twins, twin_training, tokens, words,
-planning, moments, analysis, statistics, release, extraction, reproduction, cached, collection,
-dimensions, drawing, figures, atlas, explorers, reporting, cli``. Each imports only from those
-before it. The public names are loaded when they are first used, so that importing the kit is quick.
+The modules form a row: ``corpora, normalization, models, twins, tokens, words, planning, moments,
+forwarding, analysis, statistics, release, extraction, reproduction, cached, collection, dimensions,
+affine, drawing, figures, atlas, explorers, reporting, cli``. Each imports only from those before it.
+The public names are loaded when they are first used, so that importing the kit is quick.
 """
 
 from __future__ import annotations
