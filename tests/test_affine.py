@@ -16,11 +16,6 @@ CORPUS = ek.Corpus.of(SENTENCES)
 
 
 @pytest.fixture(scope="module")
-def minilm():
-    return ek.load_model("minilm", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def corpus():
     return ek.load_corpus("wikipedia", limit=60)
 

@@ -23,11 +23,6 @@ TEXT = [
 
 
 @pytest.fixture(scope="module")
-def minilm():
-    return ek.load_model("minilm", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def corpus():
     return ek.load_corpus("wikipedia", limit=60, max_words=40)
 

@@ -62,11 +62,6 @@ def _probed(model: ek.EmbeddingModel) -> ek.EmbeddingModel:
     return dataclasses.replace(model, norms=found.norms)
 
 
-@pytest.fixture(scope="module")
-def minilm():
-    return ek.load_model("minilm", device="cpu")
-
-
 # Where the normalizations are
 
 

@@ -23,11 +23,6 @@ SENTENCES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def minilm():
-    return ek.load_model("minilm", device="cpu")
-
-
 @given(st.text(max_size=40) | st.text(alphabet="aBİß_9 é'\u0301.", max_size=20))
 def test_the_words_are_gensims(sentence):
     assert [word for word, _, _ in words_of(sentence)] == simple_preprocess(sentence, min_len=2)
