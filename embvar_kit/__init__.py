@@ -9,8 +9,8 @@
 
 The modules form a row: ``corpora, normalization, models, twins, tokens, words, planning, moments,
 forwarding, analysis, statistics, release, extraction, reproduction, cached, collection, dimensions,
-affine, drawing, figures, atlas, explorers, reporting, cli``. Each imports only from those before it.
-The public names are loaded when they are first used, so that importing the kit is quick.
+affine, drawing, figures, atlas, explorers, reporting, cli``. Each imports only from those before
+it. The public names are loaded when they are first used, so that importing the kit is quick.
 """
 
 from __future__ import annotations
