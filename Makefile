@@ -26,7 +26,7 @@ unexport PYTHONHOME PYTHONPATH MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models run notebooks lab test bench lock clean
+.PHONY: help setup models run notebooks lab test twins bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,9 @@ test: models ## everything CI runs: ruff, unit and property tests, doctests, not
 	@# A cell may take longer than a unit test; nbval's own limit names the cell, so it comes first.
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --timeout=660 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+twins: setup ## train the four twins that data/twins lacks; goes on where it was interrupted
+	$(PY) -m embvar_kit twins
 
 bench: models ## time the pass against the bare forward and the reference loop
 	$(PY) tests/benchmarks/run.py

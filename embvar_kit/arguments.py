@@ -14,13 +14,15 @@ _EPILOG = """examples:
   embvar figures out/minilm                      every figure, with a page that shows them
   embvar report minilm                           a report on one model, as a page
   embvar reproduce bert-base-uncased             the paper's protocol; needs the Hub
+  embvar twins --out out/twins --seed 1          train the four twins again, from another seed
 """
 
 # What the library takes, said again: to import it costs seconds, which a typo need not wait for.
 _BY = ("token", "id", "word")
-_SITES = ("hidden", "unit")
+_SITES = ("hidden", "norm_input", "standardized", "norm_output", "unit")
 _LEVELS = ("token", "word")
 _LONG = ("split", "cut", "error")
+_TWINS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +89,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=_SITES,
         default=["hidden"],
-        help="what is taken of the hidden states (default: hidden); of several, each is saved to "
+        help="where embeddings are taken: the hidden states (default), or before, in and after "
+        "the normalization at each, or scaled to norm 1; of several, each is saved to "
         "a folder of its name inside DIR, after one pass",
     )
     run.add_argument(
@@ -174,6 +177,23 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--dtype", default="float32", help="of the weights")
     reproduce.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
     reproduce.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
+
+    twins = commands.add_parser(
+        "twins",
+        help="train four models that differ in their normalization only",
+        description="Train the twins on the Wikipedia excerpt, on the CPU, from the same initial "
+        "weights and with the same batches; an interrupted training goes on where it was. Those "
+        "that DIR holds already are left.",
+    )
+    twins.add_argument("--out", metavar="DIR", help="folder (default: data/twins of the checkout)")
+    twins.add_argument("--steps", type=int, help="how long (default: as the kit's were trained)")
+    twins.add_argument(
+        "--seed", type=int, default=0, help="of initial weights and batches (default: 0)"
+    )
+    twins.add_argument(
+        "--only", nargs="+", choices=_TWINS, metavar="NAME", help=f"of {', '.join(_TWINS)}"
+    )
+    twins.add_argument("--quiet", action="store_true", help="no progress bar")
 
     commands.add_parser("models", help="list the models that need no hub")
     commands.add_parser("corpora", help="list the kinds of corpora")

@@ -203,6 +203,24 @@ def _figures(chosen: argparse.Namespace) -> None:
     print(f"page       {out / 'index.html'}")
 
 
+def _twins(chosen: argparse.Namespace) -> None:
+    from embvar_kit.twin_training import Settings, train_twins
+    from embvar_kit.twins import SHIPPED, TWINS
+
+    given = {"seed": chosen.seed} | ({"steps": chosen.steps} if chosen.steps is not None else {})
+    out = Path(chosen.out) if chosen.out else SHIPPED
+    records = train_twins(
+        chosen.only or tuple(TWINS),
+        out=out,
+        settings=Settings(**given),
+        progress=not chosen.quiet,
+    )
+    for name, record in records.items():
+        last = record["curve"][-1]
+        print(f"{name:<12} held-out loss {last['held_out']:.3f} after {last['step']:,} steps")
+    print(f"saved      {out}; a twin is loaded by its name, load_twin({name!r})")
+
+
 def _models(chosen: argparse.Namespace) -> None:
     from embvar_kit.bundled import BUNDLED
 
@@ -227,6 +245,7 @@ _RUN = {
     "report": _report,
     "reproduce": _reproduce,
     "figures": _figures,
+    "twins": _twins,
     "models": _models,
     "corpora": _corpora,
 }

@@ -35,3 +35,7 @@ class ReportError(EmbvarError):
 
 class ReleaseError(EmbvarError):
     """A file of the authors' release is missing, damaged, unsafe to read or cannot be written."""
+
+
+class TrainingError(EmbvarError):
+    """Models cannot be trained as asked, or what an earlier training left does not fit."""

@@ -7,7 +7,14 @@
 from __future__ import annotations
 
 from embvar_kit.layer_explorer import LayerExplorer
+from embvar_kit.normalization_bench import NormalizationBench
 from embvar_kit.playground import SequencePlayer, VariancePlayground
 from embvar_kit.tradeoff_explorer import TradeoffExplorer
 
-__all__ = ["LayerExplorer", "SequencePlayer", "TradeoffExplorer", "VariancePlayground"]
+__all__ = [
+    "LayerExplorer",
+    "NormalizationBench",
+    "SequencePlayer",
+    "TradeoffExplorer",
+    "VariancePlayground",
+]

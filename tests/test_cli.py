@@ -20,12 +20,13 @@ import embvar_kit as ek
 from embvar_kit.bundled import BUNDLED
 from embvar_kit.cli import main
 from embvar_kit.corpora import CORPORA
-from embvar_kit.extraction import SITES
+from embvar_kit.forwarding import SITES
 from embvar_kit.reproduction import LEVELS
 from embvar_kit.tokens import GROUPINGS
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("fetch", "extract", "show", "figures", "report", "reproduce", "models", "corpora")
+COMMANDS = ("fetch", "extract", "show", "figures", "report", "reproduce", "twins", "models")
+COMMANDS += ("corpora",)
 
 
 def start(*arguments: object) -> subprocess.Popen:
@@ -107,7 +108,7 @@ def test_help_of_each_command_says_what_it_does(name, command):
     assert len(summary.split()) > 3
 
 
-@pytest.mark.parametrize("name", ["extract", "show", "figures", "report", "reproduce"])
+@pytest.mark.parametrize("name", ["extract", "show", "figures", "report", "reproduce", "twins"])
 def test_every_option_says_what_it_is_for(name, command):
     out = command(name, "--help")[1]
     options = out.split("options:\n")[1]

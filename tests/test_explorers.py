@@ -667,9 +667,11 @@ def test_models_of_unlike_depth_stand_at_relative_depth(stats, model):
 
 
 def test_results_are_made_in_the_background_the_one_asked_for_first():
-    order, shown, gate = [], [], threading.Event()
+    order, shown = [], []
+    begun, gate = threading.Event(), threading.Event()
 
     def make(key):
+        begun.set()
         assert threading.current_thread() is not threading.main_thread()
         assert gate.wait(10)
         order.append(key)
@@ -677,6 +679,7 @@ def test_results_are_made_in_the_background_the_one_asked_for_first():
 
     ahead = pictures.Ahead(make, lambda key, result: shown.append((key, result)))
     assert not ahead.ask(1, [2, 3])
+    assert begun.wait(10)
     assert not ahead.ask(5, [4])  # 2 and 3 are given up; 1 is being made
     gate.set()
     assert ahead.wait(10)

@@ -1,0 +1,95 @@
+"""The twins: four small Transformers that differ in nothing but where they normalize.
+
+They were trained from scratch on the same batches of the Wikipedia excerpt, from the same initial
+weights and with the same settings (see :mod:`embvar_kit.twin_training`), and come with a checkout.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embvar_kit.errors import ModelError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from embvar_kit.models import EmbeddingModel
+
+TWINS = {
+    "post-ln": "LayerNorm after every sum: after the embeddings, each attention, each feed-forward",
+    "pre-ln": "LayerNorm before each attention and feed-forward, and one at the end",
+    "pre-rmsnorm": "the same with RMSNorm",
+    "no-norm": "no normalization at all",
+}
+"""The twins by name, with where each normalizes."""
+
+SHIPPED = Path(__file__).parents[1] / "data" / "twins"
+"""The twins that come with a checkout, wherever ``EMBVAR_HOME`` lies."""
+
+RECORD = "losses.json"
+"""File in a twin's folder that tells how it was trained."""
+
+
+def load_twin(name: str, *, folder: str | Path = SHIPPED, **options: str) -> EmbeddingModel:
+    """Load one of the :data:`TWINS`, ready for :func:`embvar_kit.extract`.
+
+    Args:
+        name: of the twin.
+        folder: where ``embvar twins --out`` saved them; by default those of the checkout.
+        options: ``device`` and ``dtype``, as :func:`embvar_kit.load_model` takes them.
+
+    Raises:
+        ModelError: if there is no such twin, or it is not there.
+    """
+    at = _folder(name, folder)
+    from embvar_kit.models import load_model
+
+    return load_model(at, **options)
+
+
+def twin_losses(folder: str | Path = SHIPPED) -> pd.DataFrame:
+    """How the twins' losses fell: a row for every few steps of every twin that is there.
+
+    Returns:
+        Columns ``twin``, ``step`` (that many were done), ``tokens`` (seen by then), ``train``
+        (loss in nats a token, the mean over the steps since the row before), ``held_out`` (loss on
+        the articles held out; NaN where it was not asked) and ``gradient_norm`` (before clipping,
+        the same mean). ``attrs["references"]`` has the losses of a uniform and of a unigram guess.
+
+    Raises:
+        ModelError: if no twin is there.
+    """
+    import pandas as pd
+
+    here = [name for name in TWINS if (Path(folder) / name / RECORD).is_file()]
+    records = {name: twin_record(name, folder) for name in here or TWINS}
+    tables = [pd.DataFrame(record["curve"]) for record in records.values()]
+    for name, table in zip(records, tables, strict=True):
+        table.insert(0, "twin", name)
+    whole = pd.concat(tables, ignore_index=True).astype({"held_out": float})
+    whole.attrs["references"] = next(iter(records.values()))["references"]
+    return whole
+
+
+def twin_record(name: str, folder: str | Path = SHIPPED) -> dict:
+    """How a twin was trained: its ``settings``, ``versions``, ``references``, ``curve`` and so on.
+
+    Raises:
+        ModelError: if there is no such twin, or it is not there.
+    """
+    path = _folder(name, folder) / RECORD
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{RECORD} of the twin {name!r} cannot be read: {error}.") from error
+
+
+def _folder(name: str, folder: str | Path) -> Path:
+    if name not in TWINS:
+        raise ModelError(f"No twin is called {name!r}; there are {', '.join(TWINS)}.")
+    at = Path(folder) / name
+    if not (at / RECORD).is_file():
+        raise ModelError(f"The twin {name!r} is not in {str(folder)!r}. To train it: embvar twins")
+    return at
