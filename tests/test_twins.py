@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 import embvar_kit as ek
-from embvar_kit import cli, twin_training
+from embvar_kit import cli, twin_training, twins
 from embvar_kit.twin_model import NORMALIZATIONS, TwinConfig, TwinForCausalLM, TwinModel
 from embvar_kit.twin_text import END, HELD_OUT, TwinText
 from embvar_kit.twin_training import Settings, Training, held_out_loss, train_twins
@@ -543,7 +543,14 @@ def test_a_twin_that_is_not_there_is_told_with_the_way_to_it(tmp_path):
         ek.twin_losses(tmp_path)
 
 
-def test_the_losses_are_a_table(trained, tmp_path):
+def test_where_the_twins_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBVAR_HOME", str(tmp_path))
+    assert twins.twins_home() == SHIPPED
+    monkeypatch.setattr(twins, "SHIPPED", tmp_path / "no" / "checkout")
+    assert twins.twins_home() == tmp_path / "twins"
+
+
+def test_the_losses_are_a_table(trained):
     table = ek.twin_losses(trained)
     columns = ["twin", "step", "tokens", "train", "gradient_norm", "held_out"]
     assert list(table.columns) == columns
