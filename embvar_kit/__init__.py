@@ -7,10 +7,10 @@
 >>> float(m.Q[0]), float(m.M[0]), float(m.V[0])
 (1.0, 0.5, 0.5)
 
-The modules form a row: ``corpora, twin_model, models, twins, twin_training, tokens, words,
-planning, moments, analysis, statistics, release, extraction, reproduction, cached, collection,
-dimensions, drawing, figures, atlas, explorers, reporting, cli``. Each imports only from those
-before it. The public names are loaded when they are first used, so that importing the kit is quick.
+The modules form a row: ``corpora, normalization, models, twins, tokens, words, planning, moments,
+forwarding, analysis, statistics, release, extraction, reproduction, cached, collection, dimensions,
+affine, drawing, figures, atlas, explorers, reporting, cli``. Each imports only from those before
+it. The public names are loaded when they are first used, so that importing the kit is quick.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from embvar_kit._version import __version__
 
 _HOMES = {
+    "affine": ("AffineMoments", "affine_moments"),
     "analysis": ("analysis",),
     "atlas": ("atlas",),
     "bundled": ("fetch", "home"),
@@ -39,12 +40,17 @@ _HOMES = {
         "StatisticsFileError",
         "TrainingError",
     ),
-    "explorers": ("SequencePlayer", "VariancePlayground"),
+    "layer_explorer": ("LayerExplorer",),
+    "normalization_bench": ("NormalizationBench",),
+    "playground": ("SequencePlayer", "VariancePlayground"),
+    "tradeoff_explorer": ("TradeoffExplorer",),
     "cached": ("cached_statistics",),
     "extraction": ("extract", "run_plan"),
     "figures": ("figures",),
+    "initialization": ("untrained",),
     "models": ("EmbeddingModel", "load_model"),
     "moments": ("GroupedMoments", "GroupOrder"),
+    "normalization": ("normalization",),
     "planning": ("Plan", "plan"),
     "reporting": ("report",),
     "release": ("release",),

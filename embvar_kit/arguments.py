@@ -19,7 +19,7 @@ _EPILOG = """examples:
 
 # What the library takes, said again: to import it costs seconds, which a typo need not wait for.
 _BY = ("token", "id", "word")
-_SITES = ("hidden", "unit")
+_SITES = ("hidden", "norm_input", "standardized", "norm_output", "unit")
 _LEVELS = ("token", "word")
 _LONG = ("split", "cut", "error")
 _TWINS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
@@ -89,7 +89,8 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=_SITES,
         default=["hidden"],
-        help="what is taken of the hidden states (default: hidden); of several, each is saved to "
+        help="where embeddings are taken: the hidden states (default), or before, in and after "
+        "the normalization at each, or scaled to norm 1; of several, each is saved to "
         "a folder of its name inside DIR, after one pass",
     )
     run.add_argument(

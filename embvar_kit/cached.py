@@ -8,8 +8,6 @@ from embvar_kit._version import __version__
 from embvar_kit.bundled import BUNDLED, home
 from embvar_kit.corpora import load_corpus
 from embvar_kit.errors import ExtractionError, StatisticsFileError
-from embvar_kit.extraction import extract
-from embvar_kit.models import load_model
 from embvar_kit.statistics import TokenStatistics
 
 SHIPPED = Path(__file__).parents[1] / "data" / "stats"
@@ -49,6 +47,10 @@ def cached_statistics(
     )
     if found is not None:
         return found
+    # Both import torch, which takes seconds; what is at hand needs neither.
+    from embvar_kit.extraction import extract
+    from embvar_kit.models import load_model
+
     extracted = extract(load_model(model), load_corpus(corpus), site=SITES, progress=progress)
     for taken, statistics in extracted.items():
         statistics.save(cache / taken)

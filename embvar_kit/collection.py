@@ -10,7 +10,7 @@ import torch
 
 from embvar_kit.corpora import Corpus
 from embvar_kit.errors import ExtractionError
-from embvar_kit.extraction import Pooling, forward
+from embvar_kit.forwarding import Pooling, forward, norms_for
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.moments_device import send
 from embvar_kit.planning import Plan, plan
@@ -57,13 +57,14 @@ def collect_embeddings(
     most: int | None = None,
     seed: int = 0,
     by: str = "token",
+    site: str = "hidden",
     batch_tokens: int | None = None,
     long: str = "split",
 ) -> dict[str, Occurrences]:
     """Collect the embeddings of a few tokens; only sentences that hold one of them are run.
 
     Args:
-        model, corpus, layers, by, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
         tokens: the tokens (or words), as they are called in the statistics.
         most: of a token that occurs more often, draw so many occurrences.
         seed: of that draw.
@@ -72,7 +73,7 @@ def collect_embeddings(
         Per token, its occurrences.
 
     Raises:
-        ExtractionError: if a token does not occur.
+        ExtractionError: if a token does not occur, or a layer lacks the site.
     """
     tokens = [tokens] if isinstance(tokens, str) else list(dict.fromkeys(tokens))
     work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
@@ -88,7 +89,7 @@ def collect_embeddings(
         if most is not None and len(own) > most:
             own = np.sort(random.choice(own, most, replace=False))
         wanted[token] = own
-    return _collect(model, work, wanted)
+    return _collect(model, work, wanted, site)
 
 
 def sample_embeddings(
@@ -99,28 +100,29 @@ def sample_embeddings(
     *,
     seed: int = 0,
     by: str = "token",
+    site: str = "hidden",
     batch_tokens: int | None = None,
     long: str = "split",
 ) -> Occurrences:
     """Draw ``n`` of all occurrences, whatever their token, and collect their embeddings.
 
     Args:
-        model, corpus, layers, by, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
         n: how many; all of them if there are no more.
         seed: of the draw.
 
     Raises:
-        ExtractionError: if ``n`` is less than 1.
+        ExtractionError: if ``n`` is less than 1, or a layer lacks the site.
     """
     if n < 1:
         raise ExtractionError(f"n={n}: draw at least one embedding.")
     work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
     drawn = np.random.default_rng(seed).permutation(len(work.group))[:n]
-    return _collect(model, work, {"*": np.sort(drawn)})["*"]
+    return _collect(model, work, {"*": np.sort(drawn)}, site)["*"]
 
 
 def _collect(
-    model: EmbeddingModel, work: Plan, wanted: Mapping[str, np.ndarray]
+    model: EmbeddingModel, work: Plan, wanted: Mapping[str, np.ndarray], site: str
 ) -> dict[str, Occurrences]:
     """Run the sequences that hold wanted occurrences (indices in ``work.group``, ascending)."""
     text = work.text
@@ -136,10 +138,10 @@ def _collect(
     batches = [kept for batch in work.batches if len(kept := batch[needed[batch]])]
 
     parts, occurrences = [], []
-    for batch in forward(model, text, batches):
+    for batch in forward(model, text, batches, norms_for(model, [site], work.layers)):
         found = Pooling.in_batch(work, batch, model.device)
         here = chosen[found.occurrences]
-        states = [found.of(batch.states[layer]) for layer in work.layers]
+        states = [found.embeddings(batch, site, layer) for layer in work.layers]
         rows = send(found.at[here], states[0].device)
         parts.append(torch.stack([state[rows].float() for state in states]).cpu().numpy())
         occurrences.append(found.occurrences[here])

@@ -16,7 +16,7 @@ import torch
 
 from embvar_kit.corpora import Corpus
 from embvar_kit.errors import ExtractionError
-from embvar_kit.extraction import forward
+from embvar_kit.forwarding import forward
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.moments_device import send
 from embvar_kit.planning import plan

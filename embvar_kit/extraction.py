@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import psutil
 import torch
 from tqdm import tqdm
 
+from embvar_kit import moments_device
 from embvar_kit._version import __version__
 from embvar_kit.corpora import Corpus, StreamedCorpus
 from embvar_kit.errors import ExtractionError, MomentsError
+from embvar_kit.forwarding import SITES, Batch, Pooling, forward, norms_for
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.moments import GroupedMoments, GroupOrder
-from embvar_kit.moments_device import DeviceMoments, DeviceOrder, send
+from embvar_kit.moments_device import DeviceMoments, DeviceOrder
+from embvar_kit.normalization import Norm
 from embvar_kit.planning import Plan, plan
 from embvar_kit.statistics import TokenStatistics
-from embvar_kit.tokens import TokenizedCorpus
-
-SITES = {
-    "hidden": "the hidden states, as transformers returns them",
-    "unit": "the hidden states scaled to norm 1: their directions, for cosine similarities",
-}
-"""Where in the model embeddings can be taken, with a line on each."""
-
-HOST_MOMENTS = ("cpu", "mps")
-"""Kinds of device whose moments are kept on the host: MPS has no float64."""
 
 
 def extract(
@@ -53,8 +46,8 @@ def extract(
         by: what forms a group: ``"token"`` (the paper's strings, markers taken off), ``"id"``
             (vocabulary entries as they are) or ``"word"`` (Appendix J: a word's embedding is the
             mean of its tokens').
-        site: what is taken of them: a key of :data:`SITES`, or a list of such keys, which costs
-            one pass all the same.
+        site: where embeddings are taken: a key of :data:`SITES`, or a list of such keys, which
+            costs one pass all the same.
         layers: hidden states to take (0 is the embedding layer's output, -1 the last); all of them
             by default.
         batch_tokens: tokens a batch, padding included; by default what suits the device.
@@ -68,8 +61,9 @@ def extract(
         own arithmetic.
 
     Raises:
-        ExtractionError: if an argument makes no sense, the means would not fit into memory, or the
-            model gives NaN or infinity (the message names the layer, the sentence and a remedy).
+        ExtractionError: if an argument makes no sense, a layer has no normalization and the site
+            needs one (the message names those that have), the means would not fit into memory, or
+            the model gives NaN or infinity (it names the layer, the sentence and a remedy).
     """
     sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
@@ -108,12 +102,13 @@ def run_plan(
         ExtractionError: as :func:`extract`.
     """
     sites = _sites(site)
+    norms = norms_for(model, sites, work.layers)
     info = _info(model, corpus, work)
     _check_memory(model, work, len(sites))
     shape = (len(sites), len(work.layers), len(work.labels), work.width)
     mean, extra = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.int8)
     started = time.perf_counter()
-    moments = _pass(model, corpus, work, sites, mean, extra, progress)
+    moments = _pass(model, corpus, work, sites, norms, mean, extra, progress)
     seconds = time.perf_counter() - started
     if progress:
         print(f"done       in {seconds:,.1f} s, {work.n_tokens / seconds:,.0f} tokens/s")
@@ -154,95 +149,18 @@ def _check_memory(model: EmbeddingModel, work: Plan, n_sites: int) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One forward pass.
-
-    Attributes:
-        sequences: ``(B,)`` indices of the sequences in the tokenized corpus.
-        rows: ``(N,)`` where the real tokens lie when ``(B, longest)`` is laid out flat.
-        tokens: ``(N,)`` which tokens of the corpus' ids they are, in that order.
-        states: hidden states, each ``(B, longest, d)``.
-    """
-
-    sequences: np.ndarray
-    rows: np.ndarray
-    tokens: np.ndarray
-    states: tuple[torch.Tensor, ...]
-
-
-def forward(
-    model: EmbeddingModel, text: TokenizedCorpus, batches: Iterable[np.ndarray]
-) -> Iterator[Batch]:
-    """Run batches of sequences through a model, one after another; padding is never in ``rows``."""
-    pad = model.tokenizer.pad_token_id or 0
-    for sequences in batches:
-        lengths = text.lengths[sequences]
-        inside = np.arange(lengths.max()) < lengths[:, None]
-        tokens = np.concatenate([np.arange(*text.starts[[i, i + 1]]) for i in sequences])
-        ids = np.full(inside.shape, pad, dtype=np.int64)
-        ids[inside] = text.ids[tokens]
-        # Attention is faster without a mask; where batches are small, most need none.
-        mask = None if inside.all() else send(inside.astype(np.int64), model.device)
-        states = model.hidden_states(send(ids, model.device), mask)
-        yield Batch(sequences, np.flatnonzero(inside), tokens, states)
-        del states  # before the next ones are made
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """Where a batch's occurrences, tokens or words, are found in its hidden states.
-
-    Attributes:
-        occurrences: ``(R,)`` the occurrences, indices in ``Plan.group``.
-        at: ``(R,)`` their rows in what :meth:`of` returns.
-        rows, lengths: tensors: the rows of every word's tokens, one word after another, and how
-            many each word has; ``None`` where each token is an occurrence.
-    """
-
-    occurrences: np.ndarray
-    at: np.ndarray
-    rows: torch.Tensor | None = None
-    lengths: torch.Tensor | None = None
-
-    @classmethod
-    def in_batch(cls, work: Plan, batch: Batch, device: torch.device) -> Pooling:
-        """Those of one forward pass."""
-        if work.word is None:
-            return cls(batch.tokens, batch.rows)
-        word = work.word[batch.tokens]
-        inside = np.flatnonzero(word >= 0)
-        by_word = inside[np.argsort(word[inside], kind="stable")]
-        words, lengths = np.unique(word[by_word], return_counts=True)
-        # MPS has no segmented sum: there, words are pooled where their moments are kept.
-        place = torch.device("cpu") if device.type in HOST_MOMENTS else device
-        rows = send(batch.rows[by_word], place)
-        return cls(words, np.arange(len(words)), rows, send(lengths, place))
-
-    def of(self, state: torch.Tensor) -> torch.Tensor:
-        """``(rows, d)`` embeddings in a hidden state ``(B, longest, d)``: of tokens, or words."""
-        flat = state.reshape(-1, state.shape[-1])
-        if self.rows is None:
-            return flat
-        rows = flat.to(self.rows.device)[self.rows].float()
-        return torch.segment_reduce(rows, "mean", lengths=self.lengths, axis=0, unsafe=True)
-
-
-def _take(site: str, x: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.normalize(x.float(), dim=1) if site == "unit" else x
-
-
 def _pass(
     model: EmbeddingModel,
     corpus: Corpus,
     work: Plan,
     sites: list[str],
+    norms: Mapping[int, Norm],
     mean: np.ndarray,
     extra: np.ndarray,
     progress: bool,
 ) -> list[list[GroupedMoments]]:
     """Moments per site and layer, with their means in the arrays ``(sites, L, T, d)`` given."""
-    on_device = model.device.type not in HOST_MOMENTS
+    on_device = model.device.type not in moments_device.HOST_MOMENTS
     of_sites = range(len(sites))
     if on_device:
         shape = (len(work.labels), work.width)
@@ -264,7 +182,8 @@ def _pass(
         mininterval=0.5,
     )
     with bar:
-        for number, batch in enumerate(forward(model, work.text, work.batches), start=1):
+        batches = forward(model, work.text, work.batches, norms)
+        for number, batch in enumerate(batches, start=1):
             bar.update(len(batch.rows))
             found = Pooling.in_batch(work, batch, model.device)
             if not len(found.occurrences):  # sentences without a word
@@ -272,22 +191,21 @@ def _pass(
             order = GroupOrder.of(work.group[found.occurrences], found.at)
             sent = DeviceOrder(order, model.device) if on_device else None
             for at, layer in enumerate(work.layers):
-                raw = found.of(batch.states[layer])
                 for own, site in zip(of_sites, sites, strict=True):
-                    x = _take(site, raw)
+                    x = found.embeddings(batch, site, layer)
                     if on_device:
                         device_moments[own][at].add(x, sent)
                         continue
                     try:
                         moments[own][at].add(x.float().cpu().numpy(), order)
                     except MomentsError as error:
-                        raise _not_finite(model, corpus, work, [batch]) from error
+                        raise _not_finite(model, corpus, work, [batch], sites) from error
             # Asking makes the host wait for the device, so it is done rarely.
             if on_device and number % 256 == 0:
-                _check_device(device_moments, model, corpus, work)
-            del batch, raw, x  # before the next forward pass
+                _check_device(device_moments, model, corpus, work, sites)
+            del batch, x  # before the next forward pass
         if on_device:
-            _check_device(device_moments, model, corpus, work)
+            _check_device(device_moments, model, corpus, work, sites)
             moments = [
                 [m.to_host(*arrays) for m, *arrays in zip(*own, strict=True)]
                 for own in zip(device_moments, mean, extra, strict=True)
@@ -296,19 +214,25 @@ def _pass(
 
 
 def _check_device(
-    moments: list[list[DeviceMoments]], model: EmbeddingModel, corpus: Corpus, work: Plan
+    moments: list[list[DeviceMoments]],
+    model: EmbeddingModel,
+    corpus: Corpus,
+    work: Plan,
+    sites: list[str],
 ) -> None:
     if any(bool(m.refused) for of_site in moments for m in of_site):
-        raise _not_finite(model, corpus, work, forward(model, work.text, work.batches))
+        norms = norms_for(model, sites, work.layers)
+        again = forward(model, work.text, work.batches, norms)
+        raise _not_finite(model, corpus, work, again, sites)
 
 
 def _not_finite(
-    model: EmbeddingModel, corpus: Corpus, work: Plan, batches: Iterable[Batch]
+    model: EmbeddingModel, corpus: Corpus, work: Plan, batches: Iterable[Batch], sites: list[str]
 ) -> ExtractionError:
     """The error for what is not finite, with the first layer and sentence where it stands."""
     for batch in batches:
-        for layer in work.layers:
-            state = batch.states[layer]
+        for layer, site in itertools.product(work.layers, sites):
+            state = batch.at(site, layer)
             finite = torch.isfinite(state).all(dim=2).reshape(-1).cpu().numpy()
             bad = batch.rows[~finite[batch.rows]]
             if len(bad):

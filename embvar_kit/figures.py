@@ -39,6 +39,12 @@ from embvar_kit.figures_layers import (
     variance_parts_by_layer,
     within_share_by_layer,
 )
+from embvar_kit.figures_normalization import (
+    affine_mixture,
+    bends,
+    layer_norm_geometry,
+    training_curves,
+)
 from embvar_kit.figures_tradeoff import V_on_M, V_on_M_by_layer, tradeoff_by_layer
 from embvar_kit.figures_words import word_moments
 
@@ -86,10 +92,13 @@ __all__ = [
     "PaperFigure",
     "V_on_M",
     "V_on_M_by_layer",
+    "affine_mixture",
     "anisotropy_by_layer",
+    "bends",
     "decomposition_lengths",
     "dimension_shares",
     "frequency_slopes",
+    "layer_norm_geometry",
     "moment_histograms",
     "moments_by_layer",
     "moments_of",
@@ -106,6 +115,7 @@ __all__ = [
     "token_clouds",
     "token_frequencies",
     "tradeoff_by_layer",
+    "training_curves",
     "variance_formula",
     "variance_parts_by_layer",
     "within_share_by_layer",

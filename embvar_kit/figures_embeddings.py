@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,13 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from embvar_kit import analysis, drawing
-from embvar_kit.collection import Occurrences
 from embvar_kit.drawing import FREQUENCY_MAP
 from embvar_kit.errors import StatisticsError
 from embvar_kit.labelling import as_label, label_points, written
 from embvar_kit.statistics import TokenStatistics
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from embvar_kit.collection import Occurrences
 
 
 def pick_tokens(

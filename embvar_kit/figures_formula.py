@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
@@ -39,63 +40,106 @@ def variance_formula(x: np.ndarray, *, limit: float | None = None) -> Figure:
         limit: half width of the cloud's plot, which fixes all scales (for a figure that moves); by
             default each plot takes what it needs.
     """
-    figure, (cloud, triangle, bars) = plt.subplots(
-        1, 3, figsize=(11, 3.9), width_ratios=(3, 3, 1.7), layout="constrained"
-    )
+    figure = plt.figure(figsize=(11, 3.9), layout="constrained")
     moments = moments_of(x)
-    top = 1.15 * moments["Q"] if limit is None else 1.1 * limit**2
-    limit = float(np.abs(x).max() * 1.1) if limit is None else limit
-    _draw_cloud(cloud, x, moments, limit)
-    _draw_triangle(triangle, moments, reach=1.15 * float(np.sqrt(top)))
-    _draw_bars(bars, moments, top)
+    if limit is None:
+        axes = formula_frame(figure, float(np.abs(x).max() * 1.1), 1.15 * moments["Q"])
+    else:
+        axes = formula_frame(figure, limit)
+    formula_artists(axes, x, moments)
     return figure
 
 
-def _draw_cloud(ax: Axes, x: np.ndarray, moments: Mapping[str, float], limit: float) -> None:
+def formula_frame(figure: Figure, limit: float, top: float | None = None) -> tuple[Axes, ...]:
+    """The three Axes of :func:`variance_formula`, empty: cloud, triangle and bars.
+
+    Args:
+        figure: to be drawn on.
+        limit: half width of the cloud's plot.
+        top: the largest squared norm that the others hold; by default, all that fits the cloud's.
+    """
+    cloud, triangle, bars = figure.subplots(1, 3, width_ratios=(3, 3, 1.7))
+    top = 1.1 * limit**2 if top is None else top
+    reach = 1.15 * float(np.sqrt(top))
+    cloud.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    cloud.set(xlabel="feature 1", ylabel="feature 2", title="the cloud")
+    cloud.plot([], [], "o", color=_CLOUD, markersize=3, alpha=0.6, label="embeddings $x$")
+    cloud.plot([], [], color=COLOURS["M"], linewidth=2, label=r"mean $\mu$, length $\sqrt{M}$")
+    cloud.plot([], [], color=COLOURS["V"], linewidth=2, label=r"circle of radius $\sqrt{V}$")
+    cloud.legend(loc="lower left", fontsize=8, framealpha=0.9).set_zorder(6)
+    triangle.set(xlim=(-0.05 * reach, reach), ylim=(-0.05 * reach, reach), aspect="equal")
+    triangle.set(xlabel="length", ylabel="length", title="Pythagoras")
+    bars.set(xlim=(-0.5, 1.5), xticks=(0, 1), xticklabels=("$Q$", "$M+V$"))
+    bars.set(ylim=(0, top), ylabel="squared norm")
+    return cloud, triangle, bars
+
+
+def formula_artists(
+    axes: tuple[Axes, ...], x: np.ndarray, moments: Mapping[str, float]
+) -> list[Artist]:
+    """What :func:`variance_formula` shows of one cloud, drawn into its frame.
+
+    Args:
+        axes: from :func:`formula_frame`.
+        x: ``(N, 2)`` vectors.
+        moments: theirs, from :func:`moments_of`.
+
+    Returns:
+        The artists, the bars' title among them.
+    """
+    cloud, triangle, bars = axes
+    return [
+        *_draw_cloud(cloud, x, moments),
+        *_draw_triangle(triangle, moments),
+        *_draw_bars(bars, moments),
+    ]
+
+
+def _draw_cloud(ax: Axes, x: np.ndarray, moments: Mapping[str, float]) -> list[Artist]:
     mean = x.mean(axis=0)
-    ax.scatter(*x.T, s=9, color=_CLOUD, alpha=0.6, linewidths=0, label="embeddings $x$")
-    ax.add_patch(
-        Circle(tuple(mean), np.sqrt(moments["V"]), fill=False, color=COLOURS["V"], linewidth=2)
+    points = ax.scatter(*x.T, s=9, color=_CLOUD, alpha=0.6, linewidths=0)
+    radius = float(np.sqrt(moments["V"]))
+    circle = Circle(tuple(mean), radius, fill=False, color=COLOURS["V"], linewidth=2)
+    ax.add_patch(circle)
+    arrow = ax.annotate(
+        "", xy=tuple(mean), xytext=(0, 0), arrowprops={"color": COLOURS["M"], "width": 1.5}
     )
-    ax.annotate("", xy=tuple(mean), xytext=(0, 0), arrowprops={"color": COLOURS["M"], "width": 1.5})
-    ax.plot(0, 0, "o", color="black", markersize=5)
-    ax.plot([], [], color=COLOURS["M"], linewidth=2, label=r"mean $\mu$, length $\sqrt{M}$")
-    ax.plot([], [], color=COLOURS["V"], linewidth=2, label=r"circle of radius $\sqrt{V}$")
-    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    ax.set(xlabel="feature 1", ylabel="feature 2", title="the cloud")
-    ax.legend(loc="lower left", fontsize=8, framealpha=0.9)
+    origin = ax.plot(0, 0, "o", color="black", markersize=5)
+    return [points, circle, *origin, arrow]
 
 
-def _draw_triangle(ax: Axes, moments: Mapping[str, float], reach: float) -> None:
+def _draw_triangle(ax: Axes, moments: Mapping[str, float]) -> list[Artist]:
     across, up = np.sqrt(moments["M"]), np.sqrt(moments["V"])
     sides = {"M": ((0, across), (0, 0)), "V": ((across, across), (0, up))}
     sides["Q"] = ((0, across), (0, up))
+    drawn = []
     for name, (xs, ys) in sides.items():
         length = np.sqrt(moments[name])
-        ax.plot(
+        drawn += ax.plot(
             xs, ys, color=COLOURS[name], linewidth=3, label=rf"$\sqrt{{{name}}}$ = {length:.2f}"
         )
-    corner = 0.05 * reach
+    corner = 0.05 * ax.get_xlim()[1]
     if min(across, up) > 2 * corner:
-        ax.plot([across - corner] * 2 + [across], [0, corner, corner], color="black", linewidth=1)
-    ax.set(xlim=(-0.05 * reach, reach), ylim=(-0.05 * reach, reach), aspect="equal")
-    ax.set(xlabel="length", ylabel="length", title="Pythagoras")
-    ax.legend(loc="upper left", fontsize=9)
+        square = ([across - corner] * 2 + [across], [0, corner, corner])
+        drawn += ax.plot(*square, color="black", linewidth=1)
+    return [*drawn, ax.legend(loc="upper left", fontsize=9)]
 
 
-def _draw_bars(ax: Axes, moments: Mapping[str, float], top: float) -> None:
-    ax.bar(["$Q$"], [moments["Q"]], color=COLOURS["Q"], width=0.6)
-    ax.bar(["$M+V$"], [moments["M"]], color=COLOURS["M"], width=0.6)
-    ax.bar(["$M+V$"], [moments["V"]], bottom=[moments["M"]], color=COLOURS["V"], width=0.6)
+def _draw_bars(ax: Axes, moments: Mapping[str, float]) -> list[Artist]:
+    top = ax.get_ylim()[1]
+    drawn: list[Artist] = []
     for name, at, bottom in (("Q", 0, 0.0), ("M", 1, 0.0), ("V", 1, moments["M"])):
+        height = moments[name]
+        drawn += ax.bar([at], [height], bottom=[bottom], color=COLOURS[name], width=0.6)
         # Inside the bar where there is room, else on top of it (V) or not at all.
-        if moments[name] > 0.08 * top:
-            middle = bottom + moments[name] / 2
-            ax.text(at, middle, f"${name}$", ha="center", va="center", color="white")
+        if height > 0.08 * top:
+            middle = bottom + height / 2
+            drawn.append(ax.text(at, middle, f"${name}$", ha="center", va="center", color="white"))
         elif name == "V":
-            ax.text(at, moments["Q"], "$V$", ha="center", va="bottom", color=COLOURS["V"])
+            over = {"ha": "center", "va": "bottom", "color": COLOURS["V"]}
+            drawn.append(ax.text(at, moments["Q"], "$V$", **over))
     numbers = f"{moments['Q']:.2f} = {moments['M']:.2f} + {moments['V']:.2f}"
-    ax.set(ylim=(0, top), ylabel="squared norm", title=f"$Q = M + V$\n{numbers}")
+    return [*drawn, ax.set_title(f"$Q = M + V$\n{numbers}")]
 
 
 def moments_by_layer(
@@ -118,22 +162,36 @@ def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None =
         upto: mark the state after this many.
     """
     ax = plt.subplots(figsize=(7.5, 3.8), layout="constrained")[1] if ax is None else ax
+    path = running_path(x)
     k = np.arange(1, len(x) + 1)
-    wide = x.astype(np.float64)
-    mean = np.cumsum(wide, axis=0) / k[:, None]
-    path = {"Q": np.cumsum((wide**2).sum(axis=1)) / k, "M": (mean**2).sum(axis=1)}
-    path["V"] = path["Q"] - path["M"]
     for name in "QMV":
         ax.plot(k, path[name], color=COLOURS[name], linewidth=2, label=f"${name}$")
         ax.axhline(path[name][-1], color=COLOURS[name], linestyle=":", linewidth=1)
-        if upto is not None:
-            ax.plot(upto, path[name][upto - 1], "o", color=COLOURS[name], markersize=8)
     if upto is not None:
-        ax.axvline(upto, color="black", linewidth=0.8)
+        running_marks(ax, path, upto)
     ax.set_xscale("log")
     ax.set(xlabel="occurrences seen, $k$", ylabel="squared norm", ylim=(0, None))
     ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return ax
+
+
+def running_path(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Q, M and V after each vector of a sequence ``(N, d)``: ``(N,)`` each."""
+    k = np.arange(1, len(x) + 1)
+    wide = x.astype(np.float64)
+    mean = np.cumsum(wide, axis=0) / k[:, None]
+    path = {"Q": np.cumsum((wide**2).sum(axis=1)) / k, "M": (mean**2).sum(axis=1)}
+    return {**path, "V": path["Q"] - path["M"]}
+
+
+def running_marks(ax: Axes, path: Mapping[str, np.ndarray], upto: int) -> list[Artist]:
+    """Mark the state after so many vectors on the Axes of :func:`running_moments`."""
+    marks = [
+        point
+        for name in "QMV"
+        for point in ax.plot(upto, path[name][upto - 1], "o", color=COLOURS[name], markersize=8)
+    ]
+    return [*marks, ax.axvline(upto, color="black", linewidth=0.8)]
 
 
 def subtraction_error(

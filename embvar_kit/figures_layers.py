@@ -19,6 +19,9 @@ from embvar_kit.drawing import COLOURS, Statistics
 from embvar_kit.errors import StatisticsError
 
 _SYMBOLS = {"Q": "Q(X)", "M": "M(X)", "V": "V(X)", "V_W": "V_W(X)", "V_B": "V_B(X)"}
+PARTS_OF = {"Q": ("M", "V_B", "V_W"), "V": ("V_B", "V_W")}
+"""What Q(X) and V(X) consist of, from the bottom of a stack to its top."""
+
 _WIDE = 100  # a range of values from which on an axis of absolute values is logarithmic
 
 
@@ -51,13 +54,7 @@ def shares_by_layer(
     size = (6.5, 3.6) if single else (3.5, 3.1)
     figure, axes = drawing.one_or_panels(len(statistics), ax, 3, *size)
     for at, parts, title, panel in zip(x, found, drawing.labels(statistics), axes, strict=True):
-        width = drawing.bar_width(at)
-        bottom = np.zeros(len(at))
-        for part in ("M", "V_B", "V_W"):
-            share = (parts[part] / parts["Q"]).to_numpy()
-            label = f"${_SYMBOLS[part]}/Q(X)$"
-            panel.bar(at, share, width, bottom, color=COLOURS[part], label=label, linewidth=0)
-            bottom += share
+        stack_parts(panel, at, parts)
         panel.set(title=title, ylim=(0, 1), ylabel="share of $Q(X)$")
         drawing.depth_axis(panel, name)
     handles, names = axes[0].get_legend_handles_labels()
@@ -68,6 +65,30 @@ def shares_by_layer(
         return axes[0]
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     return figure
+
+
+def stack_parts(
+    ax: Axes, at: np.ndarray, parts: pd.DataFrame, *, of: str = "Q", absolute: bool = False
+) -> float:
+    """Stack the parts of a decomposition, a bar a layer; the legend's texts are set.
+
+    Args:
+        ax: draw here.
+        at: ``(L,)`` where the layers stand.
+        parts: rows of :meth:`embvar_kit.statistics.TokenStatistics.decomposition`.
+        of: ``"Q"`` stacks M, V_B and V_W; ``"V"`` only the last two.
+        absolute: stack the parts themselves, not their shares of the whole.
+
+    Returns:
+        The height of the highest bar: 1 for shares.
+    """
+    bottom, width = np.zeros(len(at)), drawing.bar_width(at)
+    for part in PARTS_OF[of]:
+        height = (parts[part] if absolute else parts[part] / parts[of]).to_numpy()
+        label = f"${_SYMBOLS[part]}$" if absolute else f"${_SYMBOLS[part]}/{of}(X)$"
+        ax.bar(at, height, width, bottom, color=COLOURS[part], label=label, linewidth=0)
+        bottom += height
+    return float(bottom.max())
 
 
 def within_share_by_layer(

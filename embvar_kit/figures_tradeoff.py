@@ -16,7 +16,7 @@ from embvar_kit.drawing import FREQUENCY_MAP, Statistics
 from embvar_kit.errors import StatisticsError
 from embvar_kit.labelling import as_label, label_points
 
-_ZERO = 1e-6
+ZERO = 1e-6
 """V/Q or M/Q below which a token has no place on logarithmic axes."""
 
 
@@ -170,7 +170,7 @@ def scatter_V_on_M(
     fit = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
     ends = np.array([table["M"].min(), table["M"].max()])
     if log:
-        placed = (table[["M", "V"]] > _ZERO * table[["Q"]].to_numpy()).all(axis=1)
+        placed = (table[["M", "V"]] > ZERO * table[["Q"]].to_numpy()).all(axis=1)
         if lost := int((~placed).sum()):
             text = f"{lost} not shown:\n$M$ or $V$ < $10^{{-6}}\\,Q$"
             halo = [withStroke(linewidth=2.5, foreground="white")]

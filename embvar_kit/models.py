@@ -24,20 +24,19 @@ T5 (has no begin token)               none                ``</s>``
 
 from __future__ import annotations
 
-import io
-import logging
-import sys
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embvar_kit.bundled import BUNDLED, sha256_of, verify
 from embvar_kit.errors import ModelError
-from embvar_kit.probing import first_line, max_tokens, probe
+from embvar_kit.probing import first_line, max_tokens, placement, probe
+from embvar_kit.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
+
+    from embvar_kit.normalization import StateNorm
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class EmbeddingModel:
         width: ``d``, the length of an embedding.
         max_tokens: longest sequence that the model takes, begin and end included, or ``None``.
         begin, end: vocabulary ids put around each sentence, or ``None``.
-        final_norm: class of the normalization that gave the last hidden state, if one did.
+        norms: the normalizations around each hidden state, one entry a state.
     """
 
     name: str
@@ -67,8 +66,7 @@ class EmbeddingModel:
     max_tokens: int | None
     begin: int | None
     end: int | None
-    final_norm: str | None
-    normalization: str
+    norms: tuple[StateNorm, ...]
 
     def __repr__(self) -> str:
         return (
@@ -80,6 +78,19 @@ class EmbeddingModel:
     def dtype(self) -> str:
         """The weights' data type, ``"float32"`` for one."""
         return str(self.module.dtype).removeprefix("torch.")
+
+    @property
+    def final_norm(self) -> str | None:
+        """Class of the normalization that gave the last hidden state, if one did."""
+        last = self.norms[-1].produced_by
+        return last.name if last else None
+
+    @property
+    def normalization(self) -> str:
+        """Where the blocks normalize: the hidden states between them are what a normalization
+        gives out (``"post"``), what one takes in (``"pre"``: the residual stream) or neither
+        (``"none"``)."""
+        return placement(self.norms)
 
     def hidden_states(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
@@ -135,26 +146,20 @@ def load_model(
     options: dict[str, Any] = {"trust_remote_code": bool(trust_remote_code)}
     if gguf:
         options["gguf_file"] = gguf
-    with _quiet():
+    with quiet():
         if source is None:
             loaded = _from_hub(name, revision, number_type, options)
         else:
             loaded = _load(str(source), label, number_type, {**options, "local_files_only": True})
     module, missing, tokenizer = loaded
     names = {id(weight): key for key, weight in module.named_parameters()}
-    if all(hasattr(module, part) for part in ("encoder", "decoder")):
-        module = module.get_encoder()
-    # The pooler reads the last state only; it is not needed, and often it is not trained.
-    if getattr(module, "pooler", None) is not None:
-        module.pooler = None
+    module = bare(module)
     if absent := missing & {names.get(id(weight)) for weight in module.parameters()}:
         raise ModelError(
             f"The files of {label!r} lack weights that the model needs ({len(absent)}, among them "
             f"{min(absent)!r}); transformers would fill them with random numbers."
         )
-    if hasattr(module.config, "use_cache"):
-        module.config.use_cache = False
-    module = module.eval().requires_grad_(False).to(place)
+    module = module.to(place)
     begin = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
     end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
     found = probe(module, tokenizer, begin, end, place, label)
@@ -169,9 +174,20 @@ def load_model(
         max_tokens=max_tokens(module),
         begin=begin,
         end=end,
-        final_norm=found.final_norm,
-        normalization=found.normalization,
+        norms=found.norms,
     )
+
+
+def bare(module: Any) -> Any:
+    """The part of a transformers model that gives the hidden states, for evaluation."""
+    if all(hasattr(module, part) for part in ("encoder", "decoder")):
+        module = module.get_encoder()
+    # The pooler reads the last state only; it is not needed, and often it is not trained.
+    if getattr(module, "pooler", None) is not None:
+        module.pooler = None
+    if hasattr(module.config, "use_cache"):
+        module.config.use_cache = False
+    return module.eval().requires_grad_(False)
 
 
 def _locate(name: str) -> tuple[Path | None, str | None, str]:
@@ -289,6 +305,8 @@ def _load(where: str, label: str, dtype: torch.dtype, options: dict) -> tuple[An
 def _load_module(where: str, label: str, dtype: torch.dtype, options: dict) -> tuple[Any, set]:
     from transformers import AutoModel
 
+    import embvar_kit.twin_model  # noqa: F401  makes AutoModel know the kit's own architecture
+
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     try:
         module, report = AutoModel.from_pretrained(
@@ -368,29 +386,3 @@ def _hashes(name: str, folder: Path, gguf: str | None) -> str:
 
 def _first(*ids: int | None) -> int | None:
     return next((i for i in ids if i is not None), None)
-
-
-@contextmanager
-def _quiet():
-    """Keep transformers from drawing bars and repeating what this module reports itself."""
-    from transformers.utils import logging as their_logging
-
-    bars, level = their_logging.is_progress_bar_enabled(), their_logging.get_verbosity()
-    their_logging.disable_progress_bar()
-    their_logging.set_verbosity(logging.ERROR)
-    try:
-        with _unseen():  # GGUF's own bar asks nobody
-            yield
-    finally:
-        their_logging.set_verbosity(level)
-        if bars:
-            their_logging.enable_progress_bar()
-
-
-def _unseen() -> Any:
-    """Swallow a progress bar: text on a terminal, a widget in a notebook."""
-    if "IPython" in sys.modules:
-        from IPython.utils.capture import capture_output
-
-        return capture_output(stdout=False)
-    return redirect_stderr(io.StringIO())

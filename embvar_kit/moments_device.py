@@ -11,6 +11,9 @@ import torch
 
 from embvar_kit.moments import GroupedMoments, GroupOrder
 
+HOST_MOMENTS = ("cpu", "mps")
+"""Kinds of device whose moments are kept on the host: MPS has no float64."""
+
 
 def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
     """A tensor on the device; to CUDA through pinned memory, so that the host does not wait."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embvar_kit.errors import ModelError
+
+if TYPE_CHECKING:
+    from embvar_kit.normalization import StateNorm
 
 _PROBE = "A short sentence."
 
@@ -15,47 +19,31 @@ class Found(NamedTuple):
     Attributes:
         n_states: number of hidden states.
         width: of each.
-        final_norm: class of the normalization that gave the last hidden state, or ``None``.
-        normalization: where the blocks normalize: ``"post"`` (the hidden states between blocks
-            are what a normalization gives out), ``"pre"`` (what one takes in: the residual
-            stream) or ``"none"`` (neither).
+        norms: the normalizations around each hidden state, one entry a state.
     """
 
     n_states: int
     width: int
-    final_norm: str | None
-    normalization: str
+    norms: tuple[StateNorm, ...]
 
 
 def probe(
     module: Any, tokenizer: Any, begin: int | None, end: int | None, device: Any, label: str
 ) -> Found:
-    """Run one sentence and compare the hidden states with what each normalization was given."""
+    """Run one sentence; look at the hidden states and at the normalizations around them."""
     import torch
+
+    from embvar_kit.normalization import around, recording
 
     ids = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     ids = [i for i in (begin, *ids, end) if i is not None]
-    norms: list[tuple[str, torch.Tensor, torch.Tensor]] = []
-
-    def keep(part: Any, inputs: tuple, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and inputs and isinstance(inputs[0], torch.Tensor):
-            norms.append((type(part).__name__, inputs[0].clone(), output.clone()))
-
-    hooks = [
-        part.register_forward_hook(keep)
-        for part in module.modules()
-        if "norm" in type(part).__name__.lower()
-    ]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), recording(module) as calls:
             states = module(
                 input_ids=torch.tensor([ids], device=device), output_hidden_states=True
             ).hidden_states
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise ModelError(f"{label!r} cannot run on plain text: {first_line(error)}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
     if not states:
         raise ModelError(f"{label!r} returns no hidden states; the kit needs all of them.")
     shapes = {tuple(state.shape) for state in states}
@@ -64,24 +52,21 @@ def probe(
             f"The hidden states of {label!r} differ in shape ({sorted(shapes)}); the kit needs one "
             "vector of one width per token and layer."
         )
+    return Found(len(states), states[0].shape[2], around(states, calls))
 
-    def same(one: torch.Tensor, other: torch.Tensor) -> bool:
-        return one.shape == other.shape and torch.equal(one, other)
 
-    last = states[-1]
-    final = [kind for kind, _, given in norms if same(given, last)]
-    # The first state is the embedding layer's, the last may have been through a final norm: only
-    # those between blocks tell. A model of one block has none, and its first state must do.
-    between = states[1:-1]
-    after = [any(same(given, state) for _, _, given in norms) for state in between]
-    before = [any(same(taken, state) for _, taken, _ in norms) for state in between or states[:1]]
-    if between and all(after):
-        placement = "post"
-    elif before and all(before):
-        placement = "pre"
-    else:
-        placement = "post" if not between and final else "none"
-    return Found(len(states), last.shape[2], final[-1] if final else None, placement)
+def placement(norms: Sequence[StateNorm]) -> str:
+    """Where a model's blocks normalize: ``"post"``, ``"pre"`` or ``"none"``.
+
+    The first state is the embedding layer's and the last may have been through a final norm: only
+    those between blocks tell. A model of one block has none, and its first state must do.
+    """
+    between = norms[1:-1]
+    if between and all(state.produced_by for state in between):
+        return "post"
+    if all(state.consumed_by for state in between or norms[:1]):
+        return "pre"
+    return "post" if not between and norms[-1].produced_by else "none"
 
 
 def max_tokens(module: Any) -> int | None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from embvar_kit.bundled import BUNDLED
-from embvar_kit.collection import Occurrences, collect_embeddings
-from embvar_kit.corpora import load_corpus
+from embvar_kit.corpora import Corpus, load_corpus
 from embvar_kit.errors import StatisticsError
-from embvar_kit.models import load_model
 from embvar_kit.statistics import TokenStatistics
+
+if TYPE_CHECKING:  # the modules take seconds to import, which a figure without embeddings spares
+    from embvar_kit.collection import Occurrences
+    from embvar_kit.models import EmbeddingModel
 
 
 def collect_again(
@@ -19,6 +22,20 @@ def collect_again(
 
     Raises:
         StatisticsError: if these cannot be loaded again by their names, or are not the same.
+    """
+    from embvar_kit.collection import collect_embeddings
+
+    model, corpus = load_again(one)
+    convention = one.info["convention"]
+    how = {"by": convention["by"], "long": convention["long"]}
+    return collect_embeddings(model, corpus, tokens, [layer], most=most, **how)
+
+
+def load_again(one: TokenStatistics) -> tuple[EmbeddingModel, Corpus]:
+    """The model and the corpus that statistics are of, by their names.
+
+    Raises:
+        StatisticsError: if they cannot be loaded by their names, or are not the same.
     """
     name, revision = (one.info["model"].get(key) for key in ("name", "revision"))
     if not _at_hand(name, revision):
@@ -33,17 +50,17 @@ def collect_again(
             f"Embeddings need the corpus {corpora[0]['name']!r} again, and only 'wikipedia' with a "
             "limit or sample can be had by name. Call figures.token_clouds."
         )
-    convention = one.info.get("convention", {})
-    if convention.get("site") != "hidden":
+    if one.info.get("convention", {}).get("site") != "hidden":
         raise StatisticsError("Embeddings are collected at site 'hidden', which these are not of.")
     corpus = load_corpus("wikipedia", **settings)
     if corpus.fingerprint != corpora[0]["fingerprint"]:
         raise StatisticsError("The corpus 'wikipedia' here is another than the one of these.")
+    from embvar_kit.models import load_model
+
     model = load_model(name, revision=None if name in BUNDLED else revision)
     if model.revision != revision:
         raise StatisticsError(f"The weights of {name!r} here are others than those of these.")
-    how = {"by": convention["by"], "long": convention["long"]}
-    return collect_embeddings(model, corpus, tokens, [layer], most=most, **how)
+    return model, corpus
 
 
 def _at_hand(name: str, revision: str | None) -> bool:

@@ -53,7 +53,6 @@ def load_twin(name: str, *, folder: str | Path | None = None, **options: Any) ->
         ModelError: if there is no such twin, or it is not there.
     """
     at = _folder(name, folder)
-    import embvar_kit.twin_model  # noqa: F401  transformers is to know the class
     from embvar_kit.models import load_model
 
     return load_model(at, **options)

@@ -41,3 +41,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return built[family]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The bundled encoder, loaded once; a test that changes it puts it back."""
+    import embvar_kit as ek
+
+    return ek.load_model("minilm", device="cpu")

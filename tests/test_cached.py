@@ -22,7 +22,7 @@ def at_home(tmp_path, monkeypatch):
 
 def test_both_sites_are_made_in_one_pass_and_once(at_home, monkeypatch):
     made = ek.cached_statistics("minilm", "wikipedia", progress=False)
-    monkeypatch.setattr(cached, "extract", None)  # a second pass would fail
+    monkeypatch.setattr("embvar_kit.extraction.extract", None)  # a second pass would fail
     again = ek.cached_statistics("minilm", "wikipedia", progress=False)
     np.testing.assert_array_equal(made.V, again.V)
     unit = ek.cached_statistics(site="unit", progress=False)
@@ -44,7 +44,7 @@ def test_another_kits_statistics_are_made_again(at_home):
 def test_shipped_statistics_are_taken_where_none_are_cached(at_home, monkeypatch):
     made = ek.cached_statistics(progress=False)
     made.compact(min_count=1).save(at_home / "stats" / "minilm-wikipedia" / "hidden")
-    monkeypatch.setattr(cached, "extract", None)
+    monkeypatch.setattr("embvar_kit.extraction.extract", None)
     (at_home / "cache").rename(at_home / "elsewhere")
     found = ek.cached_statistics(progress=False)
     assert found.mean is None and found.decompositions is not None

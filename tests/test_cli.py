@@ -20,7 +20,7 @@ import embvar_kit as ek
 from embvar_kit.bundled import BUNDLED
 from embvar_kit.cli import main
 from embvar_kit.corpora import CORPORA
-from embvar_kit.extraction import SITES
+from embvar_kit.forwarding import SITES
 from embvar_kit.reproduction import LEVELS
 from embvar_kit.tokens import GROUPINGS
 

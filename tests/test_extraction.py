@@ -23,11 +23,6 @@ TEXT = [
 
 
 @pytest.fixture(scope="module")
-def minilm():
-    return ek.load_model("minilm", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def corpus():
     return ek.load_corpus("wikipedia", limit=60, max_words=40)
 
@@ -193,7 +188,7 @@ def test_the_device_form_takes_several_sites_too(minilm, monkeypatch):
     corpus = ek.Corpus.of(TEXT)
     sites = ["unit", "hidden"]
     plain = ek.extract(minilm, corpus, site=sites, layers=[3], progress=False)
-    monkeypatch.setattr("embvar_kit.extraction.HOST_MOMENTS", ())
+    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", ())
     device = ek.extract(minilm, corpus, site=sites, layers=[3], progress=False)
     for site in sites:
         np.testing.assert_allclose(device[site].V, plain[site].V, rtol=1e-9, atol=1e-12)
@@ -238,7 +233,7 @@ def test_the_result_says_what_was_measured(minilm, corpus):
 
 @pytest.mark.parametrize("kept", [("cpu",), ()], ids=["host", "device form"])
 def test_a_model_that_overflows_stops_with_layer_sentence_and_remedy(corpus, monkeypatch, kept):
-    monkeypatch.setattr("embvar_kit.extraction.HOST_MOMENTS", kept)
+    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", kept)
     model = ek.load_model("minilm", device="cpu")
     with torch.no_grad():
         model.module.encoder.layer[2].output.LayerNorm.weight.fill_(torch.inf)
@@ -258,7 +253,7 @@ def test_means_that_cannot_fit_are_refused_before_the_model_runs(minilm, monkeyp
 def test_the_device_form_of_a_pass_gives_the_same(minilm, corpus, monkeypatch):
     """The code that a GPU runs, on the CPU: moments stay tensors until the end."""
     plain = ek.extract(minilm, corpus, progress=False)
-    monkeypatch.setattr("embvar_kit.extraction.HOST_MOMENTS", ())
+    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", ())
     device = ek.extract(minilm, corpus, progress=False)
     np.testing.assert_array_equal(device.n, plain.n)
     np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)

@@ -17,11 +17,6 @@ RANGE = {"min_count": 5, "max_count": 100_000}
 
 
 @pytest.fixture(scope="module")
-def minilm():
-    return ek.load_model("minilm", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def corpus():
     return ek.load_corpus("wikipedia", limit=150)
 

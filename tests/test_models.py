@@ -613,7 +613,7 @@ def test_where_the_blocks_normalize_is_found_by_looking(family, tiny):
 
 
 def test_a_model_that_normalizes_nothing_is_found_to(tiny):
-    from embvar_kit.probing import probe
+    from embvar_kit.probing import placement, probe
 
     model = ek.load_model(tiny("bert"), device="cpu")
     for part in list(model.module.modules()):
@@ -621,4 +621,5 @@ def test_a_model_that_normalizes_nothing_is_found_to(tiny):
             if isinstance(child, torch.nn.LayerNorm):
                 setattr(part, name, torch.nn.Identity())
     found = probe(model.module, model.tokenizer, model.begin, model.end, model.device, "bare")
-    assert (found.normalization, found.final_norm) == ("none", None)
+    assert placement(found.norms) == "none"
+    assert {state.placement for state in found.norms} == {"none"}

@@ -19,11 +19,6 @@ from embvar_kit.planning import BATCH_TOKENS, MAX_PADDING, _batches
 
 
 @pytest.fixture(scope="module")
-def minilm():
-    return ek.load_model("minilm", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def corpus():
     return ek.load_corpus("wikipedia", limit=2000)
 

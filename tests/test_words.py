@@ -23,11 +23,6 @@ SENTENCES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def minilm():
-    return ek.load_model("minilm", device="cpu")
-
-
 @given(st.text(max_size=40) | st.text(alphabet="aBİß_9 é'\u0301.", max_size=20))
 def test_the_words_are_gensims(sentence):
     assert [word for word, _, _ in words_of(sentence)] == simple_preprocess(sentence, min_len=2)
@@ -102,7 +97,7 @@ def test_the_device_form_and_batching_give_the_same(minilm, monkeypatch):
     plain = ek.extract(minilm, corpus, by="word", progress=False)
     small = ek.extract(minilm, corpus, by="word", batch_tokens=64, progress=False)
     np.testing.assert_allclose(small.V, plain.V, rtol=1e-3, atol=1e-4)
-    monkeypatch.setattr("embvar_kit.extraction.HOST_MOMENTS", ())
+    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", ())
     device = ek.extract(minilm, corpus, by="word", progress=False)
     np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)
 
@@ -141,7 +136,7 @@ def test_what_has_no_words_or_no_offsets_is_refused(minilm, monkeypatch):
 
 def test_numbers_that_are_none_are_found_though_the_last_batch_has_no_word(minilm, monkeypatch):
     """The code that a GPU runs: it looks now and then, and must look at the end."""
-    monkeypatch.setattr("embvar_kit.extraction.HOST_MOMENTS", ())
+    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", ())
     states = type(minilm).hidden_states
     monkeypatch.setattr(
         type(minilm), "hidden_states", lambda *a: tuple(x * np.nan for x in states(*a))

@@ -1,0 +1,156 @@
+"""The model's side of a pass: batches run, embeddings taken at a site, words pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from embvar_kit import moments_device
+from embvar_kit.errors import ExtractionError
+from embvar_kit.models import EmbeddingModel
+from embvar_kit.moments_device import send
+from embvar_kit.normalization import Norm, Tap, tapping
+from embvar_kit.planning import Plan
+from embvar_kit.tokens import TokenizedCorpus
+
+SITES = {
+    "hidden": "the hidden states, as transformers returns them",
+    "norm_input": "what the normalization at the hidden state takes in",
+    "standardized": "that, centred and scaled by the normalization, before gamma and beta",
+    "norm_output": "what the normalization gives out",
+    "unit": "the hidden states scaled to norm 1: their directions, for cosine similarities",
+}
+"""Where in the model embeddings can be taken, with a line on each. The normalization at a hidden
+state is the one that gave it or, failing that, the first that takes it (see
+:mod:`embvar_kit.normalization`)."""
+
+AT_NORMS = ("norm_input", "standardized", "norm_output")
+"""Sites that only a hidden state with a normalization has."""
+
+
+def norms_for(
+    model: EmbeddingModel, sites: Iterable[str], layers: Iterable[int]
+) -> dict[int, Norm]:
+    """The normalizations that the sites need at the layers; none for sites without.
+
+    Raises:
+        ExtractionError: if a layer has none, naming those that have one.
+    """
+    needing = [site for site in sites if site in AT_NORMS]
+    if not needing:
+        return {}
+    having = {state.layer: state.norm for state in model.norms if state.norm}
+    if lacking := [layer for layer in layers if layer not in having]:
+        remedy = f"take layers={list(having)}" if having else "it has none at any: take 'hidden'"
+        raise ExtractionError(
+            f"{model.name!r} has no normalization at hidden state "
+            f"{', '.join(map(str, lacking))}, which site {needing[0]!r} needs; {remedy}."
+        )
+    return {layer: having[layer] for layer in layers}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass.
+
+    Attributes:
+        sequences: ``(B,)`` indices of the sequences in the tokenized corpus.
+        rows: ``(N,)`` where the real tokens lie when ``(B, longest)`` is laid out flat.
+        tokens: ``(N,)`` which tokens of the corpus' ids they are, in that order.
+        states: hidden states, each ``(B, longest, d)``.
+        taps: by layer, what the normalizations listened to took and gave.
+    """
+
+    sequences: np.ndarray
+    rows: np.ndarray
+    tokens: np.ndarray
+    states: tuple[torch.Tensor, ...]
+    taps: Mapping[int, Tap]
+
+    def at(self, site: str, layer: int) -> torch.Tensor:
+        """``(B, longest, d)`` embeddings at a site, but for ``"unit"`` not yet scaled."""
+        if site not in AT_NORMS:
+            return self.states[layer]
+        norm, taken, given = self.taps[layer]
+        x = given if site == "norm_output" else taken
+        return (norm.standardize(x) if site == "standardized" else x).reshape(
+            self.states[layer].shape
+        )
+
+
+def forward(
+    model: EmbeddingModel,
+    text: TokenizedCorpus,
+    batches: Iterable[np.ndarray],
+    norms: Mapping[int, Norm] | None = None,
+) -> Iterator[Batch]:
+    """Run batches of sequences through a model, one after another; padding is never in ``rows``.
+
+    Args:
+        model: the model.
+        text: the tokenized sentences.
+        batches: the sequences of each batch.
+        norms: by layer, the normalizations to listen to (see :func:`norms_for`).
+    """
+    pad = model.tokenizer.pad_token_id or 0
+    with tapping(model.module, norms or {}) as taps:
+        for sequences in batches:
+            lengths = text.lengths[sequences]
+            inside = np.arange(lengths.max()) < lengths[:, None]
+            tokens = np.concatenate([np.arange(*text.starts[[i, i + 1]]) for i in sequences])
+            ids = np.full(inside.shape, pad, dtype=np.int64)
+            ids[inside] = text.ids[tokens]
+            # Attention is faster without a mask; where batches are small, most need none.
+            mask = None if inside.all() else send(inside.astype(np.int64), model.device)
+            states = model.hidden_states(send(ids, model.device), mask)
+            yield Batch(sequences, np.flatnonzero(inside), tokens, states, dict(taps))
+            del states  # before the next ones are made
+            taps.clear()
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Where a batch's occurrences, tokens or words, are found in its hidden states.
+
+    Attributes:
+        occurrences: ``(R,)`` the occurrences, indices in ``Plan.group``.
+        at: ``(R,)`` their rows in what :meth:`of` returns.
+        rows, lengths: tensors: the rows of every word's tokens, one word after another, and how
+            many each word has; ``None`` where each token is an occurrence.
+    """
+
+    occurrences: np.ndarray
+    at: np.ndarray
+    rows: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
+
+    @classmethod
+    def in_batch(cls, work: Plan, batch: Batch, device: torch.device) -> Pooling:
+        """Those of one forward pass."""
+        if work.word is None:
+            return cls(batch.tokens, batch.rows)
+        word = work.word[batch.tokens]
+        inside = np.flatnonzero(word >= 0)
+        by_word = inside[np.argsort(word[inside], kind="stable")]
+        words, lengths = np.unique(word[by_word], return_counts=True)
+        # MPS has no segmented sum: there, words are pooled where their moments are kept.
+        place = torch.device("cpu") if device.type in moments_device.HOST_MOMENTS else device
+        rows = send(batch.rows[by_word], place)
+        return cls(words, np.arange(len(words)), rows, send(lengths, place))
+
+    def of(self, state: torch.Tensor) -> torch.Tensor:
+        """``(rows, d)`` embeddings in a hidden state ``(B, longest, d)``: of tokens, or words."""
+        flat = state.reshape(-1, state.shape[-1])
+        if self.rows is None:
+            return flat
+        rows = flat.to(self.rows.device)[self.rows].float()
+        return torch.segment_reduce(rows, "mean", lengths=self.lengths, axis=0, unsafe=True)
+
+    def embeddings(self, batch: Batch, site: str, layer: int) -> torch.Tensor:
+        """``(rows, d)`` embeddings of a batch at a site: of tokens, or words."""
+        x = self.of(batch.at(site, layer))
+        # After the mean over a word's tokens: the direction of what it is a mean of.
+        return torch.nn.functional.normalize(x.float(), dim=1) if site == "unit" else x

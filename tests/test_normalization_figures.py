@@ -1,0 +1,145 @@
+"""Figures and explorer of layer normalization: drawn is what the analysis says."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import traitlets
+from tiny_models import SENTENCES
+
+import embvar_kit as ek
+from embvar_kit import analysis, figures
+
+
+@pytest.fixture(scope="module")
+def measured(tiny):
+    """A model whose γ and β are off 1 and 0, its moments by dimension, and its norms' inputs."""
+    model = ek.load_model(tiny("bert"), device="cpu")
+    random = np.random.default_rng(0)
+    for state in model.norms:
+        part = model.module.get_submodule(state.norm.module)
+        for weight in part.parameters():
+            weight.data += weight.data.new_tensor(random.normal(0, 0.3, weight.shape))
+        state.norm.gamma[:], state.norm.beta[:] = part.weight.numpy(), part.bias.numpy()
+    corpus = ek.Corpus.of(SENTENCES)
+    parts = ek.affine_moments(model, corpus, [1, 2], min_count=2)
+    inputs = ek.extract(model, corpus, layers=[1, 2], site="norm_input", progress=False)
+    outputs = ek.extract(model, corpus, layers=[1, 2], site="norm_output", progress=False)
+    return parts, inputs, outputs
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_the_geometry_is_a_circle_with_the_means_inside():
+    random = np.random.default_rng(0)
+    x = np.concatenate([random.normal([3, 1, 0], 0.3, (40, 3)), random.normal(1, 1, (40, 3))])
+    groups = np.repeat([0, 1], 40)
+    figure = figures.layer_norm_geometry(x, groups, [1.3, 0.6, 0.9], [0.5, -0.2, 0.3])
+    circle = next(ax for ax in figure.axes if ax.name != "3d")
+    assert circle.patches[0].radius == pytest.approx(np.sqrt(3))
+    points = np.concatenate([np.asarray(c.get_offsets()) for c in circle.collections])
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), np.sqrt(3), rtol=1e-4)
+    texts = [text.get_text() for text in circle.get_legend().get_texts()]
+    for group, text in zip((0, 1), texts, strict=True):
+        centred = x[groups == group] - x[groups == group].mean(1, keepdims=True)
+        z = centred / centred.std(1, keepdims=True)
+        M = (z.mean(0) ** 2).sum()
+        assert f"$M$ = {M:.2f}, $V$ = {3 - M:.2f}" in text
+    with pytest.raises(ek.StatisticsError, match="three features"):
+        figures.layer_norm_geometry(x[:, :2], groups, [1, 1, 1], [0, 0, 0])
+
+
+def test_the_mixture_runs_from_the_theorem_to_the_model(measured):
+    parts, _, outputs = measured
+    figure = figures.affine_mixture(parts)
+    slopes, r2 = figure.axes[:2], figure.axes[2:]
+    trained = outputs.tradeoff(min_count=2)
+    for ax, below, row in zip(slopes, r2, trained.itertuples(), strict=True):
+        assert ax.get_title() == f"layer {row.layer}"
+        lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+        for name in ("γ alone", "β alone", "γ and β"):
+            assert lines[name][0] == pytest.approx(-1, abs=1e-3)
+        assert lines["γ and β"][-1] == pytest.approx(row.slope, abs=1e-3)
+        assert below.lines[2].get_ydata()[-1] == pytest.approx(row.r2, abs=1e-3)
+    assert len(figures.affine_mixture(parts[1]).axes) == 2
+
+
+def test_bends_are_drawn_the_largest_first(measured):
+    part = measured[0][2]
+    left, right = figures.bends(part, top=5).axes
+    table = part.by_dimension()
+    widths = [bar.get_width() for bar in left.patches]
+    np.testing.assert_allclose(widths, table["bend"].head(5))
+    assert left.get_yticklabels()[0].get_text().startswith(f"{table['dimension'][0]}: γ")
+    x, slopes = right.lines[0].get_data()
+    assert slopes[0] == pytest.approx(part.tradeoff().slope)
+    assert x[-1] == 32 and slopes[-1] == pytest.approx(-1, abs=1e-3)
+
+
+def test_curves_are_those_of_the_training():
+    losses = pd.DataFrame(
+        {
+            "twin": ["a", "a", "b", "b"],
+            "tokens": [2e6, 4e6, 2e6, 4e6],
+            "train": [8.0, 6.0, 8.0, np.nan],
+            "held_out": [np.nan, 6.5, np.nan, 7.0],
+        }
+    )
+    ax = figures.training_curves(losses, {"unigram": 6.9})
+    drawn = {line.get_label(): line.get_data() for line in ax.lines}
+    np.testing.assert_allclose(drawn["a"], [[4.0], [6.5]])
+    np.testing.assert_allclose(drawn["b"], [[4.0], [7.0]])
+    assert any(text.get_text().strip() == "unigram" for text in ax.texts)
+
+
+def test_the_bench_says_what_the_analysis_says(measured):
+    parts, inputs, outputs = measured
+    bench = ek.NormalizationBench(parts, inputs)
+    state = bench.state
+    assert state.layer == 1
+    trained = outputs.tradeoff(min_count=2).set_index("layer")
+    before = inputs.tradeoff(min_count=2).set_index("layer")
+    assert state.lines["norm_output"].slope == pytest.approx(trained.loc[1, "slope"], abs=1e-3)
+    assert state.lines["norm_input"].slope == pytest.approx(before.loc[1, "slope"])
+    assert state.lines["standardized"].slope == pytest.approx(-1, abs=1e-3)
+    state.gamma = state.beta = 0
+    assert state.lines["norm_output"] == state.lines["standardized"]
+    state.layer, state.gamma = 2, 0.5
+    assert state.lines["norm_output"] == parts[2].tradeoff(0.5, 0)
+    assert isinstance(state.lines["norm_input"], analysis.Tradeoff)
+
+
+def test_the_bench_is_tied_both_ways_and_redrawn(measured):
+    parts, inputs, _ = measured
+    bench = ek.NormalizationBench(parts, inputs)
+    controls = {css: c for c in bench.view.children[0].children for css in c._dom_classes}
+    picture, numbers = bench.view.children[1], bench.view.children[2]
+    first, said = picture.value, numbers.value
+    controls["embvar-gamma"].value = 0.3
+    assert bench.wait() and bench.state.gamma == 0.3
+    assert picture.value != first and numbers.value != said
+    assert f"{parts[1].tradeoff(0.3, 1).slope:.3f}" in numbers.value
+    bench.state.layer = 2
+    assert bench.wait() and controls["embvar-layer"].value == 2
+    assert bench.still().startswith(b"\x89PNG")
+    bundle = bench._repr_mimebundle_()
+    assert "image/png" in bundle and "need a running notebook" in bundle["text/plain"]
+
+
+def test_the_bench_refuses_what_makes_no_sense(measured):
+    parts, inputs, _ = measured
+    bench = ek.NormalizationBench(parts, inputs)
+    with pytest.raises(traitlets.TraitError, match="there are 1, 2"):
+        bench.state.layer = 0
+    with pytest.raises(traitlets.TraitError):
+        bench.state.gamma = 1.5
+    with pytest.raises(ek.StatisticsError, match="no layer"):
+        ek.NormalizationBench({}, inputs)
+    with pytest.raises(ek.StatisticsError, match="lack"):
+        ek.NormalizationBench(parts, inputs.without([str(parts[1].tokens[0])]))
