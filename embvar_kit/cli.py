@@ -205,10 +205,10 @@ def _figures(chosen: argparse.Namespace) -> None:
 
 def _twins(chosen: argparse.Namespace) -> None:
     from embvar_kit.twin_training import Settings, train_twins
-    from embvar_kit.twins import SHIPPED, TWINS
+    from embvar_kit.twins import TWINS, twins_home
 
     given = {"seed": chosen.seed} | ({"steps": chosen.steps} if chosen.steps is not None else {})
-    out = Path(chosen.out) if chosen.out else SHIPPED
+    out = Path(chosen.out) if chosen.out else twins_home()
     records = train_twins(
         chosen.only or tuple(TWINS),
         out=out,

@@ -26,7 +26,7 @@ from embvar_kit.errors import TrainingError
 from embvar_kit.twin_files import compare, read_checkpoint, write_checkpoint, write_twin
 from embvar_kit.twin_model import TwinConfig, TwinForCausalLM
 from embvar_kit.twin_text import TwinText
-from embvar_kit.twins import RECORD, SHIPPED, TWINS, twin_record
+from embvar_kit.twins import RECORD, TWINS, twin_record, twins_home
 
 THREADS = 2
 """A sum's rounding depends on how many threads share it, so their number is fixed, too."""
@@ -86,7 +86,7 @@ class Settings:
 def train_twins(
     names: Sequence[str] = tuple(TWINS),
     *,
-    out: str | Path = SHIPPED,
+    out: str | Path | None = None,
     settings: Settings | None = None,
     corpus: Corpus | None = None,
     checkpoints: str | Path | None = None,
@@ -96,7 +96,8 @@ def train_twins(
 
     Args:
         names: of :data:`embvar_kit.twins.TWINS`.
-        out: folder for the results: configuration, weights in half precision, tokenizer, record.
+        out: folder for the results (configuration, weights in half precision, tokenizer, record);
+            by default :func:`embvar_kit.twins.twins_home`.
         settings: the same for all of them.
         corpus: the text; by default the Wikipedia excerpt.
         checkpoints: folder for ``NAME/checkpoint.safetensors``, from which an interrupted training
@@ -111,7 +112,7 @@ def train_twins(
             led to, the loss is no number any more, or a file cannot be written.
     """
     settings = settings or Settings()
-    out = Path(out)
+    out = twins_home() if out is None else Path(out)
     checkpoints = home() / "cache" / "twins" if checkpoints is None else Path(checkpoints)
     if unknown := [name for name in names if name not in TWINS]:
         raise TrainingError(f"No twin is called {unknown[0]!r}; there are {', '.join(TWINS)}.")

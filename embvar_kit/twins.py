@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from embvar_kit.bundled import home
 from embvar_kit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -20,24 +21,32 @@ if TYPE_CHECKING:
 TWINS = {
     "post-ln": "LayerNorm after every sum: after the embeddings, each attention, each feed-forward",
     "pre-ln": "LayerNorm before each attention and feed-forward, and one at the end",
-    "pre-rmsnorm": "the same with RMSNorm",
+    "pre-rmsnorm": "RMSNorm in the places of pre-ln",
     "no-norm": "no normalization at all",
 }
 """The twins by name, with where each normalizes."""
 
 SHIPPED = Path(__file__).parents[1] / "data" / "twins"
-"""The twins that come with a checkout, wherever ``EMBVAR_HOME`` lies."""
+"""The twins that come with a checkout."""
 
 RECORD = "losses.json"
 """File in a twin's folder that tells how it was trained."""
 
 
-def load_twin(name: str, *, folder: str | Path = SHIPPED, **options: str) -> EmbeddingModel:
+def twins_home() -> Path:
+    """The twins' folder: ``data/twins`` of a checkout, wherever ``EMBVAR_HOME`` lies.
+
+    Where the kit is installed without one, ``twins`` in the folder of models and cached results.
+    """
+    return SHIPPED if SHIPPED.parent.is_dir() else home() / "twins"
+
+
+def load_twin(name: str, *, folder: str | Path | None = None, **options: Any) -> EmbeddingModel:
     """Load one of the :data:`TWINS`, ready for :func:`embvar_kit.extract`.
 
     Args:
         name: of the twin.
-        folder: where ``embvar twins --out`` saved them; by default those of the checkout.
+        folder: where ``embvar twins --out`` saved them; by default :func:`twins_home`.
         options: ``device`` and ``dtype``, as :func:`embvar_kit.load_model` takes them.
 
     Raises:
@@ -49,7 +58,7 @@ def load_twin(name: str, *, folder: str | Path = SHIPPED, **options: str) -> Emb
     return load_model(at, **options)
 
 
-def twin_losses(folder: str | Path = SHIPPED) -> pd.DataFrame:
+def twin_losses(folder: str | Path | None = None) -> pd.DataFrame:
     """How the twins' losses fell: a row for every few steps of every twin that is there.
 
     Returns:
@@ -63,8 +72,9 @@ def twin_losses(folder: str | Path = SHIPPED) -> pd.DataFrame:
     """
     import pandas as pd
 
-    here = [name for name in TWINS if (Path(folder) / name / RECORD).is_file()]
-    records = {name: twin_record(name, folder) for name in here or TWINS}
+    at = twins_home() if folder is None else Path(folder)
+    here = [name for name in TWINS if (at / name / RECORD).is_file()]
+    records = {name: twin_record(name, at) for name in here or TWINS}
     tables = [pd.DataFrame(record["curve"]) for record in records.values()]
     for name, table in zip(records, tables, strict=True):
         table.insert(0, "twin", name)
@@ -73,7 +83,7 @@ def twin_losses(folder: str | Path = SHIPPED) -> pd.DataFrame:
     return whole
 
 
-def twin_record(name: str, folder: str | Path = SHIPPED) -> dict:
+def twin_record(name: str, folder: str | Path | None = None) -> dict:
     """How a twin was trained: its ``settings``, ``versions``, ``references``, ``curve`` and so on.
 
     Raises:
@@ -86,10 +96,10 @@ def twin_record(name: str, folder: str | Path = SHIPPED) -> dict:
         raise ModelError(f"{RECORD} of the twin {name!r} cannot be read: {error}.") from error
 
 
-def _folder(name: str, folder: str | Path) -> Path:
+def _folder(name: str, folder: str | Path | None) -> Path:
     if name not in TWINS:
         raise ModelError(f"No twin is called {name!r}; there are {', '.join(TWINS)}.")
-    at = Path(folder) / name
-    if not (at / RECORD).is_file():
-        raise ModelError(f"The twin {name!r} is not in {str(folder)!r}. To train it: embvar twins")
-    return at
+    at = twins_home() if folder is None else Path(folder)
+    if not (at / name / RECORD).is_file():
+        raise ModelError(f"The twin {name!r} is not in {str(at)!r}. To train it: embvar twins")
+    return at / name

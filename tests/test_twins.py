@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 import embvar_kit as ek
-from embvar_kit import cli, twin_training
+from embvar_kit import cli, twin_training, twins
 from embvar_kit.twin_model import NORMALIZATIONS, TwinConfig, TwinForCausalLM, TwinModel
 from embvar_kit.twin_text import END, HELD_OUT, TwinText
 from embvar_kit.twin_training import Settings, Training, held_out_loss, train_twins
@@ -238,6 +238,17 @@ def test_each_norm_is_a_module_that_hooks_see():
 
 
 # Training
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small steps gain little by a second thread, and wait for it where others work, too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(twin_training, "THREADS", 1)
+        yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -490,12 +501,18 @@ def test_what_cannot_be_written_is_told(corpus, tmp_path):
         train("no-norm", corpus, tmp_path, replace(QUICK, steps=1))
 
 
-def test_the_process_keeps_its_random_numbers_and_threads(corpus, tmp_path):
+def test_the_process_keeps_its_random_numbers_and_threads(corpus, tmp_path, monkeypatch):
+    threads, used = torch.get_num_threads(), []
+    monkeypatch.setattr(twin_training, "THREADS", threads + 1)
+    advance = Training.advance
+    monkeypatch.setattr(
+        Training, "advance", lambda self: (used.append(torch.get_num_threads()), advance(self))
+    )
     torch.manual_seed(7)
-    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    before = torch.get_rng_state()
     train("no-norm", corpus, tmp_path, replace(QUICK, steps=1))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.get_num_threads() == threads
+    assert (used, torch.get_num_threads()) == ([threads + 1], threads)
 
 
 # Saved twins
@@ -543,7 +560,14 @@ def test_a_twin_that_is_not_there_is_told_with_the_way_to_it(tmp_path):
         ek.twin_losses(tmp_path)
 
 
-def test_the_losses_are_a_table(trained, tmp_path):
+def test_where_the_twins_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBVAR_HOME", str(tmp_path))
+    assert twins.twins_home() == SHIPPED
+    monkeypatch.setattr(twins, "SHIPPED", tmp_path / "no" / "checkout")
+    assert twins.twins_home() == tmp_path / "twins"
+
+
+def test_the_losses_are_a_table(trained):
     table = ek.twin_losses(trained)
     columns = ["twin", "step", "tokens", "train", "gradient_norm", "held_out"]
     assert list(table.columns) == columns
@@ -614,6 +638,17 @@ def test_the_shipped_twin_was_trained_as_the_kit_trains_now(name, excerpt):
     assert (folder / "model.safetensors").stat().st_size < 8e6
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
     assert {path.name for path in folder.iterdir()} >= {RECORD, "tokenizer.json"}
+
+
+def test_training_begins_as_it_was_recorded(read_by_the_shipped, excerpt):
+    """A sign that `embvar twins` would train the shipped twin again; all of it takes minutes."""
+    asked = twin_training._asked("post-ln", Settings(), excerpt)
+    training = Training(Settings(), read_by_the_shipped, asked)
+    for _ in range(Settings().record_every):
+        training.advance()
+    row = twin_record("post-ln")["curve"][1]
+    for key, values in (("train", training.losses), ("gradient_norm", training.gradient_norms)):
+        assert np.mean(values) == pytest.approx(row[key], rel=1e-3)
 
 
 def test_the_shipped_twins_are_ready_for_a_pass():
