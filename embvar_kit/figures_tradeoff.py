@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,9 @@ def V_on_M(
         of, tilde = drawing.letter(one), r"\tilde{%s}" if unbiased else "%s"
         axis.set_xlabel(f"${tilde % 'M'}(X_{of})$")
         axis.set_ylabel(f"${tilde % 'V'}(X_{of})$")
-        title = f"{name}, layer {at}{': ' if single else chr(10)}{fit_text(fit)}"
+        what = f"{name}, layer {at}"
+        # A narrow panel has room for so many letters.
+        title = f"{what if single else fill(what, 40)}{': ' if single else chr(10)}{fit_text(fit)}"
         drawing.panel_title(axis, title, None if single else 10)
     of = drawing.letter(statistics[0])
     figure.colorbar(points, ax=axes if not single else axes[0], label=rf"$\log_{{10}} n_{of}$")

@@ -400,6 +400,40 @@ def test_standardizing_projects_and_scales(d, seed, power):
     torch.testing.assert_close(cosine, torch.ones_like(cosine), rtol=0, atol=1e-4)
 
 
+# The twins
+
+
+@pytest.mark.parametrize("name", ["post-ln", "pre-ln", "pre-rmsnorm"])
+def test_the_trained_twins_obey_the_theorem_at_every_normalized_layer(name):
+    """At layer 0 the epsilon, 1e-5, shows beside the small squares of the embeddings."""
+    model = ek.load_twin(name, device="cpu")
+    corpus = ek.load_corpus("wikipedia", sample=400, seed=0)
+    found = ek.extract(model, corpus, site=["hidden", *AT_NORMS], progress=False)
+    line = found["standardized"].tradeoff()
+    assert (line["r2"] > 0.999).all()
+    np.testing.assert_allclose(line["slope"][1:], -1, atol=1e-3)
+    assert -1 < line["slope"][0] < -0.99
+    between = found["hidden"].tradeoff()[1:-1]
+    if name == "post-ln":
+        assert (between["slope"] < -0.95).all() and (between["r2"] > 0.98).all()
+    else:
+        assert (between["slope"] > -0.4).all() and (between["r2"] < 0.4).all()
+
+
+def test_epsilon_is_all_that_keeps_the_twins_embeddings_off_the_sphere():
+    model = ek.load_twin("pre-ln", device="cpu")
+    drawn = {
+        site: ek.sample_embeddings(
+            model, ek.load_corpus("wikipedia", limit=50), 500, [0], site=site
+        ).at(0)
+        for site in ("norm_input", "standardized")
+    }
+    s = drawn["norm_input"].astype(float).var(axis=1)
+    assert 5e-4 < s.mean() < 5e-3
+    expected = 192 * s / (s + 1e-5)
+    np.testing.assert_allclose((drawn["standardized"] ** 2).sum(1), expected, rtol=1e-3)
+
+
 # Untrained
 
 
