@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import nbformat
-from playwright.sync_api import Browser, ElementHandle, Locator, Page, Playwright
+from playwright.sync_api import Browser, ElementHandle, Locator, Page, Playwright, TimeoutError
 
 from . import serving
 
@@ -33,7 +33,7 @@ WATCH = """
 window.embvarWatch = (element) => {
   const sheet = document.createElement("canvas");
   const ink = sheet.getContext("2d", { willReadFrequently: true });
-  const watch = { hash: 0, colours: 0, changes: 0, changed: performance.now(), pressed: 0 };
+  const watch = { hash: 0, blank: true, changes: 0, changed: performance.now(), pressed: 0 };
   const look = () => {
     if (watch.stopped) return;
     const image = element.tagName === "IMG";
@@ -59,6 +59,13 @@ window.embvarWatch = (element) => {
   requestAnimationFrame(look);
   return watch;
 };
+"""
+
+# A cell that runs or is to run has a star for its number.
+_AT_WORK = """
+  [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].some(
+    (prompt) => prompt.textContent.includes("*")) ||
+  document.querySelector(".jp-Notebook-ExecutionIndicator").dataset.status !== "idle"
 """
 
 
@@ -177,24 +184,21 @@ class Notebook:
 
     def run_all(self, seconds: float = 400.0) -> None:
         """Run all cells by the menu and wait until the last has run."""
-        page = self.page
-        page.locator(".jp-Cell").first.click()
-        page.locator(".lm-MenuBar-item", has_text="Run").first.click()
-        page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
-        self.until_run(seconds)
+        self.page.locator(".jp-Cell").first.click()
+        self.run("run-all", seconds)
 
-    def until_run(self, seconds: float) -> None:
-        """Wait until all cells that were to run have run."""
-        # A cell that is to run has a star for its number; one that was not reached has none.
-        self.page.wait_for_function(
-            """() => {
-              const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
-              return prompts.length && prompts.every((one) => !one.textContent.includes("*"))
-                && prompts.some((one) => /[0-9]/.test(one.textContent));
-            }""",
-            timeout=1000 * seconds,
-            polling=200,
-        )
+    def run(self, command: str, seconds: float = 400.0) -> None:
+        """Choose a command from the menu "Run", and wait until its cells have run."""
+        page = self.page
+        for _ in range(5):  # JupyterLab drops a command that comes while a kernel connects
+            page.locator(".lm-MenuBar-item", has_text="Run").first.click()
+            page.locator(f'.lm-Menu-item[data-command="runmenu:{command}"]').click()
+            try:
+                page.wait_for_function(f"() => {_AT_WORK}", timeout=5000, polling=20)
+            except TimeoutError:
+                continue
+            break
+        page.wait_for_function(f"() => !({_AT_WORK})", timeout=1000 * seconds, polling=200)
         self.idle(seconds)
 
     def errors(self) -> list[str]:
@@ -216,10 +220,12 @@ class Notebook:
         cells = nbformat.read(file, as_version=4).cells
         return [cell for cell in cells if cell.cell_type == "code"]
 
-    def explorers(self) -> list[Locator]:
-        """The explorers that are shown."""
+    def explorers(self, number: int) -> list[Locator]:
+        """The explorers that are shown: so many, once they are there."""
         found = self.page.locator(".embvar-explorer")
-        return [found.nth(i) for i in range(found.count())]
+        found.nth(number - 1).wait_for(state="attached")
+        assert found.count() == number
+        return [found.nth(i) for i in range(number)]
 
     def close(self) -> None:
         """Close the page and end its kernel."""

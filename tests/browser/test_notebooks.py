@@ -12,6 +12,7 @@ import re
 import nbformat
 import numpy as np
 import pytest
+from playwright.sync_api import Locator
 
 from embvar_kit import explorers
 
@@ -41,7 +42,12 @@ def notebooks_with(*kinds: str):
     return pytest.mark.parametrize("opened", names, ids=lambda name: name[:2], indirect=True)
 
 
-def of_kind(opened: Notebook, css: str):
+def explorers_of(opened: Notebook) -> list[Locator]:
+    """All explorers of a notebook, once they are there."""
+    return opened.explorers(len(calls(opened.name)))
+
+
+def of_kind(opened: Notebook, css: str) -> Locator:
     """The explorer of a class, in sight."""
     explorer = opened.page.locator(f".embvar-explorer.embvar-{css}").first
     explorer.scroll_into_view_if_needed()
@@ -81,14 +87,14 @@ def test_runs_without_an_error(opened: Notebook):
         if output.output_type == "stream" and output.name == "stderr"
     ]
     assert streams == []
-    assert len(opened.explorers()) == len(calls(opened.name))
+    assert len(explorers_of(opened)) == len(calls(opened.name))
     assert opened.elsewhere == [], "the notebook asked for something from another machine"
 
 
 @notebooks_with()
 def test_sliders_move_the_picture_and_the_numbers_and_back(opened: Notebook):
     """Also: the same value gives the same pixels, whichever way it was reached."""
-    for explorer in opened.explorers():
+    for explorer in explorers_of(opened):
         explorer.scroll_into_view_if_needed()
         picture = looking.watch(explorer)
         first = picture.rest()
@@ -343,7 +349,7 @@ def test_nothing_is_cut_off_in_narrow_and_wide_windows(opened: Notebook, width: 
     page = opened.page
     page.set_viewport_size({"width": width, "height": 2200})
     try:
-        for number, explorer in enumerate(opened.explorers()):
+        for number, explorer in enumerate(explorers_of(opened)):
             explorer.scroll_into_view_if_needed()
             looking.watch(explorer).rest()
             page.wait_for_timeout(500)
@@ -357,7 +363,7 @@ def test_nothing_is_cut_off_in_narrow_and_wide_windows(opened: Notebook, width: 
 @notebooks_with()
 def test_tab_reaches_every_control(opened: Notebook):
     page = opened.page
-    for explorer in opened.explorers():
+    for explorer in explorers_of(opened):
         explorer.scroll_into_view_if_needed()
         wanted = looking.controls(explorer)
         assert wanted
