@@ -2,12 +2,16 @@
 #   PYTHON      the interpreter that .venv is made with (3.10 or later)
 #   LAB_FLAGS   options for JupyterLab, for example: make lab LAB_FLAGS="--no-browser --port=8899"
 #               (it refuses to run as root; in a container, LAB_FLAGS=--allow-root lets it)
+#   APP_FLAGS   options for Voila, for example: make app APP_FLAGS="--no-browser --port=8866"
 #   PYTEST_ARGS options for the unit tests, for example: make test PYTEST_ARGS="-k moments"
+#   BROWSER_ARGS  the same for the browser tests; CHROMIUM names a browser for them
 #   LOCK_FLAGS  options for uv, for example: make lock LOCK_FLAGS=--upgrade
 
 PYTHON ?= python3
 LAB_FLAGS ?=
+APP_FLAGS ?=
 PYTEST_ARGS ?=
+BROWSER_ARGS ?=
 LOCK_FLAGS ?=
 
 PY := .venv/bin/python
@@ -26,10 +30,10 @@ unexport PYTHONHOME PYTHONPATH MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models run notebooks lab test twins bench lock clean
+.PHONY: help setup models run notebooks lab app test test-browser twins bench lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## make .venv from requirements.lock (the other targets do it by themselves)
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
@@ -63,7 +67,14 @@ lab: models ## open JupyterLab on the first notebook
 	@$(PY) -m jupyterlab --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/01_variance_formula.ipynb $(LAB_FLAGS)
 
-test: models ## everything CI runs: ruff, unit and property tests, doctests, notebooks
+app: models ## the two explorers as a page of their own, for a lecture
+	@# A first pass takes minutes: here with a progress bar rather than behind an empty page.
+	@$(PY) -c "import embvar_kit as ek; ek.cached_statistics()"
+	@# Voila has no token unless it is told to make one.
+	@$(PY) -m voila notebooks/app/explorers.ipynb --Voila.ip=127.0.0.1 --Voila.auto_token=True \
+	  --theme=light --VoilaConfiguration.file_allowlist='[]' $(APP_FLAGS)
+
+test: models ## ruff, unit and property tests, doctests, notebooks; CI adds test-browser
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS)
@@ -71,11 +82,15 @@ test: models ## everything CI runs: ruff, unit and property tests, doctests, not
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --timeout=660 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
+test-browser: models ## the notebooks and the app in a real browser; it says if one is missing
+	$(PY) -m pytest $(BROWSER_ARGS) tests/browser
+
 twins: setup ## train the four twins that data/twins lacks; goes on where it was interrupted
 	$(PY) -m embvar_kit twins
 
-bench: models ## time the pass against the bare forward and the reference loop
+bench: models ## time the pass against the bare forward and the reference loop; the explorers
 	$(PY) tests/benchmarks/run.py
+	$(PY) tests/benchmarks/in_browser.py
 
 lock: ## pin all dependencies again: requirements.lock and environment.yml
 	@PYTHON="$(PYTHON)" bash .ci/lock.sh $(LOCK_FLAGS)

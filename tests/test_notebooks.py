@@ -150,6 +150,13 @@ def test_each_figure_of_the_paper_is_in_a_notebook_and_in_the_readme():
         assert f"ek.figures.{function.__name__}(" in text[start:following], figure
 
 
+def test_the_app_is_saved_without_outputs():
+    """Voila runs it anew: nbval runs it as well, and there is nothing to compare or to go stale."""
+    for cell in code_cells(ROOT / "notebooks" / "app" / "explorers.ipynb"):
+        assert cell.outputs == [] and cell.execution_count is None
+        assert not re.search(r"^\s*(def|class) ", cell.source, re.M)
+
+
 def test_links_between_notebooks_and_readme_lead_somewhere():
     for page in (*NOTEBOOKS, ROOT / "README.md", ROOT / "data" / "README.md"):
         text = page.read_text(encoding="utf-8")

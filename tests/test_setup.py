@@ -29,7 +29,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = ("help", "run", "lab", "test", "bench", "lock", "clean")
+TARGETS = ("help", "run", "lab", "app", "test", "test-browser", "bench", "lock", "clean")
 
 
 # --- pyproject.toml, requirements.lock and environment.yml -----------------------------------
@@ -364,8 +364,10 @@ def test_make_alone_lists_the_targets() -> None:
     [
         ("run", ["bootstrap.py", "embvar_kit fetch", "nbconvert", "embvar_kit show"]),
         ("lab", ["bootstrap.py", "embvar_kit fetch", "jupyterlab", "01_variance_formula.ipynb"]),
+        ("app", ["bootstrap.py", "embvar_kit fetch", "voila", "--Voila.ip=127.0.0.1"]),
         ("test", ["bootstrap.py", "ruff check", "ruff format --check", "pytest", "--nbval "]),
-        ("bench", ["bootstrap.py", "embvar_kit fetch", "tests/benchmarks/run.py"]),
+        ("test-browser", ["bootstrap.py", "embvar_kit fetch", "pytest", "tests/browser"]),
+        ("bench", ["bootstrap.py", "benchmarks/run.py", "benchmarks/in_browser.py"]),
         ("lock", [".ci/lock.sh"]),
         ("clean", ["rm -rf .venv"]),
     ],
@@ -385,14 +387,43 @@ def test_clean_keeps_what_took_long_to_get() -> None:
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_ci_calls_make_test_and_passes_its_failure_on(tmp_path: Path, status: int) -> None:
+@pytest.mark.parametrize("failing", ["test", "test-browser"])
+def test_ci_calls_make_and_passes_its_failure_on(tmp_path: Path, status: int, failing: str) -> None:
     stub = tmp_path / "make"
     stub.write_text(
         '#!/bin/sh\n[ "$1" = --version ] && exit 0\n'
-        f'echo "make $* in $PWD with CI=$CI"\nexit {status}\n'
+        f'echo "make $* in $PWD with CI=$CI"\n[ "$1" != {failing} ] || exit {status}\n'
     )
-    stub.chmod(0o755)
+    for name in ("chromium", "apt-get"):  # a browser is there; if not, nothing is installed here
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+    for path in tmp_path.iterdir():
+        path.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = call(tmp_path, "bash", str(ROOT / ".ci" / "run"), PATH=path)
-    assert f"make test in {ROOT} with CI=true\n" in done.stdout
+    called = [f"make {target} in {ROOT} with CI=true\n" for target in ("test", "test-browser")]
+    assert called[0] in done.stdout
+    assert (called[1] in done.stdout) == (status == 0 or failing == "test-browser")
     assert (done.returncode == 0) == (status == 0)
+
+
+def browser_tests_without(tmp_path: Path, *, playwright: bool) -> subprocess.CompletedProcess:
+    """``make test-browser`` where there is no browser, and perhaps no playwright."""
+    hide = "" if playwright else "import sys; sys.modules['playwright'] = None\n"
+    (tmp_path / "sitecustomize.py").write_text(hide)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/browser"],
+        cwd=ROOT,
+        env={**os.environ, "CHROMIUM": "no-such-browser", "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_browser_tests_say_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
+    done = browser_tests_without(tmp_path, playwright=False)
+    told = done.stdout + done.stderr
+    assert done.returncode == 1, told
+    assert "CHROMIUM=no-such-browser is no program" in told
+    assert "apt-get install chromium" in told and "make setup" in told
+    assert "Traceback" not in told

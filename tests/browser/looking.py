@@ -1,0 +1,276 @@
+"""What a reader sees of an explorer: its controls, its numbers, where its points stand."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from playwright.sync_api import Locator
+
+import embvar_kit as ek
+
+from .driving import PICTURE, Watch
+
+NUMBER = r"[-−]?[\d,]*\.?\d+(?:e[-+]?\d+)?"
+REACHABLE = 'input, select, textarea, button, [tabindex]:not([tabindex="-1"])'
+
+
+@cache
+def statistics(model: str) -> ek.TokenStatistics:
+    """A bundled model's, as the notebooks take them."""
+    return ek.cached_statistics(model, progress=False)
+
+
+def as_number(text: str) -> float:
+    """A number as it is shown, with thousands apart or a real minus sign."""
+    return float(text.replace(",", "").replace("−", "-"))
+
+
+def text_of(explorer: Locator, css: str) -> str:
+    """The text of a part of an explorer, on one line."""
+    return " ".join(explorer.locator(f".embvar-{css}").inner_text().split())
+
+
+def watch(explorer: Locator) -> Watch:
+    """The pixels of an explorer's picture: its first canvas with a size, or its image."""
+    pictures = explorer.locator(PICTURE)
+    pictures.first.wait_for(state="attached")
+    shown = [pictures.nth(i) for i in range(pictures.count())]
+    sizes = [(one.bounding_box() or {"width": 0})["width"] for one in shown]
+    return Watch(shown[int(np.argmax(sizes))].element_handle())
+
+
+def checked(explorer: Locator, css: str) -> bool:
+    """Whether a box is ticked."""
+    return explorer.locator(f".embvar-{css} input").is_checked()
+
+
+def chosen(explorer: Locator, css: str) -> str:
+    """The option of a dropdown."""
+    return explorer.locator(f".embvar-{css} select").evaluate(
+        "select => select.selectedOptions[0].textContent"
+    )
+
+
+def counts(explorer: Locator) -> dict[str, int | None]:
+    """The range of frequencies that is set, as the analysis takes it."""
+    text = explorer.locator(".embvar-counts .widget-readout").inner_text()
+    least, most = re.split(r"\s*[–-]\s*", text.strip())
+    unlimited = most == "no limit"
+    return {
+        "min_count": int(as_number(least)),
+        "max_count": None if unlimited else int(as_number(most)),
+    }
+
+
+def slider(explorer: Locator, css: str = "layer") -> Locator:
+    """The handle of a slider."""
+    return explorer.locator(f".embvar-{css} .noUi-handle").first
+
+
+def readout(explorer: Locator, css: str = "layer") -> float:
+    """The number beside a slider."""
+    return as_number(explorer.locator(f".embvar-{css} .widget-readout").inner_text())
+
+
+# The trade-off explorer
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The line of numbers above the plot, rounded as it is shown."""
+
+    model: str
+    layer: int
+    n_tokens: int
+    slope: float
+    r2: float
+    cv_Q: float
+
+    @classmethod
+    def shown(cls, explorer: Locator) -> Fit:
+        """As the page has it."""
+        text = text_of(explorer, "numbers")
+        found = re.fullmatch(
+            rf"(\w+), layer (\d+): ({NUMBER}) tokens, slope ({NUMBER}), R² ({NUMBER}), "
+            rf"CV of Q ({NUMBER})",
+            text,
+        )
+        assert found, text
+        model, layer, n_tokens, *values = found.groups()
+        return cls(model, int(layer), int(as_number(n_tokens)), *map(as_number, values))
+
+    @classmethod
+    def computed(cls, explorer: Locator) -> Fit:
+        """As the analysis has it for what the controls say."""
+        shown = cls.shown(explorer)
+        choice = counts(explorer) | {
+            "special": checked(explorer, "special"),
+            "unbiased": checked(explorer, "unbiased"),
+        }
+        fits = statistics(shown.model).tradeoff(**choice).set_index("layer")
+        fit = fits.loc[int(readout(explorer))]
+        values = (round(float(fit[name]), 3) for name in ("slope", "r2", "cv_Q"))
+        return cls(shown.model, int(readout(explorer)), int(fit["n_tokens"]), *values)
+
+
+def table(explorer: Locator, layer: int | None = None) -> pd.DataFrame:
+    """The tokens that the controls let through, by token, at the layer shown or another."""
+    layer = int(readout(explorer)) if layer is None else layer
+    choice = counts(explorer) | {"special": checked(explorer, "special")}
+    found = statistics(Fit.shown(explorer).model).table(layer, **choice)
+    return found.set_index("token")
+
+
+class Axes:
+    """Where the values of M and V stand on the page, by the ticks of the plot's axes."""
+
+    def __init__(self, explorer: Locator) -> None:
+        plot = explorer.locator(".embvar-scatter")
+        self._x, self._y = (
+            plot.locator(f".{axis}-axis").evaluate(
+                """axis => [...axis.querySelectorAll(".tick")].map((tick) => {
+                  const line = tick.querySelector("line").getBoundingClientRect();
+                  return [tick.textContent, line.x + line.width / 2, line.y + line.height / 2];
+                })"""
+            )
+            for axis in "xy"
+        )
+        self._x = [(as_number(text), x) for text, x, _ in self._x]
+        self._y = [(as_number(text), y) for text, _, y in self._y]
+
+    def at(self, M: np.ndarray | float, V: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels from the window's left and upper edge."""
+        found = []
+        for ticks, values in ((self._x, M), (self._y, V)):
+            known, pixels = np.array(ticks).T
+            found.append(np.polyval(np.polyfit(known, pixels, 1), values))
+        return found[0], found[1]
+
+
+def loneliest(explorer: Locator, room: int = 40) -> tuple[str, float, float]:
+    """A token whose point has most room around it, and where it stands on the page."""
+    found = table(explorer)
+    x, y = Axes(explorer).at(found["M"].to_numpy(), found["V"].to_numpy())
+    box = plot_box(explorer)
+    inside = (x > box["x"] + room) & (x < box["x"] + box["width"] - room)
+    inside &= (y > box["y"] + room) & (y < box["y"] + box["height"] - room)
+    # The legend and the plot's own buttons lie over the corners on the right and the left.
+    distance = np.zeros(len(found))
+    for at in np.flatnonzero(inside):
+        apart = np.hypot(x - x[at], y - y[at])
+        apart[at] = np.inf
+        corner = min(x[at] - box["x"], box["x"] + box["width"] - x[at])
+        covered = y[at] < box["y"] + box["height"] / 2 and corner < 0.3 * box["width"]
+        distance[at] = 0 if covered else apart.min()
+    best = int(distance.argmax())
+    return str(found.index[best]), float(x[best]), float(y[best])
+
+
+def plot_box(explorer: Locator) -> dict[str, float]:
+    """The rectangle of the points."""
+    canvases = explorer.locator(".embvar-scatter canvas")
+    boxes = [canvases.nth(i).bounding_box() for i in range(canvases.count())]
+    return max(filter(None, boxes), key=lambda box: box["width"])
+
+
+# The layer explorer
+
+
+def shown_parts(explorer: Locator) -> pd.DataFrame:
+    """The table of numbers below the layers' bars, a row a model."""
+    lines = explorer.locator(".embvar-numbers tr").evaluate_all(
+        "rows => rows.map((row) => [...row.children].map((cell) => cell.textContent))"
+    )
+    head, *body = lines
+    found = pd.DataFrame(body, columns=head).set_index("model")
+    return found.map(as_number)
+
+
+def computed_parts(explorer: Locator) -> pd.DataFrame:
+    """The same by the analysis, for the layers that the page names."""
+    shown = shown_parts(explorer)
+    whole = {"Q(X)": "Q", "V(X)": "V"}[chosen(explorer, "of")]
+    choice = counts(explorer) | {
+        "special": checked(explorer, "special"),
+        "unbiased": checked(explorer, "unbiased"),
+    }
+    parts = {"Q": ("M", "V_B", "V_W"), "V": ("V_B", "V_W")}[whole]
+    rows = []
+    for model in shown.index:
+        stats = statistics(model)
+        if not checked(explorer, "sinks") and len(sinks := stats.sinks()["token"]):
+            stats = stats.without(sinks)
+        layers = stats.layers
+        layer = int(shown.loc[model, "layer"])
+        assert layer in layers
+        row = stats.decomposition(**choice).set_index("layer").loc[layer]
+        moments = [row[name] for name in ("Q", "M", "V", "V_B", "V_W")]
+        rows.append([layer, *moments, *(row[part] / row[whole] for part in parts)])
+    return pd.DataFrame(rows, index=shown.index, columns=shown.columns)
+
+
+# Any explorer
+
+
+def cut_off(explorer: Locator) -> list[str]:
+    """Controls that reach beyond the page's column, and words that their boxes cut."""
+    return explorer.evaluate(
+        """(explorer) => {
+          const column = explorer.closest(".jp-OutputArea-output, .jp-Cell, body");
+          const edges = column.getBoundingClientRect();
+          const found = [];
+          const name = (one) => {
+            const owner = one.closest("[class*=embvar-]");
+            return [...owner.classList].filter((c) => c.startsWith("embvar-")).join(" ") + ": " +
+              (one.textContent.trim() || one.value || one.tagName).slice(0, 40);
+          };
+          for (const one of explorer.querySelectorAll(
+            "button, input, select, img, canvas, .widget-label, .widget-readout, .noUi-base, table"
+          )) {
+            const box = one.getBoundingClientRect();
+            if (!box.width || !box.height) continue;
+            // What scrolls by itself may be wider than its window.
+            let scrolls = false;
+            for (let up = one.parentElement; up !== explorer; up = up.parentElement) {
+              scrolls ||= ["auto", "scroll"].includes(getComputedStyle(up).overflowX) &&
+                up.getBoundingClientRect().right <= edges.right + 1;
+            }
+            if (!scrolls && (box.right > edges.right + 1 || box.left < edges.left - 1)) {
+              found.push(`${name(one)} reaches from ${Math.round(box.left)} to ` +
+                `${Math.round(box.right)} in ${Math.round(edges.left)} to ` +
+                `${Math.round(edges.right)}`);
+            }
+            const words = one.matches("button, .widget-label, .widget-readout");
+            if (words && one.scrollWidth > one.clientWidth + 1) {
+              found.push(`${name(one)} is ${one.scrollWidth} wide in ${one.clientWidth}`);
+            }
+            if (one.tagName === "SELECT" && one.size <= 1) {
+              const ink = document.createElement("canvas").getContext("2d");
+              ink.font = getComputedStyle(one).font;
+              const option = one.selectedOptions[0];
+              const wide = ink.measureText(option ? option.textContent : "").width;
+              if (wide > one.clientWidth) found.push(`${name(one)}: its choice is cut`);
+            }
+          }
+          if (column.scrollWidth > column.clientWidth + 1) {
+            found.push(`the cell scrolls: ${column.scrollWidth} in ${column.clientWidth}`);
+          }
+          return found;
+        }"""
+    )
+
+
+def controls(explorer: Locator) -> set[str]:
+    """Classes of the parts that can take the focus: what Tab has to reach."""
+    return set(
+        explorer.evaluate(
+            f"""(explorer) => [...explorer.querySelectorAll("[class*=embvar-]")].filter((one) =>
+              !one.classList.contains("embvar-explorer") && one.checkVisibility() &&
+              !one.querySelector("[class*=embvar-]") && one.querySelector({REACHABLE!r})
+            ).map((one) => [...one.classList].find((name) => name.startsWith("embvar-")))"""
+        )
+    )

@@ -1,0 +1,81 @@
+"""The page that ``make app`` serves: both explorers, alive, for this machine alone."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from . import looking, serving
+from .conftest import screenshot
+from .driving import Traffic, poll
+
+WAIT = 120_000
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Server]:
+    """``make app`` at work."""
+    folder = tmp_path_factory.mktemp("app") / "state"
+    with serving.app(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, app: serving.Server) -> Iterator[Page]:
+    """Its page, once the explorers are there."""
+    context = browser.new_context(viewport={"width": 1280, "height": 2000})
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    Traffic().listen(page)
+    page.elsewhere = []
+    page.on("request", lambda request: page.elsewhere.append(request.url))
+    page.goto(app.url(""))
+    page.wait_for_selector(".embvar-tradeoff canvas", state="attached")
+    page.wait_for_selector(".embvar-layers img.widget-image", state="attached")
+    yield page
+    context.close()
+
+
+def test_both_explorers_follow_the_keyboard(page: Page):
+    for css in ("tradeoff", "layers"):
+        explorer = page.locator(f".embvar-{css}")
+        explorer.scroll_into_view_if_needed()
+        picture = looking.watch(explorer)
+        first = picture.rest()
+        looking.slider(explorer).focus()
+        assert picture.press("ArrowRight")["hash"] != first["hash"]
+        assert picture.press("ArrowLeft")["hash"] == first["hash"]
+        picture.stop()
+        assert looking.cut_off(explorer) == []
+    tradeoff = page.locator(".embvar-tradeoff")
+    wanted = looking.Fit.computed(tradeoff)
+    assert poll(lambda: looking.Fit.shown(tradeoff), lambda fit: fit == wanted) == wanted
+    page.screenshot(path=screenshot("app"), full_page=True)
+
+
+def test_it_asks_for_nothing_from_another_machine(page: Page, app: serving.Server):
+    here = (f"http://127.0.0.1:{app.port}/", "data:", "blob:")
+    assert [url for url in page.elsewhere if not url.startswith(here)] == []
+
+
+def test_it_shows_no_code_and_no_error(page: Page):
+    assert "cached_statistics" not in page.content()
+    assert page.locator(".jp-RenderedText[data-mime-type*=stderr]").count() == 0
+
+
+def test_it_is_for_this_machine_and_its_token_only(app: serving.Server):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://127.0.0.1:{app.port}/", timeout=30)
+    assert refused.value.code == 403
+    others = {
+        address[4][0] for address in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+    } - {"127.0.0.1"}
+    for address in others:
+        with socket.socket() as probe:
+            probe.settimeout(5)
+            assert probe.connect_ex((address, app.port)) != 0

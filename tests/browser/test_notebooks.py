@@ -1,0 +1,424 @@
+"""Each notebook in JupyterLab: it runs without an error, and its explorers follow the keyboard.
+
+Notebooks are found by what is in them. Those without explorers are only opened here, and must look
+right: they show text, tables and PNG, which are the same in any front end, and nbval runs their
+cells; running them again would take minutes and see nothing new.
+"""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+import numpy as np
+import pytest
+from playwright.sync_api import Locator
+
+from embvar_kit import explorers
+
+from . import looking, serving
+from .conftest import Desk, screenshot
+from .driving import Notebook, poll
+
+FOLDER = serving.ROOT / "notebooks"
+CALL = re.compile(rf"\b({'|'.join(explorers.__all__)})\(")
+
+
+def calls(name: str) -> list[str]:
+    """The explorers that a notebook shows, in their order."""
+    cells = nbformat.read(FOLDER / name, as_version=4).cells
+    return [
+        found for cell in cells if cell.cell_type == "code" for found in CALL.findall(cell.source)
+    ]
+
+
+NAMES = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+WITH = [name for name in NAMES if calls(name)]
+
+
+def notebooks_with(*kinds: str):
+    """A test of each notebook that has explorers, or these ones."""
+    names = [name for name in WITH if not kinds or set(kinds) & set(calls(name))]
+    return pytest.mark.parametrize("opened", names, ids=lambda name: name[:2], indirect=True)
+
+
+def explorers_of(opened: Notebook) -> list[Locator]:
+    """All explorers of a notebook, once they are there."""
+    return opened.explorers(len(calls(opened.name)))
+
+
+def of_kind(opened: Notebook, css: str) -> Locator:
+    """The explorer of a class, in sight."""
+    explorer = opened.page.locator(f".embvar-explorer.embvar-{css}").first
+    explorer.scroll_into_view_if_needed()
+    return explorer
+
+
+def test_the_explorers_are_found():
+    assert {"TradeoffExplorer", "LayerExplorer", "VariancePlayground"} <= {
+        kind for name in WITH for kind in calls(name)
+    }
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(WITH)))
+def test_a_notebook_without_explorers_looks_right(name: str, desk: Desk):
+    notebook = desk.open(name, run=False)
+    page = notebook.page
+    page.wait_for_selector("mjx-container", state="attached", timeout=60_000)
+    assert page.locator("mjx-merror").count() == 0
+    assert page.locator(".jp-RenderedImage img").evaluate_all(
+        "all => all.every((image) => image.complete && image.naturalWidth > 0)"
+    )
+    assert notebook.elsewhere == []
+
+
+@notebooks_with()
+def test_runs_without_an_error(opened: Notebook):
+    assert opened.errors() == []
+    saved = opened.saved()
+    numbers = [cell.execution_count for cell in saved if cell.source.strip()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    kinds = [output.output_type for cell in saved for output in cell.outputs]
+    assert "error" not in kinds
+    streams = [
+        output.text
+        for cell in saved
+        for output in cell.outputs
+        if output.output_type == "stream" and output.name == "stderr"
+    ]
+    assert streams == []
+    assert len(explorers_of(opened)) == len(calls(opened.name))
+    assert opened.elsewhere == [], "the notebook asked for something from another machine"
+
+
+@notebooks_with()
+def test_sliders_move_the_picture_and_the_numbers_and_back(opened: Notebook):
+    """Also: the same value gives the same pixels, whichever way it was reached."""
+    for explorer in explorers_of(opened):
+        explorer.scroll_into_view_if_needed()
+        picture = looking.watch(explorer)
+        first = picture.rest()
+        handle = explorer.locator(".noUi-handle").first
+        handle.focus()
+        numbers = looking.text_of(explorer, "numbers")
+        there = picture.press("ArrowRight")
+        assert there["hash"] != first["hash"]
+        changed = poll(
+            lambda e=explorer: looking.text_of(e, "numbers"), lambda text, n=numbers: text != n
+        )
+        assert changed != numbers
+        assert picture.press("ArrowLeft")["hash"] == first["hash"]
+        assert (
+            poll(
+                lambda e=explorer: looking.text_of(e, "numbers"), lambda text, n=numbers: text == n
+            )
+            == numbers
+        )
+        picture.stop()
+
+
+@notebooks_with("VariancePlayground")
+def test_the_playground_says_what_its_sliders_mean(opened: Notebook):
+    page = opened.page
+    explorer = page.locator(".embvar-explorer", has=page.locator(".embvar-mean-1")).first
+    picture = looking.watch(explorer)
+    for css, key in (("mean-1", "ArrowLeft"), ("mean-2", "ArrowRight"), ("spread-1", "ArrowRight")):
+        looking.slider(explorer, css).focus()
+        picture.rest()
+        picture.press(key)
+        m1, m2, s1, s2 = (
+            looking.readout(explorer, name) for name in ("mean-1", "mean-2", "spread-1", "spread-2")
+        )
+        M, V = m1**2 + m2**2, s1**2 + s2**2
+        wanted = f"Q = {M + V:.3f} M = {M:.3f} V = {V:.3f}"
+        assert (
+            poll(lambda: looking.text_of(explorer, "numbers"), lambda t, w=wanted: t == w) == wanted
+        )
+    picture.stop()
+
+
+@notebooks_with("SequencePlayer")
+def test_the_player_steps(opened: Notebook):
+    """Its numbers are held to the definitions in ``test_explorers.py``; here they must add up."""
+    page = opened.page
+    explorer = page.locator(".embvar-explorer", has=page.locator(".embvar-k")).first
+    picture = looking.watch(explorer)
+    looking.slider(explorer, "k").focus()
+    before = looking.readout(explorer, "k")
+    picture.rest()
+    for step in (1, 2, 3):
+        picture.press("ArrowRight")
+        assert looking.readout(explorer, "k") == before + step
+        text = looking.text_of(explorer, "numbers")
+        Q, M, V = map(looking.as_number, re.findall(r"= ([\d.,]+)", text))
+        assert pytest.approx(M + V, abs=0.002) == Q
+        assert V > 0
+    picture.stop()
+
+
+@notebooks_with("TradeoffExplorer")
+def test_the_fit_follows_the_layer_and_the_choices(opened: Notebook):
+    explorer = of_kind(opened, "tradeoff")
+    picture = looking.watch(explorer)
+    picture.rest()
+    looking.slider(explorer).focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "Home", "End", "ArrowLeft"):
+        picture.press(key)
+        wanted = looking.Fit.computed(explorer)
+        assert poll(lambda: looking.Fit.shown(explorer), lambda fit, w=wanted: fit == w) == wanted
+    explorer.locator(".embvar-unbiased input").focus()
+    picture.press("Space")
+    wanted = looking.Fit.computed(explorer)
+    assert poll(lambda: looking.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
+    picture.press("Space")
+    looking.slider(explorer, "counts").focus()
+    picture.press("ArrowRight")
+    wanted = looking.Fit.computed(explorer)
+    assert poll(lambda: looking.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
+    picture.press("ArrowLeft")
+    picture.stop()
+
+
+@notebooks_with("TradeoffExplorer")
+def test_pointing_at_a_point_tells_its_token_and_clicking_opens_its_card(opened: Notebook):
+    explorer, page = of_kind(opened, "tradeoff"), opened.page
+    picture = looking.watch(explorer)
+    picture.rest()
+    token, x, y = looking.loneliest(explorer)
+    row = looking.table(explorer).loc[token]
+    page.mouse.move(x + 60, y + 60)
+    page.mouse.move(x + 1, y, steps=4)
+    told = poll(lambda: tooltip(explorer), lambda text: token in text)
+    assert token in told.split()
+    shown = {looking.as_number(text) for text in re.findall(looking.NUMBER, told)}
+    for value in (row["n"], row["Q"], row["M"], row["V"]):
+        assert any(np.isclose(value, one, rtol=1e-3) for one in shown), (value, told)
+    page.screenshot(path=screenshot("tradeoff-hover"))
+    page.mouse.click(x + 1, y)
+    head = poll(lambda: looking.text_of(explorer, "card-head"), lambda t: t.startswith(f"{token} "))
+    check_head(explorer, token, head)
+    assert looking.text_of(explorer, "marked").count(token) == 1
+    clear(explorer)
+    picture.stop()
+
+
+@notebooks_with("TradeoffExplorer")
+def test_a_search_marks_a_token_at_every_layer_and_opens_its_card(opened: Notebook):
+    explorer, page = of_kind(opened, "tradeoff"), opened.page
+    picture = looking.watch(explorer)
+    plain = picture.rest()["hash"]
+    explorer.locator(".embvar-search input").fill("state")
+    head = poll(lambda: looking.text_of(explorer, "card-head"), lambda t: t.startswith("state "))
+    check_head(explorer, "state", head)
+    marked = picture.rest()["hash"]
+    assert marked != plain
+    found = explorer.locator(".embvar-matches option").all_inner_texts()
+    assert re.match(r"state\s+n = ", found[0])
+    # Its occurrences: the model runs on the sentences that hold it, the first time after loading.
+    explorer.locator(".embvar-card-contexts tr").first.wait_for(timeout=180_000)
+    contexts = explorer.locator(".embvar-card-contexts b").all_inner_texts()
+    assert contexts and {text.strip().lower() for text in contexts} == {"state"}
+    for part in ("profile", "plane"):
+        image = explorer.locator(f"img.embvar-card-{part}")
+        assert poll(lambda i=image: i.evaluate("i => i.naturalWidth"), lambda width: width > 100)
+    links = explorer.locator(".embvar-card-contexts a").evaluate_all("all => all.map(a => a.href)")
+    assert links and all(link.startswith("https://") for link in links)
+    shot(opened, explorer, "tradeoff-card")
+    # Another layer: other pixels, the mark stays with the token.
+    looking.slider(explorer).focus()
+    picture.press("ArrowRight")
+    layer = int(looking.readout(explorer))
+    text = poll(
+        lambda: looking.text_of(explorer, "marked"), lambda t: f"Marked at layer {layer}" in t
+    )
+    row = looking.table(explorer).loc["state"]
+    numbers = [looking.as_number(one) for one in re.findall(looking.NUMBER, text)]
+    for value in (row["Q"], row["M"], row["V"]):
+        assert any(np.isclose(value, one, rtol=1e-3) for one in numbers), text
+    picture.press("ArrowLeft")
+    assert picture.rest()["hash"] == marked
+    explorer.locator(".embvar-search input").fill("stat*")
+    many = poll(lambda: looking.text_of(explorer, "marked"), lambda text: "mean of" in text)
+    begin = looking.table(explorer).index.astype(str).str.startswith("stat").sum()
+    assert int(re.search(r"mean of (\d+)", many)[1]) == begin
+    clear(explorer)
+    assert poll(lambda: picture.hash, lambda now: now == plain) == plain
+    page.keyboard.press("Escape")
+    picture.stop()
+
+
+@notebooks_with("TradeoffExplorer")
+def test_the_token_that_moved_most_is_named_and_can_be_chosen(opened: Notebook):
+    explorer = of_kind(opened, "tradeoff")
+    picture = looking.watch(explorer)
+    picture.rest()
+    explorer.locator(".embvar-compare select").select_option("layer 0")
+    now, then = looking.table(explorer), looking.table(explorer, 0)
+    moved = np.hypot(now["M"] - then["M"], now["V"] - then["V"]).nlargest(10)
+    options = explorer.locator(".embvar-moved option")
+    options.first.wait_for(state="attached")
+    named = [text.split()[0] for text in options.all_inner_texts()]
+    assert named == moved.index.astype(str).tolist()
+    explorer.locator(".embvar-moved select").focus()
+    opened.page.keyboard.press("ArrowDown")
+    head = poll(
+        lambda: looking.text_of(explorer, "card-head"), lambda text: text.startswith(named[0])
+    )
+    check_head(explorer, named[0], head)
+    picture.rest()
+    shot(opened, explorer, "tradeoff-moved")
+    clear(explorer)
+    explorer.locator(".embvar-compare select").select_option("no other layer")
+    picture.stop()
+
+
+@notebooks_with("TradeoffExplorer")
+def test_a_lasso_marks_what_is_inside(opened: Notebook):
+    explorer, page = of_kind(opened, "tradeoff"), opened.page
+    picture = looking.watch(explorer)
+    picture.rest()
+    found = looking.table(explorer)
+    x, y = looking.Axes(explorer).at(found["M"].to_numpy(), found["V"].to_numpy())
+    box = looking.plot_box(explorer)
+    left, right = np.quantile(x, [0.4, 0.7])
+    upper, lower = np.quantile(y, [0.3, 0.6])
+    inside = ((x > left) & (x < right) & (y > upper) & (y < lower)).sum()
+    assert inside > 50, box
+    explorer.locator('.embvar-scatter button[title*="asso"]').first.click()
+    page.mouse.move(left, upper)
+    page.mouse.down()
+    for corner in ((right, upper), (right, lower), (left, lower), (left, upper)):
+        page.mouse.move(*corner, steps=12)
+    page.mouse.up()
+    text = poll(lambda: looking.text_of(explorer, "marked"), lambda text: "mean of" in text)
+    marked = int(looking.as_number(re.search(r"mean of ([\d,]+)", text)[1]))
+    assert marked == pytest.approx(inside, rel=0.1), "points stand where the axes say"
+    page.screenshot(path=screenshot("tradeoff-lasso"))
+    clear(explorer)
+    picture.stop()
+
+
+@notebooks_with("LayerExplorer")
+def test_the_parts_follow_the_layer_and_the_choices(opened: Notebook):
+    explorer = of_kind(opened, "layers")
+    picture = looking.watch(explorer)
+    picture.rest()
+
+    def compare() -> None:
+        def close(_: object) -> bool:
+            shown, computed = looking.shown_parts(explorer), looking.computed_parts(explorer)
+            return bool(np.allclose(shown, computed, rtol=1e-3, atol=6e-4))
+
+        assert poll(lambda: None, close) is None and close(None), (
+            looking.shown_parts(explorer).to_string(),
+            looking.computed_parts(explorer).to_string(),
+        )
+
+    compare()
+    looking.slider(explorer).focus()
+    for key in ("ArrowRight", "ArrowRight", "End", "ArrowLeft", "Home"):
+        if key != "Home" or looking.readout(explorer) > 0:
+            picture.press(key)
+        compare()
+    deepest = len(looking.statistics("smollm2").layers) - 1
+    picture.press("End")
+    assert looking.readout(explorer) == deepest
+    compare()
+    explorer.locator(".embvar-of select").focus()
+    picture.press("ArrowDown")
+    compare()
+    explorer.locator(".embvar-absolute select").focus()
+    picture.press("ArrowDown")
+    compare()
+    shot(opened, explorer, "layers-absolute")
+    explorer.locator(".embvar-sinks input").focus()
+    picture.press("Space")
+    compare()
+    picture.press("Space")
+    explorer.locator(".embvar-absolute select").focus()
+    picture.press("ArrowUp")
+    explorer.locator(".embvar-of select").focus()
+    picture.press("ArrowUp")
+    compare()
+    picture.stop()
+
+
+@pytest.mark.parametrize("width", [700, 1600])
+@notebooks_with()
+def test_nothing_is_cut_off_in_narrow_and_wide_windows(opened: Notebook, width: int):
+    page = opened.page
+    page.set_viewport_size({"width": width, "height": 2200})
+    try:
+        for number, explorer in enumerate(explorers_of(opened)):
+            explorer.scroll_into_view_if_needed()
+            looking.watch(explorer).rest()
+            page.wait_for_timeout(500)
+            name = f"{opened.name[:2]}-{number}-{width}"
+            explorer.screenshot(path=screenshot(name))
+            assert looking.cut_off(explorer) == []
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 900})
+
+
+@notebooks_with()
+def test_tab_reaches_every_control(opened: Notebook):
+    page = opened.page
+    for explorer in explorers_of(opened):
+        explorer.scroll_into_view_if_needed()
+        wanted = looking.controls(explorer)
+        assert wanted
+        explorer.locator(looking.REACHABLE).first.focus()
+        reached = set()
+        for _ in range(120):
+            names = page.evaluate(
+                """() => {
+                  const names = [];
+                  for (let one = document.activeElement; one; one = one.parentElement) {
+                    names.push(...[...one.classList].filter((n) => n.startsWith("embvar-")));
+                  }
+                  return names;
+                }"""
+            )
+            if "embvar-explorer" not in names:
+                break
+            reached |= set(names)
+            page.keyboard.press("Tab")
+        assert wanted <= reached
+
+
+def tooltip(explorer) -> str:
+    """The text of the plot's tooltip, if it is shown."""
+    return explorer.locator(".embvar-scatter").evaluate(
+        """plot => {
+          const title = plot.querySelector(".token-title");
+          let tip = title;
+          while (tip && tip.style.pointerEvents !== "none") tip = tip.parentElement;
+          return tip && getComputedStyle(tip).opacity > 0 ? tip.innerText : "";
+        }"""
+    )
+
+
+def check_head(explorer, token: str, head: str) -> None:
+    """The card's first line has the token's numbers at the layer shown."""
+    row = looking.table(explorer).loc[token]
+    layer = int(looking.readout(explorer))
+    shown = [looking.as_number(text) for text in re.findall(rf"= ({looking.NUMBER})", head)]
+    assert f"layer {layer}:" in head
+    assert shown == pytest.approx([row[name] for name in ("n", "Q", "M", "V")], rel=1e-3)
+
+
+def clear(explorer) -> None:
+    """Take the marks off, and wait until they are."""
+    explorer.locator("button.embvar-clear, .embvar-clear button").first.click()
+    assert poll(lambda: looking.text_of(explorer, "marked"), lambda text: text == "") == ""
+
+
+def shot(opened: Notebook, explorer, name: str) -> None:
+    """A screenshot of a whole explorer: in a window that is high enough."""
+    page = opened.page
+    page.set_viewport_size({"width": 1280, "height": 2200})
+    page.wait_for_timeout(700)
+    explorer.screenshot(path=screenshot(name))
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.wait_for_timeout(300)
+    explorer.scroll_into_view_if_needed()
