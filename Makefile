@@ -74,7 +74,7 @@ app: models ## the two explorers as a page of their own, for a lecture
 	@$(PY) -m voila notebooks/app/explorers.ipynb --Voila.ip=127.0.0.1 --Voila.auto_token=True \
 	  --theme=light --VoilaConfiguration.file_allowlist='[]' $(APP_FLAGS)
 
-test: models ## ruff, unit and property tests, doctests, notebooks; CI adds test-browser
+test: models ## everything CI runs: ruff, unit and property tests, doctests, notebooks
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS)

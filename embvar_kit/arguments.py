@@ -87,11 +87,12 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--site",
         nargs="+",
+        metavar="SITE",
         choices=_SITES,
         default=["hidden"],
-        help="where embeddings are taken: the hidden states (default), or before, in and after "
-        "the normalization at each, or scaled to norm 1; of several, each is saved to "
-        "a folder of its name inside DIR, after one pass",
+        help="where embeddings are taken: hidden (the hidden states, by default), norm_input, "
+        "standardized, norm_output (before, in and after the normalization at each), unit (scaled "
+        "to norm 1); of several, each is saved to a folder of its name inside DIR, after one pass",
     )
     run.add_argument(
         "--compact",

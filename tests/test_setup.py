@@ -387,22 +387,16 @@ def test_clean_keeps_what_took_long_to_get() -> None:
 
 
 @pytest.mark.parametrize("status", [0, 3])
-@pytest.mark.parametrize("failing", ["test", "test-browser"])
-def test_ci_calls_make_and_passes_its_failure_on(tmp_path: Path, status: int, failing: str) -> None:
+def test_ci_calls_make_test_and_passes_its_failure_on(tmp_path: Path, status: int) -> None:
     stub = tmp_path / "make"
     stub.write_text(
         '#!/bin/sh\n[ "$1" = --version ] && exit 0\n'
-        f'echo "make $* in $PWD with CI=$CI"\n[ "$1" != {failing} ] || exit {status}\n'
+        f'echo "make $* in $PWD with CI=$CI"\nexit {status}\n'
     )
-    for name in ("chromium", "apt-get"):  # a browser is there; if not, nothing is installed here
-        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
-    for path in tmp_path.iterdir():
-        path.chmod(0o755)
+    stub.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     done = call(tmp_path, "bash", str(ROOT / ".ci" / "run"), PATH=path)
-    called = [f"make {target} in {ROOT} with CI=true\n" for target in ("test", "test-browser")]
-    assert called[0] in done.stdout
-    assert (called[1] in done.stdout) == (status == 0 or failing == "test-browser")
+    assert f"make test in {ROOT} with CI=true\n" in done.stdout
     assert (done.returncode == 0) == (status == 0)
 
 
