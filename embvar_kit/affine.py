@@ -9,6 +9,7 @@ and β would have given: none, half, or all but one dimension's.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,14 +162,15 @@ def affine_moments(
     place = torch.device("cpu") if model.device.type == "mps" else model.device  # has no float64
     shape = (len(work.layers), len(n), model.width)
     total, squares = (torch.zeros(shape, dtype=torch.float64, device=place) for _ in range(2))
-    for batch in forward(model, work.text, work.batches, norms):
-        group = row_of[work.group[batch.tokens]]
-        rows = send(batch.rows[group >= 0], place)
-        groups = send(group[group >= 0], place)
-        for at, layer in enumerate(work.layers):
-            z = batch.at("standardized", layer).reshape(-1, work.width).to(place)[rows].double()
-            total[at].index_add_(0, groups, z)
-            squares[at].index_add_(0, groups, z * z)
+    with closing(forward(model, work.text, work.batches, norms)) as batches:
+        for batch in batches:
+            group = row_of[work.group[batch.tokens]]
+            rows = send(batch.rows[group >= 0], place)
+            groups = send(group[group >= 0], place)
+            for at, layer in enumerate(work.layers):
+                z = batch.at("standardized", layer).reshape(-1, work.width).to(place)[rows].double()
+                total[at].index_add_(0, groups, z)
+                squares[at].index_add_(0, groups, z * z)
     if not bool(torch.isfinite(squares).all()):
         raise ExtractionError(
             f"The model gave NaN or infinity: a number was too large for {model.dtype}, or the "

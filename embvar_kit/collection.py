@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,16 +136,18 @@ def _collect(
     sequence_of = np.searchsorted(text.starts, token_of, side="right") - 1
     needed = np.zeros(len(text.lengths), dtype=bool)
     needed[sequence_of[chosen]] = True
-    batches = [kept for batch in work.batches if len(kept := batch[needed[batch]])]
+    chosen_batches = [kept for batch in work.batches if len(kept := batch[needed[batch]])]
 
     parts, occurrences = [], []
-    for batch in forward(model, text, batches, norms_for(model, [site], work.layers)):
-        found = Pooling.in_batch(work, batch, model.device)
-        here = chosen[found.occurrences]
-        states = [found.embeddings(batch, site, layer) for layer in work.layers]
-        rows = send(found.at[here], states[0].device)
-        parts.append(torch.stack([state[rows].float() for state in states]).cpu().numpy())
-        occurrences.append(found.occurrences[here])
+    norms = norms_for(model, [site], work.layers)
+    with closing(forward(model, text, chosen_batches, norms)) as batches:
+        for batch in batches:
+            found = Pooling.in_batch(work, batch, model.device)
+            here = chosen[found.occurrences]
+            states = [found.embeddings(batch, site, layer) for layer in work.layers]
+            rows = send(found.at[here], states[0].device)
+            parts.append(torch.stack([state[rows].float() for state in states]).cpu().numpy())
+            occurrences.append(found.occurrences[here])
     x, occurrence = np.concatenate(parts, axis=1), np.concatenate(occurrences)
     order = np.argsort(occurrence)
     collected = {}

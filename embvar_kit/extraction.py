@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 
 import numpy as np
 import psutil
@@ -181,8 +182,8 @@ def _pass(
         file=sys.stdout,
         mininterval=0.5,
     )
-    with bar:
-        batches = forward(model, work.text, work.batches, norms)
+    # Closed by name: an error that somebody holds on to would keep the hooks on the model.
+    with bar, closing(forward(model, work.text, work.batches, norms)) as batches:
         for number, batch in enumerate(batches, start=1):
             bar.update(len(batch.rows))
             found = Pooling.in_batch(work, batch, model.device)
@@ -222,8 +223,8 @@ def _check_device(
 ) -> None:
     if any(bool(m.refused) for of_site in moments for m in of_site):
         norms = norms_for(model, sites, work.layers)
-        again = forward(model, work.text, work.batches, norms)
-        raise _not_finite(model, corpus, work, again, sites)
+        with closing(forward(model, work.text, work.batches, norms)) as again:
+            raise _not_finite(model, corpus, work, again, sites)
 
 
 def _not_finite(

@@ -74,10 +74,10 @@ def _draw_circle(ax: Axes, points: np.ndarray, groups: np.ndarray) -> None:
     for group in np.unique(groups):
         own = points[groups == group]
         colour, mean = drawing.model_colour(int(group)), own.mean(axis=0)
-        M = float(mean @ mean)
+        M, V = float(mean @ mean), float(((own - mean) ** 2).sum(axis=1).mean())
         ax.scatter(*own.T, s=12, color=colour, alpha=0.6, linewidths=0)
         ax.annotate("", xy=tuple(mean), xytext=(0, 0), arrowprops={"color": colour, "width": 1.5})
-        text = f"token {group + 1}: $M$ = {M:.2f}, $V$ = {3 - M:.2f}"
+        text = f"token {group + 1}: $M$ = {M:.2f}, $V$ = {V:.2f}"
         ax.plot([], [], "o", color=colour, markersize=4, label=text)
     ax.set(xlim=(-2.1, 2.1), ylim=(-2.1, 2.6), aspect="equal", title="$z$: centred and scaled")
     ax.set(xlabel="along (1, -1, 0)", ylabel="along (1, 1, -2)")
@@ -125,8 +125,8 @@ def bends(part: AffineMoments, *, top: int = 12) -> Figure:
     """Which dimensions take the line away from slope -1, and how few it takes to bring it back.
 
     Left, the ``top`` dimensions by their bend (see :meth:`AffineMoments.by_dimension`), with their
-    γ and β. Right, the slope when so many of them, the largest first, are given the γ that most
-    have, and no β (:meth:`AffineMoments.without`).
+    γ and β. Right, the slope when so many of them, the largest first, are given the median
+    ``|γ|``, and no β (:meth:`AffineMoments.without`).
 
     Args:
         part: of one layer, from :func:`embvar_kit.affine_moments`.

@@ -35,7 +35,7 @@ class Norm:
         kind: ``"LayerNorm"`` if it centres, ``"RMSNorm"`` if it only scales.
         eps: what it adds to the mean square before the root, to two digits.
         gamma: ``(d,)`` what it multiplies each feature by; ones where it has none.
-        beta: ``(d,)`` what it then adds; zeros where it has none.
+        beta: ``(d,)`` what it then adds; zeros where it has none. Both as of loading.
     """
 
     module: str
@@ -84,7 +84,8 @@ def standardize(x: torch.Tensor, kind: str, eps: float = 0.0) -> torch.Tensor:
     Args:
         x: ``(..., d)``, of any floating type.
         kind: one of :data:`KINDS`.
-        eps: what is added to the mean square before the root.
+        eps: what is added to the mean square before the root; with 0, a vector of equal features
+            (of zeros, for RMSNorm) has no direction left and becomes NaN.
 
     Returns:
         ``(..., d)`` float32, of squared norm ``d * s / (s + eps)`` with ``s`` the mean square.
@@ -136,7 +137,7 @@ def recording(module: Any) -> Iterator[list[Call]]:
     """While inside, list the calls of all modules that may be a normalization.
 
     Those are the modules without parts and without a matrix. A normalization that a larger module
-    computes inline is not seen.
+    computes inline is not seen, nor one that has parts of its own or gives more than a tensor.
     """
     seen: list[Call] = []
 
@@ -239,7 +240,9 @@ def _listening(parts: Mapping[str, Any], keep: Callable[..., None]) -> Iterator[
 
 def _may_normalize(part: Any) -> bool:
     """A module without parts, whose weights are a number a feature: no matrix product."""
-    return not any(part.children()) and all(weight.dim() < 2 for weight in part.parameters())
+    return not any(part.children()) and all(
+        weight.numel() <= max(weight.shape, default=1) for weight in part.parameters()
+    )
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
