@@ -257,4 +257,8 @@ def test_the_device_form_of_a_pass_gives_the_same(minilm, corpus, monkeypatch):
     device = ek.extract(minilm, corpus, progress=False)
     np.testing.assert_array_equal(device.n, plain.n)
     np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)
-    np.testing.assert_array_max_ulp(device.mean, plain.mean, maxulp=1)
+    # The two sum in another order. A mean near zero carries the rounding of the larger ones that
+    # led to it, 2**-32 of them a batch; so it is held against the size of an element.
+    apart = np.abs(device.mean.astype(float) - plain.mean)
+    element = np.sqrt(plain.Q / plain.mean.shape[-1])[:, :, None]
+    assert (apart <= np.spacing(np.abs(plain.mean)) + 2.0**-30 * element).all()
