@@ -7,10 +7,11 @@
 >>> float(m.Q[0]), float(m.M[0]), float(m.V[0])
 (1.0, 0.5, 0.5)
 
-The modules form a row: ``corpora, normalization, models, twins, tokens, words, planning, moments,
-forwarding, analysis, statistics, release, extraction, reproduction, cached, collection, dimensions,
-affine, drawing, figures, atlas, explorers, reporting, cli``. Each imports only from those before
-it. The public names are loaded when they are first used, so that importing the kit is quick.
+The modules form a row: ``corpora, checkpoint_file, normalization, models, twins, tokens, words,
+means, planning, moments, forwarding, accumulation, analysis, statistics, release, checkpoints,
+running, extraction, reproduction, cached, collection, dimensions, affine, drawing, figures, atlas,
+explorers, reporting, cli``. Each imports only from those before it. The public names are
+loaded when they are first used, so that importing the kit is quick.
 """
 
 from __future__ import annotations
@@ -29,9 +30,12 @@ _HOMES = {
     "corpora": ("CORPORA", "Corpus", "StreamedCorpus", "load_corpus"),
     "dimensions": ("DimensionMoments", "dimension_moments"),
     "errors": (
+        "CheckpointError",
         "CorpusError",
         "EmbvarError",
+        "EmbvarWarning",
         "ExtractionError",
+        "ExtractionInterrupted",
         "ModelError",
         "MomentsError",
         "ReportError",
@@ -45,7 +49,7 @@ _HOMES = {
     "playground": ("SequencePlayer", "VariancePlayground"),
     "tradeoff_explorer": ("TradeoffExplorer",),
     "cached": ("cached_statistics",),
-    "extraction": ("extract", "run_plan"),
+    "extraction": ("extract", "partial_result", "run_plan"),
     "figures": ("figures",),
     "initialization": ("untrained",),
     "models": ("EmbeddingModel", "load_model"),

@@ -1,5 +1,9 @@
 """Errors that the kit raises: each message names what was wrong and what to do about it."""
 
+from __future__ import annotations
+
+from typing import Any
+
 
 class EmbvarError(Exception):
     """Base class of every error that a user can meet; catch it to catch them all."""
@@ -37,5 +41,26 @@ class ReleaseError(EmbvarError):
     """A file of the authors' release is missing, damaged, unsafe to read or cannot be written."""
 
 
+class CheckpointError(EmbvarError):
+    """What an earlier run left is damaged, in use, made with other settings, or not writable."""
+
+
 class TrainingError(EmbvarError):
     """Models cannot be trained as asked, or what an earlier training left does not fit."""
+
+
+class ExtractionInterrupted(KeyboardInterrupt):
+    """A pass was stopped by hand.
+
+    Attributes:
+        partial: the statistics of the batches that were run, marked as partial: what the pass
+            would have returned. ``None`` if there was no batch yet.
+    """
+
+    def __init__(self, message: str, partial: Any) -> None:
+        super().__init__(message)
+        self.partial = partial
+
+
+class EmbvarWarning(UserWarning):
+    """Something went wrong that a run could go on without; the message says what."""

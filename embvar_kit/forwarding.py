@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from embvar_kit import moments_device
-from embvar_kit.errors import ExtractionError
+from embvar_kit import means
+from embvar_kit.errors import EmbvarWarning, ExtractionError
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.moments_device import send
 from embvar_kit.normalization import Norm, Tap, tapping
 from embvar_kit.planning import Plan
+from embvar_kit.probing import first_line
 from embvar_kit.tokens import TokenizedCorpus
 
 SITES = {
@@ -62,6 +65,8 @@ class Batch:
         tokens: ``(N,)`` which tokens of the corpus' ids they are, in that order.
         states: hidden states, each ``(B, longest, d)``.
         taps: by layer, what the normalizations listened to took and gave.
+        planned: which of the batches asked for this is, or a part of.
+        last: whether it is the last part of that.
     """
 
     sequences: np.ndarray
@@ -69,6 +74,8 @@ class Batch:
     tokens: np.ndarray
     states: tuple[torch.Tensor, ...]
     taps: Mapping[int, Tap]
+    planned: int
+    last: bool
 
     def at(self, site: str, layer: int) -> torch.Tensor:
         """``(B, longest, d)`` embeddings at a site, but for ``"unit"`` not yet scaled."""
@@ -89,26 +96,88 @@ def forward(
 ) -> Iterator[Batch]:
     """Run batches of sequences through a model, one after another; padding is never in ``rows``.
 
+    Where the memory is too small for a batch, it is run in halves, and a warning says so once.
+
     Args:
         model: the model.
         text: the tokenized sentences.
         batches: the sequences of each batch.
         norms: by layer, the normalizations to listen to (see :func:`norms_for`).
+
+    Raises:
+        ExtractionError: if the memory is too small for one sequence alone.
     """
-    pad = model.tokenizer.pad_token_id or 0
+    room: float = math.inf  # slots of a batch, padding included, that the memory has room for
     with tapping(model.module, norms or {}) as taps:
-        for sequences in batches:
-            lengths = text.lengths[sequences]
-            inside = np.arange(lengths.max()) < lengths[:, None]
-            tokens = np.concatenate([np.arange(*text.starts[[i, i + 1]]) for i in sequences])
-            ids = np.full(inside.shape, pad, dtype=np.int64)
-            ids[inside] = text.ids[tokens]
-            # Attention is faster without a mask; where batches are small, most need none.
-            mask = None if inside.all() else send(inside.astype(np.int64), model.device)
-            states = model.hidden_states(send(ids, model.device), mask)
-            yield Batch(sequences, np.flatnonzero(inside), tokens, states, dict(taps))
-            del states  # before the next ones are made
-            taps.clear()
+        for planned, whole in enumerate(batches):
+            waiting = [whole]
+            while waiting:
+                sequences = waiting.pop(0)
+                slots = len(sequences) * int(text.lengths[sequences].max())
+                if slots > room and len(sequences) > 1:
+                    waiting[:0] = np.array_split(sequences, 2)
+                    continue
+                try:
+                    states, rows, tokens = _run(model, text, sequences)
+                except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise
+                    if len(sequences) == 1:
+                        raise ExtractionError(
+                            f"The memory is too small for a sequence of {slots:,} tokens alone "
+                            f"({first_line(error)}). Split sentences into shorter ones, or load "
+                            "the model in half precision (dtype='bfloat16')."
+                        ) from error
+                    if room == math.inf:
+                        warnings.warn(
+                            f"The memory is too small for {slots:,} tokens at once: such batches "
+                            "are halved. A smaller batch_tokens avoids the attempt.",
+                            EmbvarWarning,
+                            stacklevel=2,
+                        )
+                    room = slots / 2
+                    waiting[:0] = [sequences]
+                    states = None
+                taps_now = dict(taps)
+                taps.clear()
+                if states is None:
+                    # Out of the handler, which holds on to the tensors of the failed attempt.
+                    del taps_now
+                    torch.cuda.empty_cache()
+                    continue
+                yield Batch(sequences, rows, tokens, states, taps_now, planned, not waiting)
+                del states, taps_now  # before the next ones are made
+
+
+def _run(
+    model: EmbeddingModel, text: TokenizedCorpus, sequences: np.ndarray
+) -> tuple[tuple[torch.Tensor, ...], np.ndarray, np.ndarray]:
+    """Hidden states of a batch, the rows of its real tokens, and which tokens they are."""
+    lengths = text.lengths[sequences]
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.concatenate([np.arange(*text.starts[[i, i + 1]]) for i in sequences])
+    ids = np.full(inside.shape, model.tokenizer.pad_token_id or 0, dtype=np.int64)
+    ids[inside] = text.ids[tokens]
+    # Attention is faster without a mask; where batches are small, most need none.
+    mask = None if inside.all() else send(inside.astype(np.int64), model.device)
+    states = model.hidden_states(send(ids, model.device), mask)
+    return states, np.flatnonzero(inside), tokens
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device or the host has no memory left.
+
+    >>> out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    True
+    >>> out_of_memory(RuntimeError("shapes do not match"))
+    False
+    """
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        # Of CUDA and MPS; of PyTorch's allocator for the CPU; of oneDNN's.
+        words in said
+        for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
 
 
 @dataclass(frozen=True)
@@ -137,7 +206,7 @@ class Pooling:
         by_word = inside[np.argsort(word[inside], kind="stable")]
         words, lengths = np.unique(word[by_word], return_counts=True)
         # MPS has no segmented sum: there, words are pooled where their moments are kept.
-        place = torch.device("cpu") if device.type in moments_device.HOST_MOMENTS else device
+        place = torch.device("cpu") if device.type in means.HOST_MOMENTS else device
         rows = send(batch.rows[by_word], place)
         return cls(words, np.arange(len(words)), rows, send(lengths, place))
 

@@ -36,6 +36,16 @@ def check(ours: Any, theirs: Any) -> None:
     for statistics in (ours, theirs):
         if statistics.mean is None:
             raise StatisticsError("Merging needs the token means, which were left out here.")
+        if "partial" in statistics.info:
+            raise StatisticsError(
+                "A partial result is not merged: the pass was stopped, and which sentences it had "
+                "run is not known. Run it again, with a checkpoint to go on from."
+            )
+        if (least := statistics.info["convention"].get("min_count", 1)) > 1:
+            raise StatisticsError(
+                f"Statistics of the tokens with n_t >= {least} are not merged: one that is rarer "
+                "in a part would lack what was not measured. Extract without min_count."
+            )
         if left_out := statistics.info.get("left_out"):
             raise StatisticsError(
                 f"Tokens were left out of these statistics ({', '.join(map(repr, left_out))}): "

@@ -16,6 +16,7 @@ pairwise update of Chan, Golub and LeVeque, 1983).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,15 @@ class GroupOrder:
         starts = np.append(first, len(groups)).astype(np.int64)
         rows = by_group if rows is None else np.asarray(rows, dtype=np.int64)[by_group]
         return cls(rows=rows.astype(np.int64), starts=starts, groups=in_order[first])
+
+    def halves(self) -> tuple[GroupOrder, GroupOrder]:
+        """Two orders with half of the groups each; at least two groups are needed."""
+        cut = len(self.groups) // 2
+        row = self.starts[cut]
+        return (
+            GroupOrder(self.rows[:row], self.starts[: cut + 1], self.groups[:cut]),
+            GroupOrder(self.rows[row:], self.starts[cut:] - row, self.groups[cut:]),
+        )
 
 
 class GroupedMoments:
@@ -125,6 +135,19 @@ class GroupedMoments:
             f"GroupedMoments(n_groups={self.n_groups}, dim={self.dim}: "
             f"{int(self.count.sum())} vectors in {seen} groups)"
         )
+
+    STATE = ("count", "mean", "extra", "squares", "deviations")
+    """Names of the arrays that a state consists of."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The arrays that everything follows from, by the names in :data:`STATE`; no copies."""
+        arrays = (self.count, self.mean, self._extra, self._squares, self._deviations)
+        return dict(zip(self.STATE, arrays, strict=True))
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a :meth:`state`, to the bit."""
+        for name, array in self.state().items():
+            array[:] = state[name]
 
     @property
     def n_groups(self) -> int:

@@ -6,13 +6,12 @@ a batch starts, so nothing here makes it wait, and sums over a group run in a fi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
 from embvar_kit.moments import GroupedMoments, GroupOrder
-
-HOST_MOMENTS = ("cpu", "mps")
-"""Kinds of device whose moments are kept on the host: MPS has no float64."""
 
 
 def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
@@ -90,6 +89,12 @@ class DeviceMoments:
         moments._squares[:] = self._squares.cpu().numpy()
         moments._deviations[:] = self._deviations.cpu().numpy()
         return moments
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a state of :class:`GroupedMoments`, to the bit."""
+        own = (self.count, self.mean, self._extra, self._squares, self._deviations)
+        for name, tensor in zip(GroupedMoments.STATE, own, strict=True):
+            tensor.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
 
     @staticmethod
     def _total(values: torch.Tensor, order: DeviceOrder) -> torch.Tensor:

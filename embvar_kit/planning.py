@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from embvar_kit import means
 from embvar_kit.corpora import Corpus
 from embvar_kit.errors import ExtractionError
 from embvar_kit.models import EmbeddingModel
@@ -27,7 +28,11 @@ states stay in its caches; an accelerator wants to be filled."""
 MAX_PADDING = 0.03
 """Share of a batch that may be padding; a batch ends where the next sequence would pass it."""
 
-_BYTES_PER_ELEMENT = 5  # of a mean: see GroupedMoments
+_PLACES = {
+    "memory": "",
+    "file": ", in a file on the disk: more than the memory that is free",
+    "device": ", on the device",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,9 @@ class Plan:
         width: ``d``.
         batch_tokens: tokens a batch, padding included.
         long: what was done with sentences longer than the model takes.
+        min_count: groups with fewer occurrences are left out; their ``group`` is -1.
+        sites: places in the model where embeddings are taken.
+        means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
     """
 
     model: str
@@ -70,6 +78,9 @@ class Plan:
     width: int
     batch_tokens: int
     long: str
+    min_count: int = 1
+    sites: int = 1
+    means_in: str = "memory"
 
     @property
     def n_tokens(self) -> int:
@@ -83,8 +94,9 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes that the means will take, all layers together."""
-        return len(self.labels) * len(self.layers) * self.width * _BYTES_PER_ELEMENT
+        """Bytes that the means will take, all layers and sites together."""
+        elements = len(self.labels) * len(self.layers) * self.width * self.sites
+        return elements * means.BYTES_PER_ELEMENT
 
     @property
     def _slots(self) -> list[int]:
@@ -93,9 +105,10 @@ class Plan:
         return [len(batch) * int(lengths[batch].max()) for batch in self.batches]
 
     def _counted(self) -> tuple[str, str]:
+        kept = "" if self.min_count == 1 else " kept"
         if self.word is None:
-            return "tokens", f"{self.n_tokens:,}, {len(self.labels):,} different"
-        return "words", f"{len(self.group):,}, {len(self.labels):,} different"
+            return "tokens", f"{self.n_tokens:,}, {len(self.labels):,} different{kept}"
+        return "words", f"{len(self.group):,}, {len(self.labels):,} different{kept}"
 
     def __str__(self) -> str:
         text = self.text
@@ -106,8 +119,12 @@ class Plan:
             ("layers", f"{', '.join(map(str, self.layers))}, each {self.width} wide"),
             ("batches", f"{len(self.batches):,} of at most {max(self._slots):,} tokens"),
             ("padding", f"{self.padding:.2%}"),
-            ("memory", f"{self.memory / 1e6:,.0f} MB for the means"),
+            ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
         ]
+        if self.min_count > 1:
+            left = int((self.group < 0).sum())
+            what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"
+            rows.append(("left out", what))
         for count, what in (
             (text.n_split, "split: longer than the model takes"),
             (text.n_cut, "cut: longer than the model takes"),
@@ -126,11 +143,15 @@ def plan(
     layers: Iterable[int] | None = None,
     batch_tokens: int | None = None,
     long: str = "split",
+    min_count: int = 1,
+    sites: int = 1,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; nothing is run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        model, corpus, by, layers, batch_tokens, long, min_count: as in
+            :func:`embvar_kit.extract`.
+        sites: at how many places in the model embeddings will be taken.
 
     Raises:
         ExtractionError: if an argument makes no sense, a sentence is too long and
@@ -146,6 +167,8 @@ def plan(
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
     if batch_tokens < 1:
         raise ExtractionError(f"batch_tokens must be at least 1, got {batch_tokens}.")
+    if not isinstance(min_count, int) or min_count < 1:
+        raise ExtractionError(f"min_count must be a whole number from 1, got {min_count!r}.")
     if by not in GROUPINGS:
         raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
     text = tokenize(
@@ -174,15 +197,21 @@ def plan(
         labels, special, markers = grouping.labels, grouping.special, grouping.markers
         group = grouping.group_of[text.ids]
     n = np.bincount(group, minlength=len(labels))
-    seen = np.flatnonzero(n)
+    seen = np.flatnonzero(n >= min_count)
+    if not len(seen):
+        raise ExtractionError(
+            f"No {by} of corpus {corpus.name!r} occurs {min_count} times or more: take a lower "
+            "min_count, or more text."
+        )
     seen = seen[frequency_order(n[seen], labels[seen])]
     rank = np.full(len(labels), -1)
     rank[seen] = np.arange(len(seen))
     group = rank[group]
     if word is not None:
         parts = np.bincount(word[word >= 0], minlength=len(group))
-        subwords = np.bincount(group, weights=parts) / n[seen]
-    return Plan(
+        kept = group >= 0
+        subwords = np.bincount(group[kept], weights=parts[kept]) / n[seen]
+    work = Plan(
         model=model.name,
         corpus=corpus.name,
         by=by,
@@ -199,7 +228,25 @@ def plan(
         width=model.width,
         batch_tokens=batch_tokens,
         long=long,
+        min_count=min_count,
     )
+    return at_sites(work, sites, model)
+
+
+def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
+    """The plan of the same pass at so many sites, its means kept where they fit now."""
+    work = replace(work, sites=sites)
+    fits = means.fit_into_memory(work.memory)
+    place = "memory" if fits else "file"
+    if model.device.type not in means.HOST_MOMENTS:
+        import torch
+
+        cuda = model.device.type == "cuda" and torch.cuda.is_available()
+        free = torch.cuda.mem_get_info(model.device)[0] if cuda else 2 * work.memory
+        # At its end, a pass on a device brings its means to the host.
+        if fits and means.fit_onto_device(work.memory, free):
+            place = "device"
+    return replace(work, means_in=place)
 
 
 def _layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:

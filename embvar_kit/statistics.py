@@ -94,9 +94,13 @@ class TokenStatistics:
 
     def __repr__(self) -> str:
         model, corpus = self.info["model"]["name"], self.info["corpora"][0]["name"]
+        part = ""
+        if partial := self.info.get("partial"):
+            part = f", PARTIAL: {partial['batches']:,} of {partial['of']:,} batches"
         return (
             f"TokenStatistics({model!r} on {corpus!r}: {len(self):,} tokens, "
-            f"{int(self.n.sum()):,} occurrences, layers {self.layers[0]} to {self.layers[-1]})"
+            f"{int(self.n.sum()):,} occurrences, layers {self.layers[0]} to {self.layers[-1]}"
+            f"{part})"
         )
 
     def table(
@@ -240,15 +244,22 @@ class TokenStatistics:
         """
         leave = pd.Index(self.tokens).isin([str(token) for token in tokens])
         left_out = sorted({*self.info.get("left_out", ()), *self.tokens[leave].tolist()})
-        keep = ~leave
-        arrays = {name: getattr(self, name)[keep] for name in ("tokens", "special", "n")}
-        arrays |= {name: getattr(self, name)[:, keep] for name in ("Q", "M", "V")}
+        kept = self.take(np.flatnonzero(~leave))
+        return replace(kept, info={**self.info, "left_out": left_out})
+
+    def take(self, rows: np.ndarray) -> TokenStatistics:
+        """The same statistics of some tokens, in the order of ``rows``, indices in :attr:`tokens`.
+
+        A :meth:`decomposition` is then one of their embeddings.
+        """
+        arrays = {name: getattr(self, name)[rows] for name in ("tokens", "special", "n")}
+        arrays |= {name: getattr(self, name)[:, rows] for name in ("Q", "M", "V")}
         for name in ("mean", "extra"):
             if (array := getattr(self, name)) is not None:
-                arrays[name] = array[:, keep]
+                arrays[name] = array[:, rows]
         if self.subwords is not None:
-            arrays["subwords"] = self.subwords[keep]
-        return replace(self, **arrays, info={**self.info, "left_out": left_out})
+            arrays["subwords"] = self.subwords[rows]
+        return replace(self, **arrays)
 
     def compact(
         self, *, min_count: int = 10, left_out: Iterable[Iterable[str]] = ((),)
@@ -350,10 +361,12 @@ class TokenStatistics:
         return int(found[0])
 
     def _kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
-        least = self.info.get("compact", {}).get("min_count", 1)
+        measured = self.info["convention"].get("min_count", 1)
+        least = max(measured, self.info.get("compact", {}).get("min_count", 1))
         if min_count < least:
+            why = "were measured for" if measured == least else "are compact: they keep"
             raise StatisticsError(
-                f"These statistics are compact: they keep the tokens with n_t >= {least}. Pass "
+                f"These statistics {why} the tokens with n_t >= {least}. Pass "
                 f"min_count={least} or more, or extract again."
             )
         kept = self.n >= min_count

@@ -1,7 +1,9 @@
 """The pass against the model run by hand, sentence by sentence, on real weights and real text."""
 
+import errno
 import re
 from collections import defaultdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from reference import SequentialLoop, two_pass
 from transformers import AutoModel, AutoTokenizer
 
 import embvar_kit as ek
+from embvar_kit import running
 from embvar_kit.bundled import BUNDLED
 from embvar_kit.corpora import StreamedCorpus
 
@@ -163,8 +166,8 @@ def test_several_sites_come_from_one_pass(minilm, monkeypatch):
     corpus = ek.Corpus.of(TEXT * 3)
     alone = ek.extract(minilm, corpus, layers=[1, 6], progress=False)
     passes = []
-    whole = ek.extraction.forward
-    monkeypatch.setattr(ek.extraction, "forward", lambda *a: passes.append(1) or whole(*a))
+    whole = running.forward
+    monkeypatch.setattr(running, "forward", lambda *a: passes.append(1) or whole(*a))
     found = ek.extract(minilm, corpus, site=["hidden", "unit"], layers=[1, 6], progress=False)
     assert list(found) == ["hidden", "unit"] and len(passes) == 1
     np.testing.assert_array_equal(found["hidden"].V, alone.V)
@@ -188,7 +191,7 @@ def test_the_device_form_takes_several_sites_too(minilm, monkeypatch):
     corpus = ek.Corpus.of(TEXT)
     sites = ["unit", "hidden"]
     plain = ek.extract(minilm, corpus, site=sites, layers=[3], progress=False)
-    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", ())
+    monkeypatch.setattr("embvar_kit.means.HOST_MOMENTS", ())
     device = ek.extract(minilm, corpus, site=sites, layers=[3], progress=False)
     for site in sites:
         np.testing.assert_allclose(device[site].V, plain[site].V, rtol=1e-9, atol=1e-12)
@@ -233,7 +236,7 @@ def test_the_result_says_what_was_measured(minilm, corpus):
 
 @pytest.mark.parametrize("kept", [("cpu",), ()], ids=["host", "device form"])
 def test_a_model_that_overflows_stops_with_layer_sentence_and_remedy(corpus, monkeypatch, kept):
-    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", kept)
+    monkeypatch.setattr("embvar_kit.means.HOST_MOMENTS", kept)
     model = ek.load_model("minilm", device="cpu")
     with torch.no_grad():
         model.module.encoder.layer[2].output.LayerNorm.weight.fill_(torch.inf)
@@ -241,19 +244,74 @@ def test_a_model_that_overflows_stops_with_layer_sentence_and_remedy(corpus, mon
         ek.extract(model, corpus, progress=False)
 
 
-def test_means_that_cannot_fit_are_refused_before_the_model_runs(minilm, monkeypatch):
-    class Memory:
-        available = 1000
+def without_memory(monkeypatch):
+    """From now on the machine has a kilobyte of memory free, for all that the kit knows."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
 
-    monkeypatch.setattr("psutil.virtual_memory", Memory)
-    with pytest.raises(ek.ExtractionError, match="take fewer layers"):
+
+@pytest.mark.parametrize("sites", ["hidden", ["hidden", "unit"]], ids=["one site", "two"])
+def test_means_larger_than_the_memory_lie_in_a_file(minilm, monkeypatch, capsys, sites):
+    corpus = ek.Corpus.of(TEXT)
+    plain = ek.extract(minilm, corpus, site=sites, progress=False)
+    without_memory(monkeypatch)
+    mapped = ek.extract(minilm, corpus, site=sites)
+    assert "in a file on the disk: more than the memory that is free" in capsys.readouterr().out
+    if isinstance(sites, str):
+        plain, mapped = {sites: plain}, {sites: mapped}
+    for site in plain:
+        assert isinstance(mapped[site].mean.base, np.memmap)
+        for name in ("n", "Q", "M", "V", "mean", "extra"):
+            np.testing.assert_array_equal(getattr(mapped[site], name), getattr(plain[site], name))
+
+
+def test_means_that_fit_nowhere_are_refused_before_the_model_runs(minilm, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    without_memory(monkeypatch)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(ek.ExtractionError, match=r"No space left.*take fewer layers.*min_count"):
         ek.extract(minilm, ek.Corpus.of(TEXT), progress=False)
+
+
+def test_rare_tokens_can_be_left_out(minilm, corpus, capsys):
+    whole = ek.extract(minilm, corpus, progress=False)
+    some = ek.extract(minilm, corpus, min_count=3)
+    kept = whole.n >= 3
+    assert f"{whole.n[~kept].sum():,} occurrences" in capsys.readouterr().out
+    assert some.tokens.tolist() == whole.tokens[kept].tolist()
+    for name in ("Q", "M", "V", "mean"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[:, kept])
+    assert some.info["counts"]["occurrences"] == whole.n[kept].sum()
+    with pytest.raises(ek.StatisticsError, match="were measured for the tokens with n_t >= 3"):
+        some.table(2)
+    assert len(some.table(2, min_count=3)) == kept.sum()
+    with pytest.raises(ek.StatisticsError, match=r"n_t >= 3 are not merged"):
+        some.merge(ek.extract(minilm, corpus[:5], min_count=3, progress=False))
+
+
+def test_rare_words_can_be_left_out(minilm, corpus):
+    whole = ek.extract(minilm, corpus, by="word", layers=[2], progress=False)
+    some = ek.extract(minilm, corpus, by="word", layers=[2], min_count=4, progress=False)
+    kept = whole.n >= 4
+    assert some.tokens.tolist() == whole.tokens[kept].tolist()
+    np.testing.assert_array_equal(some.subwords, whole.subwords[kept])
+    np.testing.assert_array_equal(some.V, whole.V[:, kept])
+
+
+def test_a_least_count_that_makes_no_sense_is_refused(minilm, corpus):
+    for least, message in ((0, "whole number from 1"), (10**9, "No token of corpus 'wikipedia'")):
+        with pytest.raises(ek.ExtractionError, match=message):
+            ek.extract(minilm, corpus, min_count=least, progress=False)
+    stream = StreamedCorpus("stream", lambda: iter(()), chunk=25)
+    with pytest.raises(ek.ExtractionError, match="not known before its end"):
+        ek.extract(minilm, stream, min_count=2, progress=False)
 
 
 def test_the_device_form_of_a_pass_gives_the_same(minilm, corpus, monkeypatch):
     """The code that a GPU runs, on the CPU: moments stay tensors until the end."""
     plain = ek.extract(minilm, corpus, progress=False)
-    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", ())
+    monkeypatch.setattr("embvar_kit.means.HOST_MOMENTS", ())
     device = ek.extract(minilm, corpus, progress=False)
     np.testing.assert_array_equal(device.n, plain.n)
     np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)

@@ -408,7 +408,7 @@ def test_sites_on_a_device(shifted, monkeypatch):
     """The accelerator's form of the moments, here on the CPU."""
     sites = [*AT_NORMS, "unit"]
     host = ek.extract(shifted("bert"), CORPUS, site=sites, progress=False)
-    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", ())
+    monkeypatch.setattr("embvar_kit.means.HOST_MOMENTS", ())
     device = ek.extract(shifted("bert"), CORPUS, site=sites, progress=False)
     for site in sites:
         np.testing.assert_allclose(device[site].M, host[site].M, rtol=1e-6)

@@ -97,7 +97,7 @@ def test_the_device_form_and_batching_give_the_same(minilm, monkeypatch):
     plain = ek.extract(minilm, corpus, by="word", progress=False)
     small = ek.extract(minilm, corpus, by="word", batch_tokens=64, progress=False)
     np.testing.assert_allclose(small.V, plain.V, rtol=1e-3, atol=1e-4)
-    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", ())
+    monkeypatch.setattr("embvar_kit.means.HOST_MOMENTS", ())
     device = ek.extract(minilm, corpus, by="word", progress=False)
     np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)
 
@@ -136,7 +136,7 @@ def test_what_has_no_words_or_no_offsets_is_refused(minilm, monkeypatch):
 
 def test_numbers_that_are_none_are_found_though_the_last_batch_has_no_word(minilm, monkeypatch):
     """The code that a GPU runs: it looks now and then, and must look at the end."""
-    monkeypatch.setattr("embvar_kit.moments_device.HOST_MOMENTS", ())
+    monkeypatch.setattr("embvar_kit.means.HOST_MOMENTS", ())
     states = type(minilm).hidden_states
     monkeypatch.setattr(
         type(minilm), "hidden_states", lambda *a: tuple(x * np.nan for x in states(*a))

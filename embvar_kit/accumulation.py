@@ -1,0 +1,135 @@
+"""The moments of a pass: of every site and layer, on the host or on the model's device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from embvar_kit import means
+from embvar_kit.errors import MomentsError
+from embvar_kit.forwarding import Batch, Pooling, out_of_memory
+from embvar_kit.models import EmbeddingModel
+from embvar_kit.moments import GroupedMoments, GroupOrder
+from embvar_kit.moments_device import DeviceMoments, DeviceOrder
+from embvar_kit.planning import Plan
+
+_ASKED_EVERY = 256  # batches: to ask the device whether all was finite makes the host wait
+
+
+class NotFiniteError(Exception):
+    """A value was NaN or infinite: in ``batch`` or, where that is ``None``, in one before."""
+
+    def __init__(self, batch: Batch | None) -> None:
+        super().__init__()
+        self.batch = batch
+
+
+class Accumulator:
+    """Takes batches in; holds the moments of the groups of a plan.
+
+    Args:
+        model: whose embeddings they are.
+        work: the plan.
+        sites: where they are taken.
+
+    Attributes:
+        mean, extra: ``(sites, L, T, d)`` arrays that the host's moments live in.
+    """
+
+    def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:
+        self.work, self.sites, self.device = work, list(sites), model.device
+        shape = (len(self.sites), len(work.layers), len(work.labels), work.width)
+        self.mean, self.extra = means.allocate(shape, in_file=work.means_in == "file")
+        self.on_device = work.means_in == "device"
+        self._batches = 0
+        if self.on_device:
+            self._moments = [
+                [DeviceMoments(*shape[2:], self.device) for _ in work.layers] for _ in self.sites
+            ]
+        else:
+            self._moments = [
+                [GroupedMoments(*m.shape, mean=m, extra=e) for m, e in zip(*own, strict=True)]
+                for own in zip(self.mean, self.extra, strict=True)
+            ]
+
+    def add(self, batch: Batch) -> None:
+        """Take the occurrences of a batch in.
+
+        Raises:
+            NotFiniteError: if a value is NaN or infinite; on a device, that is noticed later.
+        """
+        work = self.work
+        found = Pooling.in_batch(work, batch, self.device)
+        groups = work.group[found.occurrences]
+        at = found.at
+        if work.min_count > 1:
+            at, groups = at[groups >= 0], groups[groups >= 0]
+        if not len(groups):  # sentences without a word, for one
+            return
+        order = GroupOrder.of(groups, at)
+        sent = DeviceOrder(order, self.device) if self.on_device else None
+        for site, own in zip(self.sites, self._moments, strict=True):
+            for layer, moments in zip(work.layers, own, strict=True):
+                x = found.embeddings(batch, site, layer)
+                if sent is not None:
+                    _add_on_device(moments, x, order, sent)
+                    continue
+                try:
+                    moments.add(x.float().cpu().numpy(), order)
+                except MomentsError as error:
+                    raise NotFiniteError(batch) from error
+        self._batches += 1
+        if self._batches % _ASKED_EVERY == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Ask a device whether all that it was given was finite.
+
+        Raises:
+            NotFiniteError: if it was not.
+        """
+        if self.on_device and any(bool(m.refused) for own in self._moments for m in own):
+            raise NotFiniteError(None)
+
+    def on_host(self) -> list[list[GroupedMoments]]:
+        """The moments per site and layer, their means in :attr:`mean` and :attr:`extra`."""
+        if not self.on_device:
+            return self._moments
+        self.check()
+        return [
+            [m.to_host(*arrays) for m, *arrays in zip(*own, strict=True)]
+            for own in zip(self._moments, self.mean, self.extra, strict=True)
+        ]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that has been accumulated, to go on from: arrays by name, without a copy."""
+        return {
+            f"{site}/{layer}/{name}": array
+            for site, own in zip(self.sites, self.on_host(), strict=True)
+            for layer, moments in zip(self.work.layers, own, strict=True)
+            for name, array in moments.state().items()
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to what :meth:`state` gave, to the bit."""
+        for site, own in zip(self.sites, self._moments, strict=True):
+            for layer, moments in zip(self.work.layers, own, strict=True):
+                names = GroupedMoments.STATE
+                moments.restore({name: state[f"{site}/{layer}/{name}"] for name in names})
+
+
+def _add_on_device(
+    moments: DeviceMoments, x: torch.Tensor, order: GroupOrder, sent: DeviceOrder
+) -> None:
+    """Take a batch in; group by group in two halves where the device's memory is too small."""
+    try:
+        moments.add(x, sent)
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or len(order.groups) < 2:
+            raise
+    torch.cuda.empty_cache()
+    for half in order.halves():
+        _add_on_device(moments, x, half, DeviceOrder(half, x.device))
