@@ -108,6 +108,20 @@ def parser() -> argparse.ArgumentParser:
         default="split",
         help="what is done with sentences too long for the model (default: split)",
     )
+    run.add_argument(
+        "--min-count", type=int, default=1, help="measure only what occurs so often (default: 1)"
+    )
+    run.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the progress there: killed at any moment and called again, the pass goes on",
+    )
+    run.add_argument(
+        "--checkpoint-every",
+        type=float,
+        metavar="SECONDS",
+        help="between two checkpoints, at least (default: 300)",
+    )
 
     show = commands.add_parser(
         "show",

@@ -7,7 +7,7 @@ from pathlib import Path
 from embvar_kit._version import __version__
 from embvar_kit.bundled import BUNDLED, home
 from embvar_kit.corpora import load_corpus
-from embvar_kit.errors import ExtractionError, StatisticsFileError
+from embvar_kit.errors import CheckpointError, ExtractionError, StatisticsFileError
 from embvar_kit.statistics import TokenStatistics
 
 SHIPPED = Path(__file__).parents[1] / "data" / "stats"
@@ -30,7 +30,8 @@ def cached_statistics(
     earlier call saved; then ``data/stats/MODEL-CORPUS/SITE`` of the checkout, which comes with the
     kit for the model that is slow on a CPU, in compact form (see
     :meth:`TokenStatistics.compact`). A saved result of an older kit, of part of the corpus, or a
-    damaged one is replaced by a new pass.
+    damaged one is replaced by a new pass. A pass that was killed goes on where it was; where
+    another process is at it, its result is waited for.
 
     Raises:
         ExtractionError: for anything but a bundled model on ``"wikipedia"``, or an unknown site.
@@ -40,21 +41,34 @@ def cached_statistics(
             "Only a bundled model on 'wikipedia', at site 'hidden' or 'unit', is cached by name; "
             "extract and save others."
         )
-    name = f"{model}-{corpus}"
-    cache = home() / "cache" / name
-    found = _whole(cache / site, model, same_kit=True) or _whole(
-        SHIPPED / name / site, model, same_kit=False
-    )
-    if found is not None:
+    cache = home() / "cache" / f"{model}-{corpus}"
+    if (found := _at_hand(cache, model, site)) is not None:
         return found
-    # Both import torch, which takes seconds; what is at hand needs neither.
+    # All import torch, which takes seconds; what is at hand needs none of them.
+    from embvar_kit import checkpoints
+    from embvar_kit.checkpoint_file import locked
     from embvar_kit.extraction import extract
     from embvar_kit.models import load_model
 
-    extracted = extract(load_model(model), load_corpus(corpus), site=SITES, progress=progress)
-    for taken, statistics in extracted.items():
-        statistics.save(cache / taken)
+    with locked(cache, wait=True):
+        if (found := _at_hand(cache, model, site)) is not None:
+            return found
+        kept = cache / "checkpoint"
+        loaded, text = load_model(model), load_corpus(corpus)
+        try:
+            extracted = extract(loaded, text, site=SITES, checkpoint=kept, progress=progress)
+        except CheckpointError:  # of an older kit, or damaged: begin again
+            checkpoints.remove(kept)
+            extracted = extract(loaded, text, site=SITES, checkpoint=kept, progress=progress)
+        for taken, statistics in extracted.items():
+            statistics.save(cache / taken)
+        checkpoints.remove(kept)
     return extracted[site]
+
+
+def _at_hand(cache: Path, model: str, site: str) -> TokenStatistics | None:
+    shipped = SHIPPED / cache.name / site
+    return _whole(cache / site, model, same_kit=True) or _whole(shipped, model, same_kit=False)
 
 
 def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | None:
@@ -69,6 +83,8 @@ def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | Non
         and info["model"]["revision"] == f"sha256:{BUNDLED[model].weights_sha256[:12]}"
         and info["corpora"][0]["settings"] == {}
         and (info["convention"]["by"], info["convention"]["long"]) == ("token", "split")
+        and "partial" not in info
+        and info["convention"].get("min_count", 1) == 1
         and len(statistics.layers) == info["model"]["n_states"]
     )
     return statistics if whole else None

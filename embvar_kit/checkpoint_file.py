@@ -64,6 +64,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], told: Mapping[str, Any])
     whole = dict(sorted(arrays.items()))
     header = {_TOLD: json.dumps(told), _SHA256: _digest(told, whole.items())}
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(whole, beside, metadata=header)
         with beside.open("r+b") as file:
             os.fsync(file.fileno())
@@ -78,8 +79,12 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], told: Mapping[str, Any])
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep a folder of checkpoints to oneself; the system lets go of it when the process ends.
+
+    Args:
+        folder: made if it is not there.
+        wait: for another process that has it, saying so, instead of raising an error.
 
     Raises:
         CheckpointError: if another process has it, or the folder cannot be written.
@@ -87,11 +92,16 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise CheckpointError(
-            f"Another process is at work on {str(folder)!r}. Wait for it, or name another folder."
-        ) from error
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            if not wait:
+                raise CheckpointError(
+                    f"Another process is at work on {str(folder)!r}. Wait for it, or name another "
+                    "folder."
+                ) from error
+            print(f"Another process is at work on {str(folder)!r}: waiting for it.", flush=True)
+            lock.acquire()
     except OSError as error:
         raise CheckpointError(
             f"Checkpoints cannot be kept in {str(folder)!r}: {error.strerror or error}."

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embvar_kit.arguments import parser
-from embvar_kit.errors import EmbvarError, StatisticsError, StatisticsFileError
+from embvar_kit.errors import (
+    EmbvarError,
+    ExtractionInterrupted,
+    StatisticsError,
+    StatisticsFileError,
+)
 
 if TYPE_CHECKING:
     from embvar_kit.statistics import TokenStatistics
@@ -30,14 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmbvarError as error:
         print(f"embvar: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("embvar: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"embvar: {_how_to_go_on(stopped, chosen)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader, `head` for one, has gone; what is still held must not be written to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
+
+
+def _how_to_go_on(stopped: KeyboardInterrupt, chosen: argparse.Namespace) -> str:
+    if not isinstance(stopped, ExtractionInterrupted):
+        return "interrupted"
+    if getattr(chosen, "checkpoint", None):
+        return f"{stopped.how_far} The same command goes on from there."
+    return f"{stopped.how_far} With --checkpoint DIR, a pass can go on where it was."
 
 
 def _fetch(chosen: argparse.Namespace) -> None:
@@ -49,11 +62,13 @@ def _fetch(chosen: argparse.Namespace) -> None:
 
 
 def _extract(chosen: argparse.Namespace) -> None:
+    from embvar_kit import checkpoints
     from embvar_kit.corpora import load_corpus
     from embvar_kit.extraction import extract
     from embvar_kit.models import load_model
 
     _check_writable(Path(chosen.out))
+    every = checkpoints.EVERY if chosen.checkpoint_every is None else chosen.checkpoint_every
     corpus = load_corpus(
         chosen.corpus,
         limit=chosen.limit,
@@ -78,6 +93,9 @@ def _extract(chosen: argparse.Namespace) -> None:
         layers=chosen.layers,
         batch_tokens=chosen.batch_tokens,
         long=chosen.long,
+        min_count=chosen.min_count,
+        checkpoint=chosen.checkpoint,
+        checkpoint_every=every,
         progress=not chosen.quiet,
     )
     sinks = extracted.get("hidden", next(iter(extracted.values()))).sinks()["token"]
@@ -87,6 +105,8 @@ def _extract(chosen: argparse.Namespace) -> None:
             statistics = statistics.compact(left_out=[(), sinks] if len(sinks) else [()])
         statistics.save(out)
         print(f"saved      {out}; look at it with: embvar show {out}")
+    if chosen.checkpoint:
+        checkpoints.remove(chosen.checkpoint)
 
 
 def _check_writable(folder: Path) -> None:

@@ -53,13 +53,15 @@ class ExtractionInterrupted(KeyboardInterrupt):
     """A pass was stopped by hand.
 
     Attributes:
+        how_far: what it had done, as a sentence.
         partial: the statistics of the batches that were run, marked as partial: what the pass
             would have returned. ``None`` if there was no batch yet.
     """
 
-    def __init__(self, message: str, partial: Any) -> None:
-        super().__init__(message)
-        self.partial = partial
+    def __init__(self, how_far: str, partial: Any) -> None:
+        remedy = " embvar_kit.partial_result() returns what was measured till then."
+        super().__init__(how_far + (remedy if partial is not None else ""))
+        self.how_far, self.partial = how_far, partial
 
 
 class EmbvarWarning(UserWarning):

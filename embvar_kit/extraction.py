@@ -162,11 +162,8 @@ def _stopped(
     for at, before in merged.items():
         found[at] = before.add(found[at]) if found else before
         found[at] = replace(found[at], info={**found[at].info, "partial": stopped.partial})
-    told = f"Stopped after {stopped}."
-    if found:
-        told += " embvar_kit.partial_result() returns what was measured till then."
     whole = (found[site] if isinstance(site, str) else found) if found else None
-    _last_stopped = ExtractionInterrupted(told, whole)
+    _last_stopped = ExtractionInterrupted(f"Stopped after {stopped}.", whole)
     return _last_stopped
 
 

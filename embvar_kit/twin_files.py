@@ -1,6 +1,6 @@
-"""What a training leaves on disk: checkpoints and results, each whole or not there at all.
+"""What a training leaves on disk: a twin, whole or not there at all.
 
-Both are safetensors and JSON, which cannot carry code, and name no machine.
+It is safetensors and JSON, which cannot carry code, and name no machine.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 import transformers
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from embvar_kit.errors import TrainingError
 from embvar_kit.twin_text import END
@@ -28,34 +25,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from embvar_kit.twin_model import TwinForCausalLM
-
-
-def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> None:
-    """Write tensors and what JSON can say to one file; the one before stays until it is whole.
-
-    Raises:
-        TrainingError: if it cannot be written.
-    """
-    beside = path.with_suffix(".part")
-    with _writing(path.parent):
-        save_file(tensors, beside, metadata={key: json.dumps(told[key]) for key in told})
-        os.replace(beside, path)
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What :func:`write_checkpoint` wrote.
-
-    Raises:
-        TrainingError: if the file is damaged.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            told = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118
-    except Exception as error:  # safetensors has an error of its own
-        raise TrainingError(
-            f"The checkpoint {str(path)!r} cannot be read ({error}). Remove it to begin again."
-        ) from error
 
 
 def write_twin(folder: Path, model: TwinForCausalLM, tokenizer: Tokenizer, record: dict) -> None:
@@ -82,21 +51,6 @@ def write_twin(folder: Path, model: TwinForCausalLM, tokenizer: Tokenizer, recor
         if folder.exists():
             shutil.rmtree(folder)  # without a record it was no twin
         os.replace(made, folder)
-
-
-def compare(asked: Mapping[str, Any], found: Mapping[str, Any], what: str, remedy: str) -> None:
-    """Refuse, by name, what other settings led to.
-
-    >>> compare({"seed": 0, "steps": 9}, {"seed": 0, "steps": 8}, "A twin", "Remove it.")
-    Traceback (most recent call last):
-    embvar_kit.errors.TrainingError: A twin was made with steps=8; asked for is steps=9. Remove it.
-    """
-    changed = [key for key in asked | found if asked.get(key) != found.get(key)]
-    if changed:
-        before, now = (
-            ", ".join(f"{key}={given.get(key)!r}" for key in changed) for given in (found, asked)
-        )
-        raise TrainingError(f"{what} was made with {before}; asked for is {now}. {remedy}")
 
 
 def _lines(record: dict) -> str:

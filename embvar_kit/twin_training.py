@@ -21,9 +21,10 @@ import torch
 from tqdm import tqdm
 
 from embvar_kit.bundled import home
+from embvar_kit.checkpoint_file import CheckpointFile, compare, locked, write
 from embvar_kit.corpora import Corpus, load_corpus
 from embvar_kit.errors import TrainingError
-from embvar_kit.twin_files import compare, read_checkpoint, write_checkpoint, write_twin
+from embvar_kit.twin_files import write_twin
 from embvar_kit.twin_model import TwinConfig, TwinForCausalLM
 from embvar_kit.twin_text import TwinText
 from embvar_kit.twins import RECORD, TWINS, twin_record, twins_home
@@ -108,8 +109,10 @@ def train_twins(
         The record of each, as :func:`embvar_kit.twins.twin_record` gives it.
 
     Raises:
-        TrainingError: if a name is unknown, a result or checkpoint is there that other settings
-            led to, the loss is no number any more, or a file cannot be written.
+        TrainingError: if a name is unknown, the loss is no number any more, or a file cannot be
+            written.
+        CheckpointError: if a result or checkpoint is there that other settings led to, or another
+            process trains with these checkpoints.
     """
     settings = settings or Settings()
     out = twins_home() if out is None else Path(out)
@@ -128,7 +131,8 @@ def train_twins(
         text = TwinText.of(corpus, vocabulary=settings.vocabulary, length=settings.length)
         for name in missing:
             training = Training(settings, text, asked[name])
-            records[name] = training.run(checkpoints / name, out / name, progress)
+            with locked(checkpoints / name):
+                records[name] = training.run(checkpoints / name, out / name, progress)
     return {name: records[name] for name in names}
 
 
@@ -255,22 +259,24 @@ class Training:
         for name, weight in self.weights.items():
             state = self.optimizer.state[weight]
             tensors |= {f"{moment}/{name}": state[moment] for moment in _MOMENTS}
+        arrays = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
         told = {"asked": self.asked | _versions(), "step": self.step, "curve": self.curve}
-        write_checkpoint(path, tensors, told)
+        write(path, arrays, told)
 
     def resume(self, path: Path) -> None:
         """Go back to where :meth:`save_checkpoint` was.
 
         Raises:
-            TrainingError: if the file is damaged, or a setting or version has changed since.
+            CheckpointError: if the file is damaged, or a setting or version has changed since.
         """
-        tensors, told = read_checkpoint(path)
+        kept = CheckpointFile(path)
         remedy = "Remove it to begin again, or go on with what it was made with."
-        compare(self.asked | _versions(), told["asked"], f"The checkpoint {str(path)!r}", remedy)
-        self.step, self.curve = told["step"], told["curve"]
+        asked = self.asked | _versions()
+        compare(asked, kept.told["asked"], f"The checkpoint {str(path)!r}", remedy)
+        self.step, self.curve = kept.told["step"], kept.told["curve"]
         for name, weight in self.weights.items():
-            weight.data.copy_(tensors[f"weight/{name}"])
-            state = {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS}
+            weight.data.copy_(torch.from_numpy(kept[f"weight/{name}"]))
+            state = {moment: torch.from_numpy(kept[f"{moment}/{name}"]) for moment in _MOMENTS}
             self.optimizer.state[weight] = {"step": torch.tensor(float(self.step)), **state}
 
 
