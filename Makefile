@@ -18,6 +18,10 @@ PY := .venv/bin/python
 EXECUTED := data/cache/executed
 STATISTICS := data/cache/minilm-wikipedia/hidden
 
+# The page of `make app` asks nothing of another machine.
+APP_POLICY := default-src 'self' data: blob: ws://127.0.0.1:* 'unsafe-inline' 'unsafe-eval'; \
+  frame-ancestors 'self'
+
 # Without the encryption each kernel warns that it has none.
 NBCONVERT := $(PY) -m nbconvert --log-level=ERROR
 EXECUTE := $(NBCONVERT) --to notebook --execute --ExecutePreprocessor.timeout=600 \
@@ -70,8 +74,9 @@ lab: models ## open JupyterLab on the first notebook
 app: models ## the two explorers as a page of their own, for a lecture
 	@# A first pass takes minutes: here with a progress bar rather than behind an empty page.
 	@$(PY) -c "import embvar_kit as ek; ek.cached_statistics()"
-	@# Voila has no token unless it is told to make one.
+	@# Voila has no token unless it is told to make one, and its page asks for a font elsewhere.
 	@$(PY) -m voila notebooks/app/explorers.ipynb --Voila.ip=127.0.0.1 --Voila.auto_token=True \
+	  --Voila.tornado_settings="{'headers': {'Content-Security-Policy': \"$(APP_POLICY)\"}}" \
 	  --theme=light --VoilaConfiguration.file_allowlist='[]' $(APP_FLAGS)
 
 test: models ## everything CI runs: ruff, unit and property tests, doctests, notebooks

@@ -15,6 +15,8 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
+from embvar_kit.keyboard import OwnKeys
+
 COUNTS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 """Where the range of frequencies may begin and end."""
 
@@ -113,6 +115,12 @@ class Explorer(abc.ABC):
         bundle["image/png"] = base64.b64encode(self.still()).decode()
         bundle["text/plain"] = f"{type(self).__name__}: its controls need a running notebook"
         return bundle
+
+
+def framed(*parts: widgets.Widget, kind: str = "formula") -> widgets.VBox:
+    """An explorer's view: its parts below one another, in a frame that has its keys to itself."""
+    view = widgets.VBox([*parts, OwnKeys()])
+    return named(named(view, "embvar-explorer"), f"embvar-{kind}")
 
 
 def named(control: widgets.DOMWidget, css: str) -> widgets.DOMWidget:

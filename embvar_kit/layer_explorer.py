@@ -19,6 +19,7 @@ from embvar_kit.exploring import (
     Explorer,
     box,
     choice,
+    framed,
     layer_slider,
     named,
     picture,
@@ -61,7 +62,9 @@ class LayerExplorer(Explorer):
         self._drawing = threading.RLock()
         self._sheets: dict[Setting, tuple[Sheet, dict[str, Axes]]] = {}
         self._picture, self._shown = picture("embvar-picture", 480)
-        self._numbers = named(widgets.HTML(), "embvar-numbers")
+        # The table scrolls where the window is narrower.
+        wide = {"max_width": "100%", "overflow": "auto"}
+        self._numbers = named(widgets.HTML(layout=wide), "embvar-numbers")
         self._message = named(widgets.HTML(), "embvar-message")
         self.pictures = Ahead(self._make, self._put, self._say_error, keep=400)
         self.view = self._layout()
@@ -165,10 +168,7 @@ class LayerExplorer(Explorer):
         controls = [rows(play, layer, of, absolute), rows(self._range(), special, sinks, unbiased)]
         if len(state.sources) > 1:
             controls.append(self._models())
-        view = widgets.VBox([*controls, self._message, self._shown, self._numbers])
-        view.add_class("embvar-explorer")
-        view.add_class("embvar-layers")
-        return view
+        return framed(*controls, self._message, self._shown, self._numbers, kind="layers")
 
     def _range(self) -> widgets.Widget:
         state, ranges = self.state, self.state.ranges()
@@ -250,7 +250,4 @@ def numbers_table(numbers: pd.DataFrame, setting: Setting) -> str:
         for name, row in numbers.iterrows()
     )
     cells = "".join(cell(f"<b>{text}</b>") for text in head)
-    return (
-        "<div style='overflow-x:auto'><table class='embvar-table'>"
-        f"<tr>{cells}</tr>{lines}</table></div>"
-    )
+    return f"<table class='embvar-table'><tr>{cells}</tr>{lines}</table>"

@@ -18,7 +18,7 @@ from embvar_kit import analysis, drawing
 from embvar_kit.affine import AffineMoments
 from embvar_kit.drawing import FREQUENCY_MAP
 from embvar_kit.errors import StatisticsError
-from embvar_kit.exploring import Explorer, choice, named, rows, tie
+from embvar_kit.exploring import Explorer, choice, framed, named, rows, tie
 from embvar_kit.figures_tradeoff import fit_text
 from embvar_kit.pictures import Ahead, Sheet
 from embvar_kit.statistics import TokenStatistics
@@ -109,11 +109,9 @@ class NormalizationBench(Explorer):
         for name, control in controls.items():
             tie(self.state, name, named(control, f"embvar-{name}"), self._say)
         self.state.observe(lambda _: self._show(), ["layer", "gamma", "beta"])
-        self.view = widgets.VBox(
-            [rows(*controls.values()), self._picture, self._numbers, self._message]
-        )
-        self.view.add_class("embvar-explorer")
-        self.view.add_class("embvar-normalization")
+        above = rows(*controls.values())
+        parts = (above, self._picture, self._numbers, self._message)
+        self.view = framed(*parts, kind="normalization")
         self._show()
         self.wait()
 

@@ -12,7 +12,7 @@ import traitlets
 from matplotlib.artist import Artist
 
 from embvar_kit import figures, figures_formula
-from embvar_kit.exploring import Explorer, named, picture, rows, tie
+from embvar_kit.exploring import Explorer, framed, named, picture, rows, tie
 from embvar_kit.pictures import Ahead, Sheet
 
 _LIMIT = 5.0
@@ -105,8 +105,7 @@ class _Live(Explorer):
         # themselves, which may stay the same while the cloud moves.
         state.observe(lambda _: self._show(), list(self.drawn))
         above = rows(*before, *controls.values())
-        self.view = widgets.VBox([above, shown, self._numbers, self._message])
-        self.view.add_class("embvar-explorer")
+        self.view = framed(above, shown, self._numbers, self._message)
         self._show()
         self.wait()
 

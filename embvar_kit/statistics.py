@@ -361,7 +361,7 @@ class TokenStatistics:
         return int(found[0])
 
     def _kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
-        measured = self.info["convention"].get("min_count", 1)
+        measured = self.info.get("convention", {}).get("min_count", 1)
         least = max(measured, self.info.get("compact", {}).get("min_count", 1))
         if min_count < least:
             why = "were measured for" if measured == least else "are compact: they keep"

@@ -18,6 +18,7 @@ from embvar_kit.exploring import (
     TokenList,
     box,
     choice,
+    framed,
     layer_slider,
     named,
     rows,
@@ -173,19 +174,15 @@ class TradeoffExplorer(Explorer):
             [plot, beside], layout={"flex_flow": "row wrap", "grid_gap": "4px 18px"}
         )
         self._marked = named(widgets.HTML(), "embvar-marked")
-        view = widgets.VBox(
-            [
-                rows(*above),
-                rows(counts, unbiased, special, scales),
-                self._message,
-                columns,
-                self._marked,
-                self.card.view,
-            ]
+        return framed(
+            rows(*above),
+            rows(counts, unbiased, special, scales),
+            self._message,
+            columns,
+            self._marked,
+            self.card.view,
+            kind="tradeoff",
         )
-        view.add_class("embvar-explorer")
-        view.add_class("embvar-tradeoff")
-        return view
 
     def _search_box(self) -> list[widgets.Widget]:
         self._search = widgets.Text(

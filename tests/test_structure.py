@@ -81,6 +81,7 @@ ORDER = (
     "concordance",
     "figures_token",
     "pictures",
+    "keyboard",
     "exploring",
     "playground",
     "tables",

@@ -298,9 +298,7 @@ def trained(corpus, tmp_path_factory):
     train_twins(
         out=folder / "out", settings=QUICK, corpus=corpus, checkpoints=folder / "c", progress=False
     )
-    assert not list((folder / "c").rglob("*.safetensors")), (
-        "a checkpoint is left over"
-    )
+    assert not list((folder / "c").rglob("*.safetensors")), "a checkpoint is left over"
     return folder / "out"
 
 

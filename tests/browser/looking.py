@@ -19,9 +19,9 @@ REACHABLE = 'input, select, textarea, button, [tabindex]:not([tabindex="-1"])'
 
 
 @cache
-def statistics(model: str) -> ek.TokenStatistics:
+def statistics(model: str, site: str = "hidden") -> ek.TokenStatistics:
     """A bundled model's, as the notebooks take them."""
-    return ek.cached_statistics(model, progress=False)
+    return ek.cached_statistics(model, site=site, progress=False)
 
 
 def as_number(text: str) -> float:
@@ -56,10 +56,14 @@ def chosen(explorer: Locator, css: str) -> str:
 
 
 def counts(explorer: Locator) -> dict[str, int | None]:
-    """The range of frequencies that is set, as the analysis takes it."""
-    text = explorer.locator(".embvar-counts .widget-readout").inner_text()
-    least, most = re.split(r"\s*[–-]\s*", text.strip())
-    unlimited = most == "no limit"
+    """The range of frequencies that is set, as the analysis takes it: by slider or by list."""
+    slides = explorer.locator(".embvar-counts .noUi-handle").count()
+    if slides:
+        text = explorer.locator(".embvar-counts .widget-readout").inner_text()
+    else:
+        text = chosen(explorer, "counts")
+    least, most = re.split(r"\s*(?:[–-]|to|or)\s*", text.strip())
+    unlimited = most in ("no limit", "more")
     return {
         "min_count": int(as_number(least)),
         "max_count": None if unlimited else int(as_number(most)),
@@ -84,6 +88,7 @@ class Fit:
     """The line of numbers above the plot, rounded as it is shown."""
 
     model: str
+    site: str
     layer: int
     n_tokens: int
     slope: float
@@ -95,13 +100,15 @@ class Fit:
         """As the page has it."""
         text = text_of(explorer, "numbers")
         found = re.fullmatch(
-            rf"(\w+), layer (\d+): ({NUMBER}) tokens, slope ({NUMBER}), R² ({NUMBER}), "
+            rf"(\w+)(?:, (\w+))?, layer (\d+): ({NUMBER}) tokens, slope ({NUMBER}), R² ({NUMBER}), "
             rf"CV of Q ({NUMBER})",
             text,
         )
         assert found, text
-        model, layer, n_tokens, *values = found.groups()
-        return cls(model, int(layer), int(as_number(n_tokens)), *map(as_number, values))
+        model, site, layer, n_tokens, *values = found.groups()
+        return cls(
+            model, site or "hidden", int(layer), int(as_number(n_tokens)), *map(as_number, values)
+        )
 
     @classmethod
     def computed(cls, explorer: Locator) -> Fit:
@@ -111,18 +118,19 @@ class Fit:
             "special": checked(explorer, "special"),
             "unbiased": checked(explorer, "unbiased"),
         }
-        fits = statistics(shown.model).tradeoff(**choice).set_index("layer")
+        fits = statistics(shown.model, shown.site).tradeoff(**choice).set_index("layer")
         fit = fits.loc[int(readout(explorer))]
         values = (round(float(fit[name]), 3) for name in ("slope", "r2", "cv_Q"))
-        return cls(shown.model, int(readout(explorer)), int(fit["n_tokens"]), *values)
+        layer, n_tokens = int(readout(explorer)), int(fit["n_tokens"])
+        return cls(shown.model, shown.site, layer, n_tokens, *values)
 
 
 def table(explorer: Locator, layer: int | None = None) -> pd.DataFrame:
     """The tokens that the controls let through, by token, at the layer shown or another."""
     layer = int(readout(explorer)) if layer is None else layer
     choice = counts(explorer) | {"special": checked(explorer, "special")}
-    found = statistics(Fit.shown(explorer).model).table(layer, **choice)
-    return found.set_index("token")
+    shown = Fit.shown(explorer)
+    return statistics(shown.model, shown.site).table(layer, **choice).set_index("token")
 
 
 class Axes:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -32,8 +34,10 @@ def page(browser: Browser, app: serving.Server) -> Iterator[Page]:
     page = context.new_page()
     page.set_default_timeout(WAIT)
     Traffic().listen(page)
-    page.elsewhere = []
-    page.on("request", lambda request: page.elsewhere.append(request.url))
+    page.elsewhere = {}
+    page.on("request", lambda request: page.elsewhere.setdefault(request.url, "sent"))
+    # What the page's own policy forbids never leaves the browser.
+    page.on("requestfailed", lambda one: page.elsewhere.update({one.url: one.failure}))
     page.goto(app.url(""))
     page.wait_for_selector(".embvar-tradeoff canvas", state="attached")
     page.wait_for_selector(".embvar-layers img.widget-image", state="attached")
@@ -60,7 +64,8 @@ def test_both_explorers_follow_the_keyboard(page: Page):
 
 def test_it_asks_for_nothing_from_another_machine(page: Page, app: serving.Server):
     here = (f"http://127.0.0.1:{app.port}/", "data:", "blob:")
-    assert [url for url in page.elsewhere if not url.startswith(here)] == []
+    others = {url: how for url, how in page.elsewhere.items() if not url.startswith(here)}
+    assert {url: how for url, how in others.items() if how != "csp"} == {}
 
 
 def test_it_shows_no_code_and_no_error(page: Page):
@@ -69,8 +74,13 @@ def test_it_shows_no_code_and_no_error(page: Page):
 
 
 def test_it_is_for_this_machine_and_its_token_only(app: serving.Server):
+    here = f"http://127.0.0.1:{app.port}/"
+    for path in ("", "?token=guessed"):
+        with urllib.request.urlopen(here + path, timeout=30) as response:
+            assert urlsplit(response.url).path == "/login"
+            assert b"kernelId" not in response.read()
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"http://127.0.0.1:{app.port}/", timeout=30)
+        urllib.request.urlopen(f"{here}api/kernels/{uuid.uuid4()}", timeout=30)
     assert refused.value.code == 403
     others = {
         address[4][0] for address in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
