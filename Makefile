@@ -22,6 +22,8 @@ STATISTICS := data/cache/minilm-wikipedia/hidden
 APP_POLICY := default-src 'self' data: blob: ws://127.0.0.1:* 'unsafe-inline' 'unsafe-eval'; \
   frame-ancestors 'self'
 
+LONG_SUITES := $(wildcard tests/test_fuzz_*.py) tests/test_survival.py
+
 # Without the encryption each kernel warns that it has none.
 NBCONVERT := $(PY) -m nbconvert --log-level=ERROR
 EXECUTE := $(NBCONVERT) --to notebook --execute --ExecutePreprocessor.timeout=600 \
@@ -34,7 +36,7 @@ unexport PYTHONHOME PYTHONPATH MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models run notebooks lab app test test-browser twins bench lock clean
+.PHONY: help setup models run notebooks lab app test test-long test-browser twins bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +88,9 @@ test: models ## everything CI runs: ruff, unit and property tests, doctests, not
 	@# A cell may take longer than a unit test; nbval's own limit names the cell, so it comes first.
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 --timeout=660 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+test-long: models ## the suites of faults and strange input in full: many more tries, other ones each time
+	EMBVAR_LONG=1 MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS) $(LONG_SUITES)
 
 test-browser: models ## the notebooks and the app in a real browser; it says if one is missing
 	$(PY) -m pytest $(BROWSER_ARGS) tests/browser

@@ -72,7 +72,8 @@ class Checkpoint:
             return False
         at, known = len(self.parts) - 1, self.kept.told["parts"]
         if at < len(known):
-            compare(self.parts[at], known[at], self._named, _REMEDY)
+            text = {name: known[at][name] for name in self.parts[at]}
+            compare(self.parts[at], text, self._named, _REMEDY)
         return at < len(known) - 1
 
     def check_all_seen(self) -> None:

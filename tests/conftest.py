@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from effort import LONG, TRIED
 from hypothesis import settings
 
-# The same examples on every run, and no deadline: a busy machine is no failure. To look for new
-# examples: pytest --hypothesis-profile=default
+# The same examples on every run, and no deadline: a busy machine is no failure. The long form
+# looks for new ones, and for more of them.
 settings.register_profile("kit", deadline=None, derandomize=True)
-settings.load_profile("kit")
+settings.register_profile("long", deadline=None, max_examples=1000)
+settings.load_profile("long" if LONG else "kit")
 
 # The user's own cache of models and datasets is neither read nor written. Set before anything
 # imports the libraries that read it.
@@ -26,6 +28,13 @@ for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "HF_XET_CAC
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(_HUB_HOME, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TRIED:
+        terminalreporter.section("faults and inputs survived")
+        for kind, number in sorted(TRIED.items()):
+            terminalreporter.line(f"{number:>8,}  {kind}")
 
 
 @pytest.fixture(scope="session")
