@@ -189,17 +189,25 @@ class Notebook:
 
     def run(self, command: str, seconds: float = 400.0) -> None:
         """Choose a command from the menu "Run", and wait until its cells have run."""
-        page = self.page
+        self.begin(command)
+        self.page.wait_for_function(f"() => !({_AT_WORK})", timeout=1000 * seconds, polling=200)
+        self.idle(seconds)
+
+    def begin(self, command: str) -> float:
+        """Choose a command from the menu "Run"; the milliseconds at which it was chosen."""
+        page, chosen = self.page, 0.0
         for _ in range(5):  # JupyterLab drops a command that comes while a kernel connects
             page.locator(".lm-MenuBar-item", has_text="Run").first.click()
-            page.locator(f'.lm-Menu-item[data-command="runmenu:{command}"]').click()
+            item = page.locator(f'.lm-Menu-item[data-command="runmenu:{command}"]')
+            item.wait_for()
+            chosen = page.evaluate("performance.now()")
+            item.click()
             try:
                 page.wait_for_function(f"() => {_AT_WORK}", timeout=5000, polling=20)
             except TimeoutError:
                 continue
             break
-        page.wait_for_function(f"() => !({_AT_WORK})", timeout=1000 * seconds, polling=200)
-        self.idle(seconds)
+        return chosen
 
     def errors(self) -> list[str]:
         """What cells wrote as errors, and widgets that could not be shown."""
