@@ -453,15 +453,38 @@ def test_a_reader_that_leaves_early_is_no_error_to_report():
     assert process.wait(timeout=60) == 1
 
 
-def test_an_interrupted_pass_says_so_and_saves_nothing(tmp_path):
-    corpus, out = tmp_path / "long.txt", tmp_path / "out"
+@pytest.mark.parametrize("keeping", [False, True], ids=["alone", "with a checkpoint"])
+def test_an_interrupted_pass_says_how_to_go_on_and_saves_nothing(keeping, tmp_path):
+    corpus, out, kept = tmp_path / "long.txt", tmp_path / "out", tmp_path / "kept"
     corpus.write_text("\n".join(SENTENCES * 1000))  # a pass of half a minute or so
-    process = start("extract", "--model", "minilm", "--corpus", corpus, "--out", out)
-    for line in process.stdout:
-        if line.startswith("memory"):  # the plan's last line: the pass begins
-            break
+    arguments = ["extract", "--model", "minilm", "--corpus", corpus, "--out", out]
+    if keeping:
+        arguments += ["--checkpoint", kept, "--checkpoint-every", 0]
+    process = start(*arguments)
+    shown = ""
+    while "tok/s" not in shown:  # the bar: the pass has begun
+        shown += process.stdout.read(1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
-    assert err == "embvar: interrupted\n"
+    how = "The same command goes on" if keeping else "With --checkpoint DIR, a pass can go on"
+    assert re.fullmatch(rf"embvar: Stopped after [\d,]+ of [\d,]+ batches, .*\. {how}.*\n", err), (
+        err
+    )
     assert list(out.iterdir()) == []
+    assert (kept / "pass.safetensors").exists() == keeping
+
+
+def test_a_checkpoint_is_removed_once_the_result_is_saved(command, tiny, text_file, tmp_path):
+    options = ["--model", tiny("gpt2"), "--corpus", text_file, "--device", "cpu"]
+    kept, out = tmp_path / "kept", tmp_path / "out"
+    code, _, err = command(
+        "extract", *options, "--out", out, "--checkpoint", kept, "--min-count", 3
+    )
+    assert (code, err) == (0, "")
+    assert not kept.exists()
+    assert ek.TokenStatistics.load(out).n.min() >= 3
+    code, _, err = command(
+        "extract", *options, "--out", out, "--checkpoint", kept, "--checkpoint-every", -1
+    )
+    assert code == 1 and "no number of seconds" in err
