@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -53,8 +54,18 @@ class AffineMoments:
             gamma, beta: ``(d,)``, whatever they are.
         """
         # Expanded, so that a slider costs three matrix-vector products and no large array.
-        M = self.mean**2 @ gamma**2 + self.mean @ (2 * gamma * beta) + beta @ beta
+        M = self._squared_mean @ gamma**2 + self.mean @ (2 * gamma * beta) + beta @ beta
         return M, self.variance @ gamma**2
+
+    @cached_property
+    def _squared_mean(self) -> np.ndarray:
+        return self.mean**2
+
+    def leave_out(self, tokens: Iterable[str]) -> AffineMoments:
+        """The same of all tokens but these; others than those here are no matter."""
+        keep = ~np.isin(self.tokens.astype(str), [str(token) for token in tokens])
+        arrays = {name: getattr(self, name)[keep] for name in ("tokens", "n", "mean", "variance")}
+        return replace(self, **arrays)
 
     def mixed(self, gamma: float = 1.0, beta: float = 1.0) -> pd.DataFrame:
         """One row a token, ``token, n, Q, M, V``, with γ and β mixed in to a share.
@@ -103,7 +114,7 @@ class AffineMoments:
         """
         gamma, beta = self._mix(1, 1)
         M, _ = self.moments(gamma, beta)
-        squares = self.mean**2 + self.variance
+        squares = self._squared_mean + self.variance
         Q = (gamma**2 - self.common**2) * squares + 2 * gamma * beta * self.mean
         centred = M - M.mean()
         bend = centred @ Q / (centred @ centred)
@@ -162,7 +173,7 @@ def affine_moments(
     place = torch.device("cpu") if model.device.type == "mps" else model.device  # has no float64
     shape = (len(work.layers), len(n), model.width)
     total, squares = (torch.zeros(shape, dtype=torch.float64, device=place) for _ in range(2))
-    with closing(forward(model, work.text, work.batches, norms)) as batches:
+    with closing(forward(model, work.text, work.batches, norms, work.layers)) as batches:
         for batch in batches:
             group = row_of[work.group[batch.tokens]]
             rows = send(batch.rows[group >= 0], place)

@@ -140,7 +140,7 @@ def _collect(
 
     parts, occurrences = [], []
     norms = norms_for(model, [site], work.layers)
-    with closing(forward(model, text, chosen_batches, norms)) as batches:
+    with closing(forward(model, text, chosen_batches, norms, work.layers)) as batches:
         for batch in batches:
             found = Pooling.in_batch(work, batch, model.device)
             here = chosen[found.occurrences]

@@ -8,6 +8,7 @@ rest. ``M(X)`` and ``V(X)`` are sums over dimensions, so each one's share can be
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,19 +85,20 @@ def dimension_moments(
     shape = (len(work.layers), model.width)
     mean, squares = (torch.zeros(shape, dtype=torch.float64, device=place) for _ in range(2))
     n = 0
-    for batch in forward(model, work.text, work.batches):
-        here = counted[batch.tokens]
-        rows = send(batch.rows[here], place)
-        if not len(rows):
-            continue
-        before, n = n, n + len(rows)
-        for at, layer in enumerate(work.layers):
-            # Deviations from the batch's own mean, merged as Chan, Golub and LeVeque do.
-            x = batch.states[layer].reshape(-1, work.width).to(place)[rows].double()
-            centre = x.mean(dim=0)
-            shift = centre - mean[at]
-            squares[at] += ((x - centre) ** 2).sum(dim=0) + shift**2 * (before * len(rows) / n)
-            mean[at] += shift * (len(rows) / n)
+    with closing(forward(model, work.text, work.batches, layers=work.layers)) as batches:
+        for batch in batches:
+            here = counted[batch.tokens]
+            rows = send(batch.rows[here], place)
+            if not len(rows):
+                continue
+            before, n = n, n + len(rows)
+            for at, layer in enumerate(work.layers):
+                # Deviations from the batch's own mean, merged as Chan, Golub and LeVeque do.
+                x = batch.states[layer].reshape(-1, work.width).to(place)[rows].double()
+                centre = x.mean(dim=0)
+                shift = centre - mean[at]
+                squares[at] += ((x - centre) ** 2).sum(dim=0) + shift**2 * (before * len(rows) / n)
+                mean[at] += shift * (len(rows) / n)
     if not bool(torch.isfinite(squares).all()):
         raise ExtractionError(
             f"The model gave NaN or infinity: a number was too large for {model.dtype}, or the "

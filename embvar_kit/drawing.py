@@ -271,6 +271,15 @@ def one_or_panels(
     return ax.figure, [ax]
 
 
+def line_order(r2: float) -> float:
+    """Where a regression line is drawn: over the points, but under those that all lie on it.
+
+    >>> line_order(0.9) > 1 > line_order(1.0)  # points are drawn at 1
+    True
+    """
+    return 0.9 if r2 > 0.999 else 2.0
+
+
 def few_ticks(ax: Axes) -> None:
     """Few ticks, and powers of ten for large and small numbers: for a small panel."""
     for axis in (ax.xaxis, ax.yaxis):

@@ -203,7 +203,7 @@ def scatter_V_on_M(
     if log:  # below the points the line has no more to say, and would stretch the axis
         seen = line >= table["V"].min()
         ends, line = ends[seen], line[seen]
-    ax.plot(ends, line, color="black", linewidth=1.5)
+    ax.plot(ends, line, color="black", linewidth=1.5, zorder=drawing.line_order(fit.r2))
     return points, fit
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from embvar_kit.moments_device import send
 from embvar_kit.normalization import Norm, Tap, tapping
 from embvar_kit.planning import Plan
 from embvar_kit.probing import first_line
+from embvar_kit.shortening import shortened
 from embvar_kit.tokens import TokenizedCorpus
 
 SITES = {
@@ -93,6 +94,7 @@ def forward(
     text: TokenizedCorpus,
     batches: Iterable[np.ndarray],
     norms: Mapping[int, Norm] | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Run batches of sequences through a model, one after another; padding is never in ``rows``.
 
@@ -103,12 +105,21 @@ def forward(
         text: the tokenized sentences.
         batches: the sequences of each batch.
         norms: by layer, the normalizations to listen to (see :func:`norms_for`).
+        layers: the hidden states that will be looked at, all by default; blocks that none of them
+            needs are not run, and states behind the deepest may be missing.
 
     Raises:
         ExtractionError: if the memory is too small for one sequence alone.
     """
     room: float = math.inf  # slots of a batch, padding included, that the memory has room for
-    with tapping(model.module, norms or {}) as taps:
+    norms = norms or {}
+    wanted = range(model.n_states) if layers is None else layers
+    shortest = int(np.argmin(text.lengths))
+    sample = torch.from_numpy(text.ids[slice(*text.starts[[shortest, shortest + 1]])].astype(int))
+    with (
+        shortened(model, wanted, norms, sample[None].to(model.device)),
+        tapping(model.module, norms) as taps,
+    ):
         for planned, whole in enumerate(batches):
             waiting = [whole]
             while waiting:

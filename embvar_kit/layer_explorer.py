@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import ipywidgets as widgets
 import pandas as pd
@@ -27,8 +27,9 @@ from embvar_kit.exploring import (
     tie,
 )
 from embvar_kit.figures_layers import stack_parts
+from embvar_kit.hovering import Hover
 from embvar_kit.labelling import written
-from embvar_kit.layer_state import LayerState, Setting
+from embvar_kit.layer_state import PARTS_OF, LayerState, Setting
 from embvar_kit.pictures import Ahead, Sheet, outwards
 from embvar_kit.statistics import TokenStatistics
 from embvar_kit.tables import cell, number
@@ -66,6 +67,7 @@ class LayerExplorer(Explorer):
         wide = {"max_width": "100%", "overflow": "auto"}
         self._numbers = named(widgets.HTML(layout=wide), "embvar-numbers")
         self._message = named(widgets.HTML(), "embvar-message")
+        self._hover, self._hovered = Hover(), None
         self.pictures = Ahead(self._make, self._put, self._say_error, keep=400)
         self.view = self._layout()
         self.state.observe(lambda _: self._show(), ["setting", "step"])
@@ -135,6 +137,25 @@ class LayerExplorer(Explorer):
         frame.set(edgecolor="black", linewidth=2.2, clip_on=False)
         return [ax.add_patch(frame)]
 
+    def _areas(self, setting: Setting) -> list[list]:
+        """Where each layer's bar stands in the picture, and its numbers, for the mouse."""
+        state, (sheet, axes) = self.state, self._sheet(setting)
+        found = []
+        for name, ax in axes.items():
+            at, parts = state.depth(name, setting.shown), state.parts(name, setting)
+            half = drawing.bar_width(at) / 2
+            lower, upper = ax.get_position().intervaly
+            for x, row in zip(at, parts.itertuples(index=False), strict=True):
+                left, right = (
+                    sheet.figure.transFigure.inverted().transform(
+                        ax.transData.transform((edge, 0))
+                    )[0]
+                    for edge in (x - half, x + half)
+                )
+                area = [left, 1 - upper, right, 1 - lower]
+                found.append([*map(float, area), hover_text(name, row, setting.of)])
+        return found
+
     # The view
 
     def _layout(self) -> widgets.Widget:
@@ -168,7 +189,8 @@ class LayerExplorer(Explorer):
         controls = [rows(play, layer, of, absolute), rows(self._range(), special, sinks, unbiased)]
         if len(state.sources) > 1:
             controls.append(self._models())
-        return framed(*controls, self._message, self._shown, self._numbers, kind="layers")
+        below = (self._message, self._shown, self._numbers, self._hover)
+        return framed(*controls, *below, kind="layers")
 
     def _range(self) -> widgets.Widget:
         state, ranges = self.state, self.state.ranges()
@@ -227,6 +249,8 @@ class LayerExplorer(Explorer):
     def _put(self, key: tuple[Setting, int], png: bytes) -> None:
         setting, step = key
         self._picture.value = png
+        if setting != self._hovered:
+            self._hover.areas, self._hovered = self._areas(setting), setting
         self._numbers.value = numbers_table(self.state.numbers(step, setting), setting)
 
     def _say(self, text: str) -> None:
@@ -234,6 +258,14 @@ class LayerExplorer(Explorer):
 
     def _say_error(self, error: Exception) -> None:
         self._say(f"This could not be drawn: {error}")
+
+
+def hover_text(name: str, row: NamedTuple, of: str) -> str:
+    """The numbers of one layer of one model, for the mouse."""
+    whole = getattr(row, of)
+    shares = [f"{part}/{of} = {getattr(row, part) / whole:.3f}" for part in PARTS_OF[of]]
+    values = [f"{part} = {number(getattr(row, part))}" for part in (of, *PARTS_OF[of])]
+    return f"{name}, layer {row.layer}\n{'   '.join(values)}\n{'   '.join(shares)}"
 
 
 def numbers_table(numbers: pd.DataFrame, setting: Setting) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import threading
 from collections.abc import Mapping
 
 import ipywidgets as widgets
@@ -18,7 +19,7 @@ from embvar_kit import analysis, drawing
 from embvar_kit.affine import AffineMoments
 from embvar_kit.drawing import FREQUENCY_MAP
 from embvar_kit.errors import StatisticsError
-from embvar_kit.exploring import Explorer, choice, framed, named, rows, tie
+from embvar_kit.exploring import Explorer, choice, framed, named, picture, rows, tie
 from embvar_kit.figures_tradeoff import fit_text
 from embvar_kit.pictures import Ahead, Sheet
 from embvar_kit.statistics import TokenStatistics
@@ -85,11 +86,9 @@ class NormalizationBench(Explorer):
 
     def __init__(self, parts: Mapping[int, AffineMoments], inputs: TokenStatistics) -> None:
         self.state = NormalizationState(parts, inputs)
+        self._drawing = threading.RLock()
         self._sheets: dict[int, tuple[Sheet, list[Axes]]] = {}
-        self._moving: list[Artist] = []
-        self._picture = named(
-            widgets.Image(format="png", layout={"max_width": "100%"}), "embvar-picture"
-        )
+        self._picture, shown = picture("embvar-picture", 860)
         self._numbers = named(widgets.HTML(), "embvar-numbers")
         self._message = named(widgets.HTML(), "embvar-message")
         self.pictures = Ahead(self._make, lambda _, png: setattr(self._picture, "value", png))
@@ -110,8 +109,7 @@ class NormalizationBench(Explorer):
             tie(self.state, name, named(control, f"embvar-{name}"), self._say)
         self.state.observe(lambda _: self._show(), ["layer", "gamma", "beta"])
         above = rows(*controls.values())
-        parts = (above, self._picture, self._numbers, self._message)
-        self.view = framed(*parts, kind="normalization")
+        self.view = framed(above, shown, self._numbers, self._message, kind="normalization")
         self._show()
         self.wait()
 
@@ -121,29 +119,32 @@ class NormalizationBench(Explorer):
 
     def still(self) -> bytes:
         """The present picture, in a palette."""
-        self.wait()
-        return self._sheets[self.state.layer][0].png(self._moving, small=True)
+        return self._make(self._key(), small=True)
 
     def _show(self) -> None:
-        state = self.state
-        self.pictures.ask((state.layer, state.gamma, state.beta))
+        self.pictures.ask(self._key())
         self._numbers.value = " &emsp; ".join(
             f"<b>{site}</b>: slope {line.slope:.3f}, R² {line.r2:.3f}, CV of Q {line.cv_Q:.3f}"
-            for site, line in state.lines.items()
+            for site, line in self.state.lines.items()
         )
 
-    def _make(self, key: tuple[int, float, float]) -> bytes:
+    def _key(self) -> tuple[int, float, float]:
+        return self.state.layer, self.state.gamma, self.state.beta
+
+    def _make(self, key: tuple[int, float, float], *, small: bool = False) -> bytes:
         layer, gamma, beta = key
-        if layer not in self._sheets:
-            self._sheets[layer] = self._frame(layer)
-        sheet, axes = self._sheets[layer]
-        for artist in self._moving:
-            if artist is not artist.axes.title:  # a title stays, and takes another text
-                artist.remove()
         part = self.state.parts[layer]
-        self._moving = _points(axes[2], part.mixed(gamma, beta), part.tradeoff(gamma, beta))
-        self._moving.append(_title(axes[2], _TITLES[2], part.tradeoff(gamma, beta)))
-        return sheet.png(self._moving)
+        with self._drawing:
+            if layer not in self._sheets:
+                self._sheets[layer] = self._frame(layer)
+            sheet, axes = self._sheets[layer]
+            line = part.tradeoff(gamma, beta)
+            moving = _points(axes[2], part.mixed(gamma, beta), line)
+            try:
+                return sheet.png([*moving, _title(axes[2], _TITLES[2], line)], small=small)
+            finally:
+                for artist in moving:
+                    artist.remove()
 
     def _frame(self, layer: int) -> tuple[Sheet, list[Axes]]:
         """What does not move at a layer: the first two plots, and the third's axes."""
@@ -208,7 +209,8 @@ def _points(ax: Axes, table: pd.DataFrame, line: analysis.Tradeoff) -> list[Arti
     )
     ends = np.array([table["M"].min(), table["M"].max()])
     (fit,) = ax.plot(ends, line.intercept + line.slope * ends, color="black", linewidth=1.5)
-    return [points, fit]
+    fit.set_zorder(drawing.line_order(line.r2))
+    return sorted([points, fit], key=Artist.get_zorder)
 
 
 def _title(ax: Axes, name: str, line: analysis.Tradeoff) -> Artist:

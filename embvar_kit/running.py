@@ -90,7 +90,7 @@ def run(
         with (
             bar,
             interrupts.held() as button,
-            closing(forward(model, work.text, work.batches[first:], norms)) as batches,
+            closing(forward(model, work.text, work.batches[first:], norms, work.layers)) as batches,
         ):
             for batch in batches:
                 moments.add(batch)
@@ -164,7 +164,7 @@ def _where_not_finite(
     """The error for what is not finite; a pass on a device is run again to find the place."""
     if batch is not None:
         return _not_finite(model, corpus, work, [batch], sites)
-    with closing(forward(model, work.text, work.batches, norms)) as again:
+    with closing(forward(model, work.text, work.batches, norms, work.layers)) as again:
         return _not_finite(model, corpus, work, again, sites)
 
 

@@ -178,7 +178,7 @@ class TradeoffState(traitlets.HasTraits):
         choice = {"counts": self.counts, "special": self.special, "unbiased": self.unbiased}
         choice[proposal["trait"].name] = proposal["value"]
         try:
-            self._points(self.model, self.site, **choice)
+            self._points(self.model, self.site, *choice.values())  # as `points` asks: it is cached
         except StatisticsError as error:
             raise traitlets.TraitError(str(error)) from error
         return proposal["value"]

@@ -119,7 +119,7 @@ def test_the_bench_is_tied_both_ways_and_redrawn(measured):
     parts, inputs, _ = measured
     bench = ek.NormalizationBench(parts, inputs)
     controls = {css: c for c in bench.view.children[0].children for css in c._dom_classes}
-    picture, numbers = bench.view.children[1], bench.view.children[2]
+    (picture,), numbers = bench.view.children[1].children, bench.view.children[2]
     first, said = picture.value, numbers.value
     controls["embvar-gamma"].value = 0.3
     assert bench.wait() and bench.state.gamma == 0.3
@@ -128,6 +128,13 @@ def test_the_bench_is_tied_both_ways_and_redrawn(measured):
     bench.state.layer = 2
     assert bench.wait() and controls["embvar-layer"].value == 2
     assert bench.still().startswith(b"\x89PNG")
+    # A state that is come back to looks as it did, whatever was drawn between.
+    for name, away, back in (("gamma", 0.0, 0.3), ("layer", 1, 2)):
+        before = bench.still()
+        setattr(bench.state, name, away)
+        assert bench.wait() and bench.still() != before
+        setattr(bench.state, name, back)
+        assert bench.wait() and bench.still() == before
     bundle = bench._repr_mimebundle_()
     assert "image/png" in bundle and "need a running notebook" in bundle["text/plain"]
 
