@@ -55,9 +55,7 @@ def of_kind(opened: Notebook, css: str) -> Locator:
 
 
 def test_the_explorers_are_found():
-    assert {"TradeoffExplorer", "LayerExplorer", "VariancePlayground"} <= {
-        kind for name in WITH for kind in calls(name)
-    }
+    assert {kind for name in WITH for kind in calls(name)} == set(explorers.__all__)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(WITH)))
@@ -343,6 +341,70 @@ def test_the_parts_follow_the_layer_and_the_choices(opened: Notebook):
     explorer.locator(".embvar-of select").focus()
     picture.press("ArrowUp")
     compare()
+    picture.stop()
+
+
+@notebooks_with("LayerExplorer")
+def test_pointing_at_a_bar_tells_its_numbers(opened: Notebook):
+    explorer, page = of_kind(opened, "layers"), opened.page
+    picture = looking.watch(explorer)
+    picture.rest()
+    looking.slider(explorer).focus()
+    if looking.readout(explorer) > 0:
+        picture.press("Home")
+    image = explorer.locator("img.embvar-picture")
+    image.scroll_into_view_if_needed()
+    box = image.bounding_box()
+    tip = page.locator(".embvar-tip").last
+    told = {}
+    for x in np.linspace(0.02, 0.98, 60):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + 0.4 * box["height"])
+        if tip.is_visible():
+            name, layer = re.match(r"(\w+), layer (\d+)", tip.inner_text()).groups()
+            told[name, int(layer)] = tip.inner_text()
+    page.screenshot(path=screenshot("layers-hover"))
+    models = set(looking.shown_parts(explorer).index)
+    assert {name for name, _ in told} == models
+    parts = looking.computed_parts(explorer).loc["minilm"]
+    numbers = [
+        looking.as_number(n) for n in re.findall(rf"= ({looking.NUMBER})", told["minilm", 0])
+    ]
+    values = [parts[name] for name in ("Q", "M", "V_B", "V_W")]
+    shares = [value / parts["Q"] for value in values[1:]]
+    assert numbers == pytest.approx([*values, *shares], rel=2e-3, abs=1e-3)
+    page.mouse.move(box["x"] + 3, box["y"] - 30)
+    assert not tip.is_visible()
+    picture.stop()
+
+
+@notebooks_with("NormalizationBench")
+def test_the_bench_mixes_gamma_and_beta_in(opened: Notebook):
+    explorer, page = of_kind(opened, "normalization"), opened.page
+    picture = looking.watch(explorer)
+    first, text = picture.rest(), looking.text_of(explorer, "numbers")
+    sites = re.findall(r"(\w+): slope (\S+), R² ([\d.]+), CV of Q ([\d.]+)", text)
+    assert [site for site, *_ in sites] == ["norm_input", "standardized", "norm_output"]
+    # None of either: the third is the second; all of both again: what it was.
+    for css in ("gamma", "beta"):
+        looking.slider(explorer, css).focus()
+        picture.press("Home")
+    without = "norm_output: slope {}, R² {}, CV of Q {}".format(*sites[1][1:])
+    shown = poll(lambda: looking.text_of(explorer, "numbers"), lambda now: without in now)
+    assert without in shown and "slope -1.000, R² 1.000" in without
+    for css in ("gamma", "beta"):
+        looking.slider(explorer, css).focus()
+        picture.press("End")
+    assert poll(lambda: picture.hash, lambda now: now == first["hash"]) == first["hash"]
+    assert looking.text_of(explorer, "numbers") == text
+    explorer.locator(".embvar-layer select").focus()
+    assert picture.press("ArrowDown")["hash"] != first["hash"]
+    assert poll(lambda: looking.text_of(explorer, "numbers"), lambda now: now != text) != text
+    assert picture.press("ArrowUp")["hash"] == first["hash"]
+    image = explorer.locator("img.embvar-picture")
+    page.set_viewport_size({"width": 700, "height": 900})
+    shrunk = image.evaluate("image => image.clientWidth / image.naturalWidth")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    assert shrunk > 0.7, "its text can be read in a narrow window: it scrolls"
     picture.stop()
 
 
