@@ -1,4 +1,4 @@
-"""The twins: four small Transformers that differ in nothing but where they normalize.
+"""The twins: four small Transformers that differ in nothing but their normalization.
 
 They were trained from scratch on the same batches of the Wikipedia excerpt, from the same initial
 weights and with the same settings (see :mod:`embvar_kit.twin_training`), and come with a checkout.

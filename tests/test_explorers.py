@@ -588,6 +588,26 @@ def test_the_numbers_of_a_layer_are_the_decomposition(stats):
     assert sum(state.numbers().loc["minilm"][["V_B/V", "V_W/V"]]) == pytest.approx(1)
 
 
+def test_the_mouse_finds_each_layers_bar_and_its_numbers(stats):
+    explorer = ek.LayerExplorer({"one": stats, "other": stats})
+    assert explorer.wait()
+    areas = explorer._hover.areas
+    parts = explorer.state.parts("one")
+    assert len(areas) == 2 * len(parts)
+    image = np.asarray(Image.open(io.BytesIO(explorer._picture.value)).convert("RGB"))
+    for at, row in enumerate(parts.itertuples(index=False)):
+        left, upper, right, lower, text = areas[at]
+        assert text.startswith(f"one, layer {row.layer}\n")
+        assert f"V_B/Q = {row.V_B / row.Q:.3f}" in text
+        x, y = (left + right) / 2 * image.shape[1], (upper + (lower - upper) * 0.9) * image.shape[0]
+        assert image[int(y), int(x)].std() > 10, "a bar is coloured, the paper is not"
+    first, second = areas[0], areas[len(parts)]
+    assert first[2] < second[0], "the second model's panel is to the right of the first's"
+    explorer.state.of = "V"
+    assert explorer.wait()
+    assert "V_W/V" in explorer._hover.areas[0][4]
+
+
 def test_without_sinks_is_the_decomposition_without_them():
     one = tradeoff_of_sinks()
     state = LayerState(one, counts=(1, None))

@@ -369,8 +369,8 @@ def test_pointing_at_a_bar_tells_its_numbers(opened: Notebook):
     numbers = [
         looking.as_number(n) for n in re.findall(rf"= ({looking.NUMBER})", told["minilm", 0])
     ]
-    values = [parts[name] for name in ("Q", "M", "V_B", "V_W")]
-    shares = [value / parts["Q"] for value in values[1:]]
+    values = [parts[f"{name}(X)"] for name in ("Q", "M", "VB", "VW")]
+    shares = [value / values[0] for value in values[1:]]
     assert numbers == pytest.approx([*values, *shares], rel=2e-3, abs=1e-3)
     page.mouse.move(box["x"] + 3, box["y"] - 30)
     assert not tip.is_visible()
