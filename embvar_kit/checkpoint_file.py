@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +61,29 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], told: Mapping[str, Any])
     Raises:
         CheckpointError: if it cannot be written. The file that was there is unharmed.
     """
-    beside = path.with_suffix(".part")
+    scratch = scratch_of(path)
     whole = dict(sorted(arrays.items()))
     header = {_TOLD: json.dumps(told), _SHA256: _digest(told, whole.items())}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(whole, beside, metadata=header)
-        with beside.open("r+b") as file:
+        # Of a writer that was killed; safetensors leaves files with names of its own, too.
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        save_file(whole, scratch / path.name, metadata=header)
+        with (scratch / path.name).open("r+b") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(scratch / path.name, path)
+        scratch.rmdir()
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            beside.unlink()
+        shutil.rmtree(scratch, ignore_errors=True)
         raise CheckpointError(
             f"Could not write the checkpoint {str(path)!r}: "
             f"{getattr(error, 'strerror', None) or error}. The one before it, if any, is unharmed."
         ) from error
+
+
+def scratch_of(path: Path) -> Path:
+    """The folder in which a checkpoint is written; empty or absent unless a writer was killed."""
+    return path.parent / f".writing-{path.stem}"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from embvar_kit._version import __version__
-from embvar_kit.checkpoint_file import CheckpointFile, compare, locked, write
+from embvar_kit.checkpoint_file import CheckpointFile, compare, locked, scratch_of, write
 from embvar_kit.corpora import Corpus
 from embvar_kit.errors import CheckpointError, EmbvarWarning
 from embvar_kit.models import EmbeddingModel
@@ -32,6 +32,7 @@ from embvar_kit.statistics import TokenStatistics
 EVERY = 300.0
 """Seconds between two checkpoints, unless asked for otherwise."""
 
+_NAME = "pass.safetensors"
 _COST = 20  # a checkpoint that took a second is not followed by another within so many
 _REMEDY = "Go on with what it was made with, name another folder, or remove it to begin again."
 
@@ -50,7 +51,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, every: float, asked: Mapping[str, Any]) -> None:
-        self.path, self.every, self.asked = folder / "pass.safetensors", every, dict(asked)
+        self.path, self.every, self.asked = folder / _NAME, every, dict(asked)
         self.parts: list[dict] = []
         self.kept = CheckpointFile(self.path) if self.path.is_file() else None
         if self.kept is not None:
@@ -190,8 +191,8 @@ def remove(folder: str | Path) -> None:
     with locked(folder):
         for path in folder.glob("merged-*"):
             shutil.rmtree(path, ignore_errors=True)
-        for name in ("pass.safetensors", "pass.part"):
-            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(scratch_of(folder / _NAME), ignore_errors=True)
+        (folder / _NAME).unlink(missing_ok=True)
     (folder / ".lock").unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

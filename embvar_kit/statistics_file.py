@@ -193,6 +193,7 @@ def _tidy(folder: Path, names: set[str]) -> None:
             *(f"{name}-*.parquet" for name in TABLES),
             "mean-*.safetensors",
             ".metadata-*.json",
+            ".tmp??????",  # safetensors' own, of a process that was killed
         ):
             for path in folder.glob(pattern):
                 if path.name in in_force:

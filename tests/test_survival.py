@@ -114,7 +114,7 @@ def test_a_pass_killed_at_random_moments_ends_with_the_same_bits(host, how, tmp_
         assert status in (0, signal.SIGKILL), "it went on, or it was killed: no error between"
         if status:
             kills += 1
-            writing += (host.folder / "kept" / "pass.part").exists()
+            writing += half_written(host.folder / "kept" / "pass.safetensors")
         else:  # done in spite of it: the same, and from the start again
             check(host.folder / "tried", wanted)
             remove(host.folder / "kept")
@@ -161,7 +161,7 @@ def test_a_file_killed_while_it_is_written_is_the_old_one_or_the_new_one(tmp_pat
         time.sleep(random.uniform(0.005, 0.08))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        inside += path.with_suffix(".part").exists()
+        inside += half_written(path)
         kept = checkpoint_file.CheckpointFile(path)
         assert kept.told["number"] >= number
         number = kept.told["number"]
@@ -170,6 +170,10 @@ def test_a_file_killed_while_it_is_written_is_the_old_one_or_the_new_one(tmp_pat
         tried("writers of a checkpoint killed")
     assert number > 0 and inside > 0
     tried("of them with a file half written", inside)
+
+
+def half_written(path: Path) -> bool:
+    return checkpoint_file.scratch_of(path).exists()
 
 
 def array_of(number: int) -> dict[str, np.ndarray]:
