@@ -25,8 +25,10 @@ MAY_IGNORE = {
      'ek.TradeoffExplorer({"minilm": minilm, "smollm2": everything}, recall=True, layer=2)'):
         "a widget, likewise",
     ("06_across_layers", "ek.LayerExplorer("): "a widget, likewise",
-    ("05_layer_normalization", "shown = {at: part.leave_out(special) for at, part in parts.items()}"):
-        "a widget; explorers have their own tests",
+    (
+        "05_layer_normalization",
+        "shown = {at: part.leave_out(special) for at, part in parts.items()}",
+    ): "a widget; explorers have their own tests",
     ("08_words", "stats = ek.run_plan(model, corpus, work)"): "a progress bar",
     ("09_your_own_model", "corpus = ek.load_corpus(corpus_name, limit=limit)"): "a progress bar",
 }  # fmt: skip
