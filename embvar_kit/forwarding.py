@@ -15,6 +15,7 @@ from embvar_kit.errors import EmbvarWarning, ExtractionError
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.moments_device import send
 from embvar_kit.normalization import Norm, Tap, tapping
+from embvar_kit.packing import packed
 from embvar_kit.planning import Plan
 from embvar_kit.probing import first_line
 from embvar_kit.shortening import shortened
@@ -118,6 +119,7 @@ def forward(
     sample = torch.from_numpy(text.ids[slice(*text.starts[[shortest, shortest + 1]])].astype(int))
     with (
         shortened(model, wanted, norms, sample[None].to(model.device)),
+        packed(model.module),
         tapping(model.module, norms) as taps,
     ):
         for planned, whole in enumerate(batches):

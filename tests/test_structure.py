@@ -47,6 +47,7 @@ ORDER = (
     "moments",
     "moments_device",
     "shortening",
+    "packing",
     "forwarding",
     "accumulation",
     "analysis",

@@ -1,0 +1,79 @@
+"""Linear layers run from weights laid out for the CPU's matrix products, while a pass lasts."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import psutil
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+# oneDNN compiles a product for every shape of batch and keeps 1,024 of them, a third of a MiB each,
+# which is more than the model. It reads this when it is first used; what a user has set stays.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+
+
+@contextmanager
+def packed(module: nn.Module) -> Iterator[int]:
+    """For as long as it lasts, float32 linear layers on an x86 CPU take oneDNN's products.
+
+    PyTorch hands float32 products to MKL, which uses half of the vector width on CPUs that are
+    not Intel's, and lays the weights out anew at every call. The weights are packed anew for every
+    pass, since somebody may have changed them, unless the copies would take a quarter of the
+    machine's memory. Results differ from PyTorch's own by float32 rounding; a pass repeated gives
+    the same to the bit. ``torch.backends.mkldnn.flags(enabled=False)`` switches it off.
+
+    Args:
+        module: the model; it is as it was afterwards.
+
+    Yields:
+        How many layers are packed.
+    """
+    layers = [part for part in module.modules() if _fits(part)] if _available() else []
+    # Of all the memory, not of what is free: a pass that is gone on with must decide alike.
+    if sum(layer.weight.nbytes for layer in layers) > psutil.virtual_memory().total / 4:
+        layers = []
+    replaced = []
+    try:
+        for layer in layers:
+            weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T
+            pack = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+            layer.forward = partial(_product, weight=pack, bias=layer.bias)
+            replaced.append(layer)
+        yield len(replaced)
+    finally:
+        for layer in replaced:
+            del layer.forward
+
+
+def _available() -> bool:
+    mkldnn = torch.backends.mkldnn
+    return (
+        platform.machine() in ("x86_64", "AMD64")
+        and mkldnn.is_available()
+        and mkldnn.enabled
+        # What torch.compile emits for such layers; not a promise of PyTorch's, so looked for.
+        and all(
+            hasattr(torch.ops.mkldnn, name)
+            for name in ("_reorder_linear_weight", "_linear_pointwise")
+        )
+    )
+
+
+def _fits(part: nn.Module) -> bool:
+    """Whether a module is a plain linear layer, its forward not replaced by somebody else's."""
+    return (
+        type(part) in (nn.Linear, Conv1D)
+        and "forward" not in vars(part)
+        and part.weight.dtype == torch.float32
+        and part.weight.device.type == "cpu"
+    )
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
