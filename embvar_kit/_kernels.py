@@ -11,38 +11,61 @@ import math
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+
+STEP = 21
+"""An extra byte counts steps of ``2**STEP`` in the float64 bits of a mean: away from zero where it
+is positive, 256 of them to a step of float32."""
 
 _jit = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 _jit_parallel = numba.njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract"})
 _inline = numba.njit(inline="always", fastmath={"reassoc", "contract"})
 
 
+@intrinsic
+def _fetch(typing, array, at):
+    """Ask for the cache line of ``array[at]``, one-dimensional, without waiting for it."""
+
+    def emit(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        # To be read; to be kept in every cache; data and not code.
+        builder.call(prefetch, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return numba.types.void(array, at), emit
+
+
 @_inline
-def _binade(value):
-    """Bits of the largest power of two that does not exceed the float32 ``|value|``."""
-    return np.int32(np.float32(value).view(np.int32) & np.int32(0x7F800000))
+def _fetch_all(row):
+    """:func:`_fetch` for all of a row; lines are of 64 bytes or more."""
+    for j in range(0, row.shape[0], 64 // row.itemsize):
+        _fetch(row, j)
 
 
 @_jit
 def _widen(mean, extra, out):
     """``out`` = the float64 vector that a float32 mean and its extra bytes stand for."""
     for j in range(mean.shape[0]):
-        unit = np.float64(_binade(mean[j]).view(np.float32)) * 2.0**-31
-        out[j] = mean[j] + extra[j] * unit
+        bits = np.float64(mean[j]).view(np.int64) + (np.int64(extra[j]) << STEP)
+        out[j] = np.int64(bits).view(np.float64)
 
 
 @_jit
 def _narrow(value, mean, extra):
-    """Store a float64 vector as a float32 mean and its extra bytes.
-
-    The byte counts units of 2**-31 of the mean's binade: 128 of them are half a float32 step.
-    """
+    """Store a float64 vector as a float32 mean and its extra bytes: the nearest that there is."""
+    half = np.int64(1 << (STEP - 1))
     for j in range(value.shape[0]):
-        near = np.float32(value[j])
+        wide = np.float64(value[j])
+        near = np.float32(wide)
         mean[j] = near
-        per_unit = np.float64(np.int32(0x7F000000 - _binade(near)).view(np.float32)) * 2.0**31
-        units = np.rint((value[j] - near) * per_unit)
-        extra[j] = np.int8(min(127.0, max(-127.0, units)))
+        steps = (wide.view(np.int64) + half - np.float64(near).view(np.int64)) >> STEP
+        # Beyond a byte only at half a float32 step, and where float32 is subnormal.
+        extra[j] = np.int8(min(127, max(-128, steps)))
 
 
 @_jit_parallel
@@ -65,6 +88,12 @@ def update(x, rows, starts, groups, count, mean, extra, squares, deviations, n_p
         centre = np.empty(dim)
         shift = np.empty(dim)
         for segment in range(first, last):
+            # Its neighbours in the batch lie anywhere in memory: ask for them two segments ahead.
+            if segment + 2 < last:
+                coming = groups[segment + 2]
+                _fetch_all(mean[coming])
+                _fetch_all(extra[coming])
+                _fetch_all(x[rows[starts[segment + 2]]])
             group = groups[segment]
             n = count[group]
             start, stop = starts[segment], starts[segment + 1]

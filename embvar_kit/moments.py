@@ -73,7 +73,7 @@ class GroupOrder:
 class GroupedMoments:
     """Streaming ``n``, mean, ``Q``, ``M`` and ``V`` of many groups of vectors.
 
-    A mean is held as a float32 and one byte that counts units of ``2**-31`` of its power of two:
+    A mean is held as a float32 and one byte with the eight bits that come after it in float64:
     five bytes an element, a 32-bit significand. Four bytes are too few: with float32 means alone
     the rounding of the mean leaks into ``V`` to first order (a test measures it), while float64
     means would take eight to no gain. Sums of squares, one number a group, are float64.

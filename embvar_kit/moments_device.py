@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from embvar_kit._kernels import STEP
 from embvar_kit.moments import GroupedMoments, GroupOrder
 
 
@@ -102,12 +103,12 @@ class DeviceMoments:
 
     @staticmethod
     def _widen(mean: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
-        _, exponent = torch.frexp(mean.double())
-        return mean.double() + torch.ldexp(extra.double(), exponent - 32)
+        bits = mean.double().view(torch.int64) + (extra.long() << STEP)
+        return bits.view(torch.float64)
 
     @staticmethod
     def _narrow(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean = value.float()
-        _, exponent = torch.frexp(mean.double())
-        units = torch.ldexp(value - mean.double(), 32 - exponent)
-        return mean, units.round().clamp_(-127, 127).to(torch.int8)
+        half = 1 << (STEP - 1)
+        steps = (value.view(torch.int64) + half - mean.double().view(torch.int64)) >> STEP
+        return mean, steps.clamp_(-128, 127).to(torch.int8)
