@@ -31,20 +31,24 @@ def fit_onto_device(n_bytes: int, free: int) -> bool:
     return n_bytes <= _SHARE * free
 
 
-def allocate(shape: tuple[int, ...], *, in_file: bool) -> tuple[np.ndarray, np.ndarray]:
+def allocate(
+    shape: tuple[int, ...], *, in_file: bool | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Arrays for means: float32 and, for the extra bytes, int8.
 
     Args:
         shape: of both, ``(..., d)``.
         in_file: map them from a file without a name in the kit's cache, which is gone with the
-            arrays, instead of taking memory.
+            arrays, instead of taking memory; by default, if they would not fit into it.
 
     Raises:
         ExtractionError: if the disk has no room for them.
     """
+    size = int(np.prod(shape))
+    if in_file is None:
+        in_file = not fit_into_memory(size * BYTES_PER_ELEMENT)
     if not in_file:
         return np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.int8)
-    size = int(np.prod(shape))
     folder = home() / "cache"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,8 +64,26 @@ def allocate(shape: tuple[int, ...], *, in_file: bool) -> tuple[np.ndarray, np.n
         raise ExtractionError(
             f"The means need {size * BYTES_PER_ELEMENT / 1e9:,.1f} GB, more than the memory that "
             f"is free, and no file of that size can be had in {str(folder)!r} "
-            f"({error.strerror or error}; {free / 1e9:,.1f} GB free): take fewer layers "
-            "(layers=...), fewer sites, a higher min_count or a smaller corpus (limit=...)."
+            f"({error.strerror or error}; {free / 1e9:,.1f} GB free): free some of either, or take "
+            "fewer layers (layers=...), fewer sites, a higher min_count or a smaller corpus "
+            "(limit=...)."
         ) from error
     floats = whole[: 4 * size].view(np.float32).reshape(shape)
     return floats, whole[4 * size : 5 * size].view(np.int8).reshape(shape)
+
+
+def select(
+    mean: np.ndarray, extra: np.ndarray | None, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Means of some groups: of ``(L, T, d)`` those at ``rows``, with room from :func:`allocate`.
+
+    Raises:
+        ExtractionError: if neither memory nor disk has room for them.
+    """
+    rows = np.arange(mean.shape[1])[rows]
+    floats, extras = allocate((mean.shape[0], len(rows), mean.shape[2]))
+    for at in range(len(mean)):  # one layer at a time: all of them may be more than the memory
+        floats[at] = mean[at][rows]
+        if extra is not None:
+            extras[at] = extra[at][rows]
+    return floats, None if extra is None else extras

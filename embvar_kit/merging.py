@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from embvar_kit import means
 from embvar_kit.errors import StatisticsError
 from embvar_kit.moments import GroupedMoments
 from embvar_kit.tokens import frequency_order
@@ -86,8 +87,7 @@ def combine(ours: Any, theirs: Any) -> dict[str, Any]:
         total[added] += theirs.subwords * theirs.n
         subwords = (total / n)[order]
     n_layers, _, width = ours.mean.shape
-    mean = np.empty((n_layers, len(tokens), width), dtype=np.float32)
-    extra = np.empty(mean.shape, dtype=np.int8)
+    mean, extra = means.allocate((n_layers, len(tokens), width))
     moments = []
     for at in range(n_layers):
         whole = GroupedMoments(len(tokens), width, mean=mean[at], extra=extra[at])

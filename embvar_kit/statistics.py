@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from embvar_kit import analysis, anisotropy, compaction, merging, statistics_file
+from embvar_kit import analysis, anisotropy, compaction, means, merging, statistics_file
 from embvar_kit.errors import StatisticsError
 from embvar_kit.moments import GroupedMoments
 
@@ -189,12 +189,12 @@ class TokenStatistics:
                 special=special,
                 unbiased=unbiased,
             ).drop(columns="n")
-        means = self._means("A decomposition")
+        mean = self._means("A decomposition")
         kept = self._kept(min_count, max_count, special)
         rows = []
         for at, layer in enumerate(self.layers):
             parts = analysis.decompose(
-                self.n[kept], self.Q[at, kept], self.V[at, kept], means[at][kept], correct=unbiased
+                self.n[kept], self.Q[at, kept], self.V[at, kept], mean[at][kept], correct=unbiased
             )
             rows.append({"layer": int(layer), **parts._asdict()})
         return pd.DataFrame(rows)
@@ -254,9 +254,8 @@ class TokenStatistics:
         """
         arrays = {name: getattr(self, name)[rows] for name in ("tokens", "special", "n")}
         arrays |= {name: getattr(self, name)[:, rows] for name in ("Q", "M", "V")}
-        for name in ("mean", "extra"):
-            if (array := getattr(self, name)) is not None:
-                arrays[name] = array[:, rows]
+        if self.mean is not None:
+            arrays["mean"], arrays["extra"] = means.select(self.mean, self.extra, rows)
         if self.subwords is not None:
             arrays["subwords"] = self.subwords[rows]
         return replace(self, **arrays)

@@ -23,13 +23,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from embvar_kit import means
 from embvar_kit.bundled import sha256_of
-from embvar_kit.errors import StatisticsFileError
+from embvar_kit.errors import ExtractionError, StatisticsFileError
 
-FORMAT = 1
+FORMAT = 2
 TABLES = ("table", "decompositions")
 _METADATA = "metadata.json"
 _ABANDONED = 3600  # seconds, more than a write takes, after which nobody will put a file in force
@@ -141,8 +142,26 @@ def _contents(
         for name in TABLES
         if name in files
     }
-    tensors = load_file(folder / files["mean"]["name"]) if "mean" in files else {}
+    tensors = _read_means(folder / files["mean"]["name"]) if "mean" in files else {}
+    if metadata["format"] == 1 and "extra" in tensors:
+        # There, an extra byte grew with the mean; since then with its distance from zero.
+        np.negative(tensors["extra"], out=tensors["extra"], where=tensors["mean"] < 0)
     return tables, tensors, metadata["info"]
+
+
+def _read_means(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file, layer by layer: all of them may be more than the memory."""
+    with safe_open(path, framework="numpy") as file:
+        stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        try:
+            mean, extra = means.allocate(tuple(stored["mean"].get_shape()))
+        except ExtractionError as error:
+            raise StatisticsFileError(f"{str(path)!r} cannot be read. {error}") from error
+        tensors = {"mean": mean, "extra": extra} if "extra" in stored else {"mean": mean}
+        for name, array in tensors.items():
+            for at in range(len(array)):
+                array[at] = stored[name][at]
+    return tensors
 
 
 def _write_table(table: pa.Table, path: Path) -> None:

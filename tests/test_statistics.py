@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,10 +176,54 @@ def test_every_truncation_and_alteration_is_refused_by_name(stats, tmp_path):
 
 
 def test_a_newer_format_is_refused(stats, tmp_path, monkeypatch):
-    monkeypatch.setattr("embvar_kit.statistics_file.FORMAT", 2)
+    monkeypatch.setattr("embvar_kit.statistics_file.FORMAT", statistics_file.FORMAT + 1)
     stats.save(tmp_path)
     monkeypatch.undo()
     with pytest.raises(ek.StatisticsFileError, match="update embvar-kit"):
+        TokenStatistics.load(tmp_path)
+
+
+def test_the_first_formats_extra_bytes_are_read_for_what_they_meant(stats, tmp_path, monkeypatch):
+    """There a byte was added to the mean, whatever its sign; now it is away from zero."""
+    assert (stats.mean < 0).any()
+    assert stats.extra.any()
+    first = np.where(stats.mean < 0, -stats.extra.astype(int), stats.extra).clip(-127, 127)
+    monkeypatch.setattr("embvar_kit.statistics_file.FORMAT", 1)
+    replace(stats, extra=first.astype(np.int8)).save(tmp_path)
+    monkeypatch.undo()
+    read = TokenStatistics.load(tmp_path).extra.astype(int)
+    assert np.abs(read - stats.extra).max() <= 1
+    assert (read == stats.extra).mean() > 0.9
+
+
+def test_means_larger_than_the_memory_are_worked_with_in_files(data, stats, tmp_path, monkeypatch):
+    x, token = data
+    parts = statistics_of(x[:30], token[:30]), statistics_of(x[30:], token[30:], "b")
+    merged, chosen = parts[0].merge(parts[1]), stats.without(["cat"])
+    monkeypatch.setattr("embvar_kit.means.fit_into_memory", lambda n_bytes: False)
+    stats.save(tmp_path)
+    read = TokenStatistics.load(tmp_path)
+    for found, wanted in (
+        (read, stats),
+        (read.without(["cat"]), chosen),
+        (parts[0].merge(parts[1]), merged),
+    ):
+        assert isinstance(found.mean.base, np.memmap)
+        for name in ("n", "Q", "M", "V", "mean", "extra"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+        pd.testing.assert_frame_equal(
+            found.decomposition(min_count=1), wanted.decomposition(min_count=1)
+        )
+
+
+def test_means_that_fit_nowhere_are_refused_by_the_files_name(stats, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    stats.save(tmp_path)
+    monkeypatch.setattr("embvar_kit.means.fit_into_memory", lambda n_bytes: False)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(ek.StatisticsFileError, match=r"mean-.*safetensors.*No space left"):
         TokenStatistics.load(tmp_path)
 
 
