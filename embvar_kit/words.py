@@ -88,6 +88,8 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
         inside[inside] = starts[own[inside]] < spans[inside, 1]
         inside &= spans[:, 0] < spans[:, 1]
         tokens = np.flatnonzero(inside)
+        if not len(tokens):
+            continue
         present, at, of_token = np.unique(own[tokens], return_index=True, return_inverse=True)
         until = np.append(at[1:], len(tokens)) - 1
         whole = sequence[tokens[at]] == sequence[tokens[until]]

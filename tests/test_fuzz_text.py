@@ -38,6 +38,7 @@ NASTY = (
     "##ing Ġthe ▁a",
     "9" * 300,
     "word" * 200,
+    "0JJ",
 )
 FAMILIES = ("bert", "gpt2", "llama", "t5")
 GROUPINGS = st.sampled_from(["token", "id", "word"])

@@ -92,6 +92,16 @@ def test_words_cut_by_the_models_limit_are_left_out(tiny):
         assert work.subwords.tolist() == [pieces]
 
 
+def test_a_word_of_which_the_tokenizer_leaves_no_token_is_left_out(tiny):
+    """This one's vocabulary lacks J, and it drops what it does not know."""
+    model = ek.load_model(tiny("llama"), device="cpu")
+    assert model.tokenizer.tokenize("0JJ") == ["▁", "0"]
+    found = ek.extract(model, ek.Corpus.of(["0JJ", "The cat", "JJ"]), by="word", progress=False)
+    assert sorted(found.tokens) == ["cat", "the"]
+    with pytest.raises(ek.ExtractionError, match="has no word"):
+        ek.extract(model, ek.Corpus.of(["0JJ"]), by="word", progress=False)
+
+
 def test_the_device_form_and_batching_give_the_same(minilm, monkeypatch):
     corpus = ek.load_corpus("wikipedia", limit=30)
     plain = ek.extract(minilm, corpus, by="word", progress=False)

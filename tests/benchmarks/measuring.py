@@ -17,12 +17,14 @@ from dataclasses import replace
 import numpy as np
 import torch
 from reference import SequentialLoop
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import embvar_kit as ek
 from embvar_kit.accumulation import Accumulator
 from embvar_kit.forwarding import AT_NORMS, forward
 from embvar_kit.moments import GroupOrder
+from embvar_kit.packing import packed
 
 PIECE = 8  # batches that one contestant runs before it is the next one's turn
 
@@ -127,21 +129,37 @@ def overhead(model: ek.EmbeddingModel, corpus: ek.Corpus) -> dict[str, float]:
 
 
 def product_rate(model: ek.EmbeddingModel, sentences: int) -> dict[str, float]:
-    """Floating-point operations a second, in units of 1e9: of matrix products, of the forward."""
+    """Floating-point operations a second, in units of 1e9, of matrix products and of the forward
+    pass; and what share of the pass's time goes into products and attention."""
     work = ek.plan(model, ek.load_corpus("wikipedia", sample=sentences, seed=0))
-    with FlopCounterMode(display=False) as counter:
-        bare_forward(model, work)
+    with FlopCounterMode(display=False) as counter, torch.backends.mkldnn.flags(enabled=False):
+        bare_forward(model, work)  # the counter does not know packed products
     size = 2048
-    a, b = torch.randn(2, size, size)
-    products: list[float] = []
-    forwards: list[float] = []
+    layer = torch.nn.Linear(size, size, bias=False)
+    x = torch.randn(size, size)
+    spent: dict[str, list[float]] = defaultdict(list)
+
+    def products() -> None:
+        with torch.inference_mode():
+            for _ in range(5):
+                layer(x)
+
     for _ in range(5):
-        products.append(seconds(lambda: [torch.mm(a, b) for _ in range(5)]))
-        forwards.append(seconds(lambda: bare_forward(model, work)))
-    return {
-        "product": 5 * 2 * size**3 / min(products) / 1e9,
-        "forward": counter.get_total_flops() / min(forwards) / 1e9,
+        spent["mm"].append(seconds(products))
+        with packed(layer):
+            products()
+            spent["packed"].append(seconds(products))
+        spent["forward"].append(seconds(lambda: bare_forward(model, work)))
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        bare_forward(model, work)
+    times = {event.key: event.self_cpu_time_total for event in profiled.key_averages()}
+    whole = sum(times.values())
+    shares = {
+        kind: 100 * sum(t for key, t in times.items() if any(name in key for name in names)) / whole
+        for kind, names in {"linear": ("linear", "mm"), "attention": ("scaled_dot",)}.items()
     }
+    flop = {"mm": 10 * size**3, "packed": 10 * size**3, "forward": counter.get_total_flops()}
+    return {name: flop[name] / min(times) / 1e9 for name, times in spent.items()} | shares
 
 
 def per_token(model: ek.EmbeddingModel) -> dict[int, float]:
@@ -170,7 +188,8 @@ def half_precision(sentences: int) -> dict[str, float]:
     off = {"time": spent["bfloat16"] / spent["float32"]}
     for name in "QMV":
         full, half = (getattr(one, name)[:, kept] for one in found.values())
-        off[name] = float(np.median(np.abs(half - full) / full))
+        varies = full > 0  # tokens that always stand at the first position do not, in layer 0
+        off[name] = float(np.median(np.abs(half - full)[varies] / full[varies]))
     return off
 
 
