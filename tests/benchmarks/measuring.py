@@ -12,7 +12,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -108,11 +107,18 @@ def whole_passes(model: ek.EmbeddingModel, sentences: int, rounds: int) -> dict[
     return times | {"tokens": work.n_tokens}
 
 
-def overhead(model: ek.EmbeddingModel, corpus: ek.Corpus) -> dict[str, float]:
-    """A pass over a corpus in pieces, each run bare and with the statistics, in turn."""
+def overhead(model: ek.EmbeddingModel, corpus: ek.Corpus, rounds: int = 1) -> dict[str, float]:
+    """A pass over a corpus in pieces, each run bare and with the statistics, in turn.
+
+    Seconds of the whole: the sum over the pieces of each one's median of ``rounds``.
+    """
     work = ek.plan(model, corpus)
     moments = Accumulator(model, work, ["hidden"])
-    spent = {"bare": 0.0, "with": 0.0}
+    pieces = [work.batches[at : at + PIECE] for at in range(0, len(work.batches), PIECE)]
+    spent: dict[str, list[list[float]]] = {
+        "bare": [[] for _ in pieces],
+        "with": [[] for _ in pieces],
+    }
 
     def run(piece: list[np.ndarray], counted: bool) -> None:
         for batch in forward(model, work.text, piece):
@@ -120,12 +126,14 @@ def overhead(model: ek.EmbeddingModel, corpus: ek.Corpus) -> dict[str, float]:
                 moments.add(batch)
 
     run(work.batches[-1:], True)  # compiled
-    for number, at in enumerate(range(0, len(work.batches), PIECE)):
-        piece = work.batches[at : at + PIECE]
-        for name in ("bare", "with") if number % 2 else ("with", "bare"):
-            spent[name] += seconds(lambda p=piece, n=name: run(p, n == "with"))
-    print(f"  {model.name}: {spent['with'] / spent['bare'] - 1:.2%} over bare", flush=True)
-    return {**spent, "tokens": work.n_tokens}
+    for turn in range(rounds):
+        for number, piece in enumerate(pieces, start=turn):
+            for name in ("bare", "with") if number % 2 else ("with", "bare"):
+                taken = seconds(lambda p=piece, n=name: run(p, n == "with"))
+                spent[name][number - turn].append(taken)
+    total = {name: sum(map(statistics.median, times)) for name, times in spent.items()}
+    print(f"  {model.name}: {total['with'] / total['bare'] - 1:.2%} over bare", flush=True)
+    return {**total, "tokens": work.n_tokens}
 
 
 def product_rate(model: ek.EmbeddingModel, sentences: int) -> dict[str, float]:
@@ -277,7 +285,6 @@ def starts() -> dict[str, float]:
     return {name: times[name] - times["python"] for name in ("import", "help")}
 
 
-def sample_of(model: ek.EmbeddingModel, sentences: int) -> ek.Corpus:
-    """Short sentences, for a model that is slow."""
-    whole = ek.load_corpus("wikipedia", max_words=30)
-    return replace(whole.select(sample=sentences, seed=0), name="wikipedia")
+def short_sentences(number: int) -> ek.Corpus:
+    """For a model that is slow."""
+    return ek.load_corpus("wikipedia", max_words=30).select(sample=number, seed=0)

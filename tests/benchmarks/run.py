@@ -155,8 +155,8 @@ def main() -> None:
     print("overhead of the statistics", flush=True)
     excerpt = ek.load_corpus("wikipedia", limit=500 if chosen.quick else None)
     smollm2 = ek.load_model("smollm2", device="cpu")
-    passes = (minilm, excerpt), (smollm2, measuring.sample_of(smollm2, 120))
-    spent = {model.name: measuring.overhead(model, corpus) for model, corpus in passes}
+    passes = (minilm, excerpt, 1), (smollm2, measuring.short_sentences(300), 6)
+    spent = {model.name: measuring.overhead(model, *rest) for model, *rest in passes}
     found["over"] = {name: 100 * (t["with"] / t["bare"] - 1) for name, t in spent.items()}
     del smollm2
     found["per_token"] = measuring.per_token(minilm)
