@@ -57,6 +57,9 @@ def norms_for(
     return {layer: having[layer] for layer in layers}
 
 
+_GIVEN_BACK_EVERY = 32  # batches: some milliseconds each time, for tens of MiB
+
+
 @dataclass(frozen=True)
 class Batch:
     """One forward pass.
@@ -160,6 +163,8 @@ def forward(
                     continue
                 yield Batch(sequences, rows, tokens, states, taps_now, planned, not waiting)
                 del states, taps_now  # before the next ones are made
+            if planned % _GIVEN_BACK_EVERY == 0:
+                means.give_back()
 
 
 def _run(

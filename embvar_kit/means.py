@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -29,6 +31,16 @@ def fit_into_memory(n_bytes: int) -> bool:
 def fit_onto_device(n_bytes: int, free: int) -> bool:
     """The same for a device of which ``free`` bytes are free."""
     return n_bytes <= _SHARE * free
+
+
+def give_back() -> None:
+    """Hand memory that is free, in pieces between pieces in use, back to the system.
+
+    glibc keeps it, and tensors of a different shape in every batch leave more and more of it.
+    Other C libraries see to it themselves.
+    """
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def allocate(
