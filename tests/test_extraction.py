@@ -1,6 +1,7 @@
 """The pass against the model run by hand, sentence by sentence, on real weights and real text."""
 
 import errno
+import platform
 import re
 from collections import defaultdict
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from reference import SequentialLoop, two_pass
 from transformers import AutoModel, AutoTokenizer
 
 import embvar_kit as ek
-from embvar_kit import running
+from embvar_kit import means, running
 from embvar_kit.bundled import BUNDLED
 from embvar_kit.corpora import StreamedCorpus
 
@@ -274,6 +275,16 @@ def test_means_that_fit_nowhere_are_refused_before_the_model_runs(minilm, monkey
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(ek.ExtractionError, match=r"No space left.*fewer layers.*min_count"):
         ek.extract(minilm, ek.Corpus.of(TEXT), progress=False)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries do it unasked")
+def test_memory_in_pieces_is_given_back():
+    pieces = [np.ones(2**16, dtype=np.uint8) for _ in range(2000)]
+    del pieces[::2]
+    before = psutil.Process().memory_info().rss
+    means.give_back()
+    assert before - psutil.Process().memory_info().rss > 30 * 2**20
+    assert all(piece.all() for piece in pieces)
 
 
 def test_rare_tokens_can_be_left_out(minilm, corpus, capsys):
