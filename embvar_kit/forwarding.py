@@ -160,6 +160,7 @@ def forward(
                     # Out of the handler, which holds on to the tensors of the failed attempt.
                     del taps_now
                     torch.cuda.empty_cache()
+                    means.give_back()
                     continue
                 yield Batch(sequences, rows, tokens, states, taps_now, planned, not waiting)
                 del states, taps_now  # before the next ones are made
@@ -189,13 +190,16 @@ def out_of_memory(error: Exception) -> bool:
     True
     >>> out_of_memory(RuntimeError("shapes do not match"))
     False
+    >>> out_of_memory(RuntimeError("could not create a primitive"))
+    True
     """
     said = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        # Of CUDA and MPS; of PyTorch's allocator for the CPU; of oneDNN's.
-        words in said
-        for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    # oneDNN with no memory to compile in; what it cannot do at all is "a primitive descriptor".
+    if isinstance(error, MemoryError) or said.endswith("could not create a primitive"):
+        return True
+    # Of CUDA and MPS; of PyTorch's allocator for the CPU; of oneDNN's.
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return any(word in said for word in words)
 
 
 @dataclass(frozen=True)

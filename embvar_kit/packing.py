@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -43,7 +43,7 @@ def packed(module: nn.Module) -> Iterator[int]:
         for layer in layers:
             weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T
             pack = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
-            layer.forward = partial(_product, weight=pack, bias=layer.bias)
+            layer.forward = partial(_product, pack, layer.bias, layer.forward)
             replaced.append(layer)
         yield len(replaced)
     finally:
@@ -75,5 +75,15 @@ def _fits(part: nn.Module) -> bool:
     )
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def _product(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    plain: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+) -> torch.Tensor:
+    try:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    except RuntimeError:
+        # Where memory is short, oneDNN has none to compile a product in; PyTorch's own needs less,
+        # and says so where that is too much.
+        return plain(x)

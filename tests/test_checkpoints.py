@@ -376,7 +376,7 @@ model = ek.load_model({str(tiny("bert"))!r}, device="cpu")
 corpus = ek.Corpus.of(["the cat sat on the mat"] * 30_000)
 ek.extract(model, corpus[:300], progress=False)  # threads and compiled code are there
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + {150 * 2**20}, used + {150 * 2**20}))
+resource.setrlimit(resource.RLIMIT_AS, (used + {250 * 2**20}, used + {250 * 2**20}))
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     found = ek.extract(model, corpus, batch_tokens=300_000, progress=False)

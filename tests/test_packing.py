@@ -82,6 +82,16 @@ def test_what_is_not_plain_float32_on_the_cpu_is_left_alone(tiny):
     assert own[0](3) == 3
 
 
+def test_what_onednn_cannot_multiply_is_left_to_pytorch():
+    layer, seen = nn.Linear(4, 4), []
+    plain = layer.forward
+    with packed(layer) as number, pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        assert number == 1 and layer.forward != plain
+        seen.append(layer(torch.ones(1, 2, 4)).shape)
+        layer(torch.ones(1, 5))  # PyTorch's words, not oneDNN's
+    assert seen == [(1, 2, 4)] and layer.forward == plain
+
+
 def test_weights_too_large_for_a_second_copy_are_left_alone(minilm, monkeypatch):
     size = sum(part.weight.nbytes for part in linear(minilm.module))
     for total, expected in ((4 * size, len(linear(minilm.module))), (4 * size - 1, 0)):
