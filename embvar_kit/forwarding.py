@@ -164,7 +164,7 @@ def forward(
                     continue
                 yield Batch(sequences, rows, tokens, states, taps_now, planned, not waiting)
                 del states, taps_now  # before the next ones are made
-            if planned % _GIVEN_BACK_EVERY == 0:
+            if planned % _GIVEN_BACK_EVERY == _GIVEN_BACK_EVERY - 1:
                 means.give_back()
 
 
