@@ -174,7 +174,8 @@ def _run(
     """Hidden states of a batch, the rows of its real tokens, and which tokens they are."""
     lengths = text.lengths[sequences]
     inside = np.arange(lengths.max()) < lengths[:, None]
-    tokens = np.concatenate([np.arange(*text.starts[[i, i + 1]]) for i in sequences])
+    ends = np.cumsum(lengths)
+    tokens = np.arange(ends[-1]) + np.repeat(text.starts[sequences] - ends + lengths, lengths)
     ids = np.full(inside.shape, model.tokenizer.pad_token_id or 0, dtype=np.int64)
     ids[inside] = text.ids[tokens]
     # Attention is faster without a mask; where batches are small, most need none.

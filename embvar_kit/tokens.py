@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from typing import Any
 
@@ -74,7 +75,7 @@ class TokenizedCorpus:
     n_empty: int = 0
     spans: np.ndarray | None = None
 
-    @property
+    @cached_property  # a pass asks for it at every batch
     def lengths(self) -> np.ndarray:
         """``(S,)`` tokens in each sequence."""
         return np.diff(self.starts)
