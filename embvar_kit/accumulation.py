@@ -17,6 +17,8 @@ from embvar_kit.planning import Plan
 
 _ASKED_EVERY = 256  # batches: to ask the device whether all was finite makes the host wait
 
+_ELEMENTS = 2**26  # of layers that are taken in together: half a GiB in float64
+
 
 class NotFiniteError(Exception):
     """A value was NaN or infinite: in ``batch`` or, where that is ``None``, in one before."""
@@ -46,7 +48,7 @@ class Accumulator:
         self._batches = 0
         if self.on_device:
             self._moments = [
-                [DeviceMoments(*shape[2:], self.device) for _ in work.layers] for _ in self.sites
+                DeviceMoments(*shape[2:], self.device, len(work.layers)) for _ in self.sites
             ]
         else:
             self._moments = [
@@ -69,17 +71,28 @@ class Accumulator:
         if not len(groups):  # sentences without a word, for one
             return
         order = GroupOrder.of(groups, at)
-        sent = DeviceOrder(order, self.device) if self.on_device else None
+        if self.on_device:
+            self._add_on_device(batch, found, order)
+            return
         for site, own in zip(self.sites, self._moments, strict=True):
             for layer, moments in zip(work.layers, own, strict=True):
-                x = found.embeddings(batch, site, layer)
-                if sent is not None:
-                    _add_on_device(moments, x, order, sent)
-                    continue
                 try:
+                    x = found.embeddings(batch, site, layer)
                     moments.add(x.float().cpu().numpy(), order)
                 except MomentsError as error:
                     raise NotFiniteError(batch) from error
+
+    def _add_on_device(self, batch: Batch, found: Pooling, order: GroupOrder) -> None:
+        sent = DeviceOrder(order, self.device)
+        layers = self.work.layers
+        at_once = max(1, _ELEMENTS // (len(order.rows) * self.work.width))
+        for site, moments in zip(self.sites, self._moments, strict=True):
+            for first in range(0, len(layers), at_once):
+                xs = [
+                    found.embeddings(batch, site, layer)
+                    for layer in layers[first : first + at_once]
+                ]
+                _add_or_halve(moments, xs, order, sent, first)
         self._batches += 1
         if self._batches % _ASKED_EVERY == 0:
             self.check()
@@ -90,7 +103,7 @@ class Accumulator:
         Raises:
             NotFiniteError: if it was not.
         """
-        if self.on_device and any(bool(m.refused) for own in self._moments for m in own):
+        if self.on_device and any(bool(moments.refused) for moments in self._moments):
             raise NotFiniteError(None)
 
     def on_host(self) -> list[list[GroupedMoments]]:
@@ -99,8 +112,8 @@ class Accumulator:
             return self._moments
         self.check()
         return [
-            [m.to_host(*arrays) for m, *arrays in zip(*own, strict=True)]
-            for own in zip(self._moments, self.mean, self.extra, strict=True)
+            [own.to_host(*at) for at in zip(range(len(self.work.layers)), mean, extra, strict=True)]
+            for own, mean, extra in zip(self._moments, self.mean, self.extra, strict=True)
         ]
 
     def state(self) -> dict[str, np.ndarray]:
@@ -115,21 +128,33 @@ class Accumulator:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go back to what :meth:`state` gave, to the bit."""
         for site, own in zip(self.sites, self._moments, strict=True):
-            for layer, moments in zip(self.work.layers, own, strict=True):
-                names = GroupedMoments.STATE
-                moments.restore({name: state[f"{site}/{layer}/{name}"] for name in names})
+            for at, layer in enumerate(self.work.layers):
+                one = {name: state[f"{site}/{layer}/{name}"] for name in GroupedMoments.STATE}
+                if self.on_device:
+                    own.restore(at, one)
+                else:
+                    own[at].restore(one)
 
 
-def _add_on_device(
-    moments: DeviceMoments, x: torch.Tensor, order: GroupOrder, sent: DeviceOrder
+def _add_or_halve(
+    moments: DeviceMoments,
+    xs: list[torch.Tensor],
+    order: GroupOrder,
+    sent: DeviceOrder,
+    first: int,
 ) -> None:
-    """Take a batch in; group by group in two halves where the device's memory is too small."""
+    """Take a batch in; in two halves, of its layers or groups, where the memory is too small."""
     try:
-        moments.add(x, sent)
+        moments.add(xs, sent, first)
         return
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error) or len(order.groups) < 2:
+        if not out_of_memory(error) or len(xs) == len(order.groups) == 1:
             raise
     torch.cuda.empty_cache()
-    for half in order.halves():
-        _add_on_device(moments, x, half, DeviceOrder(half, x.device))
+    if len(xs) > 1:
+        cut = len(xs) // 2
+        _add_or_halve(moments, xs[:cut], order, sent, first)
+        _add_or_halve(moments, xs[cut:], order, sent, first + cut)
+    else:
+        for half in order.halves():
+            _add_or_halve(moments, xs, half, DeviceOrder(half, sent.rows.device), first)

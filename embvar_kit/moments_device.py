@@ -6,7 +6,7 @@ a batch starts, so nothing here makes it wait, and sums over a group run in a fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,83 +23,106 @@ def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.to(device)
 
 
+_PIECE = 32  # rows: a device sums a piece one row after another, and the pieces side by side
+
+
 class DeviceOrder:
     """A :class:`GroupOrder` on a device, sent there once for all layers."""
 
     def __init__(self, order: GroupOrder, device: torch.device) -> None:
         lengths = np.diff(order.starts)
-        self.rows = send(order.rows, device)
-        self.groups = send(order.groups, device)
-        self.lengths = send(lengths, device)
-        self.segment = send(np.repeat(np.arange(len(lengths)), lengths), device)
-        self.first = send(order.rows[order.starts[:-1]], device)
+        pieces = -(-lengths // _PIECE)
+        sizes = np.full(pieces.sum(), _PIECE)
+        sizes[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * _PIECE
+        segment = np.repeat(np.arange(len(lengths)), lengths)
+        parts = (order.rows, segment, order.starts[:-1], order.groups, lengths, pieces, sizes)
+        sent = send(np.concatenate(parts), device).split([len(part) for part in parts])
+        self.rows, self.segment, self.first, self.groups, self.lengths, *levels = sent
+        self._levels = levels[::-1]
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """``(S, ...)`` sums of ``(N, ...)`` values, sorted by group, over each segment."""
+        for lengths in self._levels:
+            values = torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=True)
+        return values
 
 
 class DeviceMoments:
     """Streaming moments that live on a torch device with float64 (CUDA; the CPU, for tests).
 
+    Those of several layers together: for one layer, to start the device's many small steps would
+    take longer than the steps.
+
     Args:
         n_groups: number of groups, ``G``.
         dim: length of the vectors, ``d``.
         device: where to keep them.
+        n_layers: number of layers, ``L``.
     """
 
-    def __init__(self, n_groups: int, dim: int, device: torch.device) -> None:
-        self.count = torch.zeros(n_groups, dtype=torch.int64, device=device)
-        self.mean = torch.full((n_groups, dim), torch.nan, dtype=torch.float32, device=device)
-        self._extra = torch.zeros((n_groups, dim), dtype=torch.int8, device=device)
-        self._squares = torch.zeros(n_groups, dtype=torch.float64, device=device)
-        self._deviations = torch.zeros(n_groups, dtype=torch.float64, device=device)
+    def __init__(self, n_groups: int, dim: int, device: torch.device, n_layers: int = 1) -> None:
+        shape = (n_groups, n_layers)
+        self.count = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.mean = torch.full((*shape, dim), torch.nan, dtype=torch.float32, device=device)
+        self._extra = torch.zeros((*shape, dim), dtype=torch.int8, device=device)
+        self._squares = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._deviations = torch.zeros(shape, dtype=torch.float64, device=device)
         self.refused = torch.zeros((), dtype=torch.bool, device=device)
 
-    def add(self, x: torch.Tensor, order: DeviceOrder) -> None:
+    def add(self, xs: Sequence[torch.Tensor], order: DeviceOrder, first: int = 0) -> None:
         """Take a batch in; :attr:`refused` turns true if it holds NaN or infinity.
 
         Args:
-            x: ``(rows, d)`` embeddings of any floating type.
+            xs: for one layer or several that follow one another, ``(rows, d)`` embeddings of any
+                floating type.
             order: the batch's occurrences, sorted by group.
+            first: which of the layers the first of them is.
+
+        Raises:
+            RuntimeError: if the device's memory is too small; nothing has been taken in then.
         """
-        groups = order.groups
-        before = self.count[groups]
-        centre = self._widen(self.mean[groups], self._extra[groups])
-        centre = torch.where((before == 0)[:, None], x[order.first].double(), centre)
-        rows = x[order.rows].double()
-        norms = self._total((rows * rows).sum(1), order)
-        rows -= centre[order.segment]
-        shift = self._total(rows, order)
-        spread = self._total((rows * rows).sum(1), order)
-        after = before + order.lengths
-        centre += shift / after[:, None]
-        grown = (spread - (shift * shift).sum(1) / after).clamp_(min=0)
-        mean, extra = self._narrow(centre)
-        self.mean.index_copy_(0, groups, mean)
-        self._extra.index_copy_(0, groups, extra)
-        self.count.index_copy_(0, groups, after)
-        self._squares.index_add_(0, groups, norms)
-        self._deviations.index_add_(0, groups, grown)
+        groups, layers = order.groups, slice(first, first + len(xs))
+        count, mean, extra, squares, deviations = (own[:, layers] for own in self._tensors)
+        before = count[groups]
+        # Memory is what this costs: rows are read as they are, and no squares are written out.
+        rows = torch.stack([x[order.rows] for x in xs], dim=1)
+        centre = self._widen(mean[groups], extra[groups])
+        centre = torch.where((before == 0)[:, :, None], rows[order.first].double(), centre)
+        norms = _squared_norms(rows)
+        rows = rows - centre[order.segment]
+        shift = order.total(rows)
+        both = torch.stack([norms, _squared_norms(rows)], dim=1)
+        norms, spread = order.total(both).unbind(1)
+        after = before + order.lengths[:, None]
+        centre += shift / after[:, :, None]
+        grown = (spread - (shift * shift).sum(2) / after).clamp_(min=0)
+        new_mean, new_extra = self._narrow(centre)
+        mean.index_copy_(0, groups, new_mean)
+        extra.index_copy_(0, groups, new_extra)
+        count.index_copy_(0, groups, after)
+        squares.index_add_(0, groups, norms)
+        deviations.index_add_(0, groups, grown)
         self.refused |= ~torch.isfinite(norms).all()
 
     def to_host(
-        self, mean: np.ndarray | None = None, extra: np.ndarray | None = None
+        self, layer: int = 0, mean: np.ndarray | None = None, extra: np.ndarray | None = None
     ) -> GroupedMoments:
-        """The same moments as a :class:`GroupedMoments`, in the arrays given."""
-        moments = GroupedMoments(*self.mean.shape, mean=mean, extra=extra)
-        moments.mean[:] = self.mean.cpu().numpy()
-        moments.count[:] = self.count.cpu().numpy()
-        moments._extra[:] = self._extra.cpu().numpy()
-        moments._squares[:] = self._squares.cpu().numpy()
-        moments._deviations[:] = self._deviations.cpu().numpy()
+        """A layer's moments as a :class:`GroupedMoments`, in the arrays given."""
+        n_groups, _, dim = self.mean.shape
+        moments = GroupedMoments(n_groups, dim, mean=mean, extra=extra)
+        for array, tensor in zip(moments.state().values(), self._tensors, strict=True):
+            torch.from_numpy(array).copy_(tensor[:, layer])
         return moments
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go back to a state of :class:`GroupedMoments`, to the bit."""
-        own = (self.count, self.mean, self._extra, self._squares, self._deviations)
-        for name, tensor in zip(GroupedMoments.STATE, own, strict=True):
-            tensor.copy_(torch.from_numpy(np.ascontiguousarray(state[name])))
+    def restore(self, layer: int, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to a layer's state of :class:`GroupedMoments`, to the bit."""
+        for name, tensor in zip(GroupedMoments.STATE, self._tensors, strict=True):
+            tensor[:, layer] = torch.from_numpy(np.ascontiguousarray(state[name])).to(tensor.device)
 
-    @staticmethod
-    def _total(values: torch.Tensor, order: DeviceOrder) -> torch.Tensor:
-        return torch.segment_reduce(values, "sum", lengths=order.lengths, axis=0, unsafe=True)
+    @property
+    def _tensors(self) -> tuple[torch.Tensor, ...]:
+        """``(G, L, ...)``, in the order of :attr:`GroupedMoments.STATE`."""
+        return self.count, self.mean, self._extra, self._squares, self._deviations
 
     @staticmethod
     def _widen(mean: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
@@ -112,3 +135,9 @@ class DeviceMoments:
         half = 1 << (STEP - 1)
         steps = (value.view(torch.int64) + half - mean.double().view(torch.int64)) >> STEP
         return mean, steps.clamp_(-128, 127).to(torch.int8)
+
+
+def _squared_norms(x: torch.Tensor) -> torch.Tensor:
+    """``(..., )`` squared norms of ``(..., d)`` vectors in float64, without a copy in it."""
+    norms = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
+    return norms * norms

@@ -252,7 +252,7 @@ def test_the_device_form_gives_the_same_moments():
     for rows in np.array_split(rng.permutation(2000), 30):
         order = GroupOrder.of(groups[rows], rows)
         host.add(x, order)
-        device.add(torch.from_numpy(x), DeviceOrder(order, torch.device("cpu")))
+        device.add([torch.from_numpy(x)], DeviceOrder(order, torch.device("cpu")))
     back = device.to_host()
     assert back.count.tolist() == host.count.tolist()
     np.testing.assert_allclose(back.V, host.V, rtol=1e-9)
@@ -260,7 +260,7 @@ def test_the_device_form_gives_the_same_moments():
     assert_right(back, x, groups)
     assert not device.refused
     x[0, 0] = np.nan
-    device.add(torch.from_numpy(x), DeviceOrder(order, torch.device("cpu")))
+    device.add([torch.from_numpy(x)], DeviceOrder(order, torch.device("cpu")))
     assert not device.refused  # row 0 is not in this batch
-    device.add(torch.from_numpy(x), DeviceOrder(GroupOrder.of(groups), torch.device("cpu")))
+    device.add([torch.from_numpy(x)], DeviceOrder(GroupOrder.of(groups), torch.device("cpu")))
     assert device.refused

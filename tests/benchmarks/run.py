@@ -116,7 +116,7 @@ def report(found: dict, rounds: int) -> str:
         f'`dtype="bfloat16"`, which has to be asked for, takes {half["time"]:.2f} times as long '
         "here, and changes Q, M and V of tokens with n ≥ 10 by "
         f"{half['Q']:.1%}, {half['M']:.1%} and {half['V']:.1%} (medians over tokens and layers). "
-        "`torch.compile` is not offered. The GPU path has not been timed on a GPU.",
+        "`torch.compile` is not offered. A GPU's times: [gpu.md](gpu.md).",
         "",
         "## What was tried",
         "",
