@@ -97,12 +97,13 @@ class DeviceMoments:
         centre += shift / after[:, :, None]
         grown = (spread - (shift * shift).sum(2) / after).clamp_(min=0)
         new_mean, new_extra = self._narrow(centre)
+        self.refused |= ~torch.isfinite(norms).all()
+        # What follows needs no memory: a batch is taken in whole or not at all.
         mean.index_copy_(0, groups, new_mean)
         extra.index_copy_(0, groups, new_extra)
         count.index_copy_(0, groups, after)
         squares.index_add_(0, groups, norms)
         deviations.index_add_(0, groups, grown)
-        self.refused |= ~torch.isfinite(norms).all()
 
     def to_host(
         self, layer: int = 0, mean: np.ndarray | None = None, extra: np.ndarray | None = None

@@ -71,6 +71,7 @@ def _fits(part: nn.Module) -> bool:
     return (
         type(part) in (nn.Linear, Conv1D)
         and "forward" not in vars(part)
+        and isinstance(part.weight, nn.Parameter)  # not computed anew at every call
         and part.weight.dtype == torch.float32
         and part.weight.device.type == "cpu"
     )

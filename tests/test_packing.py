@@ -80,6 +80,12 @@ def test_what_is_not_plain_float32_on_the_cpu_is_left_alone(tiny):
     with packed(own) as number:
         assert number == 1
     assert own[0](3) == 3
+    computed = nn.Linear(4, 4)
+    weight = computed.weight.detach()
+    del computed.weight
+    computed.weight = weight  # as torch.nn.utils.weight_norm leaves it
+    with packed(computed) as number:
+        assert number == 0
 
 
 def test_what_onednn_cannot_multiply_is_left_to_pytorch():
