@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from embvar_kit.errors import EmbvarWarning, ExtractionError
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.moments_device import send
 from embvar_kit.normalization import Norm, Tap, tapping
-from embvar_kit.packing import packed
+from embvar_kit.packing import could_not_compile, nothing_compiled, packed
 from embvar_kit.planning import Plan
 from embvar_kit.probing import first_line
 from embvar_kit.shortening import shortened
@@ -116,6 +117,7 @@ def forward(
         ExtractionError: if the memory is too small for one sequence alone.
     """
     room: float = math.inf  # slots of a batch, padding included, that the memory has room for
+    compiling = True
     norms = norms or {}
     wanted = range(model.n_states) if layers is None else layers
     shortest = int(np.argmin(text.lengths))
@@ -134,26 +136,29 @@ def forward(
                     waiting[:0] = np.array_split(sequences, 2)
                     continue
                 try:
-                    states, rows, tokens = _run(model, text, sequences)
+                    with nullcontext() if compiling else nothing_compiled():
+                        states, rows, tokens = _run(model, text, sequences)
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
                         raise
-                    if len(sequences) == 1:
+                    waiting[:0], states = [sequences], None
+                    if compiling and could_not_compile(error):
+                        compiling = False
+                    elif len(sequences) == 1:
                         raise ExtractionError(
                             f"The memory is too small for a sequence of {slots:,} tokens alone "
                             f"({first_line(error)}). Split sentences into shorter ones, or load "
                             "the model in half precision (dtype='bfloat16')."
                         ) from error
-                    if room == math.inf:
-                        warnings.warn(
-                            f"The memory is too small for {slots:,} tokens at once: such batches "
-                            "are halved. A smaller batch_tokens avoids the attempt.",
-                            EmbvarWarning,
-                            stacklevel=2,
-                        )
-                    room = slots / 2
-                    waiting[:0] = [sequences]
-                    states = None
+                    else:
+                        if room == math.inf:
+                            warnings.warn(
+                                f"The memory is too small for {slots:,} tokens at once: such "
+                                "batches are halved. A smaller batch_tokens avoids the attempt.",
+                                EmbvarWarning,
+                                stacklevel=2,
+                            )
+                        room = slots / 2
                 taps_now = dict(taps)
                 taps.clear()
                 if states is None:
@@ -194,13 +199,11 @@ def out_of_memory(error: Exception) -> bool:
     >>> out_of_memory(RuntimeError("could not create a primitive"))
     True
     """
-    said = str(error).lower()
-    # oneDNN with no memory to compile in; what it cannot do at all is "a primitive descriptor".
-    if isinstance(error, MemoryError) or said.endswith("could not create a primitive"):
-        return True
     # Of CUDA and MPS; of PyTorch's allocator for the CPU; of oneDNN's.
     words = ("out of memory", "can't allocate memory", "not enough memory")
-    return any(word in said for word in words)
+    if isinstance(error, MemoryError) or could_not_compile(error):
+        return True
+    return any(word in str(error).lower() for word in words)
 
 
 @dataclass(frozen=True)

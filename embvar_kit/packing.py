@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -50,6 +51,30 @@ def packed(module: nn.Module) -> Iterator[int]:
     finally:
         for layer in replaced:
             del layer.forward
+
+
+@contextmanager
+def nothing_compiled() -> Iterator[None]:
+    """PyTorch's own operations only, none of those that oneDNN compiles.
+
+    A thread in which oneDNN once had no memory to compile in cannot compile ever after: the code
+    generator never forgets the error.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*TF32")  # said whenever the flags are set
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+def could_not_compile(error: Exception) -> bool:
+    """Whether an error says that oneDNN had no memory to compile in.
+
+    >>> could_not_compile(RuntimeError("could not create a primitive"))
+    True
+    >>> could_not_compile(RuntimeError("could not create a primitive descriptor for a matmul"))
+    False
+    """
+    return str(error).lower().endswith("could not create a primitive")
 
 
 def _available() -> bool:

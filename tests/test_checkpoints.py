@@ -367,6 +367,25 @@ def test_a_sequence_too_large_for_the_memory_is_named(model, corpus):
         extract(SmallMemory(model, 10), corpus)
 
 
+class CannotCompile(SmallMemory):
+    """A model in a process in which oneDNN once had no memory to compile in."""
+
+    def hidden_states(self, ids, mask=None):
+        self.ran.append(torch.backends.mkldnn.enabled)
+        if self.ran[-1] and len(self.ran) > self.room:
+            raise RuntimeError("could not create a primitive")
+        return self.model.hidden_states(ids, mask)
+
+
+def test_a_pass_goes_on_where_onednn_cannot_compile(model, corpus, whole, recwarn):
+    broken = CannotCompile(model, 2)
+    found = extract(broken, corpus)
+    np.testing.assert_array_equal(found.n, whole.n)
+    np.testing.assert_allclose(found.V, whole.V, rtol=1e-4, atol=1e-5)
+    assert broken.ran[:4] == [True, True, True, False] and not any(broken.ran[3:])
+    assert not recwarn.list and torch.backends.mkldnn.enabled
+
+
 def test_the_hosts_memory_may_run_out_in_earnest(tiny, tmp_path):
     """A process with little room for addresses: PyTorch's own allocator fails."""
     script = f"""
@@ -376,7 +395,7 @@ model = ek.load_model({str(tiny("bert"))!r}, device="cpu")
 corpus = ek.Corpus.of(["the cat sat on the mat"] * 30_000)
 ek.extract(model, corpus[:300], progress=False)  # threads and compiled code are there
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + {250 * 2**20}, used + {250 * 2**20}))
+resource.setrlimit(resource.RLIMIT_AS, (used + {150 * 2**20}, used + {150 * 2**20}))
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     found = ek.extract(model, corpus, batch_tokens=300_000, progress=False)
