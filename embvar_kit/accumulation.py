@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from embvar_kit import means
+from embvar_kit import means, shortage
 from embvar_kit.errors import MomentsError
-from embvar_kit.forwarding import Batch, Pooling, out_of_memory
+from embvar_kit.forwarding import Batch, Pooling
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.moments import GroupedMoments, GroupOrder
 from embvar_kit.moments_device import DeviceMoments, DeviceOrder
@@ -148,9 +148,9 @@ def _add_or_halve(
         moments.add(xs, sent, first)
         return
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error) or len(xs) == len(order.groups) == 1:
+        if not shortage.out_of_memory(error) or len(xs) == len(order.groups) == 1:
             raise
-    torch.cuda.empty_cache()
+    shortage.clear()
     if len(xs) > 1:
         cut = len(xs) // 2
         _add_or_halve(moments, xs[:cut], order, sent, first)

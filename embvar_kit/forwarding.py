@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from embvar_kit import means
-from embvar_kit.errors import EmbvarWarning, ExtractionError
+from embvar_kit import means, shortage
+from embvar_kit.errors import ExtractionError
 from embvar_kit.models import EmbeddingModel
 from embvar_kit.moments_device import send
 from embvar_kit.normalization import Norm, Tap, tapping
-from embvar_kit.packing import could_not_compile, nothing_compiled, packed
+from embvar_kit.packing import packed
 from embvar_kit.planning import Plan
-from embvar_kit.probing import first_line
 from embvar_kit.shortening import shortened
 from embvar_kit.tokens import TokenizedCorpus
 
@@ -116,8 +112,7 @@ def forward(
     Raises:
         ExtractionError: if the memory is too small for one sequence alone.
     """
-    room: float = math.inf  # slots of a batch, padding included, that the memory has room for
-    compiling = True
+    room = shortage.Room()
     norms = norms or {}
     wanted = range(model.n_states) if layers is None else layers
     shortest = int(np.argmin(text.lengths))
@@ -132,40 +127,21 @@ def forward(
             while waiting:
                 sequences = waiting.pop(0)
                 slots = len(sequences) * int(text.lengths[sequences].max())
-                if slots > room and len(sequences) > 1:
+                if slots > room.slots and len(sequences) > 1:
                     waiting[:0] = np.array_split(sequences, 2)
                     continue
                 try:
-                    with nullcontext() if compiling else nothing_compiled():
+                    with room.attempt():
                         states, rows, tokens = _run(model, text, sequences)
                 except (RuntimeError, MemoryError) as error:
-                    if not out_of_memory(error):
-                        raise
-                    waiting[:0], states = [sequences], None
-                    if compiling and could_not_compile(error):
-                        compiling = False
-                    elif len(sequences) == 1:
-                        raise ExtractionError(
-                            f"The memory is too small for a sequence of {slots:,} tokens alone "
-                            f"({first_line(error)}). Split sentences into shorter ones, or load "
-                            "the model in half precision (dtype='bfloat16')."
-                        ) from error
-                    else:
-                        if room == math.inf:
-                            warnings.warn(
-                                f"The memory is too small for {slots:,} tokens at once: such "
-                                "batches are halved. A smaller batch_tokens avoids the attempt.",
-                                EmbvarWarning,
-                                stacklevel=2,
-                            )
-                        room = slots / 2
+                    room.learn(error, slots, alone=len(sequences) == 1)
+                    states = None
                 taps_now = dict(taps)
                 taps.clear()
                 if states is None:
-                    # Out of the handler, which holds on to the tensors of the failed attempt.
                     del taps_now
-                    torch.cuda.empty_cache()
-                    means.give_back()
+                    shortage.clear()
+                    waiting.insert(0, sequences)
                     continue
                 yield Batch(sequences, rows, tokens, states, taps_now, planned, not waiting)
                 del states, taps_now  # before the next ones are made
@@ -187,23 +163,6 @@ def _run(
     mask = None if inside.all() else send(inside.astype(np.int64), model.device)
     states = model.hidden_states(send(ids, model.device), mask)
     return states, np.flatnonzero(inside), tokens
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a device or the host has no memory left.
-
-    >>> out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
-    True
-    >>> out_of_memory(RuntimeError("shapes do not match"))
-    False
-    >>> out_of_memory(RuntimeError("could not create a primitive"))
-    True
-    """
-    # Of CUDA and MPS; of PyTorch's allocator for the CPU; of oneDNN's.
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    if isinstance(error, MemoryError) or could_not_compile(error):
-        return True
-    return any(word in str(error).lower() for word in words)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ ORDER = (
     "moments_device",
     "shortening",
     "packing",
+    "shortage",
     "forwarding",
     "accumulation",
     "analysis",
