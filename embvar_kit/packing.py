@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-# oneDNN compiles a product for every shape of batch, in a millisecond, and keeps 1,024 of them, a
-# quarter of a MiB each. A pass over the excerpt has 236, which the next pass finds again. It reads
-# this when it is first used; what a user has set stays.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+# oneDNN compiles a product for every shape of batch and keeps 1,024 of them, a quarter of a MiB
+# each, which is more than the model. A pass meets a shape in batches that follow one another. It
+# reads this when it is first used; what a user has set stays.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 
 @contextmanager
