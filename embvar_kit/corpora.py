@@ -268,8 +268,10 @@ def load_corpus(
         if split_sentences:
             records = split_records(paragraphs(records), True, language)
     else:
+        folder = Path(name).expanduser().is_dir()
+        problem = f"{name!r} is a folder" if folder else f"Unknown corpus {name!r}"
         raise CorpusError(
-            f"Unknown corpus {name!r}. Offline there are 'wikipedia' and the path of a .txt or "
+            f"{problem}. Offline there are 'wikipedia' and the path of a .txt or "
             ".parquet file; 'bookcorpus' is the paper's sample, and 'hub:NAME' names a dataset of "
             "the Hub."
         )

@@ -149,6 +149,11 @@ def test_an_unknown_name_says_what_there_is():
         ek.load_corpus("wiki")
 
 
+def test_a_folder_is_no_corpus(tmp_path):
+    with pytest.raises(ek.CorpusError, match=r"' is a folder\. .*a \.txt or \.parquet file"):
+        ek.load_corpus(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def one_file(tmp_path_factory):
     return tmp_path_factory.mktemp("lines") / "a.txt"
