@@ -22,7 +22,7 @@ STATISTICS := data/cache/minilm-wikipedia/hidden
 APP_POLICY := default-src 'self' data: blob: ws://127.0.0.1:* 'unsafe-inline' 'unsafe-eval'; \
   frame-ancestors 'self'
 
-LONG_SUITES := $(wildcard tests/test_fuzz_*.py) tests/test_survival.py
+LONG_SUITES := tests/robustness
 
 # Without the encryption each kernel warns that it has none.
 NBCONVERT := $(PY) -m nbconvert --log-level=ERROR

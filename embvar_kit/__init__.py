@@ -7,11 +7,13 @@
 >>> float(m.Q[0]), float(m.M[0]), float(m.V[0])
 (1.0, 0.5, 0.5)
 
-The modules form a row: ``corpora, checkpoint_file, normalization, models, twins, tokens, words,
-means, planning, moments, forwarding, accumulation, analysis, statistics, release, checkpoints,
-running, extraction, reproduction, cached, collection, dimensions, affine, drawing, figures, atlas,
-explorers, reporting, cli``. Each imports only from those before it. The public names are
-loaded when they are first used, so that importing the kit is quick.
+The folders spell the pipeline; each imports only from those before it::
+
+    corpora > models > moments > statistics > extraction > paper, figures > explorers
+
+Before them stand ``errors``, ``files`` and ``hub``, behind them ``model_report`` and ``cli``;
+``cached`` follows ``extraction``. The public names are loaded when they are first used, so that
+importing the kit is quick.
 """
 
 from __future__ import annotations
@@ -22,13 +24,17 @@ from typing import Any
 from embvar_kit._version import __version__
 
 _HOMES = {
-    "affine": ("AffineMoments", "affine_moments"),
-    "analysis": ("analysis",),
-    "atlas": ("atlas",),
-    "bundled": ("fetch", "home"),
-    "collection": ("Occurrences", "collect_embeddings", "sample_embeddings"),
-    "corpora": ("CORPORA", "Corpus", "StreamedCorpus", "load_corpus"),
-    "dimensions": ("DimensionMoments", "dimension_moments"),
+    "cached": ("cached_statistics",),
+    "corpora.corpus": (
+        "CORPORA",
+        "Corpus",
+        "StreamedCorpus",
+        "load_corpus",
+    ),
+    "corpora": (
+        "tokens",
+        "words",
+    ),
     "errors": (
         "CheckpointError",
         "CorpusError",
@@ -38,33 +44,71 @@ _HOMES = {
         "ExtractionInterrupted",
         "ModelError",
         "MomentsError",
-        "ReportError",
         "ReleaseError",
+        "ReportError",
         "StatisticsError",
         "StatisticsFileError",
         "TrainingError",
     ),
-    "layer_explorer": ("LayerExplorer",),
-    "normalization_bench": ("NormalizationBench",),
-    "playground": ("SequencePlayer", "VariancePlayground"),
-    "tradeoff_explorer": ("TradeoffExplorer",),
-    "cached": ("cached_statistics",),
-    "extraction": ("extract", "partial_result", "run_plan"),
-    "figures": ("figures",),
-    "initialization": ("untrained",),
-    "models": ("EmbeddingModel", "load_model"),
-    "moments": ("GroupedMoments", "GroupOrder"),
-    "normalization": ("normalization",),
-    "planning": ("Plan", "plan"),
-    "reporting": ("report",),
-    "release": ("release",),
-    "reproduction": ("reproduce",),
-    "statistics": ("TokenStatistics",),
-    "tokens": ("tokens",),
-    "twins": ("TWINS", "load_twin", "twin_losses"),
-    "words": ("words",),
+    "explorers": (
+        "LayerExplorer",
+        "NormalizationBench",
+        "SequencePlayer",
+        "TradeoffExplorer",
+        "VariancePlayground",
+    ),
+    "extraction.affine": (
+        "AffineMoments",
+        "affine_moments",
+    ),
+    "extraction.dimensions": (
+        "DimensionMoments",
+        "dimension_moments",
+    ),
+    "extraction.embeddings": (
+        "Occurrences",
+        "collect_embeddings",
+        "sample_embeddings",
+    ),
+    "extraction.extract": (
+        "extract",
+        "partial_result",
+        "run_plan",
+    ),
+    "extraction.plan": (
+        "Plan",
+        "plan",
+    ),
+    "figures": ("atlas",),
+    "files": ("home",),
+    "model_report": ("report",),
+    "models": ("normalization",),
+    "models.bundled": ("fetch",),
+    "models.loading": (
+        "EmbeddingModel",
+        "load_model",
+        "untrained",
+    ),
+    "models.twins": (
+        "TWINS",
+        "load_twin",
+        "twin_losses",
+    ),
+    "moments.grouped": (
+        "GroupedMoments",
+        "GroupOrder",
+    ),
+    "paper": ("release",),
+    "paper.reproduction": ("reproduce",),
+    "statistics": ("analysis",),
+    "statistics.token_statistics": ("TokenStatistics",),
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+"""Where each public name lives: a module, or the folder of a public module."""
+
+_MODULES = ("tokens", "words", "atlas", "figures", "normalization", "release", "analysis")
+"""Public names that are modules themselves."""
+
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | {"figures": ""}
 
 __all__ = ["__version__", *sorted(_HOME_OF)]
 
@@ -72,8 +116,10 @@ __all__ = ["__version__", *sorted(_HOME_OF)]
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'embvar_kit' has no attribute {name!r}")
-    module = importlib.import_module(f"embvar_kit.{_HOME_OF[name]}")
-    return module if name == _HOME_OF[name] else getattr(module, name)
+    home = ".".join(filter(None, ("embvar_kit", _HOME_OF[name])))
+    if name in _MODULES:
+        return importlib.import_module(f"{home}.{name}")
+    return getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from embvar_kit import files
 from embvar_kit._version import __version__
-from embvar_kit.bundled import BUNDLED, home
-from embvar_kit.corpora import load_corpus
+from embvar_kit.corpora.corpus import load_corpus
 from embvar_kit.errors import CheckpointError, ExtractionError, StatisticsFileError
-from embvar_kit.statistics import TokenStatistics
-
-SHIPPED = Path(__file__).parents[1] / "data" / "stats"
-"""Statistics that come with a checkout, wherever ``EMBVAR_HOME`` lies."""
+from embvar_kit.models.bundled import BUNDLED
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 SITES = ("hidden", "unit")
 """What one pass takes, since the two together cost hardly more than one."""
@@ -41,14 +39,14 @@ def cached_statistics(
             "Only a bundled model on 'wikipedia', at site 'hidden' or 'unit', is cached by name; "
             "extract and save others."
         )
-    cache = home() / "cache" / f"{model}-{corpus}"
+    cache = files.home() / "cache" / f"{model}-{corpus}"
     if (found := _at_hand(cache, model, site)) is not None:
         return found
     # All import torch, which takes seconds; what is at hand needs none of them.
-    from embvar_kit import checkpoints
-    from embvar_kit.checkpoint_file import locked
-    from embvar_kit.extraction import extract
-    from embvar_kit.models import load_model
+    from embvar_kit.extraction import checkpoint
+    from embvar_kit.extraction.extract import extract
+    from embvar_kit.files import locked
+    from embvar_kit.models.loading import load_model
 
     with locked(cache, wait=True):
         if (found := _at_hand(cache, model, site)) is not None:
@@ -58,17 +56,20 @@ def cached_statistics(
         try:
             extracted = extract(loaded, text, site=SITES, checkpoint=kept, progress=progress)
         except CheckpointError:  # of an older kit, or damaged: begin again
-            checkpoints.remove(kept)
+            checkpoint.remove(kept)
             extracted = extract(loaded, text, site=SITES, checkpoint=kept, progress=progress)
         for taken, statistics in extracted.items():
             statistics.save(cache / taken)
-        checkpoints.remove(kept)
+        checkpoint.remove(kept)
     return extracted[site]
 
 
 def _at_hand(cache: Path, model: str, site: str) -> TokenStatistics | None:
-    shipped = SHIPPED / cache.name / site
-    return _whole(cache / site, model, same_kit=True) or _whole(shipped, model, same_kit=False)
+    found = _whole(cache / site, model, same_kit=True)
+    shipped = files.in_checkout("data", "stats", cache.name, site)
+    if found is None and shipped:
+        found = _whole(shipped, model, same_kit=False)
+    return found
 
 
 def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | None:

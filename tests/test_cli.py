@@ -10,21 +10,20 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from paths import ROOT
 from tiny_models import SENTENCES
 
 import embvar_kit as ek
-from embvar_kit.bundled import BUNDLED
 from embvar_kit.cli import main
-from embvar_kit.corpora import CORPORA
-from embvar_kit.forwarding import SITES
-from embvar_kit.reproduction import LEVELS
-from embvar_kit.tokens import GROUPINGS
+from embvar_kit.corpora.corpus import CORPORA
+from embvar_kit.corpora.tokens import GROUPINGS
+from embvar_kit.extraction.forward import SITES
+from embvar_kit.models.bundled import BUNDLED
+from embvar_kit.paper.reproduction import LEVELS
 
-ROOT = Path(__file__).parents[1]
 COMMANDS = ("fetch", "extract", "show", "figures", "report", "reproduce", "twins", "models")
 COMMANDS += ("corpora",)
 
@@ -352,7 +351,8 @@ def test_figures_draws_into_a_folder_beside_the_statistics(command, saved, tmp_p
 def test_every_choice_of_figures_reaches_them(command, saved, tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr(
-        "embvar_kit.atlas.write", lambda stats, out, **choice: given.update(choice, out=out) or []
+        "embvar_kit.figures.atlas.write",
+        lambda stats, out, **choice: given.update(choice, out=out) or [],
     )
     command("figures", saved)
     plain = {"min_count": 10, "max_count": 100_000, "unbiased": False, "without_sinks": False}

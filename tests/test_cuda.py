@@ -11,8 +11,8 @@ import torch
 from tiny_models import SENTENCES
 
 import embvar_kit as ek
-from embvar_kit.accumulation import Accumulator
-from embvar_kit.forwarding import forward
+from embvar_kit.extraction.accumulator import Accumulator
+from embvar_kit.extraction.forward import forward
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from paths import ROOT
 
 import embvar_kit as ek
 
-ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAY_IGNORE = {
     # Cells whose output is not compared, and why. A cell not listed here is compared.

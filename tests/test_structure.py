@@ -1,4 +1,4 @@
-"""The package as a building: who imports whom, what an import costs, what has a description."""
+"""The package's folders: who imports whom, what an import costs, what has a description."""
 
 from __future__ import annotations
 
@@ -7,162 +7,125 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 import embvar_kit as ek
 
-ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "embvar_kit"
 
 ORDER = (
-    "errors",
     "_version",
-    "_kernels",
-    "unpickling",
-    "released_layer",
-    "bundled",
-    "readers",
-    "wikipedia",
-    "sampling",
-    "bookcorpus",
+    "errors",
+    "files",
+    "array_file",
+    "hub",
     "corpora",
-    "checkpoint_file",
-    "normalization",
-    "probing",
-    "quiet",
-    "twin_model",
     "models",
-    "initialization",
-    "twins",
-    "twin_text",
-    "twin_files",
-    "twin_training",
-    "tokens",
-    "words",
-    "means",
-    "planning",
     "moments",
-    "moments_device",
-    "shortening",
-    "packing",
-    "shortage",
-    "forwarding",
-    "accumulation",
-    "analysis",
-    "compaction",
-    "anisotropy",
-    "merging",
-    "statistics_file",
     "statistics",
-    "release",
-    "checkpoints",
-    "interrupts",
-    "running",
     "extraction",
-    "reproduction",
     "cached",
-    "collection",
-    "dimensions",
-    "affine",
-    "labelling",
-    "drawing",
-    "figures_formula",
-    "figures_tradeoff",
-    "figures_frequency",
-    "figures_layers",
-    "figures_embeddings",
-    "figures_words",
-    "figures_normalization",
+    "paper",
     "figures",
-    "recall",
-    "atlas_page",
-    "atlas_plates",
-    "atlas",
-    "concordance",
-    "figures_token",
-    "pictures",
-    "keyboard",
-    "hovering",
-    "exploring",
-    "playground",
-    "tables",
-    "token_card",
-    "tradeoff_points",
-    "tradeoff_state",
-    "tradeoff_plot",
-    "tradeoff_explorer",
-    "layer_state",
-    "layer_explorer",
-    "normalization_bench",
     "explorers",
-    "reporting",
-    "arguments",
+    "model_report",
     "cli",
     "__main__",
 )
-"""From left to right; nothing imports from its right."""
+"""Folders, and modules beside them, from first to last: none imports from those behind it."""
 
-MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
-MOST_LINES = 400
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+"""Every module by its name inside the package, ``corpora.tokens`` for one."""
+
+NAMES = [name for name in MODULES if name != "__init__"]
 
 
-def imported(source: str) -> set[str]:
-    """Modules of the package that a source imports, wherever in it."""
+def folder_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def imports(source: str) -> set[str]:
+    """Modules of the package that a source imports, wherever in it but for type checkers."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in _executed(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            inside = "embvar_kit" if node.level else ""
-            base = ".".join(part for part in (inside, node.module or "") if part)
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+            assert not node.level, "imports are absolute, so that a reader can find them"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
         for name in names:
-            package, _, module = name.partition(".")
-            if package == "embvar_kit" and module.split(".")[0] in MODULES:
-                found.add(module.split(".")[0])
+            parts = name.split(".")
+            if parts[0] != "embvar_kit":
+                continue
+            # The longest part that is a module: what is left is a name inside it.
+            while len(parts) > 1 and (inside := _module(parts[1:])) is None:
+                parts.pop()
+            if len(parts) > 1:
+                found.add(inside)
     return found
+
+
+def _module(parts: list[str]) -> str | None:
+    name = ".".join(parts)
+    return next((name for name in (name, f"{name}.__init__") if name in MODULES), None)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under ``if TYPE_CHECKING:``."""
+    if isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from _executed(child)
+
+
+IMPORTS = {name: imports(MODULES[name].read_text(encoding="utf-8")) for name in NAMES}
 
 
 def test_imports_are_found_wherever_they_stand():
     source = (
-        "import embvar_kit.cli\nfrom embvar_kit import models, __version__\n"
-        "def f():\n    from embvar_kit.tokens import tokenize\n    from .moments import x\n"
-        "if x:\n    from . import analysis\n    import embvar_kit_other.figures\n"
+        "import embvar_kit.cli\nfrom embvar_kit import files, __version__\n"
+        "def f():\n    from embvar_kit.corpora.tokens import tokenize\n"
+        "    from embvar_kit.statistics import analysis\n"
+        "if TYPE_CHECKING:\n    from embvar_kit import hub\n"
+        "if x:\n    from embvar_kit import figures\n    import embvar_kit_other.figures\n"
     )
-    assert imported(source) == {"cli", "models", "tokens", "moments", "analysis"}
+    expected = {"cli", "files", "corpora.tokens", "statistics.analysis", "figures.__init__"}
+    assert imports(source) == expected
 
 
-def test_every_module_has_its_place():
-    assert not list(PACKAGE.rglob("*/*.py")), "a package inside the package: place it"
-    new = set(MODULES) - {"__init__"} - set(ORDER)
-    assert not new, f"{sorted(new)}: place them in ORDER, as far left as their imports allow"
-    gone = set(ORDER) - set(MODULES)
-    assert not gone, f"{sorted(gone)}: no longer there; take them out of ORDER"
+def test_every_folder_has_its_place():
+    assert {folder_of(name) for name in NAMES} == set(ORDER)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "__init__"])
-def test_modules_import_only_from_their_left(name):
-    left = set(ORDER[: ORDER.index(name)]) if name in ORDER else set()
-    wrong = imported(MODULES[name].read_text(encoding="utf-8")) - left
-    assert not wrong, f"{name} imports {sorted(wrong)}, which stand to its right"
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_imports_only_from_those_before_it(name):
+    until = ORDER.index(folder_of(name)) + 1
+    wrong = {other for other in IMPORTS[name] if folder_of(other) not in ORDER[:until]}
+    assert not wrong, f"{name} imports {sorted(wrong)}, which stand behind it"
 
 
-def test_the_package_tells_the_order_that_is_kept():
-    told = " ".join(ek.__doc__.split()).partition("form a row: ``")[2].partition("``")[0]
-    told = told.split(", ")
-    assert len(told) > 5
-    assert told == sorted(told, key=ORDER.index)
+def test_no_import_goes_round_in_a_circle():
+    left = {name: IMPORTS[name] - {name} for name in NAMES}
+    while free := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, f"{sorted(left)} import one another"
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_fits_into_a_head(name):
-    lines = MODULES[name].read_text(encoding="utf-8").count("\n")
-    assert lines <= MOST_LINES, f"{name} has {lines} lines: split it where it holds two ideas"
+def test_paths_of_the_repository_are_derived_in_one_place():
+    deriving = [n for n in NAMES if "__file__" in MODULES[n].read_text(encoding="utf-8")]
+    assert deriving == ["files"]
 
 
 # What an import costs
@@ -193,6 +156,15 @@ HEAVY = {
     "scipy",
     "jscatter",
 }
+
+
+FOLDERS = ", ".join(f"embvar_kit.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py"))
+
+
+def test_folders_do_not_import_torch():
+    code = f"import sys, {FOLDERS}; sys.exit('torch' in sys.modules)"
+    assert len(FOLDERS.split(", ")) == 8
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("action", ["import embvar_kit", HELP], ids=["import", "help"])
@@ -240,7 +212,7 @@ def test_a_public_name_has_a_description(name):
     assert len(description.split()) > 3
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "__init__"])
+@pytest.mark.parametrize("name", NAMES)
 def test_what_a_module_shows_has_a_description(name):
     """Public classes, functions, methods: all but the private ones and those inside others."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))

@@ -20,10 +20,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import embvar_kit as ek
-from embvar_kit.accumulation import Accumulator
-from embvar_kit.forwarding import AT_NORMS, forward
-from embvar_kit.moments import GroupOrder
-from embvar_kit.packing import packed
+from embvar_kit.extraction.accumulator import Accumulator
+from embvar_kit.extraction.forward import AT_NORMS, forward
+from embvar_kit.extraction.onednn import packed
+from embvar_kit.moments.grouped import GroupOrder
 
 PIECE = 8  # batches that one contestant runs before it is the next one's turn
 

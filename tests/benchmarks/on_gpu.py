@@ -21,11 +21,10 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 
 import embvar_kit as ek
-from embvar_kit import planning
-from embvar_kit.accumulation import Accumulator
-from embvar_kit.forwarding import forward
-from embvar_kit.models import bare
-from embvar_kit.probing import max_tokens, probe
+from embvar_kit.extraction import plan
+from embvar_kit.extraction.accumulator import Accumulator
+from embvar_kit.extraction.forward import forward
+from embvar_kit.models.loading import bare, max_tokens, probe
 
 HERE = Path(__file__).parent
 
@@ -130,11 +129,11 @@ def main() -> None:
     parser.add_argument("--tokenizer", default="data/models/minilm", help="a folder with one")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", type=int, default=len(SHAPES), help="so many, small ones first")
-    parser.add_argument("--padding", type=float, default=planning.MAX_PADDING, help="at most")
+    parser.add_argument("--padding", type=float, default=plan.MAX_PADDING, help="at most")
     parser.add_argument("--kernels", action="store_true", help="print what the device did")
     parser.add_argument("--out", type=Path, default=HERE / "gpu.md")
     chosen = parser.parse_args()
-    planning.MAX_PADDING = chosen.padding
+    plan.MAX_PADDING = chosen.padding
     tokenizer = transformers.AutoTokenizer.from_pretrained(chosen.tokenizer, local_files_only=True)
     corpus = ek.load_corpus(chosen.text)
     lines = [

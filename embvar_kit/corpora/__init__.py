@@ -1,0 +1,1 @@
+"""Text in; sentences, token ids and words out."""

@@ -1,0 +1,163 @@
+"""The paper's corpus: one line in a hundred of BookCorpus, drawn as the authors' script draws.
+
+The script (https://github.com/ymgw55/Norm-and-Variance, ``src/utils.py``) seeds NumPy's legacy
+generator, draws ``int(0.01 * rows)`` of the rows of the ``train`` split without replacement, keeps
+those with fewer than 64 words in the split's order, and sorts them by their number of words,
+stably. Words are what single blanks separate (``line.split(" ")``), and a line stays as it is,
+blanks and all. So the fingerprint of this sample can be compared with that of the sentences that
+the authors published (:func:`embvar_kit.paper.release.read_sentences`).
+
+On the Hub the data set is defined by a script, which its library runs no longer. The rows are read
+from the parquet files that the Hub itself made of it, on the revision ``refs/convert/parquet``, as
+files: about 5 GB of text that need not be converted once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+
+from embvar_kit.corpora.readers import (
+    WITHOUT_NETWORK,
+    Record,
+    Table,
+    draw,
+    given_limits,
+    on_hub,
+    parquet_table,
+)
+from embvar_kit.errors import CorpusError, as_sentence
+
+SAMPLE, MAX_WORDS = 0.01, 63
+"""The paper's share of the lines, and the most words that a line of it has."""
+
+REPOSITORY, REVISION, FILES = "bookcorpus/bookcorpus", "refs/convert/parquet", "plain_text/train"
+"""Where the Hub keeps the parquet files: repository, revision and folder."""
+
+ROWS = 74_004_228
+"""Rows of the ``train`` split; with another number of them the draw is another."""
+
+
+def bookcorpus_table(place: str | None, column: str, revision: str | None) -> tuple[Table, dict]:
+    """The rows of BookCorpus, and what there is to record of where they came from.
+
+    Args:
+        place: a parquet file or a folder of them, in the order of their names; ``None`` for the
+            Hub, or what was downloaded from it before.
+        column: with the text.
+        revision: on the Hub, if not :data:`REVISION`.
+
+    Raises:
+        CorpusError: if they are not there, cannot be read, or are not all of them.
+    """
+    origin = {}
+    if place is not None:
+        folder = Path(place).expanduser()
+        files = [folder] if folder.is_file() else sorted(folder.glob("*.parquet"))
+        if not files:
+            raise CorpusError(
+                f"There is no parquet file {place!r}, nor are there any in a folder of that name. "
+                "'bookcorpus:PATH' names a copy of BookCorpus on this machine."
+            )
+    else:
+        folder = _downloaded(revision or REVISION)
+        files = sorted((folder / FILES).glob("*.parquet"))
+        origin = {"revision": folder.name}
+    table = _joined([parquet_table(file, column) for file in files])
+    if place is None and table.n != ROWS:
+        raise CorpusError(
+            f"The Hub gave {table.n:,} rows of BookCorpus, not {ROWS:,}: some of its files are "
+            "missing, or it has changed. The paper's sample cannot be drawn from them."
+        )
+    return table, origin
+
+
+def paper_sample(
+    table: Table,
+    *,
+    sample: float | int | None = None,
+    max_words: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> tuple[list[Record], dict]:
+    """Draw lines as the paper does.
+
+    Args:
+        table: the rows.
+        sample: share (0.01 by default) or number of rows to draw.
+        max_words: keep lines of at most so many words (63 by default).
+        limit: of these keep the first so many in the table's order, before they are sorted.
+        seed: of the draw.
+
+    Returns:
+        The records, fewest words first, and the choices made.
+
+    Raises:
+        CorpusError: if an argument makes no sense.
+    """
+    sample = SAMPLE if sample is None else sample
+    limits = given_limits(MAX_WORDS if max_words is None else max_words, limit)
+    size = sample
+    if isinstance(sample, float) and 0 < sample < 1:
+        size = int(sample * table.n)  # rounded down, as in the authors' script
+    if not size:
+        raise CorpusError(f"sample={sample!r} of {table.n:,} rows is none: take a larger share.")
+    kept, drawn = draw(table.n, size, seed)
+    records = []
+    for record in table.read(kept):
+        if _words(record[2]) <= limits["max_words"]:
+            records.append((_words(record[2]), record))
+            if len(records) == limit:
+                break
+    records.sort(key=itemgetter(0))
+    return [record for _, record in records], {**drawn, "sample": sample, **limits}
+
+
+def _words(line: str) -> int:
+    return len(line.split(" "))
+
+
+def _joined(tables: list[Table]) -> Table:
+    """Tables one after another, their rows numbered on."""
+    starts = np.cumsum([0, *(table.n for table in tables)])
+
+    def read(kept: np.ndarray | None) -> Iterator[Record]:
+        for table, first, end in zip(tables, starts[:-1], starts[1:], strict=True):
+            own = None
+            if kept is not None:
+                own = kept[np.searchsorted(kept, first) : np.searchsorted(kept, end)] - first
+                if not len(own):
+                    continue
+            for _, number, text in table.read(own):
+                yield "bookcorpus", int(first) + number, text
+
+    return Table(int(starts[-1]), read)
+
+
+def _downloaded(revision: str) -> Path:
+    """The folder of the files in the Hub's cache, called as their commit is."""
+    from huggingface_hub import snapshot_download
+
+    offline = not on_hub(REPOSITORY, revision)
+    try:
+        folder = Path(
+            snapshot_download(
+                REPOSITORY,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=f"{FILES}/*.parquet",
+                local_files_only=offline,
+            )
+        )
+        if not any((folder / FILES).glob("*.parquet")):
+            raise FileNotFoundError(f"there is no parquet file in {FILES!r}")
+    except Exception as error:  # the library raises many kinds; the user needs one message
+        why = "it is not here, and the Hub cannot be reached." if offline else as_sentence(error)
+        raise CorpusError(
+            f"BookCorpus ({REPOSITORY}, revision {revision!r}) could not be loaded: {why} Name a "
+            f"copy of its parquet files: 'bookcorpus:PATH'. {WITHOUT_NETWORK}"
+        ) from error
+    return folder

@@ -1,0 +1,258 @@
+"""Token strings, their markers, and which occurrences form one set ``X_t``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.errors import ExtractionError
+
+GROUPINGS = {
+    "token": "token strings without their markers, as in the paper: ##ing and ing are one token",
+    "id": "entries of the vocabulary as they are: ##ing and ing are two tokens",
+    "word": "words as in the paper's Appendix J: the mean of the embeddings of a word's tokens",
+}
+"""What ``by`` may be, with a line on each."""
+
+MARKERS = ("##", "Ġ", "▁")
+"""Prefixes that say "continues a word" (WordPiece) or "starts a word" (byte-level BPE, and
+SentencePiece)."""
+
+_MARKER_SHARE = 0.05
+_CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Which group every vocabulary entry belongs to.
+
+    Attributes:
+        by: ``"token"`` or ``"id"``.
+        labels: ``(G,)`` name of each group.
+        special: ``(G,)`` whether all of a group's entries are special tokens.
+        group_of: ``(vocabulary,)`` group of each vocabulary id.
+        markers: the prefixes that were taken off.
+    """
+
+    by: str
+    labels: np.ndarray
+    special: np.ndarray
+    group_of: np.ndarray
+    markers: tuple[str, ...]
+
+    @property
+    def shared(self) -> np.ndarray:
+        """Labels that more than one vocabulary entry has, as ``ing`` and ``##ing`` do."""
+        return self.labels[np.bincount(self.group_of, minlength=len(self.labels)) > 1]
+
+
+@dataclass(frozen=True)
+class TokenizedCorpus:
+    """Sentences as token ids, begin and end tokens included, one after another.
+
+    Attributes:
+        ids: ``(n,)`` int32 token ids.
+        starts: ``(S + 1,)`` where each sequence starts in ``ids``.
+        sentence: ``(S,)`` index of the corpus sentence that each sequence came from.
+        n_split: sentences split because they were longer than the model takes.
+        n_cut: sentences cut for the same reason.
+        n_empty: sentences of which the tokenizer left nothing; they are not counted.
+        spans: ``(n, 2)`` characters ``[start, end)`` of its sentence that each token stands for,
+            -1 for begin and end tokens; ``None`` where they were not asked for.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+    sentence: np.ndarray
+    n_split: int = 0
+    n_cut: int = 0
+    n_empty: int = 0
+    spans: np.ndarray | None = None
+
+    @cached_property  # a pass asks for it at every batch
+    def lengths(self) -> np.ndarray:
+        """``(S,)`` tokens in each sequence."""
+        return np.diff(self.starts)
+
+
+def markers_of(tokenizer: Any) -> tuple[str, ...]:
+    """The markers that a tokenizer uses: those that begin at least 5 % of its vocabulary."""
+    vocabulary = list(tokenizer.get_vocab())
+    return tuple(
+        marker
+        for marker in MARKERS
+        if sum(token.startswith(marker) for token in vocabulary) >= _MARKER_SHARE * len(vocabulary)
+    )
+
+
+def strip_marker(token: str, markers: tuple[str, ...]) -> str:
+    """A token without its leading marker; a token that is nothing but markers stays.
+
+    >>> [strip_marker(t, ("##",)) for t in ("##ing", "ing", "##")]
+    ['ing', 'ing', '##']
+    >>> [strip_marker(t, ("Ġ",)) for t in ("Ġthe", "Ġ", "ĠĠ")]  # two sets of blanks, not one
+    ['the', 'Ġ', 'ĠĠ']
+    """
+    for marker in markers:
+        if token.startswith(marker) and token.replace(marker, ""):
+            return token[len(marker) :]
+    return token
+
+
+def group_vocabulary(tokenizer: Any, by: str = "token") -> Grouping:
+    """Group the vocabulary as the paper does, or entry by entry.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        by: ``"token"`` or ``"id"``, see :data:`GROUPINGS`. Special tokens keep their strings.
+
+    Raises:
+        ExtractionError: if ``by`` is not one of them.
+    """
+    if by not in ("token", "id"):
+        raise ExtractionError(f"by={by!r} groups no vocabulary; choose 'token' or 'id'.")
+    size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
+    tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
+    strings = [f"[{i}]" if token is None else str(token) for i, token in enumerate(tokens)]
+    special = np.zeros(size, dtype=bool)
+    special[[i for i in tokenizer.all_special_ids if i < size]] = True
+    markers = markers_of(tokenizer) if by == "token" else ()
+    strings = [
+        token if special[i] else strip_marker(token, markers) for i, token in enumerate(strings)
+    ]
+    labels, group_of = np.unique(np.array(strings, dtype=object), return_inverse=True)
+    ordinary = np.bincount(group_of, weights=~special, minlength=len(labels))
+    return Grouping(by, labels, ordinary == 0, group_of.astype(np.int64), markers)
+
+
+def frequency_order(n: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """``(T,)`` order that puts the most frequent token first, equal counts by string.
+
+    >>> frequency_order(np.array([2, 5, 2]), np.array(["b", "the", "a"], dtype=object)).tolist()
+    [1, 2, 0]
+    """
+    return np.array(sorted(range(len(n)), key=lambda i: (-n[i], tokens[i])), dtype=np.int64)
+
+
+def tokenize(
+    tokenizer: Any,
+    corpus: Corpus,
+    *,
+    begin: int | None,
+    end: int | None,
+    max_tokens: int | None = None,
+    long: str = "split",
+    spans: bool = False,
+) -> TokenizedCorpus:
+    """Turn sentences into token ids, each with its begin and end token.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        corpus: the sentences.
+        begin, end: ids to put around each sequence, or ``None``.
+        max_tokens: the longest sequence allowed, begin and end included.
+        long: what to do with longer sentences: ``"split"`` them into several sequences, ``"cut"``
+            them, or raise an ``"error"``.
+        spans: also keep the characters that each token stands for.
+
+    Raises:
+        ExtractionError: if a sentence is too long and ``long="error"``, the limit leaves no room,
+            nothing is left to run, or the tokenizer keeps no spans.
+    """
+    if long not in ("split", "cut", "error"):
+        raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
+    around = (begin is not None) + (end is not None)
+    room = None if max_tokens is None else max_tokens - around
+    if room is not None and room < 1:
+        raise ExtractionError(f"max_tokens={max_tokens} leaves no room for a token.")
+    before = [] if begin is None else [begin]
+    after = [] if end is None else [end]
+    if spans and not tokenizer.is_fast:
+        raise ExtractionError(
+            f"{type(tokenizer).__name__} does not tell which characters a token stands for, and "
+            "by='word' needs that. Load the model with its fast tokenizer (tokenizer.json)."
+        )
+    ids: list[np.ndarray] = []
+    sentence: list[int] = []
+    places: list[np.ndarray] = []
+    n_split = n_cut = n_empty = 0
+    for index, (tokens, offsets) in enumerate(_token_ids(tokenizer, corpus, spans)):
+        if not tokens:
+            n_empty += 1
+            continue
+        pieces = [slice(0, len(tokens))]
+        if room is not None and len(tokens) > room:
+            if long == "error":
+                raise ExtractionError(
+                    f"A sentence of {len(tokens):,} tokens ({corpus.where(index)}) is longer than "
+                    f"the {room:,} that the model takes. Pass long='split' or long='cut'."
+                )
+            pieces = [slice(at, at + room) for at in range(0, len(tokens), room)]
+            if long == "cut":
+                pieces = pieces[:1]
+            n_split += long == "split"
+            n_cut += long == "cut"
+        for piece in pieces:
+            ids.append(np.array([*before, *tokens[piece], *after], dtype=np.int32))
+            sentence.append(index)
+            if spans:
+                around_them = ((len(before), len(after)), (0, 0))
+                own = np.array(offsets[piece], dtype=np.int32)
+                places.append(np.pad(own, around_them, constant_values=-1))
+    if not ids:
+        raise ExtractionError(f"Nothing of corpus {corpus.name!r} is left after tokenizing it.")
+    starts = np.concatenate([[0], np.cumsum([len(i) for i in ids])])
+    return TokenizedCorpus(
+        np.concatenate(ids),
+        starts,
+        np.array(sentence),
+        int(n_split),
+        int(n_cut),
+        n_empty,
+        np.concatenate(places) if spans else None,
+    )
+
+
+def _token_ids(
+    tokenizer: Any, corpus: Corpus, spans: bool
+) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """Per sentence, its tokens' ids and spans; no spans where they are not asked for."""
+    for first in range(0, len(corpus), _CHUNK):
+        sentences = list(corpus.sentences[first : first + _CHUNK])
+        try:
+            found = tokenizer(
+                sentences,
+                add_special_tokens=False,
+                truncation=False,
+                padding=False,
+                return_attention_mask=False,
+                return_offsets_mapping=spans,
+                verbose=False,
+            )
+        except (TypeError, UnicodeError) as error:
+            for index, sentence in enumerate(sentences, start=first):
+                if not _is_text(sentence):
+                    raise ExtractionError(
+                        f"A sentence is no valid Unicode text ({corpus.where(index)}): it holds "
+                        "half a surrogate pair. Read its source again, as UTF-8."
+                    ) from error
+            raise
+        yield from zip(
+            found["input_ids"],
+            found["offset_mapping"] if spans else repeat(()),
+            strict=spans,
+        )
+
+
+def _is_text(sentence: str) -> bool:
+    try:
+        sentence.encode()
+    except UnicodeError:
+        return False
+    return True

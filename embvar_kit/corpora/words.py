@@ -1,0 +1,114 @@
+"""Words above tokens: which sub-word tokens form a word, by the tokenizer's own offsets.
+
+The words are those of the paper's Appendix J: gensim's ``simple_preprocess`` (alphabetic, lower
+case, 2 to 15 characters). The sentence itself is run, with its case and punctuation; a token is
+part of the word that it shares characters with, so WordPiece, byte-level BPE and SentencePiece
+are treated alike and no token string is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.tokens import TokenizedCorpus
+from embvar_kit.errors import ExtractionError
+
+MIN_LENGTH, MAX_LENGTH = 2, 15
+"""Characters of a word: the paper's ``min_len`` and gensim's default ``max_len``."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a tokenized corpus.
+
+    Attributes:
+        labels: ``(W,)`` distinct words.
+        word: ``(n,)`` occurrence that each token is part of, counted from 0; -1 for none.
+        group: ``(K,)`` index in ``labels`` of each occurrence.
+    """
+
+    labels: np.ndarray
+    word: np.ndarray
+    group: np.ndarray
+
+
+def words_of(sentence: str) -> list[tuple[str, int, int]]:
+    """The words of a sentence with the characters that they span, ``[start, end)``.
+
+    >>> words_of("Don't panic, 42 times!")
+    [('don', 0, 3), ('panic', 6, 11), ('times', 16, 21)]
+    """
+    from gensim.utils import PAT_ALPHABETIC
+
+    lower = sentence.lower()
+    # "İ" becomes two characters: where that happens, positions are counted back.
+    back = None
+    if len(lower) != len(sentence):
+        back = [at for at, char in enumerate(sentence) for _ in char.lower()]
+    found = []
+    for match in PAT_ALPHABETIC.finditer(lower):
+        word, (start, end) = match.group(), match.span()
+        if MIN_LENGTH <= len(word) <= MAX_LENGTH and not word.startswith("_"):
+            if back is not None:
+                start, end = back[start], back[end - 1] + 1
+            found.append((word, start, end))
+    return found
+
+
+def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
+    """Assign tokens to words.
+
+    A word that the model's sequence limit cut in two is left out, as is one of which the
+    tokenizer leaves no token.
+
+    Args:
+        corpus: the sentences.
+        text: their tokens, with spans.
+
+    Raises:
+        ExtractionError: if no word is left.
+    """
+    word = np.full(len(text.ids), -1, dtype=np.int64)
+    index: dict[str, int] = {}
+    group: list[int] = []
+    for sentence, first, last in _sentences(text):
+        spans = text.spans[first:last]
+        sequence = np.searchsorted(text.starts, np.arange(first, last), side="right")
+        words = words_of(corpus.sentences[sentence])
+        if not words:
+            continue
+        starts, ends = (np.array([part[i] for part in words]) for i in (1, 2))
+        # The first word that ends behind a token's start is the only one it can begin in.
+        own = np.searchsorted(ends, spans[:, 0], side="right")
+        inside = (spans[:, 0] >= 0) & (own < len(words))
+        inside[inside] = starts[own[inside]] < spans[inside, 1]
+        inside &= spans[:, 0] < spans[:, 1]
+        tokens = np.flatnonzero(inside)
+        if not len(tokens):
+            continue
+        present, at, of_token = np.unique(own[tokens], return_index=True, return_inverse=True)
+        until = np.append(at[1:], len(tokens)) - 1
+        whole = sequence[tokens[at]] == sequence[tokens[until]]
+        reach = spans[:, 1].max()  # less than a word's end if the sentence was cut inside it
+        whole &= (ends[present] <= reach) | (starts[present] >= reach)
+        number = np.where(whole, len(group) + np.cumsum(whole) - 1, -1)
+        word[first + tokens] = number[of_token]
+        group += [index.setdefault(words[i][0], len(index)) for i in present[whole]]
+    if not group:
+        raise ExtractionError(
+            f"Corpus {corpus.name!r} has no word of {MIN_LENGTH} to {MAX_LENGTH} letters: "
+            "by='token' does without words."
+        )
+    labels = np.array(list(index), dtype=object)
+    return Words(labels, word, np.array(group, dtype=np.int64))
+
+
+def _sentences(text: TokenizedCorpus) -> Iterator[tuple[int, int, int]]:
+    """Each sentence's index, and where its tokens begin and end; its sequences are adjacent."""
+    change = np.flatnonzero(np.diff(text.sentence, prepend=-1))
+    for at, following in zip(change, [*change[1:], len(text.sentence)], strict=True):
+        yield int(text.sentence[at]), int(text.starts[at]), int(text.starts[following])

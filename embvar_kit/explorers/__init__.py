@@ -1,0 +1,20 @@
+"""The explorers' door: figures to play with.
+
+``explorer.state`` holds values and no widget, and can be set from code or a test;
+``explorer.view`` shows them. The two are tied both ways. The mathematics is elsewhere.
+"""
+
+from __future__ import annotations
+
+from embvar_kit.explorers.layers import LayerExplorer
+from embvar_kit.explorers.normalization import NormalizationBench
+from embvar_kit.explorers.playground import SequencePlayer, VariancePlayground
+from embvar_kit.explorers.tradeoff import TradeoffExplorer
+
+__all__ = [
+    "LayerExplorer",
+    "NormalizationBench",
+    "SequencePlayer",
+    "TradeoffExplorer",
+    "VariancePlayground",
+]

@@ -1,0 +1,1 @@
+"""The pass of a corpus through a model: plan, forward, accumulate, checkpoint."""

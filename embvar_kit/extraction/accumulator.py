@@ -1,0 +1,161 @@
+"""The moments of a pass: of every site and layer, on the host or on the model's device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from embvar_kit.errors import MomentsError
+from embvar_kit.extraction.forward import Batch, Pooling
+from embvar_kit.extraction.onednn import clear, out_of_memory
+from embvar_kit.extraction.plan import Plan
+from embvar_kit.models.loading import EmbeddingModel
+from embvar_kit.moments import memory
+from embvar_kit.moments.device import DeviceMoments, DeviceOrder
+from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
+
+_ASKED_EVERY = 256  # batches: to ask the device whether all was finite makes the host wait
+
+_ELEMENTS = 2**26  # of layers that are taken in together: half a GiB in float64
+
+
+class NotFiniteError(Exception):
+    """A value was NaN or infinite: in ``batch`` or, where that is ``None``, in one before."""
+
+    def __init__(self, batch: Batch | None) -> None:
+        super().__init__()
+        self.batch = batch
+
+
+class Accumulator:
+    """Takes batches in; holds the moments of the groups of a plan.
+
+    Args:
+        model: whose embeddings they are.
+        work: the plan.
+        sites: where they are taken.
+
+    Attributes:
+        mean, extra: ``(sites, L, T, d)`` arrays that the host's moments live in.
+    """
+
+    def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:
+        self.work, self.sites, self.device = work, list(sites), model.device
+        shape = (len(self.sites), len(work.layers), len(work.labels), work.width)
+        self.mean, self.extra = memory.allocate(shape, in_file=work.means_in == "file")
+        self.on_device = work.means_in == "device"
+        self._batches = 0
+        if self.on_device:
+            self._moments = [
+                DeviceMoments(*shape[2:], self.device, len(work.layers)) for _ in self.sites
+            ]
+        else:
+            self._moments = [
+                [GroupedMoments(*m.shape, mean=m, extra=e) for m, e in zip(*own, strict=True)]
+                for own in zip(self.mean, self.extra, strict=True)
+            ]
+
+    def add(self, batch: Batch) -> None:
+        """Take the occurrences of a batch in.
+
+        Raises:
+            NotFiniteError: if a value is NaN or infinite; on a device, that is noticed later.
+        """
+        work = self.work
+        found = Pooling.in_batch(work, batch, self.device)
+        groups = work.group[found.occurrences]
+        at = found.at
+        if work.min_count > 1:
+            at, groups = at[groups >= 0], groups[groups >= 0]
+        if not len(groups):  # sentences without a word, for one
+            return
+        order = GroupOrder.of(groups, at)
+        if self.on_device:
+            self._add_on_device(batch, found, order)
+            return
+        for site, own in zip(self.sites, self._moments, strict=True):
+            for layer, moments in zip(work.layers, own, strict=True):
+                try:
+                    x = found.embeddings(batch, site, layer)
+                    moments.add(x.float().cpu().numpy(), order)
+                except MomentsError as error:
+                    raise NotFiniteError(batch) from error
+
+    def _add_on_device(self, batch: Batch, found: Pooling, order: GroupOrder) -> None:
+        sent = DeviceOrder(order, self.device)
+        layers = self.work.layers
+        at_once = max(1, _ELEMENTS // (len(order.rows) * self.work.width))
+        for site, moments in zip(self.sites, self._moments, strict=True):
+            for first in range(0, len(layers), at_once):
+                xs = [
+                    found.embeddings(batch, site, layer)
+                    for layer in layers[first : first + at_once]
+                ]
+                _add_or_halve(moments, xs, order, sent, first)
+        self._batches += 1
+        if self._batches % _ASKED_EVERY == 0:
+            self.check()
+
+    def check(self) -> None:
+        """Ask a device whether all that it was given was finite.
+
+        Raises:
+            NotFiniteError: if it was not.
+        """
+        if self.on_device and any(bool(moments.refused) for moments in self._moments):
+            raise NotFiniteError(None)
+
+    def on_host(self) -> list[list[GroupedMoments]]:
+        """The moments per site and layer, their means in :attr:`mean` and :attr:`extra`."""
+        if not self.on_device:
+            return self._moments
+        self.check()
+        return [
+            [own.to_host(*at) for at in zip(range(len(self.work.layers)), mean, extra, strict=True)]
+            for own, mean, extra in zip(self._moments, self.mean, self.extra, strict=True)
+        ]
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that has been accumulated, to go on from: arrays by name, without a copy."""
+        return {
+            f"{site}/{layer}/{name}": array
+            for site, own in zip(self.sites, self.on_host(), strict=True)
+            for layer, moments in zip(self.work.layers, own, strict=True)
+            for name, array in moments.state().items()
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to what :meth:`state` gave, to the bit."""
+        for site, own in zip(self.sites, self._moments, strict=True):
+            for at, layer in enumerate(self.work.layers):
+                one = {name: state[f"{site}/{layer}/{name}"] for name in GroupedMoments.STATE}
+                if self.on_device:
+                    own.restore(at, one)
+                else:
+                    own[at].restore(one)
+
+
+def _add_or_halve(
+    moments: DeviceMoments,
+    xs: list[torch.Tensor],
+    order: GroupOrder,
+    sent: DeviceOrder,
+    first: int,
+) -> None:
+    """Take a batch in; in two halves, of its layers or groups, where the memory is too small."""
+    try:
+        moments.add(xs, sent, first)
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or len(xs) == len(order.groups) == 1:
+            raise
+    clear()
+    if len(xs) > 1:
+        cut = len(xs) // 2
+        _add_or_halve(moments, xs[:cut], order, sent, first)
+        _add_or_halve(moments, xs[cut:], order, sent, first + cut)
+    else:
+        for half in order.halves():
+            _add_or_halve(moments, xs, half, DeviceOrder(half, sent.rows.device), first)

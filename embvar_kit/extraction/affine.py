@@ -1,0 +1,197 @@
+"""What γ and β do to the trade-off: exact, for any mixture, from moments of every dimension.
+
+Before γ and β, ``‖z‖² = d`` and V on M is a line of slope -1. After them a token's moments are
+``M = Σ_j (γ_j μ_j + β_j)²`` and ``V = Σ_j γ_j² v_j``, where ``μ_j`` and ``v_j`` are mean and
+variance of dimension j of its ``z``. So ``μ`` and ``v``, taken in one pass, tell what any other γ
+and β would have given: none, half, or all but one dimension's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.errors import ExtractionError
+from embvar_kit.extraction.forward import forward, norms_for
+from embvar_kit.extraction.plan import plan
+from embvar_kit.models.loading import EmbeddingModel
+from embvar_kit.models.normalization import Norm
+from embvar_kit.moments.device import send
+from embvar_kit.statistics import analysis
+
+
+@dataclass(frozen=True, eq=False)
+class AffineMoments:
+    """Mean and variance of every dimension of a token's standardized embeddings, at one layer.
+
+    Attributes:
+        tokens: ``(T,)`` token strings, the most frequent first.
+        n: ``(T,)`` their counts.
+        mean: ``(T, d)`` float64 mean of each dimension of ``z``.
+        variance: ``(T, d)`` float64 variance of each (population form).
+        layer: the hidden state.
+        norm: the normalization there, with the trained γ and β.
+    """
+
+    tokens: np.ndarray
+    n: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    layer: int
+    norm: Norm
+
+    def moments(self, gamma: np.ndarray, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``(T,)`` M and ``(T,)`` V of the tokens' ``γ ⊙ z + β``, in squared norm.
+
+        Args:
+            gamma, beta: ``(d,)``, whatever they are.
+        """
+        # Expanded, so that a slider costs three matrix-vector products and no large array.
+        M = self._squared_mean @ gamma**2 + self.mean @ (2 * gamma * beta) + beta @ beta
+        return M, self.variance @ gamma**2
+
+    @cached_property
+    def _squared_mean(self) -> np.ndarray:
+        return self.mean**2
+
+    def leave_out(self, tokens: Iterable[str]) -> AffineMoments:
+        """The same of all tokens but these; others than those here are no matter."""
+        keep = ~np.isin(self.tokens.astype(str), [str(token) for token in tokens])
+        arrays = {name: getattr(self, name)[keep] for name in ("tokens", "n", "mean", "variance")}
+        return replace(self, **arrays)
+
+    def mixed(self, gamma: float = 1.0, beta: float = 1.0) -> pd.DataFrame:
+        """One row a token, ``token, n, Q, M, V``, with γ and β mixed in to a share.
+
+        Args:
+            gamma: 0 leaves every γ at 1, 1 takes the trained ones; between, ``1 + a (γ - 1)``.
+            beta: 0 leaves every β at 0, 1 takes the trained ones.
+        """
+        M, V = self.moments(*self._mix(gamma, beta))
+        columns = {"token": self.tokens, "n": self.n, "Q": M + V, "M": M, "V": V}
+        return pd.DataFrame(columns)
+
+    def tradeoff(self, gamma: float = 1.0, beta: float = 1.0) -> analysis.Tradeoff:
+        """The regression of V on M over the tokens, for a mixture as in :meth:`mixed`."""
+        return self._line(*self._mix(gamma, beta))
+
+    @property
+    def common(self) -> float:
+        """The median of ``|γ|``: with all γ alike and no β, the slope is -1 whatever they are."""
+        return float(np.median(np.abs(self.norm.gamma)))
+
+    def without(self, dimensions: Iterable[int]) -> analysis.Tradeoff:
+        """The regression with γ = :attr:`common`, β = 0 in some dimensions, as trained elsewhere.
+
+        Raises:
+            ExtractionError: if a dimension is not one of the ``d``.
+        """
+        gamma, beta = self._mix(1, 1)
+        at = np.array(list(dimensions), dtype=int)
+        if len(at) and not (0 <= at.min() and at.max() < len(gamma)):
+            raise ExtractionError(f"Dimensions are 0 to {len(gamma) - 1}, not {at.tolist()}.")
+        gamma[at], beta[at] = self.common, 0
+        return self._line(gamma, beta)
+
+    def by_dimension(self) -> pd.DataFrame:
+        """One row a dimension: how much of the line's departure from slope -1 is its own.
+
+        As ``V = Q - M``, the slope is ``cov(M, V) / var(M) = -1 + cov(M, Q) / var(M)`` over
+        tokens. Q is a sum over dimensions, and so is its covariance with M. What all γ have in
+        common adds nothing to it, since ``Σ_j E z_j² = d`` for every token: so a dimension's part
+        is counted from ``γ = common``, ``β = 0``.
+
+        Returns:
+            ``dimension, gamma, beta, bend``, the largest ``|bend|`` first. The bends add up to
+            ``slope + 1``, as exactly as ``‖z‖² = d`` holds.
+        """
+        gamma, beta = self._mix(1, 1)
+        M, _ = self.moments(gamma, beta)
+        squares = self._squared_mean + self.variance
+        Q = (gamma**2 - self.common**2) * squares + 2 * gamma * beta * self.mean
+        centred = M - M.mean()
+        bend = centred @ Q / (centred @ centred)
+        columns = {"dimension": np.arange(len(bend)), "gamma": gamma, "beta": beta, "bend": bend}
+        order = np.argsort(-np.abs(bend), kind="stable")
+        return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+
+    def _mix(self, gamma: float, beta: float) -> tuple[np.ndarray, np.ndarray]:
+        trained = self.norm.gamma.astype(np.float64)
+        return 1 + gamma * (trained - 1), beta * self.norm.beta.astype(np.float64)
+
+    def _line(self, gamma: np.ndarray, beta: np.ndarray) -> analysis.Tradeoff:
+        M, V = self.moments(gamma, beta)
+        return analysis.tradeoff(M + V, M, V)
+
+
+def affine_moments(
+    model: EmbeddingModel,
+    corpus: Corpus,
+    layers: Iterable[int],
+    *,
+    by: str = "token",
+    min_count: int = 10,
+    max_count: int | None = 100_000,
+    batch_tokens: int | None = None,
+    long: str = "split",
+) -> dict[int, AffineMoments]:
+    """Run a corpus through a model once and return the moments of every dimension, token by token.
+
+    They take 16 bytes a token, layer and dimension: 38 MB a layer for 6,255 tokens of width 384.
+
+    Args:
+        model, corpus, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        layers: hidden states; each must have a normalization.
+        by: ``"token"`` or ``"id"``.
+        min_count, max_count: keep the tokens with ``min_count <= n_t <= max_count``.
+
+    Returns:
+        The moments by layer.
+
+    Raises:
+        ExtractionError: if a layer has no normalization, no token is in the range, ``by`` is
+            neither, or the model gives NaN or infinity.
+    """
+    if by not in ("token", "id"):
+        raise ExtractionError(f"by={by!r}: choose 'token' or 'id'. Words are means of their z.")
+    work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
+    norms = norms_for(model, ["standardized"], work.layers)
+    kept = work.n >= max(1, min_count)
+    if max_count is not None:
+        kept &= work.n <= max_count
+    if not kept.any():
+        raise ExtractionError("No token occurs so often: lower min_count, or raise max_count.")
+    row_of = np.where(kept, np.cumsum(kept) - 1, -1)
+    n = work.n[kept]
+    place = torch.device("cpu") if model.device.type == "mps" else model.device  # has no float64
+    shape = (len(work.layers), len(n), model.width)
+    total, squares = (torch.zeros(shape, dtype=torch.float64, device=place) for _ in range(2))
+    with closing(forward(model, work.text, work.batches, norms, work.layers)) as batches:
+        for batch in batches:
+            group = row_of[work.group[batch.tokens]]
+            rows = send(batch.rows[group >= 0], place)
+            groups = send(group[group >= 0], place)
+            for at, layer in enumerate(work.layers):
+                z = batch.at("standardized", layer).reshape(-1, work.width).to(place)[rows].double()
+                total[at].index_add_(0, groups, z)
+                squares[at].index_add_(0, groups, z * z)
+    if not bool(torch.isfinite(squares).all()):
+        raise ExtractionError(
+            f"The model gave NaN or infinity: a number was too large for {model.dtype}, or the "
+            "weights are damaged. Load the model with dtype='float32'."
+        )
+    found = {}
+    for at, layer in enumerate(work.layers):
+        # z is of order 1, so that squares less squared mean lose little in float64.
+        mean = total[at].cpu().numpy() / n[:, None]
+        variance = np.maximum(squares[at].cpu().numpy() / n[:, None] - mean**2, 0)
+        labels = work.labels[kept]
+        found[layer] = AffineMoments(labels, n, mean, variance, layer, norms[layer])
+    return found

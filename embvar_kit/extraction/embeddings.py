@@ -1,0 +1,219 @@
+"""The embeddings themselves, of a few chosen tokens: for figures and for looking closely."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from embvar_kit import hub
+from embvar_kit.corpora.corpus import Corpus, load_corpus
+from embvar_kit.errors import ExtractionError, StatisticsError
+from embvar_kit.extraction.forward import Pooling, forward, norms_for
+from embvar_kit.extraction.plan import Plan, plan
+from embvar_kit.models.bundled import BUNDLED
+from embvar_kit.models.loading import EmbeddingModel, load_model
+from embvar_kit.moments.device import send
+from embvar_kit.statistics.token_statistics import TokenStatistics
+
+
+@dataclass(frozen=True)
+class Occurrences:
+    """Occurrences of one token, in the order of the corpus: the set ``X_t``, or a draw from it.
+
+    Attributes:
+        token: the token, or ``"*"`` for any.
+        layers: ``(L,)`` hidden states taken.
+        x: ``(L, n, d)`` float32 embeddings.
+        sentence: ``(n,)`` index of the sentence in the corpus.
+        position: ``(n,)`` position in the model's sequence; 0 is the begin token's. A word's is
+            its first token's.
+    """
+
+    token: str
+    layers: np.ndarray
+    x: np.ndarray
+    sentence: np.ndarray
+    position: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sentence)
+
+    def at(self, layer: int) -> np.ndarray:
+        """``(n, d)`` embeddings at one layer."""
+        found = np.flatnonzero(self.layers == layer)
+        if not len(found):
+            raise ExtractionError(
+                f"Layer {layer} was not collected; there are {', '.join(map(str, self.layers))}."
+            )
+        return self.x[found[0]]
+
+
+def collect_embeddings(
+    model: EmbeddingModel,
+    corpus: Corpus,
+    tokens: Sequence[str],
+    layers: Iterable[int] | None = None,
+    *,
+    most: int | None = None,
+    seed: int = 0,
+    by: str = "token",
+    site: str = "hidden",
+    batch_tokens: int | None = None,
+    long: str = "split",
+) -> dict[str, Occurrences]:
+    """Collect the embeddings of a few tokens; only sentences that hold one of them are run.
+
+    Args:
+        model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        tokens: the tokens (or words), as they are called in the statistics.
+        most: of a token that occurs more often, draw so many occurrences.
+        seed: of that draw.
+
+    Returns:
+        Per token, its occurrences.
+
+    Raises:
+        ExtractionError: if a token does not occur, or a layer lacks the site.
+    """
+    tokens = [tokens] if isinstance(tokens, str) else list(dict.fromkeys(tokens))
+    work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
+    group_of = {str(label): group for group, label in enumerate(work.labels)}
+    if absent := [token for token in tokens if token not in group_of]:
+        raise ExtractionError(
+            f"{', '.join(map(repr, absent))} does not occur in corpus {corpus.name!r}."
+        )
+    random = np.random.default_rng(seed)
+    wanted = {}
+    for token in tokens:
+        own = np.flatnonzero(work.group == group_of[token])
+        if most is not None and len(own) > most:
+            own = np.sort(random.choice(own, most, replace=False))
+        wanted[token] = own
+    return _collect(model, work, wanted, site)
+
+
+def sample_embeddings(
+    model: EmbeddingModel,
+    corpus: Corpus,
+    n: int,
+    layers: Iterable[int] | None = None,
+    *,
+    seed: int = 0,
+    by: str = "token",
+    site: str = "hidden",
+    batch_tokens: int | None = None,
+    long: str = "split",
+) -> Occurrences:
+    """Draw ``n`` of all occurrences, whatever their token, and collect their embeddings.
+
+    Args:
+        model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        n: how many; all of them if there are no more.
+        seed: of the draw.
+
+    Raises:
+        ExtractionError: if ``n`` is less than 1, or a layer lacks the site.
+    """
+    if n < 1:
+        raise ExtractionError(f"n={n}: draw at least one embedding.")
+    work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
+    drawn = np.random.default_rng(seed).permutation(len(work.group))[:n]
+    return _collect(model, work, {"*": np.sort(drawn)}, site)["*"]
+
+
+def _collect(
+    model: EmbeddingModel, work: Plan, wanted: Mapping[str, np.ndarray], site: str
+) -> dict[str, Occurrences]:
+    """Run the sequences that hold wanted occurrences (indices in ``work.group``, ascending)."""
+    text = work.text
+    if work.word is None:
+        token_of = np.arange(len(text.ids))
+    else:  # the first token of each word
+        token_of = np.unique(work.word, return_index=True)[1][-len(work.group) :]
+    chosen = np.zeros(len(work.group), dtype=bool)
+    chosen[np.concatenate(list(wanted.values()))] = True
+    sequence_of = np.searchsorted(text.starts, token_of, side="right") - 1
+    needed = np.zeros(len(text.lengths), dtype=bool)
+    needed[sequence_of[chosen]] = True
+    chosen_batches = [kept for batch in work.batches if len(kept := batch[needed[batch]])]
+
+    parts, occurrences = [], []
+    norms = norms_for(model, [site], work.layers)
+    with closing(forward(model, text, chosen_batches, norms, work.layers)) as batches:
+        for batch in batches:
+            found = Pooling.in_batch(work, batch, model.device)
+            here = chosen[found.occurrences]
+            states = [found.embeddings(batch, site, layer) for layer in work.layers]
+            rows = send(found.at[here], states[0].device)
+            parts.append(torch.stack([state[rows].float() for state in states]).cpu().numpy())
+            occurrences.append(found.occurrences[here])
+    x, occurrence = np.concatenate(parts, axis=1), np.concatenate(occurrences)
+    order = np.argsort(occurrence)
+    collected = {}
+    for token, own in wanted.items():
+        sequence = sequence_of[own]
+        collected[token] = Occurrences(
+            token=token,
+            layers=np.array(work.layers),
+            x=x[:, order[np.searchsorted(occurrence, own, sorter=order)]],
+            sentence=text.sentence[sequence],
+            position=token_of[own] - text.starts[sequence],
+        )
+    return collected
+
+
+# The same model and sentences, loaded again
+
+
+def collect_again(
+    one: TokenStatistics, tokens: Sequence[str], layer: int, *, most: int | None = None
+) -> dict[str, Occurrences]:
+    """Embeddings of a few tokens from the model and the corpus that statistics are of.
+
+    Raises:
+        StatisticsError: if these cannot be loaded again by their names, or are not the same.
+    """
+    model, corpus = load_again(one)
+    convention = one.info["convention"]
+    how = {"by": convention["by"], "long": convention["long"]}
+    return collect_embeddings(model, corpus, tokens, [layer], most=most, **how)
+
+
+def load_again(one: TokenStatistics) -> tuple[EmbeddingModel, Corpus]:
+    """The model and the corpus that statistics are of, by their names.
+
+    Raises:
+        StatisticsError: if they cannot be loaded by their names, or are not the same.
+    """
+    name, revision = (one.info["model"].get(key) for key in ("name", "revision"))
+    if not _at_hand(name, revision):
+        raise StatisticsError(
+            f"Embeddings need the model {name!r}, which is not at hand under this name: neither a "
+            "bundled one that was fetched nor one in the Hub's cache. Call figures.token_clouds."
+        )
+    corpora = one.info["corpora"]
+    settings = corpora[0].get("settings") or {}
+    if len(corpora) > 1 or corpora[0]["name"] != "wikipedia" or {"then", "slice"} & set(settings):
+        raise StatisticsError(
+            f"Embeddings need the corpus {corpora[0]['name']!r} again, and only 'wikipedia' with a "
+            "limit or sample can be had by name. Call figures.token_clouds."
+        )
+    if one.info.get("convention", {}).get("site") != "hidden":
+        raise StatisticsError("Embeddings are collected at site 'hidden', which these are not of.")
+    corpus = load_corpus("wikipedia", **settings)
+    if corpus.fingerprint != corpora[0]["fingerprint"]:
+        raise StatisticsError("The corpus 'wikipedia' here is another than the one of these.")
+    model = load_model(name, revision=None if name in BUNDLED else revision)
+    if model.revision != revision:
+        raise StatisticsError(f"The weights of {name!r} here are others than those of these.")
+    return model, corpus
+
+
+def _at_hand(name: str, revision: str | None) -> bool:
+    if name in BUNDLED:
+        return BUNDLED[name].present
+    return hub.cached_snapshot(name, revision) is not None

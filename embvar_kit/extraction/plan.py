@@ -1,0 +1,283 @@
+"""Before the model runs: tokens, counts, batches and memory of a pass."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.tokens import (
+    GROUPINGS,
+    TokenizedCorpus,
+    frequency_order,
+    group_vocabulary,
+    tokenize,
+)
+from embvar_kit.corpora.words import find_words
+from embvar_kit.errors import ExtractionError
+from embvar_kit.models.loading import EmbeddingModel
+from embvar_kit.moments import memory
+
+BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 32768}
+"""Tokens a batch, padding included, by kind of device. A CPU is fastest where a batch's hidden
+states stay in its caches; an accelerator wants to be filled."""
+
+MAX_PADDING = 0.03
+"""Share of a batch that may be padding; a batch ends where the next sequence would pass it."""
+
+_PLACES = {
+    "memory": "",
+    "file": ", in a file on the disk: more than the memory that is free",
+    "device": ", on the device",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass is going to do.
+
+    Attributes:
+        model, corpus: names.
+        by: what forms a group.
+        text: the tokenized sentences.
+        batches: the sequences of each batch, the longest first.
+        labels: ``(T,)`` the groups seen, tokens or words, the most frequent first.
+        special: ``(T,)`` whether all of a group's vocabulary entries are special tokens.
+        n: ``(T,)`` their counts.
+        group: ``(K,)`` index in ``labels`` of each occurrence: of each token of the text, or of
+            each word.
+        word: ``(n,)`` occurrence that each token is part of, -1 for none; ``None`` where each
+            token is an occurrence of its own.
+        subwords: ``(T,)`` mean number of tokens that a word's occurrences consist of, or ``None``.
+        markers: the prefixes that were taken off the tokens.
+        layers: hidden states taken.
+        width: ``d``.
+        batch_tokens: tokens a batch, padding included.
+        long: what was done with sentences longer than the model takes.
+        min_count: groups with fewer occurrences are left out; their ``group`` is -1.
+        sites: places in the model where embeddings are taken.
+        means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
+    """
+
+    model: str
+    corpus: str
+    by: str
+    text: TokenizedCorpus
+    batches: list[np.ndarray]
+    labels: np.ndarray
+    special: np.ndarray
+    n: np.ndarray
+    group: np.ndarray
+    word: np.ndarray | None
+    subwords: np.ndarray | None
+    markers: tuple[str, ...]
+    layers: tuple[int, ...]
+    width: int
+    batch_tokens: int
+    long: str
+    min_count: int = 1
+    sites: int = 1
+    means_in: str = "memory"
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens to be run, begin and end included."""
+        return len(self.text.ids)
+
+    @property
+    def padding(self) -> float:
+        """Share of the batches that is padding."""
+        return 1 - self.n_tokens / sum(self._slots)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the means will take, all layers and sites together."""
+        elements = len(self.labels) * len(self.layers) * self.width * self.sites
+        return elements * memory.BYTES_PER_ELEMENT
+
+    @property
+    def _slots(self) -> list[int]:
+        """Tokens of each batch, padding included."""
+        lengths = self.text.lengths
+        return [len(batch) * int(lengths[batch].max()) for batch in self.batches]
+
+    def _counted(self) -> tuple[str, str]:
+        kept = "" if self.min_count == 1 else " kept"
+        if self.word is None:
+            return "tokens", f"{self.n_tokens:,}, {len(self.labels):,} different{kept}"
+        return "words", f"{len(self.group):,}, {len(self.labels):,} different{kept}"
+
+    def __str__(self) -> str:
+        text = self.text
+        rows = [
+            ("pass", f"{self.model} over {self.corpus}, by {self.by}"),
+            ("sentences", f"{len(np.unique(text.sentence)):,}, {len(text.lengths):,} sequences"),
+            self._counted(),
+            ("layers", f"{', '.join(map(str, self.layers))}, each {self.width} wide"),
+            ("batches", f"{len(self.batches):,} of at most {max(self._slots):,} tokens"),
+            ("padding", f"{self.padding:.2%}"),
+            ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
+        ]
+        if self.min_count > 1:
+            left = int((self.group < 0).sum())
+            what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"
+            rows.append(("left out", what))
+        for count, what in (
+            (text.n_split, "split: longer than the model takes"),
+            (text.n_cut, "cut: longer than the model takes"),
+            (text.n_empty, "left out: nothing left of them after tokenizing"),
+        ):
+            if count:
+                rows.append(("note", f"{count:,} sentence{'s' * (count > 1)} {what}"))
+        return "\n".join(f"{name:<9}  {what}" for name, what in rows)
+
+
+def plan(
+    model: EmbeddingModel,
+    corpus: Corpus,
+    *,
+    by: str = "token",
+    layers: Iterable[int] | None = None,
+    batch_tokens: int | None = None,
+    long: str = "split",
+    min_count: int = 1,
+    sites: int = 1,
+) -> Plan:
+    """Tokenize a corpus and plan a pass over it; nothing is run.
+
+    Args:
+        model, corpus, by, layers, batch_tokens, long, min_count: as in
+            :func:`embvar_kit.extract`.
+        sites: at how many places in the model embeddings will be taken.
+
+    Raises:
+        ExtractionError: if an argument makes no sense, a sentence is too long and
+            ``long="error"``, or tokenizer and model do not belong together.
+    """
+    if isinstance(model, str) or isinstance(corpus, str):
+        raise ExtractionError(
+            "A pass takes a model and a corpus, not their names: load_model('minilm') and "
+            "load_corpus('wikipedia') give some."
+        )
+    layers = _layers(model, layers)
+    if batch_tokens is None:
+        batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
+    if batch_tokens < 1:
+        raise ExtractionError(f"batch_tokens must be at least 1, got {batch_tokens}.")
+    if not isinstance(min_count, int) or min_count < 1:
+        raise ExtractionError(f"min_count must be a whole number from 1, got {min_count!r}.")
+    if by not in GROUPINGS:
+        raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
+    text = tokenize(
+        model.tokenizer,
+        corpus,
+        begin=model.begin,
+        end=model.end,
+        max_tokens=model.max_tokens,
+        long=long,
+        spans=by == "word",
+    )
+    rows = model.module.get_input_embeddings().num_embeddings
+    if (largest := int(text.ids.max())) >= rows:
+        raise ExtractionError(
+            f"The tokenizer of {model.name!r} gives id {largest}, and the model has embeddings for "
+            f"0 to {rows - 1} only: the two do not belong together."
+        )
+    word = subwords = None
+    markers: tuple[str, ...] = ()
+    if by == "word":
+        words = find_words(corpus, text)
+        labels, group, word = words.labels, words.group, words.word
+        special = np.zeros(len(labels), dtype=bool)
+    else:
+        grouping = group_vocabulary(model.tokenizer, by)
+        labels, special, markers = grouping.labels, grouping.special, grouping.markers
+        group = grouping.group_of[text.ids]
+    n = np.bincount(group, minlength=len(labels))
+    seen = np.flatnonzero(n >= min_count)
+    if not len(seen):
+        raise ExtractionError(
+            f"No {by} of corpus {corpus.name!r} occurs {min_count} times or more: take a lower "
+            "min_count, or more text."
+        )
+    seen = seen[frequency_order(n[seen], labels[seen])]
+    rank = np.full(len(labels), -1)
+    rank[seen] = np.arange(len(seen))
+    group = rank[group]
+    if word is not None:
+        parts = np.bincount(word[word >= 0], minlength=len(group))
+        kept = group >= 0
+        subwords = np.bincount(group[kept], weights=parts[kept]) / n[seen]
+    work = Plan(
+        model=model.name,
+        corpus=corpus.name,
+        by=by,
+        text=text,
+        batches=list(_batches(text.lengths, batch_tokens)),
+        labels=labels[seen],
+        special=special[seen],
+        n=n[seen],
+        group=group,
+        word=word,
+        subwords=subwords,
+        markers=markers,
+        layers=layers,
+        width=model.width,
+        batch_tokens=batch_tokens,
+        long=long,
+        min_count=min_count,
+    )
+    return at_sites(work, sites, model)
+
+
+def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
+    """The plan of the same pass at so many sites, its means kept where they fit now."""
+    work = replace(work, sites=sites)
+    fits = memory.fit_into_memory(work.memory)
+    place = "memory" if fits else "file"
+    if model.device.type not in memory.HOST_MOMENTS:
+        import torch
+
+        cuda = model.device.type == "cuda" and torch.cuda.is_available()
+        free = torch.cuda.mem_get_info(model.device)[0] if cuda else 2 * work.memory
+        # At its end, a pass on a device brings its means to the host.
+        if fits and memory.fit_onto_device(work.memory, free):
+            place = "device"
+    return replace(work, means_in=place)
+
+
+def _layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:
+    if layers is None:
+        return tuple(range(model.n_states))
+    try:
+        indices = [operator.index(layer) for layer in layers]
+    except TypeError as error:
+        raise ExtractionError(
+            f"layers={layers!r} is no list of whole numbers, [0, 6, -1] for one."
+        ) from error
+    chosen = []
+    for layer in indices:
+        if not -model.n_states <= layer < model.n_states:
+            raise ExtractionError(
+                f"{model.name!r} has hidden states 0 to {model.n_states - 1}; there is no {layer}."
+            )
+        chosen.append(layer % model.n_states)
+    if not chosen:
+        raise ExtractionError("layers is empty: name at least one hidden state.")
+    return tuple(sorted(set(chosen)))
+
+
+def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Sequences of similar length together, the longest first: a pass too large fails at once."""
+    order = np.argsort(-lengths, kind="stable")
+    at = 0
+    while at < len(order):
+        longest = int(lengths[order[at]])
+        most = lengths[order[at : at + max(1, batch_tokens // longest)]]
+        filled = np.cumsum(most) / (longest * np.arange(1, len(most) + 1))
+        size = int(np.searchsorted(-filled, MAX_PADDING - 1, side="right"))
+        yield order[at : at + size]
+        at += size

@@ -1,0 +1,123 @@
+"""All figures: one function for each of the paper's, and those that teach.
+
+A function takes the statistics of one model or of several, draws on the Axes it is given or makes,
+and returns that Axes, or the Figure where it draws several. :data:`PAPER` says which function
+draws which of the paper's figures. Nothing global is set and nothing is shown: the caller's style
+and backend stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from embvar_kit.figures.embeddings import pick_tokens, token_clouds
+from embvar_kit.figures.formula import (
+    decomposition_lengths,
+    moments_by_layer,
+    moments_of,
+    running_moments,
+    sample_size_bias,
+    subtraction_error,
+    variance_formula,
+)
+from embvar_kit.figures.frequency import (
+    frequency_slopes,
+    moment_histograms,
+    moments_on_frequency,
+    sentence_lengths,
+    statistics_grid,
+    token_frequencies,
+)
+from embvar_kit.figures.layers import (
+    anisotropy_by_layer,
+    dimension_shares,
+    moments_of_all_by_layer,
+    parts_over_Q_by_layer,
+    shares_by_layer,
+    variance_parts_by_layer,
+    within_share_by_layer,
+)
+from embvar_kit.figures.normalization import (
+    affine_mixture,
+    bends,
+    layer_norm_geometry,
+    training_curves,
+)
+from embvar_kit.figures.style import COLOURS
+from embvar_kit.figures.tradeoff import V_on_M, V_on_M_by_layer, tradeoff_by_layer
+from embvar_kit.figures.words import word_moments
+
+
+class PaperFigure(NamedTuple):
+    """A figure or table of the paper.
+
+    Attributes:
+        function: what draws it (or, of a table, makes it).
+        shows: what it shows, in one line.
+    """
+
+    function: Callable
+    shows: str
+
+
+PAPER = {
+    "Fig. 1": PaperFigure(token_clouds, "embeddings of a few tokens in two dimensions, by PCA"),
+    "Fig. 2": PaperFigure(V_on_M, "V against M over tokens, with the regression line"),
+    "Fig. 3": PaperFigure(decomposition_lengths, "M, V_W and V_B as lengths"),
+    "Fig. 4": PaperFigure(
+        tradeoff_by_layer, "coefficient of variation of Q; slope and R² of V on M"
+    ),
+    "Fig. 5": PaperFigure(shares_by_layer, "M, V_B and V_W as shares of Q, stacked"),
+    "Fig. 6": PaperFigure(within_share_by_layer, "V_W as a share of V"),
+    "Fig. 7": PaperFigure(moments_on_frequency, "Q, M and V against log10 n_t"),
+    "Fig. 8": PaperFigure(V_on_M, "V against M with a few tokens named (label=)"),
+    "Fig. 9": PaperFigure(sentence_lengths, "how many words the sentences have"),
+    "Fig. 10": PaperFigure(token_frequencies, "how often tokens occur"),
+    "Figs. 11-13": PaperFigure(statistics_grid, "five layers: Q, M, V against log10 n_t; V on M"),
+    "Figs. 14-16": PaperFigure(moment_histograms, "five layers: histograms of Q, M and V"),
+    "Fig. 17": PaperFigure(frequency_slopes, "slopes of log Q, M and V on log n_t by layer"),
+    "Fig. 18": PaperFigure(parts_over_Q_by_layer, "M, V, V_W and V_B over Q by layer"),
+    "Fig. 19": PaperFigure(moments_of_all_by_layer, "Q, M and V of all embeddings by layer"),
+    "Fig. 20": PaperFigure(variance_parts_by_layer, "V_W, V_B and V_B over V by layer"),
+    "Fig. 22": PaperFigure(word_moments, "words: Q, M, V against log10 n_w; V on M"),
+    "Table 2": PaperFigure(pick_tokens, "a few tokens of every frequency: n_t, Q, M and V"),
+}
+"""The paper's figures and the table that come from statistics, in its order, and what draws them
+here."""
+
+__all__ = [
+    "COLOURS",
+    "PAPER",
+    "PaperFigure",
+    "V_on_M",
+    "V_on_M_by_layer",
+    "affine_mixture",
+    "anisotropy_by_layer",
+    "bends",
+    "decomposition_lengths",
+    "dimension_shares",
+    "frequency_slopes",
+    "layer_norm_geometry",
+    "moment_histograms",
+    "moments_by_layer",
+    "moments_of",
+    "moments_of_all_by_layer",
+    "moments_on_frequency",
+    "parts_over_Q_by_layer",
+    "pick_tokens",
+    "running_moments",
+    "sample_size_bias",
+    "sentence_lengths",
+    "shares_by_layer",
+    "statistics_grid",
+    "subtraction_error",
+    "token_clouds",
+    "token_frequencies",
+    "tradeoff_by_layer",
+    "training_curves",
+    "variance_formula",
+    "variance_parts_by_layer",
+    "within_share_by_layer",
+    "word_moments",
+]

@@ -1,0 +1,329 @@
+"""Teaching figures: what Q, M and V are, how they are computed, what V_W and V_B add.
+
+They draw vectors and numbers that are given, not statistics of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from embvar_kit.errors import StatisticsError
+from embvar_kit.figures.style import COLOURS
+from embvar_kit.moments.grouped import GroupedMoments
+from embvar_kit.statistics import analysis
+
+_CLOUD = "#56b4e9"
+
+
+def moments_of(x: np.ndarray) -> dict[str, float]:
+    """Q, M and V of one cloud of vectors ``(N, d)``, from :class:`GroupedMoments`."""
+    m = GroupedMoments(1, x.shape[1])
+    m.update(x, np.zeros(len(x), dtype=int))
+    return {name: float(getattr(m, name)[0]) for name in "QMV"}
+
+
+def variance_formula(x: np.ndarray, *, limit: float | None = None) -> Figure:
+    """A cloud of 2-D vectors, its right triangle, and ``Q = M + V`` as bars.
+
+    Left, the vectors with their mean and a circle of radius ``sqrt(V)`` about it. Middle, the
+    lengths: legs ``sqrt(M)`` and ``sqrt(V)``, hypotenuse ``sqrt(Q)``. Right, the squared lengths.
+
+    Args:
+        x: ``(N, 2)`` vectors.
+        limit: half width of the cloud's plot, which fixes all scales (for a figure that moves); by
+            default each plot takes what it needs.
+    """
+    figure = plt.figure(figsize=(11, 3.9), layout="constrained")
+    moments = moments_of(x)
+    if limit is None:
+        axes = formula_frame(figure, float(np.abs(x).max() * 1.1), 1.15 * moments["Q"])
+    else:
+        axes = formula_frame(figure, limit)
+    formula_artists(axes, x, moments)
+    return figure
+
+
+def formula_frame(figure: Figure, limit: float, top: float | None = None) -> tuple[Axes, ...]:
+    """The three Axes of :func:`variance_formula`, empty: cloud, triangle and bars.
+
+    Args:
+        figure: to be drawn on.
+        limit: half width of the cloud's plot.
+        top: the largest squared norm that the others hold; by default, all that fits the cloud's.
+    """
+    cloud, triangle, bars = figure.subplots(1, 3, width_ratios=(3, 3, 1.7))
+    top = 1.1 * limit**2 if top is None else top
+    reach = 1.15 * float(np.sqrt(top))
+    cloud.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    cloud.set(xlabel="feature 1", ylabel="feature 2", title="the cloud")
+    cloud.plot([], [], "o", color=_CLOUD, markersize=3, alpha=0.6, label="embeddings $x$")
+    cloud.plot([], [], color=COLOURS["M"], linewidth=2, label=r"mean $\mu$, length $\sqrt{M}$")
+    cloud.plot([], [], color=COLOURS["V"], linewidth=2, label=r"circle of radius $\sqrt{V}$")
+    cloud.legend(loc="lower left", fontsize=8, framealpha=0.9).set_zorder(6)
+    triangle.set(xlim=(-0.05 * reach, reach), ylim=(-0.05 * reach, reach), aspect="equal")
+    triangle.set(xlabel="length", ylabel="length", title="Pythagoras")
+    bars.set(xlim=(-0.5, 1.5), xticks=(0, 1), xticklabels=("$Q$", "$M+V$"))
+    bars.set(ylim=(0, top), ylabel="squared norm")
+    return cloud, triangle, bars
+
+
+def formula_artists(
+    axes: tuple[Axes, ...], x: np.ndarray, moments: Mapping[str, float]
+) -> list[Artist]:
+    """What :func:`variance_formula` shows of one cloud, drawn into its frame.
+
+    Args:
+        axes: from :func:`formula_frame`.
+        x: ``(N, 2)`` vectors.
+        moments: theirs, from :func:`moments_of`.
+
+    Returns:
+        The artists, the bars' title among them.
+    """
+    cloud, triangle, bars = axes
+    return [
+        *_draw_cloud(cloud, x, moments),
+        *_draw_triangle(triangle, moments),
+        *_draw_bars(bars, moments),
+    ]
+
+
+def _draw_cloud(ax: Axes, x: np.ndarray, moments: Mapping[str, float]) -> list[Artist]:
+    mean = x.mean(axis=0)
+    points = ax.scatter(*x.T, s=9, color=_CLOUD, alpha=0.6, linewidths=0)
+    radius = float(np.sqrt(moments["V"]))
+    circle = Circle(tuple(mean), radius, fill=False, color=COLOURS["V"], linewidth=2)
+    ax.add_patch(circle)
+    arrow = ax.annotate(
+        "", xy=tuple(mean), xytext=(0, 0), arrowprops={"color": COLOURS["M"], "width": 1.5}
+    )
+    origin = ax.plot(0, 0, "o", color="black", markersize=5)
+    return [points, circle, *origin, arrow]
+
+
+def _draw_triangle(ax: Axes, moments: Mapping[str, float]) -> list[Artist]:
+    across, up = np.sqrt(moments["M"]), np.sqrt(moments["V"])
+    sides = {"M": ((0, across), (0, 0)), "V": ((across, across), (0, up))}
+    sides["Q"] = ((0, across), (0, up))
+    drawn = []
+    for name, (xs, ys) in sides.items():
+        length = np.sqrt(moments[name])
+        drawn += ax.plot(
+            xs, ys, color=COLOURS[name], linewidth=3, label=rf"$\sqrt{{{name}}}$ = {length:.2f}"
+        )
+    corner = 0.05 * ax.get_xlim()[1]
+    if min(across, up) > 2 * corner:
+        square = ([across - corner] * 2 + [across], [0, corner, corner])
+        drawn += ax.plot(*square, color="black", linewidth=1)
+    return [*drawn, ax.legend(loc="upper left", fontsize=9)]
+
+
+def _draw_bars(ax: Axes, moments: Mapping[str, float]) -> list[Artist]:
+    top = ax.get_ylim()[1]
+    drawn: list[Artist] = []
+    for name, at, bottom in (("Q", 0, 0.0), ("M", 1, 0.0), ("V", 1, moments["M"])):
+        height = moments[name]
+        drawn += ax.bar([at], [height], bottom=[bottom], color=COLOURS[name], width=0.6)
+        # Inside the bar where there is room, else on top of it (V) or not at all.
+        if height > 0.08 * top:
+            middle = bottom + height / 2
+            drawn.append(ax.text(at, middle, f"${name}$", ha="center", va="center", color="white"))
+        elif name == "V":
+            over = {"ha": "center", "va": "bottom", "color": COLOURS["V"]}
+            drawn.append(ax.text(at, moments["Q"], "$V$", **over))
+    numbers = f"{moments['Q']:.2f} = {moments['M']:.2f} + {moments['V']:.2f}"
+    return [*drawn, ax.set_title(f"$Q = M + V$\n{numbers}")]
+
+
+def moments_by_layer(
+    layers: Sequence[int], M: Sequence[float], V: Sequence[float], *, ax: Axes | None = None
+) -> Axes:
+    """M and V of one set of embeddings stacked, a bar a layer: the height of a bar is Q."""
+    ax = plt.subplots(figsize=(7, 3.6), layout="constrained")[1] if ax is None else ax
+    ax.bar(layers, M, color=COLOURS["M"], label="$M$")
+    ax.bar(layers, V, bottom=M, color=COLOURS["V"], label="$V$")
+    ax.set(xlabel="layer", ylabel="squared norm, $Q = M + V$", xticks=list(layers))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return ax
+
+
+def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None = None) -> Axes:
+    """Q, M and V after each vector of a sequence; dotted, their values after the last one.
+
+    Args:
+        x: ``(N, d)`` vectors in the order in which they arrive.
+        upto: mark the state after this many.
+    """
+    ax = plt.subplots(figsize=(7.5, 3.8), layout="constrained")[1] if ax is None else ax
+    path = running_path(x)
+    k = np.arange(1, len(x) + 1)
+    for name in "QMV":
+        ax.plot(k, path[name], color=COLOURS[name], linewidth=2, label=f"${name}$")
+        ax.axhline(path[name][-1], color=COLOURS[name], linestyle=":", linewidth=1)
+    if upto is not None:
+        running_marks(ax, path, upto)
+    ax.set_xscale("log")
+    ax.set(xlabel="occurrences seen, $k$", ylabel="squared norm", ylim=(0, None))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return ax
+
+
+def running_path(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Q, M and V after each vector of a sequence ``(N, d)``: ``(N,)`` each."""
+    k = np.arange(1, len(x) + 1)
+    wide = x.astype(np.float64)
+    mean = np.cumsum(wide, axis=0) / k[:, None]
+    path = {"Q": np.cumsum((wide**2).sum(axis=1)) / k, "M": (mean**2).sum(axis=1)}
+    return {**path, "V": path["Q"] - path["M"]}
+
+
+def running_marks(ax: Axes, path: Mapping[str, np.ndarray], upto: int) -> list[Artist]:
+    """Mark the state after so many vectors on the Axes of :func:`running_moments`."""
+    marks = [
+        point
+        for name in "QMV"
+        for point in ax.plot(upto, path[name][upto - 1], "o", color=COLOURS[name], markersize=8)
+    ]
+    return [*marks, ax.axvline(upto, color="black", linewidth=0.8)]
+
+
+def subtraction_error(
+    ratio: np.ndarray, errors: Mapping[str, np.ndarray], *, ax: Axes | None = None
+) -> Axes:
+    """Relative error of V against how small V is beside Q, for several ways of computing it.
+
+    Args:
+        ratio: ``(T,)`` true V / Q of each set of vectors.
+        errors: per way, ``(T,)`` its relative error ``|V - true V| / true V``.
+    """
+    ax = plt.subplots(figsize=(7.5, 4), layout="constrained")[1] if ax is None else ax
+    floor = 1e-16  # where an error of exactly 0 is drawn
+    looks = (("o", COLOURS["V"]), ("^", COLOURS["M"]), ("s", COLOURS["Q"]))
+    for (way, error), (marker, colour) in zip(errors.items(), looks, strict=False):
+        ax.scatter(
+            ratio,
+            np.maximum(error, floor),
+            s=14,
+            marker=marker,
+            color=colour,
+            alpha=0.7,
+            linewidths=0,
+            label=way,
+        )
+    ax.axhline(1, color="black", linewidth=0.8)
+    ax.annotate("the error is as large as V itself", (ratio.max(), 1.4), ha="right", fontsize=8)
+    ax.set(xscale="log", yscale="log", xlabel="$V/Q$", ylabel="relative error of $V$")
+    ax.legend(loc="lower left", fontsize=9)
+    return ax
+
+
+def sample_size_bias(
+    sizes: Sequence[int],
+    measured: Mapping[str, np.ndarray],
+    corrected: Mapping[str, np.ndarray],
+    whole: Mapping[str, float],
+) -> Figure:
+    """How M and V depend on the number of occurrences they are computed from.
+
+    Args:
+        sizes: sample sizes.
+        measured: for ``"M"`` and ``"V"``, ``(sizes, repeats)`` values as computed.
+        corrected: the same in their unbiased forms.
+        whole: the values over all occurrences.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for ax, name in zip(axes, "MV", strict=True):
+        for values, style, label in (
+            (measured[name], "o-", f"${name}$ as computed"),
+            (corrected[name], "s--", rf"unbiased $\tilde{{{name}}}$"),
+        ):
+            centre, spread = values.mean(axis=1), values.std(axis=1)
+            colour = COLOURS[name] if style == "o-" else COLOURS["Q"]
+            ax.plot(sizes, centre, style, color=colour, label=label)
+            ax.fill_between(sizes, centre - spread, centre + spread, color=colour, alpha=0.15)
+        ax.axhline(whole[name], color="black", linestyle=":", label="over all occurrences")
+        ax.set_xscale("log")
+        ax.set(xlabel="occurrences in the sample, $n$", ylabel="squared norm", title=f"${name}$")
+        ax.legend(fontsize=9)
+    return figure
+
+
+def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
+    """A drawing of M, V_W and V_B as lengths, and their squares stacked to Q (paper, Fig. 3).
+
+    Left, an arrow from the origin to the overall mean, of length ``sqrt(M)``; from there, arrows
+    to the mean of each token, whose mean squared length (weighted by ``n_t``) is V_B; from these,
+    lines to the token's embeddings, whose mean squared length is V_W. Right, ``Q = M + V_W + V_B``.
+
+    Args:
+        x: ``(N, 2)`` vectors.
+        groups: ``(N,)`` the token, 0, 1 ..., that each belongs to; at most 6 of them.
+
+    Raises:
+        StatisticsError: if the vectors are not two-dimensional, the groups do not fit them, or
+            there are too many groups to tell apart.
+    """
+    x, groups = np.asarray(x, dtype=float), np.asarray(groups)
+    if x.ndim != 2 or x.shape[1] != 2 or groups.shape != x.shape[:1] or not len(x):
+        raise StatisticsError(
+            f"Give (N, 2) vectors and (N,) groups; these are {x.shape} and {groups.shape}."
+        )
+    if len(tokens := np.unique(groups)) > len(_GROUP_MARKERS):
+        raise StatisticsError(f"{len(tokens)} groups: a drawing holds {len(_GROUP_MARKERS)}.")
+    number = np.searchsorted(tokens, groups)
+    moments = GroupedMoments(len(tokens), 2)
+    moments.update(x, number)
+    parts = analysis.decompose(moments.count, moments.Q, moments.V, moments.mean)
+    overall = x.mean(axis=0)
+
+    figure, (cloud, bars) = plt.subplots(
+        1, 2, figsize=(9.5, 5.2), width_ratios=(2.6, 1), layout="constrained"
+    )
+    for at, mean in enumerate(moments.mean):
+        own = x[number == at]
+        for point in own:
+            cloud.plot(*np.transpose([mean, point]), color=COLOURS["V_W"], linewidth=0.8, zorder=1)
+        cloud.plot(
+            *own.T, _GROUP_MARKERS[at], color=_CLOUD, markersize=5, zorder=2, label=f"$X_{at + 1}$"
+        )
+        _arrow(cloud, overall, mean, COLOURS["V_B"])
+    _arrow(cloud, np.zeros(2), overall, COLOURS["M"])
+    cloud.plot(0, 0, "o", color="black", markersize=6, zorder=5)
+    for name, text in (
+        ("M", r"$\mu(X)$, squared length $M$"),
+        ("V_B", r"$\mu(X_t) - \mu(X)$, mean square $V_B$"),
+        ("V_W", r"$x - \mu(X_t)$, mean square $V_W$"),
+    ):
+        cloud.plot([], [], color=COLOURS[name], linewidth=2, label=text)
+    cloud.set(xlabel="feature 1", ylabel="feature 2", title="the clouds")
+    cloud.set_aspect("equal", adjustable="datalim")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+
+    bars.bar(["$Q$"], [parts.Q], color=COLOURS["Q"], width=0.7)
+    bars.text(0, parts.Q / 2, "$Q$", ha="center", va="center", color="white")
+    bottom = 0.0
+    for name, symbol in (("M", "$M$"), ("V_B", "$V_B$"), ("V_W", "$V_W$")):
+        height = getattr(parts, name)
+        bars.bar(["$M+V$"], [height], bottom=[bottom], color=COLOURS[name], width=0.7)
+        if height > 0.06 * parts.Q:
+            bars.text(1, bottom + height / 2, symbol, ha="center", va="center", color="white")
+        bottom += height
+    numbers = f"{parts.Q:.2f} = {parts.M:.2f} + {parts.V_B:.2f} + {parts.V_W:.2f}"
+    bars.set(ylabel="squared norm")
+    bars.set_title(f"$Q = M + V_B + V_W$\n{numbers}", fontsize=10)
+    return figure
+
+
+_GROUP_MARKERS = "os^Dv*"
+
+
+def _arrow(ax: Axes, start: np.ndarray, end: np.ndarray, colour: str) -> None:
+    style = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.2, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=style, zorder=4)

@@ -1,0 +1,107 @@
+"""Words instead of tokens: the paper's Appendix J."""
+
+from __future__ import annotations
+
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from embvar_kit.errors import StatisticsError
+from embvar_kit.figures import style
+from embvar_kit.figures.style import Statistics
+from embvar_kit.figures.tradeoff import fit_text
+from embvar_kit.statistics import analysis
+
+_CLASSES = ("1", "2", "3", "4+")
+_MARKERS = "o^sD"
+
+
+def word_moments(
+    stats: Statistics,
+    *,
+    layer: int | str = "middle",
+    min_count: int = 10,
+    max_count: int | None = 100_000,
+    unbiased: bool = False,
+) -> Figure:
+    """Q, M and V of words against log10 n_w, and V on M (paper, Fig. 22).
+
+    Points are coloured by the number of sub-words that the tokenizer cuts the word into (the mean
+    over its occurrences, rounded); lines and titles are of all words together. A row a model.
+
+    Args:
+        stats: statistics by word, of one model or of several.
+        layer: a number, or ``"middle"``.
+        min_count, max_count: draw the words with ``min_count <= n_w <= max_count``.
+        unbiased: draw the finite-sample corrected M and V.
+
+    Raises:
+        StatisticsError: if the statistics are not by word.
+    """
+    statistics = style.several(stats)
+    for one in statistics:
+        if one.subwords is None:
+            raise StatisticsError(
+                f"These statistics of {one.info['model']['name']!r} are not by word: extract with "
+                "by='word'."
+            )
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    figure, axes = style.panels(4 * len(statistics), 4, 2.75, 3.0)
+    colours = sns.color_palette("viridis", as_cmap=True)([0.0, 0.4, 0.72, 0.93])
+    mark = r"\tilde{%s}" if unbiased else "%s"
+    symbols = {"Q": "$Q(X_w)$", "M": f"${mark % 'M'}(X_w)$", "V": f"${mark % 'V'}(X_w)$"}
+    rows = zip(*[iter(axes)] * 4, strict=True)
+    for one, name, row in zip(statistics, style.labels(statistics), rows, strict=True):
+        at = style.layer_of(one, layer)
+        table = style.chosen(one, at, **choice)
+        frequency = np.log10(table["n"].to_numpy())
+        pieces = np.clip(np.rint(table["subwords"].to_numpy()), 1, len(_CLASSES)).astype(int)
+        pairs = [(frequency, m, r"$\log_{10} n_w$") for m in "QMV"]
+        pairs.append((table["M"].to_numpy(), "V", symbols["M"]))
+        for ax, (x, moment, below) in zip(row, pairs, strict=True):
+            y = table[moment].to_numpy()
+            fit = analysis.regress(x, y, names=("n_w or M", moment))
+            for number, text in enumerate(_CLASSES, start=1):
+                own = pieces == number
+                if own.any():
+                    ax.scatter(
+                        x[own],
+                        y[own],
+                        s=9 if number == 1 else 16,
+                        color=[colours[number - 1]],
+                        marker=_MARKERS[number - 1],
+                        alpha=0.7,
+                        linewidths=0,
+                        zorder=number,
+                        rasterized=own.sum() > style.MANY,
+                        label=text,
+                    )
+            ends = np.array([x.min(), x.max()])
+            ax.plot(ends, fit.intercept + fit.slope * ends, color="black", linewidth=1.5, zorder=9)
+            ax.set(xlabel=below, ylabel=symbols[moment])
+            style.panel_title(ax, fit_text(fit), 9)
+            style.few_ticks(ax)
+        row[0].annotate(
+            f"{name}, layer {at}",
+            (0, 1.16),
+            xycoords="axes fraction",
+            fontweight="bold",
+            annotation_clip=False,
+        )
+        style.sink_note(row[3], table["Q"].to_numpy())
+    found = {}
+    for ax in axes:
+        found |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(
+        [found[text] for text in _CLASSES if text in found],
+        [
+            text + (" sub-word" if text == "1" else " sub-words")
+            for text in _CLASSES
+            if text in found
+        ],
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        markerscale=1.6,
+    )
+    return figure

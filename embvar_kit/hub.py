@@ -1,0 +1,60 @@
+"""The Hugging Face Hub: what its cache holds, and whether the Hub itself can be asked."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+
+SECONDS = 5
+"""How long the Hub may take to answer before it counts as out of reach."""
+
+
+class Answer(Enum):
+    """What the Hub said of a repository."""
+
+    PRESENT = "present"
+    ABSENT = "absent"  # or not for this user to read
+    IMPOSSIBLE = "impossible"  # no repository can have such a name
+    UNREACHABLE = "unreachable"
+
+
+def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a model in the Hub's cache, named after its commit; ``None`` if not there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(path).parent if isinstance(path, str) else None
+
+
+def ask(kind: str, name: str, revision: str | None) -> tuple[Answer, Exception | None]:
+    """Ask the Hub whether it has a repository, without downloading anything.
+
+    Args:
+        kind: ``"model"`` or ``"dataset"``.
+        name: of the repository.
+        revision: branch, tag or commit; the main branch by default.
+
+    Returns:
+        The answer, and the error it was read from (``None`` where the repository is there).
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    look_up = HfApi().model_info if kind == "model" else HfApi().dataset_info
+    try:
+        look_up(name, revision=revision, timeout=SECONDS)
+    except HFValidationError as error:
+        return Answer.IMPOSSIBLE, error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        return Answer.ABSENT, error
+    except Exception as error:  # each HTTP library raises errors of its own
+        return Answer.UNREACHABLE, error
+    return Answer.PRESENT, None

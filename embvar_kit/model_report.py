@@ -1,0 +1,84 @@
+"""The notebook on a model of one's own, run for any model and saved as a page to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from embvar_kit.errors import ReportError, first_line
+from embvar_kit.files import in_checkout
+
+NAME = "09_your_own_model.ipynb"
+
+
+def report(
+    model: str, out: str | Path, *, parameters: Mapping[str, Any] | None = None
+) -> dict[str, Path]:
+    """Run notebook 09 for a model with papermill; write the notebook and an HTML page.
+
+    Args:
+        model: alias, folder or Hub name, as :func:`embvar_kit.load_model` takes it.
+        out: folder for ``report.ipynb`` and ``report.html``.
+        parameters: values for others of the notebook's ``parameters`` cell: ``corpus_name``,
+            ``limit``, ``device``, ``min_count``, ``leave_sinks_out``.
+
+    Returns:
+        The two files, under ``"notebook"`` and ``"page"``.
+
+    Raises:
+        ReportError: if a parameter is unknown, the notebook is not there (the package was
+            installed without its checkout), ``out`` cannot be written, or a cell fails; what ran
+            until then is kept.
+    """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    notebook = in_checkout("notebooks", NAME)
+    if notebook is None or not notebook.is_file():
+        raise ReportError(
+            f"A report is notebook {NAME!r}, run; it is part of the kit's repository and "
+            "not of an installed package. Clone the repository, or copy the notebook."
+        )
+    values = {"model_name": str(model), **(parameters or {})}
+    known = papermill.inspect_notebook(str(notebook))
+    if unknown := values.keys() - known.keys():
+        raise ReportError(
+            f"The report has no parameter {', '.join(sorted(map(repr, unknown)))}; it has "
+            f"{', '.join(known)}."
+        )
+    folder = Path(out).expanduser().resolve()
+    files = {"notebook": folder / "report.ipynb", "page": folder / "report.html"}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        papermill.execute_notebook(
+            str(notebook),
+            str(files["notebook"]),
+            parameters=values,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(Path.cwd()),  # relative paths mean what they mean here
+        )
+    except papermill.PapermillExecutionError as error:
+        raise ReportError(
+            f"Cell {error.exec_count} of the report failed: {error.ename}: {error.evalue} What ran "
+            f"until there is in {str(files['notebook'])!r}."
+        ) from error
+    except (papermill.PapermillException, CellTimeoutError, DeadKernelError) as error:
+        raise ReportError(
+            f"The report stopped: {first_line(error)} What ran until there is in "
+            f"{str(files['notebook'])!r}. Was memory short? Take fewer sentences (limit=...)."
+        ) from error
+    except OSError as error:
+        raise ReportError(f"The report cannot be written to {str(folder)!r}: {error}") from error
+    run = nbformat.read(files["notebook"], as_version=4)
+    for path in ("input_path", "output_path"):  # of this machine
+        run.metadata.get("papermill", {}).pop(path, None)
+    run, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(run, {})
+    nbformat.write(run, files["notebook"])
+    page, _ = HTMLExporter().from_notebook_node(run)
+    files["page"].write_text(page, encoding="utf-8")
+    return files

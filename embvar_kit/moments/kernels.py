@@ -1,0 +1,183 @@
+"""Compiled loops under :mod:`embvar_kit.moments.grouped`: each row is read where it lies.
+
+All arithmetic is float64. ``reassoc`` and ``contract`` let the compiler sum a row in several lanes;
+NaN and infinity keep their meaning, since refusing them relies on it. At 384 features the cost is
+memory traffic: each row and each mean is therefore read once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+
+STEP = 21
+"""An extra byte counts steps of ``2**STEP`` in the float64 bits of a mean: away from zero where it
+is positive, 256 of them to a step of float32."""
+
+_jit = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+_jit_parallel = numba.njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract"})
+_inline = numba.njit(inline="always", fastmath={"reassoc", "contract"})
+
+
+@intrinsic
+def _fetch(typing, array, at):
+    """Ask for the cache line of ``array[at]``, one-dimensional, without waiting for it."""
+
+    def emit(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        # To be read; to be kept in every cache; data and not code.
+        builder.call(prefetch, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return numba.types.void(array, at), emit
+
+
+@_inline
+def _fetch_all(row):
+    """:func:`_fetch` for all of a row; lines are of 64 bytes or more."""
+    for j in range(0, row.shape[0], 64 // row.itemsize):
+        _fetch(row, j)
+
+
+@_jit
+def _widen(mean, extra, out):
+    """``out`` = the float64 vector that a float32 mean and its extra bytes stand for."""
+    for j in range(mean.shape[0]):
+        bits = np.float64(mean[j]).view(np.int64) + (np.int64(extra[j]) << STEP)
+        out[j] = np.int64(bits).view(np.float64)
+
+
+@_jit
+def _narrow(value, mean, extra):
+    """Store a float64 vector as a float32 mean and its extra bytes: the nearest that there is."""
+    half = np.int64(1 << (STEP - 1))
+    for j in range(value.shape[0]):
+        wide = np.float64(value[j])
+        near = np.float32(wide)
+        mean[j] = near
+        steps = (wide.view(np.int64) + half - np.float64(near).view(np.int64)) >> STEP
+        # Beyond a byte only at half a float32 step, and where float32 is subnormal.
+        extra[j] = np.int8(min(127, max(-128, steps)))
+
+
+@_jit_parallel
+def update(x, rows, starts, groups, count, mean, extra, squares, deviations, n_parts):
+    """Take the rows of each segment into the moments of its group; returns how many it refused.
+
+    With ``c`` the group's mean so far (or its first row), ``k`` rows and ``n`` seen before:
+    ``D = sum(x - c)``, ``T = sum ||x - c||^2``; the mean moves by ``D / (n + k)`` and the squared
+    deviations grow by ``T - ||D||^2 / (n + k)``. That difference is at least ``T`` times
+    ``max(n, 1) / (n + k)``, so it neither turns negative nor cancels to noise. A segment with a
+    value that is not finite is refused: its group stays as it was.
+    """
+    n_segments = groups.shape[0]
+    dim = x.shape[1]
+    refused = 0
+    for part in numba.prange(n_parts):
+        # Cut the segments where the rows are halved, thirded ...: equal work for each thread.
+        first = np.searchsorted(starts[:n_segments], rows.shape[0] * part // n_parts)
+        last = np.searchsorted(starts[:n_segments], rows.shape[0] * (part + 1) // n_parts)
+        centre = np.empty(dim)
+        shift = np.empty(dim)
+        for segment in range(first, last):
+            # Its neighbours in the batch lie anywhere in memory: ask for them two segments ahead.
+            if segment + 2 < last:
+                coming = groups[segment + 2]
+                _fetch_all(mean[coming])
+                _fetch_all(extra[coming])
+                _fetch_all(x[rows[starts[segment + 2]]])
+            group = groups[segment]
+            n = count[group]
+            start, stop = starts[segment], starts[segment + 1]
+            row = x[rows[start]]
+            if n == 0:
+                for j in range(dim):
+                    centre[j] = row[j]
+            else:
+                _widen(mean[group], extra[group], centre)
+            spread = 0.0
+            norms = 0.0
+            for j in range(dim):
+                value = np.float64(row[j])
+                deviation = value - centre[j]
+                shift[j] = deviation
+                spread += deviation * deviation
+                norms += value * value
+            moved = spread
+            if stop > start + 1:
+                for i in range(start + 1, stop):
+                    row = x[rows[i]]
+                    for j in range(dim):
+                        value = np.float64(row[j])
+                        deviation = value - centre[j]
+                        shift[j] += deviation
+                        spread += deviation * deviation
+                        norms += value * value
+                moved = 0.0
+                for j in range(dim):
+                    moved += shift[j] * shift[j]
+            if not math.isfinite(norms):
+                refused += 1
+                continue
+            inverse = 1.0 / (n + stop - start)
+            for j in range(dim):
+                centre[j] += shift[j] * inverse
+            _narrow(centre, mean[group], extra[group])
+            count[group] = n + stop - start
+            squares[group] += norms
+            deviations[group] += max(0.0, spread - moved * inverse)
+    return refused
+
+
+@_jit
+def merge(count, mean, extra, deviations, other_count, other_mean, other_extra, other_deviations):
+    """Pairwise update of means and squared deviations; counts are left to the caller."""
+    dim = mean.shape[1]
+    ours = np.empty(dim)
+    theirs = np.empty(dim)
+    for group in range(mean.shape[0]):
+        n, k = count[group], other_count[group]
+        if k == 0:
+            continue
+        if n == 0:
+            mean[group] = other_mean[group]
+            extra[group] = other_extra[group]
+            deviations[group] = other_deviations[group]
+            continue
+        _widen(mean[group], extra[group], ours)
+        _widen(other_mean[group], other_extra[group], theirs)
+        apart = 0.0
+        for j in range(dim):
+            gap = theirs[j] - ours[j]
+            apart += gap * gap
+            ours[j] += gap * k / (n + k)
+        _narrow(ours, mean[group], extra[group])
+        deviations[group] += other_deviations[group] + apart * n / (n + k) * k
+
+
+@_jit
+def squared_norms_of_means(mean, extra):
+    """``(G,)`` squared norm of each mean."""
+    out = np.empty(mean.shape[0])
+    wide = np.empty(mean.shape[1])
+    for group in range(mean.shape[0]):
+        if math.isnan(mean[group, 0]):
+            out[group] = np.nan
+            continue
+        _widen(mean[group], extra[group], wide)
+        total = 0.0
+        for j in range(wide.shape[0]):
+            total += wide[j] * wide[j]
+        out[group] = total
+    return out
+
+
+n_threads = numba.get_num_threads

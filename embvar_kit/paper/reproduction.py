@@ -1,0 +1,125 @@
+"""The paper's protocol for one of its six models, from the corpus to the files of the release."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from embvar_kit.corpora.corpus import Corpus, load_corpus
+from embvar_kit.errors import ExtractionError, ModelError
+from embvar_kit.extraction.extract import extract
+from embvar_kit.models.loading import check_available, load_model
+from embvar_kit.paper.release import write_sentences, write_token_statistics, write_word_statistics
+from embvar_kit.statistics.token_statistics import TokenStatistics
+
+PAPER_MODELS = {
+    "bert-base-uncased": "google-bert/bert-base-uncased",
+    "bert-large-uncased": "google-bert/bert-large-uncased",
+    "roberta-base": "FacebookAI/roberta-base",
+    "roberta-large": "FacebookAI/roberta-large",
+    "gpt2": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+}
+"""The paper's names of its models, and the names that the Hub has for them now."""
+
+LEVELS = ("token", "word")
+"""What statistics the authors published: of tokens, and of words (Appendix J)."""
+
+
+def reproduce(
+    model: str,
+    out: str | Path = "output",
+    *,
+    corpus: str | Path | Corpus = "bookcorpus",
+    by: str = "token",
+    limit: int | None = None,
+    device: str = "auto",
+    dtype: str = "float32",
+    batch_tokens: int | None = None,
+    progress: bool = True,
+) -> TokenStatistics:
+    """Run the paper's protocol for one of its models and save what the authors published for it.
+
+    The folder is laid out as the authors' ``output``, so that their scripts for figures find
+    their input in it; ``SAMPLE`` is ``bookcorpus_train_lt64_pct001_seed0`` for the paper's corpus::
+
+        datasets/SAMPLE.pkl             the sentences
+        token_stats/SAMPLE/MODEL.pkl    the statistics (word_stats with by="word")
+        kit/SAMPLE/MODEL-token/         the same, as TokenStatistics.save writes them
+
+    Three things differ from the authors' scripts. Moments are accumulated without their float32
+    rounding. Lines of which the tokenizer leaves nothing are left out, and reported, where the
+    scripts count the two tokens around nothing. At word level the sentence itself is run and its
+    words looked up in it, where the scripts run the bare words, lower-cased and without
+    punctuation.
+
+    Args:
+        model: one of :data:`PAPER_MODELS`, by either name.
+        out: the folder.
+        corpus: what :func:`embvar_kit.load_corpus` takes, ``"bookcorpus:PATH"`` for a copy on
+            this machine, or a corpus; other ones are measured in the same way.
+        by: ``"token"`` or ``"word"``.
+        limit: take the first so many sentences only, to try it out.
+        device, dtype: see :func:`embvar_kit.load_model`.
+        batch_tokens, progress: see :func:`embvar_kit.extract`.
+
+    Returns:
+        The statistics.
+
+    Raises:
+        ModelError: if the model is none of the six, or neither in the Hub's cache nor on a Hub
+            within reach; before anything is loaded.
+        CorpusError: if the corpus cannot be had.
+        ExtractionError, StatisticsFileError, ReleaseError: see what raises them.
+    """
+    short = short_name(model)
+    if by not in LEVELS:
+        raise ExtractionError(f"by={by!r} is not in the release; there is {', '.join(LEVELS)}.")
+    source = check_available(PAPER_MODELS[short], short)
+    if not isinstance(corpus, Corpus):
+        corpus = load_corpus(corpus, limit=limit)
+    elif limit is not None:
+        corpus = corpus.select(limit=limit)
+    loaded = load_model(source, device=device, dtype=dtype)
+    stats = extract(loaded, corpus, by=by, batch_tokens=batch_tokens, progress=progress)
+    out, sample = Path(out).expanduser(), sample_name(corpus)
+    stats.save(out / "kit" / sample / f"{short}-{by}")
+    write_sentences(corpus, out / "datasets" / f"{sample}.pkl")
+    folder = out / f"{by}_stats" / sample
+    if by == "token":
+        write_token_statistics(stats, folder / f"{short}.pkl")
+    else:
+        counts = folder / f"{sample.partition('_')[0]}_{short}_word2token_count.pkl"
+        write_word_statistics(stats, folder / f"{short}.pkl", token_counts=counts)
+    return stats
+
+
+def short_name(model: str) -> str:
+    """The paper's name of one of its models.
+
+    Raises:
+        ModelError: if it is none of them.
+
+    >>> short_name("openai-community/gpt2")
+    'gpt2'
+    """
+    for short, full in PAPER_MODELS.items():
+        if model in (short, full):
+            return short
+    raise ModelError(
+        f"{str(model)!r} is no model of the paper; these are {', '.join(PAPER_MODELS)}. For others "
+        "there is: embvar extract"
+    )
+
+
+def sample_name(corpus: Corpus) -> str:
+    """What the authors' files call a sample of BookCorpus; for other corpora, a name like it."""
+    settings = corpus.settings
+    if corpus.name != "bookcorpus" or "then" in settings or "sample" not in settings:
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', corpus.name)}_{corpus.fingerprint}"
+    sample = settings["sample"]
+    part = f"pct{int(sample * 100):03d}" if isinstance(sample, float) else f"n{sample}"
+    if isinstance(sample, float) and not (100 * sample).is_integer():
+        part = f"share{sample:g}"
+    name = f"bookcorpus_train_lt{settings['max_words'] + 1}_{part}_seed{settings['seed']}"
+    return f"{name}_first{settings['limit']}" if "limit" in settings else name

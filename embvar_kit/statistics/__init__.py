@@ -1,0 +1,1 @@
+"""The labelled result of a pass, what is computed from it, and its file."""

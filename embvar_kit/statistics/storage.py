@@ -1,0 +1,227 @@
+"""The folder that saved statistics live in: open formats, checksums, one atomic step.
+
+``metadata.json`` names the other files and their SHA-256; it is replaced last, in one rename, so a
+reader finds the old statistics or the new ones and nothing in between. That holds without a lock,
+which not every network folder has, for any number of writers and readers: every write makes files
+of its own under names that no other write has, and removes only its own and those of the statistics
+that it replaced, once ``metadata.json`` names others. A reader whose files go begins again. What a
+killed process leaves behind is removed by a later write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from embvar_kit.errors import ExtractionError, StatisticsFileError
+from embvar_kit.files import sha256_of
+from embvar_kit.moments import memory
+
+FORMAT = 2
+TABLES = ("table", "decompositions")
+_METADATA = "metadata.json"
+_ABANDONED = 3600  # seconds, more than a write takes, after which nobody will put a file in force
+
+
+def write(
+    folder: Path,
+    tables: Mapping[str, pd.DataFrame],
+    tensors: Mapping[str, np.ndarray],
+    info: Mapping,
+) -> Path:
+    """Write tables, means and their description; see :meth:`TokenStatistics.save`.
+
+    Args:
+        folder: where to.
+        tables: by name, of :data:`TABLES`.
+        tensors: the means and their extra bytes, or nothing.
+        info: what was measured.
+
+    Raises:
+        StatisticsFileError: if the folder cannot be written; what was there stays.
+    """
+    ours_and_replaced: set[str] = set()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {}
+        for name, table in tables.items():
+            arrow = pa.Table.from_pandas(table, preserve_index=False)
+            files[name] = _add(folder, f"{name}-", ".parquet", partial(_write_table, arrow))
+            ours_and_replaced.add(files[name]["name"])
+        if tensors:
+            whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+            files["mean"] = _add(folder, "mean-", ".safetensors", lambda p: save_file(whole, p))
+            ours_and_replaced.add(files["mean"]["name"])
+        metadata = {"format": FORMAT, "files": files, "info": info}
+        metadata["sha256"] = _digest(metadata)
+        described = json.dumps(metadata, indent=1, ensure_ascii=False).encode()
+        scratch = _add(folder, ".metadata-", ".json", lambda p: p.write_bytes(described))["name"]
+        ours_and_replaced |= {scratch} | _named(folder)
+        os.replace(folder / scratch, folder / _METADATA)
+    except (OSError, SafetensorError) as error:
+        raise StatisticsFileError(
+            f"Could not write statistics to {str(folder)!r}: "
+            f"{getattr(error, 'strerror', None) or error}. "
+            "Statistics saved there before are unharmed."
+        ) from error
+    finally:
+        _tidy(folder, ours_and_replaced)
+    return folder
+
+
+def read(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], dict]:
+    """Read what :func:`write` wrote, or refuse it by name.
+
+    Raises:
+        StatisticsFileError: if something is missing, unreadable, altered or of a newer format.
+    """
+    try:
+        metadata = _metadata(folder)
+        while True:
+            try:
+                return _contents(folder, metadata)
+            except FileNotFoundError as error:
+                # Have other statistics been saved here meanwhile? Each save names other files.
+                seen, metadata = metadata, _metadata(folder)
+                if metadata["files"] == seen["files"]:
+                    missing = str(error.filename or folder)
+                    raise StatisticsFileError(f"{missing!r} is missing.") from error
+    except OSError as error:
+        raise StatisticsFileError(
+            f"{str(error.filename or folder)!r} cannot be read: {error.strerror or error}."
+        ) from error
+
+
+def _metadata(folder: Path) -> dict:
+    path = folder / _METADATA
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        claimed = metadata.pop("sha256")
+        intact = claimed == _digest(metadata)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StatisticsFileError(
+            f"There are no saved statistics in {str(folder)!r}. Write some with: "
+            "embvar extract --out DIR"
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        raise StatisticsFileError(f"{str(path)!r} is truncated or was altered.")
+    return metadata
+
+
+def _contents(
+    folder: Path, metadata: Mapping
+) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], dict]:
+    if metadata["format"] > FORMAT:
+        raise StatisticsFileError(
+            f"{str(folder / _METADATA)!r} has format {metadata['format']}, this kit reads up to "
+            f"{FORMAT}: update embvar-kit."
+        )
+    files = metadata["files"]
+    for file in files.values():
+        if sha256_of(folder / file["name"]) != file["sha256"]:
+            raise StatisticsFileError(
+                f"{str(folder / file['name'])!r} is truncated or was altered."
+            )
+    tables = {
+        name: pq.read_table(folder / files[name]["name"]).to_pandas()
+        for name in TABLES
+        if name in files
+    }
+    tensors = _read_means(folder / files["mean"]["name"]) if "mean" in files else {}
+    if metadata["format"] == 1 and "extra" in tensors:
+        # There, an extra byte grew with the mean; since then with its distance from zero.
+        np.negative(tensors["extra"], out=tensors["extra"], where=tensors["mean"] < 0)
+    return tables, tensors, metadata["info"]
+
+
+def _read_means(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file, layer by layer: all of them may be more than the memory."""
+    with safe_open(path, framework="numpy") as file:
+        stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        try:
+            mean, extra = memory.allocate(tuple(stored["mean"].get_shape()))
+        except ExtractionError as error:
+            raise StatisticsFileError(f"{str(path)!r} cannot be read. {error}") from error
+        tensors = {"mean": mean, "extra": extra} if "extra" in stored else {"mean": mean}
+        for name, array in tensors.items():
+            for at in range(len(array)):
+                array[at] = stored[name][at]
+    return tensors
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    """Compressed well: floats byte by byte, since the first bytes of neighbours are alike."""
+    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    others = [name for name in table.column_names if name not in floats]
+    pq.write_table(
+        table, path, compression="zstd", use_byte_stream_split=floats, use_dictionary=others
+    )
+
+
+def _add(
+    folder: Path, kind: str, suffix: str, write_to: Callable[[Path], object]
+) -> dict[str, str]:
+    """Write a file under a name that no other write has, on the disk to its last byte."""
+    handle, name = tempfile.mkstemp(dir=folder, prefix=kind, suffix=suffix)
+    os.close(handle)
+    path = Path(name)
+    try:
+        write_to(path)
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+        path.chmod(0o644)
+        return {"name": path.name, "sha256": sha256_of(path)}
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _named(folder: Path) -> set[str]:
+    """Files that the statistics in force consist of; none where they are damaged or not there."""
+    try:
+        return {file["name"] for file in _metadata(folder)["files"].values()}
+    except StatisticsFileError:
+        return set()
+
+
+def _tidy(folder: Path, names: set[str]) -> None:
+    """Remove these files, and old ones that a killed process left, if they are not in force.
+
+    What cannot be removed, because a reader on Windows has it open for one, is left to a later
+    write: the statistics in force are whole with or without it.
+    """
+    with suppress(OSError):
+        in_force = _named(folder)
+        old = (folder / _METADATA).stat().st_mtime - _ABANDONED if in_force else 0
+        for pattern in (
+            *(f"{name}-*.parquet" for name in TABLES),
+            "mean-*.safetensors",
+            ".metadata-*.json",
+            ".tmp??????",  # safetensors' own, of a process that was killed
+        ):
+            for path in folder.glob(pattern):
+                if path.name in in_force:
+                    continue
+                with suppress(OSError):
+                    if path.name in names or path.stat().st_mtime < old:
+                        path.unlink()
+
+
+def _digest(metadata: Mapping) -> str:
+    canonical = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

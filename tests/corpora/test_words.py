@@ -1,0 +1,156 @@
+"""Words: gensim's, found in the sentence itself, their tokens by the tokenizer's offsets."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from gensim.utils import simple_preprocess
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import two_pass
+from tiny_models import FAMILIES
+
+import embvar_kit as ek
+from embvar_kit.corpora.words import words_of
+
+SENTENCES = [
+    "Don't panic: the DNA of 42 cafés isn't naïve!",
+    "An unbelievably long word, antidisestablishmentarianism, is left out.",
+    "İstanbul, Straße and ﬁsh: unusual letters.",
+    "Its snake_case, too.",
+    "The cat sat on the mat. The mat was red.",
+]
+
+
+@given(st.text(max_size=40) | st.text(alphabet="aBİß_9 é'\u0301.", max_size=20))
+def test_the_words_are_gensims(sentence):
+    assert [word for word, _, _ in words_of(sentence)] == simple_preprocess(sentence, min_len=2)
+
+
+@given(st.text(alphabet="aBİß_9 é'.", max_size=20))
+def test_a_word_spans_its_own_characters(sentence):
+    for word, start, end in words_of(sentence):
+        assert word in sentence[start:end].lower()
+        assert 0 <= start < end <= len(sentence)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_words_embedding_is_the_mean_of_its_tokens(family, tiny):
+    """Against a computation written from the definition, by characters, for each tokenizer."""
+    model = ek.load_model(tiny(family), device="cpu")
+    corpus = ek.Corpus.of(SENTENCES)
+    stats = ek.extract(model, corpus, by="word", layers=[-1], progress=False)
+    assert stats.info["counts"]["split"] == 0
+    found, parts = {}, {}
+    for sentence in SENTENCES:
+        encoded = model.tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True)
+        around = [i for i in (model.begin,) if i is not None]
+        end = [i for i in (model.end,) if i is not None]
+        ids = [*around, *encoded["input_ids"], *end]
+        states = model.hidden_states(torch.tensor([ids]))[-1][0].numpy()
+        for word, first, last in words_of(sentence):
+            own = [
+                at + len(around)
+                for at, (start, stop) in enumerate(encoded["offset_mapping"])
+                if max(start, first) < min(stop, last)
+            ]
+            if own:
+                found.setdefault(word, []).append(states[own].mean(axis=0))
+                parts.setdefault(word, []).append(len(own))
+    assert set(stats.tokens) == set(found)
+    for at, word in enumerate(stats.tokens):
+        Q, M, V = two_pass(np.stack(found[word]))
+        assert stats.n[at] == len(found[word])
+        assert (stats.Q[0, at], stats.M[0, at]) == pytest.approx((Q, M), rel=1e-3)
+        assert stats.V[0, at] == pytest.approx(V, rel=1e-3, abs=1e-4 * Q)
+        assert stats.subwords[at] == pytest.approx(np.mean(parts[word]))
+
+
+def test_counts_on_real_text_are_gensims(minilm):
+    corpus = ek.load_corpus("wikipedia", limit=2000)
+    work = ek.plan(minilm, corpus, by="word")
+    expected = Counter(word for s in corpus for word in simple_preprocess(s, min_len=2))
+    assert dict(zip(work.labels, work.n.tolist(), strict=True)) == expected
+    assert work.subwords[work.labels == "the"] == 1
+    assert work.subwords.max() >= 4
+    assert str(work).count("words") == 1
+
+
+def test_words_cut_by_the_models_limit_are_left_out(tiny):
+    model = ek.load_model(tiny("bert"), device="cpu")
+    word = "unbelievable"
+    pieces = len(model.tokenizer(word, add_special_tokens=False)["input_ids"])
+    assert pieces > 1
+    room, words = model.max_tokens - 2, model.max_tokens // pieces + 5
+    corpus = ek.Corpus.of([" ".join([word] * words)])
+    whole = [at * pieces // room == ((at + 1) * pieces - 1) // room for at in range(words)]
+    assert not all(whole)
+    for long, expected in (("split", sum(whole)), ("cut", room // pieces)):
+        work = ek.plan(model, corpus, by="word", long=long)
+        assert work.n.sum() == expected
+        assert work.subwords.tolist() == [pieces]
+
+
+def test_a_word_of_which_the_tokenizer_leaves_no_token_is_left_out(tiny):
+    """This one's vocabulary lacks J, and it drops what it does not know."""
+    model = ek.load_model(tiny("llama"), device="cpu")
+    assert model.tokenizer.tokenize("0JJ") == ["▁", "0"]
+    found = ek.extract(model, ek.Corpus.of(["0JJ", "The cat", "JJ"]), by="word", progress=False)
+    assert sorted(found.tokens) == ["cat", "the"]
+    with pytest.raises(ek.ExtractionError, match="has no word"):
+        ek.extract(model, ek.Corpus.of(["0JJ"]), by="word", progress=False)
+
+
+def test_the_device_form_and_batching_give_the_same(minilm, monkeypatch):
+    corpus = ek.load_corpus("wikipedia", limit=30)
+    plain = ek.extract(minilm, corpus, by="word", progress=False)
+    small = ek.extract(minilm, corpus, by="word", batch_tokens=64, progress=False)
+    np.testing.assert_allclose(small.V, plain.V, rtol=1e-3, atol=1e-4)
+    monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", ())
+    device = ek.extract(minilm, corpus, by="word", progress=False)
+    np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)
+
+
+def test_word_statistics_are_saved_merged_and_collected(minilm, tmp_path):
+    corpus = ek.load_corpus("wikipedia", limit=60)
+    whole = ek.extract(minilm, corpus, by="word", layers=[6], progress=False)
+    halves = [
+        ek.extract(minilm, part, by="word", layers=[6], progress=False)
+        for part in (corpus[:30], corpus[30:])
+    ]
+    merged = halves[0].merge(halves[1])
+    assert merged.tokens.tolist() == whole.tokens.tolist()
+    np.testing.assert_allclose(merged.subwords, whole.subwords)
+    loaded = ek.TokenStatistics.load(whole.save(tmp_path))
+    np.testing.assert_array_equal(loaded.subwords, whole.subwords)
+    assert list(loaded.table(6).columns) == ["token", "n", "Q", "M", "V", "subwords"]
+    word = whole.tokens[whole.subwords > 1][0]
+    found = ek.collect_embeddings(minilm, corpus, [word], layers=[6], by="word")[word]
+    row = whole.table(6).set_index("token").loc[word]
+    assert (row.Q, row.M, row.V) == pytest.approx(two_pass(found.at(6)), rel=1e-4)
+    for sentence in found.sentence:
+        assert word in corpus[int(sentence)].lower()
+
+
+def test_what_has_no_words_or_no_offsets_is_refused(minilm, monkeypatch):
+    with pytest.raises(ek.ExtractionError, match="has no word of 2 to 15 letters"):
+        ek.extract(minilm, ek.Corpus.of(["1 2 3", "a b"]), by="word", progress=False)
+    mixed = ek.Corpus.of(["1 2 3 " * 40, "the cat"])
+    stats = ek.extract(minilm, mixed, by="word", batch_tokens=8, progress=False)
+    assert stats.n.sum() == 2
+    monkeypatch.setattr(type(minilm.tokenizer), "is_fast", False)
+    with pytest.raises(ek.ExtractionError, match="fast tokenizer"):
+        ek.extract(minilm, mixed, by="word", progress=False)
+
+
+def test_numbers_that_are_none_are_found_though_the_last_batch_has_no_word(minilm, monkeypatch):
+    """The code that a GPU runs: it looks now and then, and must look at the end."""
+    monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", ())
+    states = type(minilm).hidden_states
+    monkeypatch.setattr(
+        type(minilm), "hidden_states", lambda *a: tuple(x * np.nan for x in states(*a))
+    )
+    corpus = ek.Corpus.of(["the cat sat on the mat", "12"])
+    with pytest.raises(ek.ExtractionError, match="NaN or infinity in layer 0"):
+        ek.extract(minilm, corpus, by="word", batch_tokens=4, progress=False)

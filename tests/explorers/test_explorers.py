@@ -1,0 +1,787 @@
+"""Explorers: the state gives the analysis' numbers, and state and view follow each other."""
+
+import html
+import io
+import threading
+import time
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import traitlets
+from PIL import Image
+from reference import two_pass
+
+import embvar_kit as ek
+from embvar_kit.explorers import base, rendering
+from embvar_kit.explorers.layers import LayerState
+from embvar_kit.explorers.tradeoff_state import TradeoffState
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ek.load_model("minilm", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return ek.load_corpus("wikipedia", limit=300)
+
+
+@pytest.fixture(scope="module")
+def sites(model, corpus):
+    return ek.extract(model, corpus, site=["hidden", "unit"], progress=False)
+
+
+@pytest.fixture(scope="module")
+def stats(sites):
+    return sites["hidden"]
+
+
+@pytest.fixture(autouse=True)
+def no_figure_of_the_notebook():
+    """Explorers draw beside pyplot: they leave no figure there, which a cell would show."""
+    before = plt.get_fignums()
+    yield
+    assert plt.get_fignums() == before
+
+
+def find(explorer, css):
+    """The widget of this class."""
+    found = []
+
+    def walk(widget):
+        if css in getattr(widget, "_dom_classes", ()):
+            found.append(widget)
+        for child in getattr(widget, "children", ()):
+            walk(child)
+
+    walk(explorer.view)
+    assert len(found) == 1, f"{len(found)} widgets of class {css}"
+    return found[0]
+
+
+def controls(explorer) -> list[widgets.Widget]:
+    found = []
+
+    def walk(widget):
+        if hasattr(widget, "value") and not isinstance(widget, (widgets.HTML, widgets.Image)):
+            found.append(widget)
+        for child in getattr(widget, "children", ()):
+            walk(child)
+
+    walk(explorer.view)
+    return found
+
+
+def picture(widget) -> bytes:
+    data = bytes(widget.value)
+    assert data.startswith(b"\x89PNG")
+    return data
+
+
+# The playground and the player
+
+
+def test_the_cloud_has_the_mean_and_spread_that_are_set():
+    playground = ek.VariancePlayground()
+    state = playground.state
+    state.mean_1, state.mean_2, state.spread_1, state.spread_2 = -1.0, 2.0, 0.5, 1.5
+    cloud = state.cloud()
+    np.testing.assert_allclose(cloud.mean(axis=0), [-1, 2], atol=1e-12)
+    np.testing.assert_allclose(cloud.std(axis=0), [0.5, 1.5])
+    assert [state.moments[name] for name in "QMV"] == pytest.approx([7.5, 5.0, 2.5])
+
+
+def test_state_and_sliders_follow_each_other_and_the_picture_follows_both():
+    playground = ek.VariancePlayground()
+    shown = find(playground, "embvar-picture")
+    before = picture(shown)
+    find(playground, "embvar-mean-1").value = -2.5
+    assert playground.state.mean_1 == -2.5
+    assert playground.wait()
+    after = picture(shown)
+    assert after != before
+    playground.state.spread_1 = 1.7
+    assert find(playground, "embvar-spread-1").value == 1.7
+    assert playground.wait()
+    assert picture(shown) != after
+    state = playground.state.moments
+    assert f"V = {state['V']:.3f}" in find(playground, "embvar-numbers").value
+    assert state["Q"] == pytest.approx(state["M"] + state["V"], rel=1e-6)
+
+
+def test_a_cloud_without_spread_is_a_point():
+    playground = ek.VariancePlayground()
+    playground.state.spread_1 = playground.state.spread_2 = 0.0
+    assert playground.state.moments["V"] == 0.0
+
+
+def test_the_picture_moves_even_where_the_moments_do_not():
+    playground = ek.VariancePlayground()
+    state = playground.state
+    state.spread_1 = state.spread_2 = 0.0
+    assert playground.wait()
+    before, moments = picture(playground._picture), state.moments
+    state.mean_1 = -state.mean_1
+    assert state.moments == moments
+    assert playground.wait()
+    assert picture(playground._picture) != before
+
+
+def test_a_picture_that_was_drawn_once_is_kept():
+    playground = ek.VariancePlayground()
+    first = picture(playground._picture)
+    playground.state.mean_1 = 1.0
+    assert playground.wait()
+    made = playground.pictures.made
+    playground.state.mean_1 = 2.0
+    assert picture(playground._picture) == first
+    assert playground.wait() and playground.pictures.made == made
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mean_1", 4.0), ("mean_2", "far"), ("spread_1", -0.1), ("n", 1), ("seed", -1)],
+)
+def test_bad_values_are_refused_and_change_nothing(name, value):
+    state = ek.VariancePlayground().state
+    before = getattr(state, name)
+    with pytest.raises(traitlets.TraitError):
+        setattr(state, name, value)
+    assert getattr(state, name) == before
+
+
+def test_the_player_steps_through_the_occurrences():
+    x = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
+    player = ek.SequencePlayer(x)
+    slider = find(player, "embvar-k")
+    assert (slider.min, slider.max) == (1, 30)
+    before = picture(player._picture)
+    slider.value = 12
+    assert [player.state.moments[name] for name in "QMV"] == pytest.approx(two_pass(x[:12]))
+    assert player.wait() and picture(player._picture) != before
+    player.state.k = 30
+    assert slider.value == find(player, "embvar-play").value == 30
+    with pytest.raises(traitlets.TraitError, match="there are 30 vectors"):
+        player.state.k = 31
+
+
+# The trade-off: state
+
+
+def test_each_layer_has_the_line_of_the_analysis(stats):
+    state = TradeoffState(stats, counts=(5, None))
+    for unbiased in (False, True):
+        state.unbiased = unbiased
+        fits = stats.tradeoff(min_count=5, max_count=None, unbiased=unbiased).set_index("layer")
+        for layer in stats.layers:
+            state.layer = int(layer)
+            assert state.fit == pytest.approx(fits.loc[layer].to_dict())
+            expected = stats.table(layer, min_count=5, unbiased=unbiased)[::-1]
+            table = state.table()
+            assert table["token"].tolist() == expected["token"].tolist()
+            np.testing.assert_allclose(
+                table[["n", "Q", "M", "V"]], expected[["n", "Q", "M", "V"]], rtol=1e-12
+            )
+
+
+def test_special_tokens_and_counts_choose_the_points(stats):
+    state = TradeoffState(stats, counts=(3, 50))
+    table = stats.table(0, min_count=3, max_count=50, special=False)
+    state.special = False
+    assert set(state.table()["token"]) == set(table["token"])
+    state.counts = (20, None)
+    assert state.table()["n"].min() >= 20
+
+
+def test_axes_hold_all_layers_or_their_own(stats):
+    state = TradeoffState(stats, counts=(5, None), scales="same")
+    limits = set()
+    for layer in stats.layers:
+        state.layer = int(layer)
+        (left, right), (low, high) = state.limits()
+        limits.add((left, right, low, high))
+        assert left < state.table()["M"].min() and state.table()["M"].max() < right
+        assert low < state.table()["V"].min() and state.table()["V"].max() < high
+    assert len(limits) == 1
+    own = state.limits()
+    state.scales = "own"
+    assert state.limits() != own
+    state.scales = "log"
+    assert min(state.limits()[0][0], state.limits()[1][0]) > 0
+
+
+def test_sinks_get_logarithmic_axes():
+    one = tradeoff_of_sinks()
+    assert TradeoffState(one).scales == "log"
+
+
+def tradeoff_of_sinks():
+    """Statistics with a token of a thousandfold norm."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 8)).astype(np.float32)
+    groups = np.repeat(np.arange(20), 20)
+    x[groups == 3] *= 40
+    m = ek.GroupedMoments(20, 8)
+    m.update(x, groups)
+    info = {"model": {"name": "made up", "n_states": 1}, "corpora": [{"name": "none"}]}
+    return ek.TokenStatistics.from_moments(
+        [m],
+        tokens=np.array([f"t{i}" for i in range(20)], dtype=object),
+        special=np.zeros(20, dtype=bool),
+        layers=[0],
+        mean=m.mean[None],
+        extra=np.zeros((1, 20, 8), dtype=np.int8),
+        info=info,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("layer", 17, "there are 0, 1"),
+        ("compare", 17, "there are 0, 1"),
+        ("model", "bert", "only minilm"),
+        ("site", "nowhere", "no site"),
+        ("counts", (1_000_000, None), "No token"),
+        ("counts", (50, 20), "No token occurs 50"),
+        ("counts", (0, 20), "counts"),
+        ("marked", ["no such token"], "not among"),
+        ("token", "no such token", "not among"),
+        ("scales", "odd", "scales"),
+        ("distance", "far", "distance"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(stats, name, value, reason):
+    state = TradeoffState(stats, counts=(5, None))
+    before, drawn = getattr(state, name), state.drawn
+    with pytest.raises(traitlets.TraitError, match=reason):
+        setattr(state, name, value)
+    assert (getattr(state, name), state.drawn) == (before, drawn)
+
+
+@pytest.mark.parametrize(
+    "values", [{"layer": 17}, {"model": "bert"}, {"marked": ["no such token"]}, {"colour": "red"}]
+)
+def test_values_at_the_start_are_looked_at_as_well(stats, values):
+    with pytest.raises(traitlets.TraitError):
+        TradeoffState(stats, counts=(5, None), **values)
+    with pytest.raises(traitlets.TraitError):
+        LayerState(stats, **{**values, "step": 17})
+    with pytest.raises(ek.StatisticsError, match="No token"):
+        TradeoffState(stats, counts=(1_000_000, None))
+
+
+def test_unbiased_needs_two_occurrences(stats):
+    state = TradeoffState(stats, counts=(1, None))
+    with pytest.raises(traitlets.TraitError, match="two occurrences"):
+        state.unbiased = True
+    state.counts = (2, None)
+    state.unbiased = True
+    with pytest.raises(traitlets.TraitError, match="two occurrences"):
+        state.counts = (1, None)
+    assert state.counts == (2, None)
+
+
+def test_too_few_tokens_for_a_line_are_said(stats):
+    state = TradeoffState(stats, counts=(5, None))
+    most = int(np.sort(stats.n)[-2])
+    state.counts = (most, None)
+    assert state.fit["n_tokens"] == 2
+    assert "says nothing" in state.fit["why"]
+
+
+def test_search_marks_a_token_or_what_begins_so(stats):
+    state = TradeoffState(stats, counts=(2, None))
+    state.search = "the"
+    assert (state.marked, state.token) == (["the"], "the")
+    state.search = "th*"
+    expected = {str(token) for token in state.points.tokens if str(token).startswith("th")}
+    assert set(state.marked) == expected and len(expected) > 3
+    found = state.matches("the")
+    assert found["token"].iloc[0] == "the"
+    assert found["n"].iloc[1:].is_monotonic_decreasing
+    marked = state.marked
+    for layer in (5, 0, 3):
+        state.layer = layer
+        assert state.marked == marked
+    state.search = "qqqq"
+    assert state.marked == []
+    state.search = "*"  # a token, too
+    assert set(state.marked) <= {token for token in stats.tokens if token.startswith("*")}
+    state.clear()
+    assert (state.search, state.marked, state.token) == ("", [], None)
+
+
+def test_what_moved_most_is_the_largest_distance(stats):
+    state = TradeoffState(stats, counts=(5, None), layer=2, compare=4)
+    assert TradeoffState(stats).moved().empty
+    first, second = (stats.table(layer, min_count=5).set_index("token") for layer in (2, 4))
+    for how, unit in (("units", (1, 1)), ("share", (first["Q"].mean(), second["Q"].mean()))):
+        state.distance = how
+        move = first[["M", "V"]] / unit[0] - second[["M", "V"]] / unit[1]
+        distance = np.hypot(move["M"], move["V"]).sort_values(ascending=False)
+        found = state.moved(5).set_index("token")
+        assert found.index.tolist() == distance.index[:5].tolist()
+        np.testing.assert_allclose(found["distance"], distance[:5])
+        np.testing.assert_allclose(found[["M", "V"]], move.loc[found.index])
+
+
+def test_another_model_keeps_the_depth_and_what_it_has(stats, model):
+    few = ek.extract(
+        model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2, 4, 6], progress=False
+    )
+    state = TradeoffState({"all": stats, "few": few}, counts=(3, None), layer=3, compare=5)
+    rare = next(str(t) for t in stats.tokens if t not in set(few.tokens))
+    state.marked = ["the", rare]
+    state.token = rare
+    drawn = state.drawn
+    state.model = "few"
+    assert state.layer in few.layers
+    assert (state.marked, state.token, state.compare) == (["the"], None, None)
+    assert state.drawn == drawn + 1  # one change, whatever follows from it
+    assert state.fit["n_tokens"] == len(few.table(0, min_count=3))
+
+
+def test_sites_of_one_pass_are_one_models(sites):
+    state = TradeoffState(sites, counts=(5, None))
+    assert state.sources.keys() == {"minilm"}
+    state.site = "unit"
+    assert state.table()["Q"].to_numpy() == pytest.approx(1)
+
+
+def test_other_things_than_statistics_are_refused(stats):
+    for wrong in ({}, "minilm", {"a": 1}, {"a": {}}, [stats]):
+        with pytest.raises(ek.StatisticsError, match="Give TokenStatistics"):
+            TradeoffState(wrong)
+        with pytest.raises(ek.StatisticsError, match="Give TokenStatistics"):
+            LayerState(wrong)
+
+
+# The trade-off: view
+
+
+@pytest.fixture
+def explorer(stats):
+    return ek.TradeoffExplorer(stats, counts=(5, None), layer=2)
+
+
+def drawn_points(explorer) -> np.ndarray:
+    """M and V of the points, from what is sent to the browser."""
+    sent = explorer.plot.widget.points[:, :2]
+    (left, right), (low, high) = explorer.state.limits()
+    return (sent + 1) / 2 * [right - left, high - low] + [left, low]
+
+
+def test_the_plot_shows_the_states_points_and_line(explorer, stats):
+    find(explorer, "embvar-layer").value = 4
+    assert explorer.state.layer == 4
+    table = explorer.state.table()
+    np.testing.assert_allclose(drawn_points(explorer), table[["M", "V"]], atol=1e-9)
+    widget = explorer.plot.widget
+    assert (widget.transition_points, widget.opacity_by) == (False, None)
+    (left, right), (low, high) = explorer.state.limits()
+    (line,) = widget.annotations
+    ends = (np.array(line.vertices) + 1) / 2 * [right - left, high - low] + [left, low]
+    fit = stats.tradeoff(min_count=5, max_count=None).set_index("layer").loc[4]
+    np.testing.assert_allclose(ends[:, 1], fit["intercept"] + fit["slope"] * ends[:, 0])
+    text = html.unescape(find(explorer, "embvar-numbers").value)
+    assert f"slope {fit['slope']:.3f}" in text and f"CV of Q {fit['cv_Q']:.3f}" in text
+
+
+def test_a_tooltip_tells_the_token_and_its_numbers_at_the_layer_shown(explorer):
+    explorer.state.layer = 5
+    widget = explorer.plot.widget
+    sent = []
+    widget.send = lambda content, buffers=None: sent.append(content)
+    properties = list(widget.tooltip_properties)
+    assert properties == ["token", "n_t", "Q", "M", "V"]
+    event = {"type": "tooltip", "index": 7, "properties": properties, "preview": None}
+    widget._handle_custom_msg(event, [])
+    row = explorer.state.table().iloc[7]
+    told = sent[0]["properties"]
+    assert (told["token"], told["n_t"]) == (row["token"], row["n"])
+    for name in "QMV":
+        assert told[name] == pytest.approx(row[name], rel=1e-3)
+
+
+def test_points_and_line_change_in_one_message(explorer):
+    sent = []
+    widget = explorer.plot.widget
+    widget.send_state = lambda key=None: sent.append(set(key))
+    explorer.state.layer = 5
+    with_points = [keys for keys in sent if "points" in keys]
+    assert len(with_points) == 1
+    assert {"annotations", "points"} <= with_points[0]
+
+
+def test_marks_stay_with_their_tokens(explorer):
+    state, widget = explorer.state, explorer.plot.widget
+    find(explorer, "embvar-search").value = "the"
+    assert state.marked == ["the"]
+    for change in ({"layer": 6}, {"counts": (20, None)}, {"counts": (2, None)}, {"layer": 0}):
+        for name, value in change.items():
+            setattr(state, name, value)
+        assert state.points.tokens[widget.selection].tolist() == ["the"]
+        assert "the" in find(explorer, "embvar-marked").value
+    find(explorer, "embvar-clear").click()
+    assert len(widget.selection) == 0 and find(explorer, "embvar-marked").value == ""
+
+
+def test_selecting_points_marks_them_and_a_single_one_opens_its_card(explorer):
+    state, widget = explorer.state, explorer.plot.widget
+    widget.selection = np.array([3, 5, 8], dtype="uint32")
+    assert state.marked == [str(token) for token in state.points.tokens[[3, 5, 8]]]
+    assert state.token is None
+    assert "mean of 3" in find(explorer, "embvar-marked").value
+    widget.selection = np.array([5], dtype="uint32")
+    assert state.token == state.points.tokens[5]
+    widget.selection = np.array([], dtype="uint32")
+    assert state.marked == []
+
+
+def test_a_plot_that_takes_its_selection_back_by_itself_is_not_obeyed(explorer):
+    """With another number of points, jscatter's own code deselects and says so."""
+    state, widget = explorer.state, explorer.plot.widget
+    state.search = "the"
+    state.counts = (20, None)
+    widget.set_state({"selection": None})
+    assert state.marked == ["the"]
+    assert state.points.tokens[widget.selection].tolist() == ["the"]
+
+
+def test_a_layer_to_compare_with_lists_what_moved(explorer):
+    state = explorer.state
+    moved = find(explorer, "embvar-moved")
+    assert moved.options == ()
+    find(explorer, "embvar-compare").value = 5
+    assert state.compare == 5
+    expected = state.moved()["token"].tolist()
+    assert [token for _, token in moved.options] == expected
+    assert "From layer 5 to layer 2" in find(explorer, "embvar-moved-title").value
+    moved.value = expected[1]
+    assert (state.marked, state.token) == ([expected[1]], expected[1])
+    assert len(explorer.plot.widget.annotations) == 2  # the line, and the way it came
+    find(explorer, "embvar-compare").value = -1
+    assert state.compare is None and moved.options == ()
+
+
+def test_a_refused_value_puts_the_control_back_and_says_why(explorer):
+    explorer.state.counts = (1, None)
+    box = find(explorer, "embvar-unbiased")
+    box.value = True
+    assert (box.value, explorer.state.unbiased) == (False, False)
+    assert "two occurrences" in find(explorer, "embvar-message").value
+    explorer.state.counts = (7, 300)  # not among the slider's numbers, but admitted
+    assert find(explorer, "embvar-counts").value == (7, 300)
+    box.value = True
+    assert explorer.state.unbiased and find(explorer, "embvar-message").value == ""
+
+
+def test_the_controls_follow_another_model(stats, model):
+    few = ek.extract(model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2], progress=False)
+    explorer = ek.TradeoffExplorer({"all": stats, "few": few}, counts=(3, None), layer=6)
+    find(explorer, "embvar-model").value = "few"
+    assert find(explorer, "embvar-layer").max == 2
+    assert [layer for _, layer in find(explorer, "embvar-compare").options] == [-1, 0, 2]
+    assert find(explorer, "embvar-compare").value == -1
+    assert len(explorer.plot.widget.points) == len(few.table(0, min_count=3))
+    layer = find(explorer, "embvar-layer")
+    layer.value = 1  # not extracted: refused
+    assert layer.value == explorer.state.layer == 2
+
+
+# The token card
+
+
+def test_a_card_without_a_model_says_what_it_needs(explorer):
+    explorer.state.search = "the"
+    assert explorer.wait()
+    assert "model=…, corpus=…" in find(explorer, "embvar-card-contexts").value
+    picture(find(explorer, "embvar-card-profile"))
+
+
+def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
+    explorer = ek.TradeoffExplorer(stats, model, corpus, counts=(5, None), layer=2)
+    assert "click a point" in find(explorer, "embvar-card-head").value
+    explorer.state.search = "state"
+    assert explorer.wait()
+    row = stats.table(2).set_index("token").loc["state"]
+    head = find(explorer, "embvar-card-head").value
+    assert f"n<sub>t</sub> = {row['n']:,.0f}" in head and f"V = {row['V']:.4g}" in head
+    text = html.unescape(find(explorer, "embvar-card-contexts").value)
+    assert f"{row['n']:,.0f} occurrences in wikipedia;" in text
+    assert "<b>state</b>" in text and "https://en.wikipedia.org/wiki/" in text
+    profile = picture(find(explorer, "embvar-card-profile"))
+    plane = picture(find(explorer, "embvar-card-plane"))
+    find(explorer, "embvar-card-side").value = "before"
+    assert explorer.wait() and picture(find(explorer, "embvar-card-plane")) != plane
+    passes = explorer.card.found.made
+    explorer.state.layer = 4  # the layers of one pass are all there
+    assert explorer.wait() and explorer.card.found.made == passes == 1
+    assert picture(find(explorer, "embvar-card-profile")) != profile
+    explorer.state.search = "the"
+    assert explorer.wait() and explorer.card.found.made == 2
+    explorer.state.token = "state"
+    assert explorer.wait() and explorer.card.found.made == 2
+
+
+def test_a_card_loads_the_model_and_the_text_again_by_name(stats):
+    explorer = ek.TradeoffExplorer(stats, recall=True, counts=(5, None))
+    explorer.state.search = "state"
+    assert explorer.wait(300)
+    assert "<b>state</b>" in find(explorer, "embvar-card-contexts").value
+    picture(find(explorer, "embvar-card-plane"))
+
+
+def test_a_card_says_why_it_cannot_load_them(model):
+    text = ek.Corpus.of(["A cat sat.", "A dog ran."] * 4, name="pets")
+    stats = ek.extract(model, text, progress=False)
+    explorer = ek.TradeoffExplorer(stats, recall=True, counts=(2, None))
+    explorer.state.search = "cat"
+    assert explorer.wait(300)
+    assert "'pets' again" in html.unescape(find(explorer, "embvar-card-contexts").value)
+
+
+def test_what_comes_from_a_text_is_escaped(model):
+    sentences = [f"The <b>bold</b> & the {word} <script> ran." for word in ("old", "new", "red")]
+    corpus = ek.Corpus.of(sentences * 3, name="<i>odd</i>")
+    stats = ek.extract(model, corpus, progress=False)
+    explorer = ek.TradeoffExplorer(stats, model, corpus, counts=(1, None))
+    for token in ("<", "script", "[CLS]", "[SEP]"):
+        explorer.state.token = token
+        assert explorer.wait()
+        shown = find(explorer, "embvar-card-contexts").value
+        assert "<script>" not in shown and "<i>odd</i>" not in shown
+        assert f"<b>{html.escape(token)}</b>" in shown
+
+
+def test_a_model_or_text_that_does_not_fit_is_refused(stats, model, corpus):
+    with pytest.raises(ek.StatisticsError, match="give both"):
+        ek.TradeoffExplorer(stats, model)
+    with pytest.raises(ek.StatisticsError, match="not of the model"):
+        ek.TradeoffExplorer(tradeoff_of_sinks(), model, corpus)
+
+
+# The layers
+
+
+def test_the_numbers_of_a_layer_are_the_decomposition(stats):
+    state = LayerState(stats)
+    for choice in ({}, {"special": False}, {"counts": (3, None)}, {"unbiased": True}):
+        for name, value in choice.items():
+            setattr(state, name, value)
+        least, most = state.counts
+        expected = stats.decomposition(
+            min_count=least, max_count=most, special=state.special, unbiased=state.unbiased
+        )
+        for step, row in expected.iterrows():
+            state.step = step
+            found = state.numbers().loc["minilm"]
+            assert found[["Q", "M", "V", "V_W", "V_B"]].to_dict() == pytest.approx(
+                row[["Q", "M", "V", "V_W", "V_B"]].to_dict()
+            )
+            assert sum(found[f"{part}/Q"] for part in ("M", "V_B", "V_W")) == pytest.approx(1)
+    state.of = "V"
+    assert sum(state.numbers().loc["minilm"][["V_B/V", "V_W/V"]]) == pytest.approx(1)
+
+
+def test_the_mouse_finds_each_layers_bar_and_its_numbers(stats):
+    explorer = ek.LayerExplorer({"one": stats, "other": stats})
+    assert explorer.wait()
+    areas = explorer._hover.areas
+    parts = explorer.state.parts("one")
+    assert len(areas) == 2 * len(parts)
+    image = np.asarray(Image.open(io.BytesIO(explorer._picture.value)).convert("RGB"))
+    for at, row in enumerate(parts.itertuples(index=False)):
+        left, upper, right, lower, text = areas[at]
+        assert text.startswith(f"one, layer {row.layer}\n")
+        assert f"V_B/Q = {row.V_B / row.Q:.3f}" in text
+        x, y = (left + right) / 2 * image.shape[1], (upper + (lower - upper) * 0.9) * image.shape[0]
+        assert image[int(y), int(x)].std() > 10, "a bar is coloured, the paper is not"
+    first, second = areas[0], areas[len(parts)]
+    assert first[2] < second[0], "the second model's panel is to the right of the first's"
+    explorer.state.of = "V"
+    assert explorer.wait()
+    assert "V_W/V" in explorer._hover.areas[0][4]
+
+
+def test_without_sinks_is_the_decomposition_without_them():
+    one = tradeoff_of_sinks()
+    state = LayerState(one, counts=(1, None))
+    whole = state.numbers().loc["made up", "Q"]
+    state.sinks = False
+    expected = one.without(["t3"]).decomposition(min_count=1, max_count=None)["Q"][0]
+    assert state.numbers().loc["made up", "Q"] == pytest.approx(expected)
+    assert expected < whole / 10
+
+
+def test_compact_statistics_offer_what_they_hold(stats):
+    compact = stats.compact(min_count=2, left_out=[(), stats.sinks()["token"]])
+    state = LayerState({"whole": stats, "compact": compact})
+    assert state.ranges() == [(1, None), (2, None), (10, 100_000)]
+    for name, value in (("counts", (7, 70)), ("counts", (10, None))):
+        with pytest.raises(traitlets.TraitError, match="compact are compact"):
+            setattr(state, name, value)
+    state.counts = (2, None)
+    np.testing.assert_allclose(state.numbers().iloc[0, :6], state.numbers().iloc[1, :6])
+    explorer = ek.LayerExplorer({"whole": stats, "compact": compact})
+    assert isinstance(find(explorer, "embvar-counts"), widgets.Dropdown)
+    assert isinstance(find(ek.LayerExplorer(stats), "embvar-counts"), base.CountsSlider)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("shown", ["bert"], "no model 'bert'"),
+        ("shown", [], "shown"),
+        ("step", 99, "7 layers"),
+        ("step", -1, "step"),
+        ("of", "M", "of"),
+        ("counts", (10_000_000, None), "No token of minilm"),
+    ],
+)
+def test_layers_that_make_no_sense_are_refused(stats, name, value, reason):
+    state = LayerState(stats)
+    before, setting = getattr(state, name), state.setting
+    with pytest.raises(traitlets.TraitError, match=reason):
+        setattr(state, name, value)
+    assert (getattr(state, name), state.setting) == (before, setting)
+
+
+def test_pictures_of_all_layers_are_drawn_ahead_once(stats):
+    explorer = ek.LayerExplorer(stats)
+    assert explorer.wait()
+    assert explorer.pictures.made == len(stats.layers)
+    shown = find(explorer, "embvar-picture")
+    seen = set()
+    for layer in stats.layers:
+        find(explorer, "embvar-layer").value = int(layer)
+        seen.add(picture(shown))
+    assert len(seen) == len(stats.layers) == explorer.pictures.made
+    assert f">{stats.layers[-1]}</td>" in find(explorer, "embvar-numbers").value
+    before = picture(shown)
+    find(explorer, "embvar-of").value = "V"
+    assert explorer.wait() and picture(shown) != before
+    find(explorer, "embvar-of").value = "Q"
+    assert picture(shown) == before  # kept
+
+
+def test_models_of_unlike_depth_stand_at_relative_depth(stats, model):
+    few = ek.extract(model, ek.load_corpus("wikipedia", limit=60), layers=[0, 3], progress=False)
+    explorer = ek.LayerExplorer({"all": stats, "few": few}, counts=(3, None))
+    state = explorer.state
+    state.step = 6
+    assert state.numbers()["layer"].tolist() == [6, 3]
+    assert state.relative() and state.depth("few").tolist() == [0, 1]
+    state.shown = ["few"]
+    assert (state.steps(), state.step, state.relative()) == (2, 1, False)
+    assert find(explorer, "embvar-layer").max == 1
+    assert explorer.wait()
+    picture(find(explorer, "embvar-picture"))
+
+
+# What they are made of
+
+
+def test_results_are_made_in_the_background_the_one_asked_for_first():
+    order, shown = [], []
+    begun, gate = threading.Event(), threading.Event()
+
+    def make(key):
+        begun.set()
+        assert threading.current_thread() is not threading.main_thread()
+        assert gate.wait(10)
+        order.append(key)
+        return key * 10
+
+    ahead = rendering.Ahead(make, lambda key, result: shown.append((key, result)))
+    assert not ahead.ask(1, [2, 3])
+    assert begun.wait(10)
+    assert not ahead.ask(5, [4])  # 2 and 3 are given up; 1 is being made
+    gate.set()
+    assert ahead.wait(10)
+    assert order == [1, 5, 4]
+    assert shown == [(5, 50)]  # nobody asks for 1 any more
+    assert ahead.ask(4) and shown[-1] == (4, 40) and ahead.made == 3
+
+
+def test_a_result_that_cannot_be_made_is_told_and_the_next_ones_are():
+    told = []
+
+    def make(key):
+        if key == 1:
+            raise ValueError("no such picture")
+        return key
+
+    ahead = rendering.Ahead(make, lambda *_: None, told.append)
+    ahead.ask(1, [2])
+    assert ahead.wait(10)
+    assert [str(error) for error in told] == ["no such picture"]
+    assert 2 in ahead and 1 not in ahead
+
+
+def test_the_oldest_results_are_let_go():
+    ahead = rendering.Ahead(lambda key: key, lambda *_: None, keep=3)
+    for key in range(5):
+        ahead.ask(key)
+        assert ahead.wait(10)
+    assert [key in ahead for key in range(5)] == [False, False, True, True, True]
+
+
+def test_formulas_of_two_threads_do_not_mix():
+    """matplotlib's own parser keeps state while it parses, for all threads together."""
+    text = r"$\sum_t \frac{n_t}{n} \sqrt{V_W^{%d}}$"
+
+    def draw(number):
+        sheet = rendering.Sheet(3, 1)
+        sheet.figure.text(0.1, 0.4, text % number)
+        return sheet.png()
+
+    expected = {number: draw(number) for number in range(100, 112)}
+    stop, failures = threading.Event(), []
+
+    def cell():
+        at = 0
+        while not stop.is_set():
+            at += 1
+            figure = plt.Figure(figsize=(3, 1))
+            figure.text(0.1, 0.4, rf"$\frac{{{at}}}{{\alpha_{{{at}}}}}$")
+            try:
+                figure.savefig(io.BytesIO())
+            except Exception as error:
+                failures.append(error)
+
+    other = threading.Thread(target=cell)
+    other.start()
+    try:
+        started = time.monotonic()
+        while time.monotonic() - started < 2:
+            for number, png in expected.items():
+                assert draw(number) == png
+    finally:
+        stop.set()
+        other.join()
+    assert not failures
+
+
+@pytest.mark.parametrize("kind", ["playground", "player", "tradeoff", "layers"])
+def test_a_saved_page_has_the_picture(kind, stats):
+    made = {
+        "playground": ek.VariancePlayground,
+        "player": lambda: ek.SequencePlayer(np.eye(4, dtype=np.float32)),
+        "tradeoff": lambda: ek.TradeoffExplorer(stats, counts=(5, None)),
+        "layers": lambda: ek.LayerExplorer(stats),
+    }
+    explorer = made[kind]()
+    bundle = explorer._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["image/png"].startswith("iVBOR")
+    assert "running notebook" in bundle["text/plain"]
+    still = Image.open(io.BytesIO(explorer.still()))
+    assert still.mode == "P" and min(still.size) > 200
+    for control in controls(explorer):
+        assert getattr(control, "description", "") or getattr(control, "tooltip", "")
+        assert any(css.startswith("embvar-") for css in control._dom_classes), control

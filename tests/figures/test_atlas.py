@@ -1,0 +1,218 @@
+"""The atlas: what is written, what the page says, what is left out and why."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import embvar_kit as ek
+from embvar_kit import atlas
+from embvar_kit.extraction import embeddings
+from embvar_kit.figures.atlas import Entry, page
+
+COUNTS = {"min_count": 5}
+
+
+class Page(HTMLParser):
+    """What a page refers to, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.images, self.links, self.sources, self.text = {}, [], [], ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if tag == "img":
+            self.images[found["src"]] = found["alt"]
+        if tag == "a":
+            self.links.append(found["href"])
+        if tag in ("script", "link", "iframe"):
+            self.sources.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def sites():
+    model, corpus = ek.load_model("minilm", device="cpu"), ek.load_corpus("wikipedia", limit=100)
+    sites = ["hidden", "unit"]
+    return ek.extract(model, corpus, site=sites, layers=[0, 3, 6], progress=False)
+
+
+@pytest.fixture(scope="module")
+def shallow(tiny):
+    model = ek.load_model(tiny("gpt2"), device="cpu")
+    return ek.extract(model, ek.load_corpus("wikipedia", limit=100), progress=False)
+
+
+@pytest.fixture(scope="module")
+def written(sites, tmp_path_factory):
+    """An atlas of one model, and its folder."""
+    plt.close("all")  # what other tests left
+    folder = tmp_path_factory.mktemp("atlas") / "deep" / "out"
+    return atlas.write(list(sites.values()), folder, **COUNTS), folder
+
+
+def test_every_figure_is_written_and_shown(written):
+    entries, folder = written
+    shown = Page((folder / "index.html").read_text(encoding="utf-8"))
+    drawn = [entry for entry in entries if entry.reason is None]
+    assert len(drawn) == len(entries) - 1
+    assert list(shown.images) == [f"{entry.name}.png" for entry in drawn]
+    assert shown.links == [name for entry in drawn for name in entry.files]
+    assert not shown.sources
+    for entry in drawn:
+        png, svg = ((folder / name).read_bytes() for name in entry.files)
+        assert png.startswith(b"\x89PNG")
+        assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(shown.images[f"{entry.name}.png"].split()) > 3
+        assert len(entry.see.split()) > 5
+        assert entry.paper in shown.text
+    assert not plt.get_fignums()
+
+
+def test_the_figures_are_those_of_the_paper(written):
+    entries, _ = written
+    papers = list(dict.fromkeys(entry.paper for entry in entries if entry.paper))
+    assert papers == [name for name in ek.figures.PAPER if name.startswith("Fig")]
+    table = next(entry for entry in entries if entry.paper == "Fig. 8").numbers[0]
+    assert table[0].startswith("Table 2")
+    assert {"token", "n", "Q", "M", "V", "bin"} == set(table[1].columns)
+
+
+def test_what_is_not_drawn_is_listed_with_the_reason(written):
+    entries, folder = written
+    (words,) = [entry for entry in entries if entry.reason is not None]
+    assert words.paper == "Fig. 22"
+    shown = Page((folder / "index.html").read_text(encoding="utf-8")).text
+    assert "Fig. 22: Words" in shown
+    assert "not by word: extract with by='word'" in shown
+
+
+def test_the_page_holds_the_numbers(written, sites):
+    shown = Page((written[1] / "index.html").read_text(encoding="utf-8")).text
+    for row in sites["hidden"].tradeoff(**COUNTS).itertuples():
+        assert f"{row.slope:.3f}" in shown
+    assert "Tokens with 5 ≤ n_t ≤ 100,000; M, V and V_B as measured." in shown
+
+
+def test_the_same_statistics_give_the_same_vectors_with_text_as_text(written, sites, tmp_path):
+    _, folder = written
+    again = atlas.write(list(sites.values()), tmp_path, embeddings=False, **COUNTS)
+    compared = 0
+    for entry in again:
+        for name in entry.files:
+            if name.endswith(".svg"):
+                assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+                compared += 1
+    assert compared > 15
+    svg = (folder / "fig-04-tradeoff-by-layer.svg").read_text(encoding="utf-8")
+    assert "minilm</text>" in svg
+    assert re.search(r"<dc:date>", svg) is None
+    assert next(entry for entry in again if entry.paper == "Fig. 1").reason.endswith(
+        "(--no-embeddings)."
+    )
+
+
+def test_several_models_side_by_side_and_each(sites, shallow, tmp_path):
+    given = [sites["hidden"], shallow]
+    entries = atlas.write(given, tmp_path, unbiased=True, embeddings=False, **COUNTS)
+    names = [entry.name for entry in entries]
+    assert len(set(names)) == len(names)
+    label = shallow.info["model"]["name"]
+    assert {"fig-11-layers-minilm", f"fig-11-layers-{label}"} <= set(names)
+    assert names.count("fig-04-tradeoff-by-layer") == 1
+    both = next(entry for entry in entries if entry.name == "fig-04-tradeoff-by-layer")
+    assert [title for title, _ in both.numbers] == [
+        "The numbers: minilm",
+        f"The numbers: {label}",
+    ]
+    unbiased = given[1].tradeoff(unbiased=True, **COUNTS)
+    assert both.numbers[1][1].equals(unbiased)
+
+
+def test_sinks_are_left_out_where_asked(sites, tmp_path):
+    stats = sites["hidden"]
+    Q = stats.Q.copy()
+    Q[:, 0] *= 1000
+    odd = replace(stats, Q=Q)
+    both = [sites["unit"], odd]
+    entries = atlas.write(both, tmp_path, without_sinks=True, embeddings=False, **COUNTS)
+    assert not any("logarithmic" in entry.name for entry in entries)
+    shown = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
+    assert shown.count("(1 token left out): ") == 2  # in the unit vectors of the pass, too
+    assert f"1 left out: {stats.tokens[0]!r}." in shown
+
+
+def test_where_tokens_differ_by_orders_of_magnitude_axes_are_logarithmic(sites, tmp_path):
+    stats = sites["hidden"]
+    Q, V = stats.Q.copy(), stats.V.copy()
+    Q[:, 0] = 8 * np.median(Q[:, stats.n >= 10], axis=1)
+    V[:, 0] = Q[:, 0] - stats.M[:, 0]
+    odd = replace(stats, Q=Q, V=V)
+    assert odd.sinks(min_count=COUNTS["min_count"]).empty
+    entries = atlas.write(odd, tmp_path, without_sinks=True, embeddings=False, **COUNTS)
+    (added,) = [entry for entry in entries if "logarithmic" in entry.name]
+    assert added.reason is None
+
+
+def test_a_folder_that_cannot_be_written(sites, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ek.StatisticsError, match="cannot be written to"):
+        atlas.write(sites["hidden"], tmp_path / "file" / "out")
+
+
+def test_what_a_page_is_given_is_escaped():
+    entry = Entry("a", "Fig. 1", "<b>&", "see <i>", 'alt "x"', files=("a.png",))
+    left_out = Entry("b", "", "no", "", "", reason="<script>")
+    html = page("<h>", ["a < b"], [entry, left_out])
+    shown = Page(html)
+    assert shown.images == {"a.png": 'alt "x"'}
+    assert "<b>&" in shown.text
+    assert "a < b" in shown.text
+    assert not shown.sources
+
+
+# Embeddings behind statistics
+
+
+def test_embeddings_are_those_that_the_statistics_are_of(sites):
+    stats = sites["hidden"]
+    found = embeddings.collect_again(stats, ["the", "of"], 3)
+    for token, occurrences in found.items():
+        at = list(stats.tokens).index(token)
+        assert len(occurrences) == stats.n[at]
+        Q = (occurrences.at(3).astype(float) ** 2).sum(axis=1).mean()
+        assert Q == pytest.approx(stats.Q[1, at], rel=1e-4)
+    few = embeddings.collect_again(stats, ["the"], 3, most=4)
+    assert len(few["the"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("part", "changed", "words"),
+    [
+        ("model", {"name": "no-such-model"}, "not at hand"),
+        ("model", {"name": "a/b/c"}, "not at hand"),
+        ("model", {"revision": "sha256:0"}, "weights of 'minilm' here are others"),
+        ("convention", {"site": "unit"}, "site 'hidden'"),
+        ("corpora", {"name": "sentences.txt"}, "corpus 'sentences.txt'"),
+        ("corpora", {"settings": {"limit": 5, "then": [{}]}}, "corpus 'wikipedia'"),
+        ("corpora", {"fingerprint": "0" * 16}, "another than the one"),
+    ],
+)
+def test_other_models_and_texts_are_refused(part, changed, words, sites):
+    info = dict(sites["hidden"].info)
+    if part == "corpora":
+        info[part] = [{**info[part][0], **changed}]
+    else:
+        info[part] = {**info[part], **changed}
+    with pytest.raises(ek.StatisticsError, match=words):
+        embeddings.collect_again(replace(sites["hidden"], info=info), ["the"], 3)

@@ -1,0 +1,194 @@
+"""The paper's protocol, from end to end, on stand-ins: a tiny model and a few lines."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from local_hub import serving
+from paths import ROOT
+from tiny_models import SENTENCES
+
+import embvar_kit as ek
+from embvar_kit import release
+from embvar_kit.paper import reproduction
+from embvar_kit.paper.reproduction import LEVELS, PAPER_MODELS, sample_name, short_name
+
+NOWHERE = "http://127.0.0.1:9"
+SAMPLE = "bookcorpus_train_lt64_pct001_seed0"
+
+
+@pytest.fixture(scope="module")
+def books(tmp_path_factory):
+    """A folder with 12,000 lines, of which the paper's sample has 120."""
+    folder = tmp_path_factory.mktemp("books")
+    pq.write_table(pa.table({"text": SENTENCES * 1500}), folder / "0000.parquet")
+    return folder
+
+
+def run(url: str, home: Path, *arguments: object) -> tuple[int, str, str]:
+    """``embvar`` in a process of its own that takes the Hub to be at ``url``."""
+    environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
+        environment.pop(name, None)
+    environment |= {"HF_ENDPOINT": url, "HF_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "embvar_kit", *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def reproduced(tiny, books, tmp_path_factory):
+    """``(folder, what was printed, cache)`` of a run with a Hub that has the model."""
+    home, out = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("out") / "deep"
+    with serving(tiny("bert"), name="google-bert/bert-base-uncased") as hub:
+        code, said, error = run(
+            *[hub.url, home, "reproduce", "bert-base-uncased", "--out", out, "--device", "cpu"],
+            *["--corpus", f"bookcorpus:{books}"],
+        )
+    assert code == 0, error
+    return out, said, home
+
+
+def test_the_statistics_are_those_of_the_papers_sample(reproduced, tiny, books):
+    out, said, _ = reproduced
+    corpus = ek.load_corpus(f"bookcorpus:{books}")
+    assert len(corpus) == 120
+    by_hand = ek.extract(ek.load_model(tiny("bert"), device="cpu"), corpus, progress=False)
+    stats = ek.TokenStatistics.load(out / "kit" / SAMPLE / "bert-base-uncased-token")
+    assert stats.info["model"]["name"] == "google-bert/bert-base-uncased"
+    assert stats.info["corpora"][0]["fingerprint"] == corpus.fingerprint
+    assert stats.tokens.tolist() == by_hand.tokens.tolist()
+    assert stats.n.tolist() == by_hand.n.tolist()
+    assert stats.V == pytest.approx(by_hand.V, rel=1e-4, abs=1e-6)
+    # What was printed are the two tables.
+    head, _, second = said.partition("Q = M + V_W + V_B over all their embeddings\n")
+    for layer, row in stats.tradeoff().set_index("layer").iterrows():
+        assert f"{row['slope']:.3f} {row['intercept']:.3f} {row['r2']:.3f}".split() == next(
+            line.split()[-3:] for line in head.splitlines() if line.split()[:1] == [str(layer)]
+        )
+    assert [line.split()[0] for line in second.splitlines()] == ["layer", "0", "1", "2"]
+
+
+def test_the_folder_is_laid_out_as_the_authors_scripts_expect(reproduced):
+    out, _, _ = reproduced
+    stats = ek.TokenStatistics.load(out / "kit" / SAMPLE / "bert-base-uncased-token")
+    sentences = release.read_sentences(out / "datasets" / f"{SAMPLE}.pkl")
+    assert sentences.fingerprint == stats.info["corpora"][0]["fingerprint"]
+    path = out / "token_stats" / SAMPLE / "bert-base-uncased.pkl"
+    assert list(pickle.loads(path.read_bytes())) == [0, 1, 2]
+    read = release.read_token_statistics(path, corpus=sentences, special=("[CLS]", "[SEP]"))
+    for name in ("tokens", "n", "special", "Q", "M", "V", "mean"):
+        assert np.array_equal(getattr(read, name), getattr(stats, name))
+
+
+def test_words_come_from_the_cache_without_a_network(reproduced, books, tmp_path):
+    _, _, home = reproduced
+    code, said, error = run(
+        *[NOWHERE, home, "reproduce", "google-bert/bert-base-uncased", "--by", "word", "--quiet"],
+        *["--out", tmp_path, "--corpus", f"bookcorpus:{books}", "--limit", 100, "--device", "cpu"],
+    )
+    assert code == 0, error
+    sample = f"{SAMPLE}_first100"
+    stats = ek.TokenStatistics.load(tmp_path / "kit" / sample / "bert-base-uncased-word")
+    assert stats.info["counts"]["sentences"] == 100
+    folder = tmp_path / "word_stats" / sample
+    counts = folder / "bookcorpus_bert-base-uncased_word2token_count.pkl"
+    read = release.read_word_statistics(folder / "bert-base-uncased.pkl", token_counts=counts)
+    assert read.tokens.tolist() == stats.tokens.tolist()
+    assert read.subwords.tolist() == np.rint(stats.subwords).tolist()
+    assert "cat" in read.tokens
+    assert said.startswith(f"saved      {tmp_path}, laid out as")
+
+
+@pytest.mark.parametrize("corpus", ["bookcorpus", "bookcorpus:{books}", "wikipedia"])
+def test_without_a_hub_it_says_so_at_once(corpus, books, tmp_path):
+    code, said, error = run(
+        *[NOWHERE, tmp_path / "home", "reproduce", "gpt2", "--out", tmp_path / "out"],
+        *["--corpus", corpus.format(books=books)],
+    )
+    assert (code, said) == (1, "")
+    assert error.count("\n") == 1
+    assert error.startswith("embvar: 'openai-community/gpt2' is not here, and the Hub cannot be re")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_cached_model_without_the_corpus_says_which_is_missing(reproduced, tmp_path):
+    _, _, home = reproduced
+    code, said, error = run(
+        NOWHERE, home, "reproduce", "bert-base-uncased", "--out", tmp_path / "out"
+    )
+    assert (code, said) == (1, "")
+    assert "BookCorpus" in error
+    assert "the Hub cannot be reached" in error
+
+
+def test_nothing_heavy_is_loaded_before_the_hub_was_asked(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("loaded too early")
+
+    monkeypatch.setattr(reproduction, "load_corpus", fail)
+    monkeypatch.setattr(reproduction, "load_model", fail)
+
+    def unreachable(*names):
+        raise ek.ModelError(f"{names} cannot be reached")
+
+    monkeypatch.setattr(reproduction, "check_available", unreachable)
+    with pytest.raises(ek.ModelError, match=r"openai-community/gpt2.*cannot be reached"):
+        ek.reproduce("gpt2")
+
+
+@pytest.mark.parametrize("name", ["bert", "minilm", "gpt2-large", "", "google-bert/bert-base"])
+def test_other_models_are_refused_and_the_six_listed(name):
+    with pytest.raises(ek.ModelError, match="is no model of the paper") as refusal:
+        ek.reproduce(name)
+    for short in PAPER_MODELS:
+        assert short in str(refusal.value)
+
+
+def test_both_names_of_each_model_are_known():
+    assert len(PAPER_MODELS) == 6
+    for short, full in PAPER_MODELS.items():
+        assert short_name(short) == short_name(full) == short
+        assert full.endswith(f"/{short}")
+
+
+def test_other_levels_are_refused():
+    assert LEVELS == ("token", "word")
+    with pytest.raises(ek.ExtractionError, match="by='id' is not in the release"):
+        ek.reproduce("gpt2", by="id")
+
+
+def test_a_corpus_at_hand_is_measured_in_the_same_way(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduction, "check_available", lambda *_: str(tiny("gpt2")))
+    corpus = ek.Corpus.of(SENTENCES * 2, name="my own/lines")
+    stats = ek.reproduce("gpt2", tmp_path, corpus=corpus, limit=9, device="cpu", progress=False)
+    assert stats.info["counts"]["sentences"] == 9
+    name = f"my-own-lines_{stats.info['corpora'][0]['fingerprint']}"
+    assert (tmp_path / "token_stats" / name / "gpt2.pkl").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, SAMPLE),
+        ({"limit": 7}, f"{SAMPLE}_first7"),
+        ({"sample": 0.02, "seed": 3}, "bookcorpus_train_lt64_pct002_seed3"),
+        ({"sample": 0.025}, "bookcorpus_train_lt64_share0.025_seed0"),
+        ({"sample": 500, "max_words": 9}, "bookcorpus_train_lt10_n500_seed0"),
+    ],
+)
+def test_the_name_of_a_sample_tells_how_it_was_drawn(options, name, books):
+    assert sample_name(ek.load_corpus(f"bookcorpus:{books}", **options)) == name
+
+
+def test_a_part_of_a_sample_has_another_name(books):
+    corpus = ek.load_corpus(f"bookcorpus:{books}")
+    assert sample_name(corpus[:5]) == f"bookcorpus_{corpus[:5].fingerprint}"

@@ -1,0 +1,200 @@
+"""Files as strangers have them: truncated anywhere, a bit flipped anywhere.
+
+Refused by a named error, or the same as the undamaged file. Our own files carry a SHA-256, so no
+change passes. Files of others carry none: a flipped bit in a weight or a letter is another weight
+or letter, and what is promised is that nothing but a named error comes of it, and no code is run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from effort import LONG, effort, tried
+
+import embvar_kit as ek
+from embvar_kit.array_file import CheckpointFile, write
+from embvar_kit.paper.release import read_sentences, read_token_statistics, write_token_statistics
+
+
+@pytest.fixture(scope="module")
+def stats(tiny):
+    model = ek.load_model(tiny("bert"), device="cpu")
+    return ek.extract(model, ek.load_corpus("wikipedia", limit=30), progress=False)
+
+
+def damaged(data: bytes, kind: str, number: int) -> Iterator[bytes]:
+    """The file cut at every class of length, then with bits flipped: half of them near its ends,
+    where headers and indices lie."""
+    rng = random.Random(None if LONG else kind)
+    size = len(data)
+    lengths = {0, 1, 7, 8, 9, size // 3, size // 2, size - 9, size - 8, size - 1}
+    for length in sorted(length for length in lengths if 0 <= length < size):
+        tried(f"{kind} truncated")
+        yield data[:length]
+    for turn in range(number):
+        near = min(size, 400)
+        at = (rng.randrange(size), rng.randrange(near), size - 1 - rng.randrange(near))
+        at = at[0] if turn % 2 else at[1 + turn // 2 % 2]
+        tried(f"{kind} with a bit flipped")
+        yield data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+
+
+def each_file(folder: Path, kind: str, number: int) -> Iterator[str]:
+    """Damage each file of a folder in turn, and mend it again."""
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        whole = path.read_bytes()
+        for data in damaged(whole, f"{kind}: {path.suffix}", number):
+            path.write_bytes(data)
+            yield path.name
+        path.write_bytes(whole)
+
+
+def same(found: ek.TokenStatistics, wanted: ek.TokenStatistics) -> None:
+    assert found.tokens.tolist() == wanted.tokens.tolist()
+    assert found.info == wanted.info
+    for name in ("n", "Q", "M", "V", "mean", "extra", "special", "layers", "subwords"):
+        one, other = getattr(found, name), getattr(wanted, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("form", ["with means", "compact", "of words"])
+def test_saved_statistics_are_whole_or_refused(stats, tiny, tmp_path, form):
+    if form == "compact":
+        stats = stats.compact()
+    if form == "of words":
+        model = ek.load_model(tiny("bert"), device="cpu")
+        stats = ek.extract(model, ek.load_corpus("wikipedia", limit=5), by="word", progress=False)
+    stats.save(tmp_path)
+    wanted = ek.TokenStatistics.load(tmp_path)
+    for name in each_file(tmp_path, "statistics", effort(60, 3000)):
+        try:
+            found = ek.TokenStatistics.load(tmp_path)
+        except ek.StatisticsFileError as error:
+            assert name.partition("-")[0].partition(".")[0] in str(error) or "saved" in str(error)
+        else:
+            same(found, wanted)
+    same(ek.TokenStatistics.load(tmp_path), wanted)
+
+
+@pytest.mark.timeout(900)
+def test_a_checkpoint_is_whole_or_refused(tmp_path):
+    path = tmp_path / "pass.safetensors"
+    x = np.random.default_rng(0).normal(size=(20, 30))
+    write(path, {"x": x, "n": np.arange(7)}, {"done": 3, "asked": {"by": "token"}})
+    whole = path.read_bytes()
+    for data in damaged(whole, "checkpoint", effort(300, 6000)):
+        path.write_bytes(data)
+        try:
+            kept = CheckpointFile(path)
+        except ek.CheckpointError as error:
+            assert "cannot be read" in str(error)
+        else:
+            assert kept.told == {"done": 3, "asked": {"by": "token"}}
+            np.testing.assert_array_equal(kept["x"], x)
+            np.testing.assert_array_equal(kept["n"], np.arange(7))
+
+
+@pytest.mark.timeout(900)
+def test_the_authors_statistics_are_consistent_or_refused(stats, tmp_path):
+    """No checksum there: a changed number is noticed by the others, if it matters to them."""
+    path = write_token_statistics(stats, tmp_path / "model.pkl") or tmp_path / "model.pkl"
+    read_token_statistics(path)
+    for data in damaged(path.read_bytes(), "authors' statistics", effort(150, 4000)):
+        path.write_bytes(data)
+        try:
+            found = read_token_statistics(path)
+        except ek.ReleaseError as error:
+            assert "model.pkl" in str(error)
+        else:
+            assert (np.abs(found.Q - found.M - found.V) <= 1e-3 * np.abs(found.Q)).all()
+            assert len(found) == len(set(found.tokens))
+
+
+@pytest.mark.timeout(900)
+def test_the_authors_sentences_are_text_or_refused(tmp_path):
+    import pickle
+
+    path = tmp_path / "sentences.pkl"
+    for data in damaged(
+        pickle.dumps([f"sentence number {n} é 👍" for n in range(50)]),
+        "authors' sentences",
+        effort(300, 6000),
+    ):
+        path.write_bytes(data)
+        try:
+            corpus = read_sentences(path)
+        except ek.EmbvarError as error:
+            assert "sentences.pkl" in str(error)
+        else:
+            assert all(isinstance(sentence, str) for sentence in corpus)
+
+
+def test_a_pickle_with_a_flipped_bit_runs_nothing(tmp_path):
+    """Flips around a call that would leave a file behind: none does."""
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    path = tmp_path / "bomb.pkl"
+    whole = pickle.dumps([Bomb(), "a sentence"])
+    flips = [(at, bit) for at in range(len(whole)) for bit in range(8)]
+    for at, bit in flips if LONG else random.Random(0).sample(flips, 300):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        tried("pickles with code and a bit flipped")
+        with pytest.raises(ek.EmbvarError):
+            read_sentences(path)
+        assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.timeout(900)
+def test_a_column_of_text_is_read_or_refused(tmp_path):
+    path = tmp_path / "text.parquet"
+    rows = [f"row number {n}, some text" for n in range(300)]
+    pq.write_table(pa.table({"text": rows}), path)
+    for data in damaged(path.read_bytes(), "parquet", effort(200, 6000)):
+        path.write_bytes(data)
+        try:
+            corpus = ek.load_corpus(path)
+        except ek.CorpusError as error:
+            assert "text.parquet" in str(error)
+        else:
+            assert all(isinstance(sentence, str) for sentence in corpus)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_model_is_loaded_or_refused(tiny, tmp_path, family):
+    folder = tmp_path / family
+    shutil.copytree(tiny(family), folder)
+    check: Callable[[], object] = lambda: ek.load_model(folder, device="cpu")  # noqa: E731
+    states = check().n_states
+    for name in each_file(folder, "model", effort(20, 400)):
+        try:
+            assert check().n_states >= 1
+        except ek.ModelError as error:
+            assert family in str(error), name
+    assert check().n_states == states
+
+
+def test_a_small_file_that_claims_much_takes_no_memory(tmp_path):
+    header = b'{"x":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'
+    path = tmp_path / "pass.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ek.CheckpointError, match="cannot be read"):
+        CheckpointFile(path)
+    path.write_bytes((1 << 62).to_bytes(8, "little") + header)
+    with pytest.raises(ek.CheckpointError, match="cannot be read"):
+        CheckpointFile(path)

@@ -1,0 +1,85 @@
+"""The statistics that come with the kit are those that the model gives today."""
+
+import numpy as np
+import pytest
+from paths import ROOT
+from reference import two_pass
+
+import embvar_kit as ek
+from embvar_kit.models.bundled import BUNDLED
+
+FOLDER = ROOT / "data" / "stats" / "smollm2-wikipedia"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return {site: ek.TokenStatistics.load(FOLDER / site) for site in ("hidden", "unit")}
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return ek.load_corpus("wikipedia")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ek.load_model("smollm2", device="cpu")
+
+
+def test_they_say_what_was_measured(shipped, corpus):
+    for site, stats in shipped.items():
+        assert stats.info["convention"]["site"] == site
+        assert stats.info["corpora"][0]["fingerprint"] == corpus.fingerprint
+        sha256 = BUNDLED["smollm2"].weights_sha256
+        assert stats.info["model"]["revision"] == f"sha256:{sha256[:12]}"
+        assert len(stats.layers) == stats.info["model"]["n_states"] == 31
+    for name in ("tokens", "n", "special"):
+        np.testing.assert_array_equal(
+            getattr(shipped["hidden"], name), getattr(shipped["unit"], name)
+        )
+
+
+def test_a_slice_of_sentences_gives_the_same_again(shipped, corpus, model):
+    """All sentences that hold one of a few rare tokens are run: their statistics must agree."""
+    hidden = shipped["hidden"]
+    rare = np.flatnonzero((hidden.n == 10) & ~hidden.special)
+    tokens = hidden.tokens[rare[:: len(rare) // 2][:2]].tolist()
+    sink = hidden.sinks().query("n <= 12")["token"].iloc[0]
+    found = ek.collect_embeddings(model, corpus, [*tokens, sink])
+    assert hidden.info["model"]["normalization"] == model.normalization
+    for token, occurrences in found.items():
+        at = int(np.flatnonzero(hidden.tokens == token)[0])
+        assert len(occurrences) == hidden.n[at]
+        for i, layer in enumerate(hidden.layers):
+            x = occurrences.at(int(layer)).astype(float)
+            for stats, vectors in (
+                (hidden, x),
+                (shipped["unit"], x / np.linalg.norm(x, axis=1, keepdims=True)),
+            ):
+                Q, M, V = two_pass(vectors)
+                assert (stats.Q[i, at], stats.M[i, at]) == pytest.approx((Q, M), rel=1e-3)
+                assert stats.V[i, at] == pytest.approx(V, rel=5e-3, abs=1e-5 * Q)
+
+
+def test_counts_are_those_of_the_corpus(shipped, corpus, model):
+    stats, work = shipped["hidden"], ek.plan(model, corpus)
+    kept = work.n >= 10
+    np.testing.assert_array_equal(stats.tokens, work.labels[kept])
+    np.testing.assert_array_equal(stats.n, work.n[kept])
+    np.testing.assert_array_equal(stats.special, work.special[kept])
+    assert stats.info["counts"]["tokens"] == work.n_tokens
+
+
+def test_tables_and_decompositions_agree(shipped):
+    for stats in shipped.values():
+        np.testing.assert_allclose(stats.Q, stats.M + stats.V, rtol=1e-5)
+        for part in (stats, stats.without(shipped["hidden"].sinks()["token"])):
+            for special in (True, False):
+                split = part.decomposition(special=special)
+                np.testing.assert_allclose(split["Q"], split["M"] + split["V"], rtol=1e-5)
+                np.testing.assert_allclose(split["V"], split["V_W"] + split["V_B"], rtol=1e-9)
+                for row in split.itertuples():
+                    table = part.table(row.layer, min_count=10, max_count=100_000, special=special)
+                    weight = table["n"] / table["n"].sum()
+                    assert weight @ table["Q"] == pytest.approx(row.Q, rel=1e-5)
+                    assert weight @ table["V"] == pytest.approx(row.V_W, rel=1e-5)

@@ -1,0 +1,66 @@
+"""The report runs unchanged for an encoder and a decoder, and says what went wrong."""
+
+import nbformat
+import pytest
+from tiny_models import SENTENCES
+
+import embvar_kit as ek
+from embvar_kit import files
+from embvar_kit.cli import main
+
+
+def outputs(path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    found = [out for cell in cells if cell.cell_type == "code" for out in cell.outputs]
+    return "\n".join(
+        out.get("text", "") + out.get("data", {}).get("text/plain", "") for out in found
+    )
+
+
+@pytest.mark.parametrize(("family", "placement"), [("bert", "post"), ("llama", "pre")])
+def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(SENTENCES * 3), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)  # paths on the command line are relative to where it is given
+    arguments = ["report", str(tiny(family)), "--corpus", "text.txt", "--min-count", "3"]
+    assert main([*arguments, "--out", "out", "--device", "cpu"]) == 0
+    said = outputs(tmp_path / "out" / "report.ipynb")
+    assert f"{placement}: " in said
+    stats = ek.extract(
+        ek.load_model(tiny(family), device="cpu"), ek.load_corpus(text), progress=False
+    )
+    stats = stats.without(stats.sinks(min_count=3)["token"])
+    fits = stats.tradeoff(min_count=3).set_index("layer")
+    falling = fits[fits["slope"] < 0]
+    best = (falling if len(falling) else fits)["r2"].idxmax()
+    assert f"best falling line: layer {best}, " in said
+    assert f"R² {fits['r2'][best]:.2f}, slope {fits['slope'][best]:.2f}, over " in said
+    assert ("Too few tokens to say more" in said) == (fits["n_tokens"][0] < 100)
+    written = (tmp_path / "out" / "report.ipynb").read_text(encoding="utf-8")
+    assert "output_path" not in written
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "A model of your own" in page and "data:image/png" in page
+
+
+def test_a_model_that_is_not_there(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "of the report failed: ModelError" in said and "report.ipynb" in said
+    assert (tmp_path / "out" / "report.ipynb").is_file()
+
+
+def test_without_the_repository_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "checkout", lambda: None)
+    with pytest.raises(ek.ReportError, match="Clone the repository"):
+        ek.report("minilm", tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ek.ReportError, match="cannot be written"):
+        ek.report("minilm", tmp_path / "file" / "out")
+
+
+def test_an_unknown_parameter_is_no_silent_default(tmp_path):
+    with pytest.raises(ek.ReportError, match=r"no parameter 'limits'; it has model_name, corpus"):
+        ek.report("minilm", tmp_path, parameters={"limits": 5})
