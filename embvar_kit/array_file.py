@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from embvar_kit.errors import CheckpointError
+from embvar_kit.files import remove_leftovers, replacing
 
 _TOLD, _SHA256 = "told", "sha256"
 
@@ -60,29 +59,17 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], told: Mapping[str, Any])
     Raises:
         CheckpointError: if it cannot be written. The file that was there is unharmed.
     """
-    scratch = scratch_of(path)
     whole = dict(sorted(arrays.items()))
     header = {_TOLD: json.dumps(told), _SHA256: _digest(told, whole.items())}
     try:
-        # Of a writer that was killed; safetensors leaves files with names of its own, too.
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        save_file(whole, scratch / path.name, metadata=header)
-        with (scratch / path.name).open("r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch / path.name, path)
-        scratch.rmdir()
+        remove_leftovers(path)
+        with replacing(path) as scratch:
+            save_file(whole, scratch, metadata=header)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(scratch, ignore_errors=True)
         raise CheckpointError(
             f"Could not write the checkpoint {str(path)!r}: "
             f"{getattr(error, 'strerror', None) or error}. The one before it, if any, is unharmed."
         ) from error
-
-
-def scratch_of(path: Path) -> Path:
-    """The folder in which a checkpoint is written; empty or absent unless a writer was killed."""
-    return path.parent / f".writing-{path.stem}"
 
 
 def compare(asked: Mapping[str, Any], found: Mapping[str, Any], what: str, remedy: str) -> None:

@@ -5,8 +5,11 @@ Standard library only at import, so that ``embvar fetch`` runs where nothing els
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +51,58 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a scratch path; what is written there, file or folder, takes the place of ``path``.
+
+    A reader finds the old one or the new one and nothing in between, and if the block raises, the
+    old one stays. A file is on the disk to its last byte before it is renamed.
+
+    Raises:
+        OSError: if ``path`` cannot be written, or a file is to take the place of a folder.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "note.txt") as scratch:
+    ...     _ = scratch.write_text("whole")
+    >>> [(path.name, path.read_text()) for path in folder.iterdir()]
+    [('note.txt', 'whole')]
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_scratch_prefix(path)) as scratch:
+        made = Path(scratch) / path.name
+        yield made
+        if made.is_dir() and path.exists():
+            # Only an empty folder can be renamed over: the old one steps aside.
+            before = Path(scratch) / f"{path.name}.before"
+            path.rename(before)
+            try:
+                made.rename(path)
+            except BaseException:
+                before.rename(path)
+                raise
+            return
+        if made.is_file():
+            with made.open("r+b") as file:
+                os.fsync(file.fileno())
+        os.replace(made, path)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Scratch folders that killed writers left beside ``path``, or that others are writing to."""
+    return sorted(path.parent.glob(f"{glob.escape(_scratch_prefix(path))}*"))
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove :func:`leftovers`; for the only writer of ``path``, which knows that all are dead."""
+    for left in leftovers(path):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _scratch_prefix(path: Path) -> str:
+    return f".{path.name}-"
 
 
 @contextmanager

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from embvar_kit._version import __version__
-from embvar_kit.array_file import CheckpointFile, compare, scratch_of, write
+from embvar_kit.array_file import CheckpointFile, compare, write
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import CheckpointError, EmbvarWarning
 from embvar_kit.extraction.plan import Plan
-from embvar_kit.files import locked
+from embvar_kit.files import locked, remove_leftovers
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -192,7 +192,7 @@ def remove(folder: str | Path) -> None:
     with locked(folder):
         for path in folder.glob("merged-*"):
             shutil.rmtree(path, ignore_errors=True)
-        shutil.rmtree(scratch_of(folder / _NAME), ignore_errors=True)
+        remove_leftovers(folder / _NAME)
         (folder / _NAME).unlink(missing_ok=True)
     (folder / ".lock").unlink(missing_ok=True)
     if not any(folder.iterdir()):

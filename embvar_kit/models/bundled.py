@@ -9,14 +9,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from embvar_kit.errors import ModelError
-from embvar_kit.files import home, sha256_of
+from embvar_kit.files import home, replacing, sha256_of
 
 
 @dataclass(frozen=True)
@@ -144,27 +143,15 @@ def fetch(alias: str, *, again: bool = False) -> bool:
 
 
 def _bring(model: BundledModel) -> None:
-    """Put a model into force by renaming, once all of it is there and verified."""
-    model.path.parent.mkdir(parents=True, exist_ok=True)
-    beside = {"dir": model.path.parent, "prefix": f".{model.alias}-"}
-    with tempfile.TemporaryDirectory(**beside) as scratch_name:
-        scratch = Path(scratch_name)
-        unpacked = scratch / model.alias
+    """Put a model in place once all of it is there and verified."""
+    with replacing(model.path) as unpacked:
         unpacked.mkdir()
-        _unpack(_download(model, scratch), model, unpacked)
+        _unpack(_download(model, unpacked.parent), model, unpacked)
         for name, pinned in model.files.items():
             if sha256_of(unpacked / name) != pinned:
                 raise ModelError(
                     f"The archive of {model.alias!r} holds another {name} than the pinned one."
                 )
-        before = scratch / "before"
-        if model.path.exists():
-            model.path.rename(before)
-        try:
-            unpacked.rename(model.path)
-        finally:
-            if before.exists() and not model.path.exists():
-                before.rename(model.path)
 
 
 def _download(model: BundledModel, folder: Path) -> Path:

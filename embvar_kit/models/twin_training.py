@@ -11,10 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,7 +28,7 @@ from tqdm import tqdm
 from embvar_kit.array_file import CheckpointFile, compare, write
 from embvar_kit.corpora.corpus import Corpus, load_corpus
 from embvar_kit.errors import TrainingError
-from embvar_kit.files import home, locked
+from embvar_kit.files import home, locked, replacing
 from embvar_kit.models.twin_model import TwinConfig, TwinForCausalLM
 from embvar_kit.models.twins import RECORD, TWINS, twin_record, twins_home
 
@@ -434,18 +431,11 @@ def write_twin(folder: Path, model: TwinForCausalLM, tokenizer: Tokenizer, recor
         tokenizer_object=tokenizer, model_max_length=length, **special
     )
     half = copy.deepcopy(model).half()
-    with (
-        _writing(folder.parent),
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch,
-    ):
-        made = Path(scratch) / folder.name
+    with _writing(folder.parent), replacing(folder) as made:
         with _no_bars():
             half.save_pretrained(made)
             whole.save_pretrained(made)
         (made / RECORD).write_text(_lines(record), encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)  # without a record it was no twin
-        os.replace(made, folder)
 
 
 def _lines(record: dict) -> str:
@@ -458,7 +448,6 @@ def _lines(record: dict) -> str:
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise TrainingError(

@@ -17,9 +17,7 @@ rest as unknown.
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +29,7 @@ import pandas as pd
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ReleaseError
-from embvar_kit.files import sha256_of
+from embvar_kit.files import replacing, sha256_of
 from embvar_kit.paper import unpickling
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -188,25 +186,14 @@ def _write(stats: TokenStatistics, path: Path, level: Level) -> Path:
 def _dump(content: Any, path: Path) -> Path:
     """Write a pickle in one step: a reader finds the old file or the new one."""
     path = path.expanduser()
-    scratch = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as scratch, scratch.open("wb") as file:
             pickle.dump(content, file, protocol=PROTOCOL)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(scratch).chmod(0o644)
-        os.replace(scratch, path)
-        scratch = None
     except OSError as error:
         raise ReleaseError(
             f"Could not write {str(path)!r}: {error.strerror or error}. What was there before is "
             "unharmed."
         ) from error
-    finally:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
     return path
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import re
+import secrets
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -27,12 +28,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from embvar_kit.errors import ExtractionError, StatisticsFileError
-from embvar_kit.files import sha256_of
+from embvar_kit.files import replacing, sha256_of
 from embvar_kit.moments import memory
 
 FORMAT = 2
 TABLES = ("table", "decompositions")
 _METADATA = "metadata.json"
+_KIT_FILES = re.compile(
+    rf"\.?({'|'.join(TABLES)})-\w+\.parquet|\.?mean-\w+\.safetensors|\.metadata[.-]|\.tmp\w{{6}}$"
+)
+"""What a write makes: its files, scratch folders beside them, and what older kits left."""
+
 _ABANDONED = 3600  # seconds, more than a write takes, after which nobody will put a file in force
 
 
@@ -54,23 +60,28 @@ def write(
         StatisticsFileError: if the folder cannot be written; what was there stays.
     """
     ours_and_replaced: set[str] = set()
+
+    def add(kind: str, suffix: str, write_to: Callable[[Path], object]) -> None:
+        """Write a file under a name that no other write has."""
+        path = folder / f"{kind}-{secrets.token_hex(4)}{suffix}"
+        ours_and_replaced.add(path.name)
+        with replacing(path) as scratch:
+            write_to(scratch)
+        files[path.stem.partition("-")[0]] = {"name": path.name, "sha256": sha256_of(path)}
+
+    files: dict[str, dict[str, str]] = {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {}
         for name, table in tables.items():
             arrow = pa.Table.from_pandas(table, preserve_index=False)
-            files[name] = _add(folder, f"{name}-", ".parquet", partial(_write_table, arrow))
-            ours_and_replaced.add(files[name]["name"])
+            add(name, ".parquet", partial(_write_table, arrow))
         if tensors:
             whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-            files["mean"] = _add(folder, "mean-", ".safetensors", lambda p: save_file(whole, p))
-            ours_and_replaced.add(files["mean"]["name"])
+            add("mean", ".safetensors", lambda path: save_file(whole, path))
         metadata = {"format": FORMAT, "files": files, "info": info}
         metadata["sha256"] = _digest(metadata)
-        described = json.dumps(metadata, indent=1, ensure_ascii=False).encode()
-        scratch = _add(folder, ".metadata-", ".json", lambda p: p.write_bytes(described))["name"]
-        ours_and_replaced |= {scratch} | _named(folder)
-        os.replace(folder / scratch, folder / _METADATA)
+        ours_and_replaced |= _named(folder)
+        with replacing(folder / _METADATA) as scratch:
+            scratch.write_text(json.dumps(metadata, indent=1, ensure_ascii=False), "utf-8")
     except (OSError, SafetensorError) as error:
         raise StatisticsFileError(
             f"Could not write statistics to {str(folder)!r}: "
@@ -173,24 +184,6 @@ def _write_table(table: pa.Table, path: Path) -> None:
     )
 
 
-def _add(
-    folder: Path, kind: str, suffix: str, write_to: Callable[[Path], object]
-) -> dict[str, str]:
-    """Write a file under a name that no other write has, on the disk to its last byte."""
-    handle, name = tempfile.mkstemp(dir=folder, prefix=kind, suffix=suffix)
-    os.close(handle)
-    path = Path(name)
-    try:
-        write_to(path)
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
-        path.chmod(0o644)
-        return {"name": path.name, "sha256": sha256_of(path)}
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
 def _named(folder: Path) -> set[str]:
     """Files that the statistics in force consist of; none where they are damaged or not there."""
     try:
@@ -208,18 +201,12 @@ def _tidy(folder: Path, names: set[str]) -> None:
     with suppress(OSError):
         in_force = _named(folder)
         old = (folder / _METADATA).stat().st_mtime - _ABANDONED if in_force else 0
-        for pattern in (
-            *(f"{name}-*.parquet" for name in TABLES),
-            "mean-*.safetensors",
-            ".metadata-*.json",
-            ".tmp??????",  # safetensors' own, of a process that was killed
-        ):
-            for path in folder.glob(pattern):
-                if path.name in in_force:
-                    continue
-                with suppress(OSError):
-                    if path.name in names or path.stat().st_mtime < old:
-                        path.unlink()
+        for path in folder.iterdir():
+            if path.name in in_force or not _KIT_FILES.match(path.name):
+                continue
+            with suppress(OSError):
+                if path.name in names or path.stat().st_mtime < old:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _digest(metadata: Mapping) -> str:

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 import embvar_kit as ek
 from embvar_kit import array_file
 from embvar_kit.extraction import checkpoint
+from embvar_kit.files import leftovers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a killed process is forked")
 
@@ -115,7 +116,7 @@ def test_a_pass_killed_at_random_moments_ends_with_the_same_bits(host, how, tmp_
         assert status in (0, signal.SIGKILL), "it went on, or it was killed: no error between"
         if status:
             kills += 1
-            writing += half_written(host.folder / "kept" / "pass.safetensors")
+            writing += bool(leftovers(host.folder / "kept" / "pass.safetensors"))
         else:  # done in spite of it: the same, and from the start again
             check(host.folder / "tried", wanted)
             remove(host.folder / "kept")
@@ -162,7 +163,7 @@ def test_a_file_killed_while_it_is_written_is_the_old_one_or_the_new_one(tmp_pat
         time.sleep(random.uniform(0.005, 0.08))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        inside += half_written(path)
+        inside += bool(leftovers(path))
         kept = array_file.CheckpointFile(path)
         assert kept.told["number"] >= number
         number = kept.told["number"]
@@ -171,10 +172,6 @@ def test_a_file_killed_while_it_is_written_is_the_old_one_or_the_new_one(tmp_pat
         tried("writers of a checkpoint killed")
     assert number > 0 and inside > 0
     tried("of them with a file half written", inside)
-
-
-def half_written(path: Path) -> bool:
-    return array_file.scratch_of(path).exists()
 
 
 def array_of(number: int) -> dict[str, np.ndarray]:
