@@ -85,7 +85,7 @@ def test_the_statistics_never_wait_for_the_gpu(on, corpus, name, by):
     model = on("cuda", name)
     work = ek.plan(model, corpus, by=by, batch_tokens=BATCH)
     moments = Accumulator(model, work, ["hidden", "unit"])
-    for number, batch in enumerate(forward(model, work.text, work.batches)):
+    for number, batch in enumerate(forward(model, work, ["hidden", "unit"])):
         with refused_to_wait() if number else nullcontext():  # libraries set up what they need
             moments.add(batch)
 
@@ -97,7 +97,7 @@ def test_a_batch_without_padding_is_run_without_waiting(on, name):
     corpus = ek.Corpus.of([" ".join(WORDS[at : at + 5]) for at in range(len(WORDS) - 5)] * 100)
     work = ek.plan(model, corpus, batch_tokens=BATCH)
     full = [b for b in work.batches if len(set(work.text.lengths[b])) == 1]
-    batches = forward(model, work.text, full)
+    batches = forward(model, work, batches=full)
     next(batches)
     with refused_to_wait():
         assert len(list(batches)) == len(full) - 1 > 3

@@ -8,21 +8,21 @@ import numpy as np
 import torch
 
 from embvar_kit.errors import MomentsError
-from embvar_kit.extraction.forward import Batch, Pooling
-from embvar_kit.extraction.onednn import clear, out_of_memory
+from embvar_kit.extraction.forward import Batch
+from embvar_kit.extraction.onednn import free_memory, out_of_memory
 from embvar_kit.extraction.plan import Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
 from embvar_kit.moments.device import DeviceMoments, DeviceOrder
 from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
 
-_ASKED_EVERY = 256  # batches: to ask the device whether all was finite makes the host wait
+_CHECK_EVERY = 256  # batches: asking the device whether all was finite makes the host wait
 
-_ELEMENTS = 2**26  # of layers that are taken in together: half a GiB in float64
+_ELEMENTS = 2**26  # most numbers of the layers that are added together: half a GiB in float64
 
 
 class NotFiniteError(Exception):
-    """A value was NaN or infinite: in ``batch`` or, where that is ``None``, in one before."""
+    """A value was NaN or infinite: in ``batch``, or in an earlier one where that is ``None``."""
 
     def __init__(self, batch: Batch | None) -> None:
         super().__init__()
@@ -30,15 +30,15 @@ class NotFiniteError(Exception):
 
 
 class Accumulator:
-    """Takes batches in; holds the moments of the groups of a plan.
+    """Adds batches to the moments of the groups of a plan.
 
     Args:
-        model: whose embeddings they are.
-        work: the plan.
-        sites: where they are taken.
+        model: The model that gives the embeddings.
+        work: The plan.
+        sites: Where in the model the embeddings are taken.
 
     Attributes:
-        mean, extra: ``(sites, L, T, d)`` arrays that the host's moments live in.
+        mean, extra: ``(sites, L, T, d)`` Arrays that hold the means of the host's moments.
     """
 
     def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:
@@ -58,57 +58,52 @@ class Accumulator:
             ]
 
     def add(self, batch: Batch) -> None:
-        """Take the occurrences of a batch in.
+        """Add the occurrences of a batch to the moments of their groups.
 
         Raises:
-            NotFiniteError: if a value is NaN or infinite; on a device, that is noticed later.
+            NotFiniteError: if a value is NaN or infinite; on a device, :meth:`check` notices later.
         """
-        work = self.work
-        found = Pooling.in_batch(work, batch, self.device)
-        groups = work.group[found.occurrences]
-        at = found.at
-        if work.min_count > 1:
-            at, groups = at[groups >= 0], groups[groups >= 0]
-        if not len(groups):  # sentences without a word, for one
+        groups, rows = self.work.group[batch.occurrences], batch.rows
+        if self.work.min_count > 1:
+            rows, groups = rows[groups >= 0], groups[groups >= 0]
+        if not len(groups):  # for example sentences without a word
             return
-        order = GroupOrder.of(groups, at)
+        order = GroupOrder.of(groups, rows)
         if self.on_device:
-            self._add_on_device(batch, found, order)
+            self._add_on_device(batch, order)
             return
         for site, own in zip(self.sites, self._moments, strict=True):
-            for layer, moments in zip(work.layers, own, strict=True):
+            for layer, moments in zip(self.work.layers, own, strict=True):
+                x = batch.embeddings(site, layer)
                 try:
-                    x = found.embeddings(batch, site, layer)
                     moments.add(x.float().cpu().numpy(), order)
                 except MomentsError as error:
                     raise NotFiniteError(batch) from error
 
-    def _add_on_device(self, batch: Batch, found: Pooling, order: GroupOrder) -> None:
+    def _add_on_device(self, batch: Batch, order: GroupOrder) -> None:
         sent = DeviceOrder(order, self.device)
         layers = self.work.layers
         at_once = max(1, _ELEMENTS // (len(order.rows) * self.work.width))
         for site, moments in zip(self.sites, self._moments, strict=True):
             for first in range(0, len(layers), at_once):
-                xs = [
-                    found.embeddings(batch, site, layer)
-                    for layer in layers[first : first + at_once]
-                ]
+                some = layers[first : first + at_once]
+                xs = [batch.embeddings(site, layer) for layer in some]
                 _add_or_halve(moments, xs, order, sent, first)
         self._batches += 1
-        if self._batches % _ASKED_EVERY == 0:
+        if self._batches % _CHECK_EVERY == 0:
             self.check()
 
     def check(self) -> None:
-        """Ask a device whether all that it was given was finite.
+        """Ask the device whether all values so far were finite; does nothing on the host.
 
         Raises:
-            NotFiniteError: if it was not.
+            NotFiniteError: if one was not.
         """
         if self.on_device and any(bool(moments.refused) for moments in self._moments):
             raise NotFiniteError(None)
 
     def on_host(self) -> list[list[GroupedMoments]]:
-        """The moments per site and layer, their means in :attr:`mean` and :attr:`extra`."""
+        """The moments by site and layer; their means lie in :attr:`mean` and :attr:`extra`."""
         if not self.on_device:
             return self._moments
         self.check()
@@ -118,7 +113,7 @@ class Accumulator:
         ]
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that has been accumulated, to go on from: arrays by name, without a copy."""
+        """All that a resumed pass needs: arrays by name, without a copy."""
         return {
             f"{site}/{layer}/{name}": array
             for site, own in zip(self.sites, self.on_host(), strict=True)
@@ -127,7 +122,7 @@ class Accumulator:
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go back to what :meth:`state` gave, to the bit."""
+        """Restore what :meth:`state` gave, to the bit."""
         for site, own in zip(self.sites, self._moments, strict=True):
             for at, layer in enumerate(self.work.layers):
                 one = {name: state[f"{site}/{layer}/{name}"] for name in GroupedMoments.STATE}
@@ -144,14 +139,14 @@ def _add_or_halve(
     sent: DeviceOrder,
     first: int,
 ) -> None:
-    """Take a batch in; in two halves, of its layers or groups, where the memory is too small."""
+    """Add a batch, in halves of its layers or groups where the memory is too small."""
     try:
         moments.add(xs, sent, first)
         return
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error) or len(xs) == len(order.groups) == 1:
             raise
-    clear()
+    free_memory()
     if len(xs) > 1:
         cut = len(xs) // 2
         _add_or_halve(moments, xs[:cut], order, sent, first)

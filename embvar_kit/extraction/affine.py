@@ -9,7 +9,6 @@ and β would have given: none, half, or all but one dimension's.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,11 +18,15 @@ import torch
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import ExtractionError
-from embvar_kit.extraction.forward import forward, norms_for
+from embvar_kit.extraction.forward import (
+    float64_device,
+    in_float64,
+    norms_for,
+    require_finite,
+)
 from embvar_kit.extraction.plan import plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.models.normalization import Norm
-from embvar_kit.moments.device import send
 from embvar_kit.statistics import analysis
 
 
@@ -32,12 +35,12 @@ class AffineMoments:
     """Mean and variance of every dimension of a token's standardized embeddings, at one layer.
 
     Attributes:
-        tokens: ``(T,)`` token strings, the most frequent first.
-        n: ``(T,)`` their counts.
-        mean: ``(T, d)`` float64 mean of each dimension of ``z``.
-        variance: ``(T, d)`` float64 variance of each (population form).
-        layer: the hidden state.
-        norm: the normalization there, with the trained γ and β.
+        tokens: ``(T,)`` Token strings, the most frequent first.
+        n: ``(T,)`` Number of occurrences of each token.
+        mean: ``(T, d)`` Mean of each dimension of ``z``, float64.
+        variance: ``(T, d)`` Variance of each dimension (population form), float64.
+        layer: The hidden state.
+        norm: The normalization at that hidden state, with the trained γ and β.
     """
 
     tokens: np.ndarray
@@ -51,9 +54,9 @@ class AffineMoments:
         """``(T,)`` M and ``(T,)`` V of the tokens' ``γ ⊙ z + β``, in squared norm.
 
         Args:
-            gamma, beta: ``(d,)``, whatever they are.
+            gamma, beta: ``(d,)`` Any values.
         """
-        # Expanded, so that a slider costs three matrix-vector products and no large array.
+        # Expanded, so that moving a slider costs three matrix-vector products and no large array.
         M = self._squared_mean @ gamma**2 + self.mean @ (2 * gamma * beta) + beta @ beta
         return M, self.variance @ gamma**2
 
@@ -62,17 +65,18 @@ class AffineMoments:
         return self.mean**2
 
     def leave_out(self, tokens: Iterable[str]) -> AffineMoments:
-        """The same of all tokens but these; others than those here are no matter."""
+        """The same moments without these tokens; tokens that are not here are ignored."""
         keep = ~np.isin(self.tokens.astype(str), [str(token) for token in tokens])
         arrays = {name: getattr(self, name)[keep] for name in ("tokens", "n", "mean", "variance")}
         return replace(self, **arrays)
 
     def mixed(self, gamma: float = 1.0, beta: float = 1.0) -> pd.DataFrame:
-        """One row a token, ``token, n, Q, M, V``, with γ and β mixed in to a share.
+        """One row a token, ``token, n, Q, M, V``, with shares of γ and β mixed in.
 
         Args:
-            gamma: 0 leaves every γ at 1, 1 takes the trained ones; between, ``1 + a (γ - 1)``.
-            beta: 0 leaves every β at 0, 1 takes the trained ones.
+            gamma: With 0 every γ is 1, with 1 it is the trained one; a share a gives
+                ``1 + a (γ - 1)``.
+            beta: With 0 every β is 0, with 1 it is the trained one.
         """
         M, V = self.moments(*self._mix(gamma, beta))
         columns = {"token": self.tokens, "n": self.n, "Q": M + V, "M": M, "V": V}
@@ -84,11 +88,11 @@ class AffineMoments:
 
     @property
     def common(self) -> float:
-        """The median of ``|γ|``: with all γ alike and no β, the slope is -1 whatever they are."""
+        """The median of ``|γ|``; if every γ had one value and β were 0, the slope would be -1."""
         return float(np.median(np.abs(self.norm.gamma)))
 
     def without(self, dimensions: Iterable[int]) -> analysis.Tradeoff:
-        """The regression with γ = :attr:`common`, β = 0 in some dimensions, as trained elsewhere.
+        """The regression with γ = :attr:`common` and β = 0 in some dimensions, as trained elsewhere.
 
         Raises:
             ExtractionError: if a dimension is not one of the ``d``.
@@ -101,12 +105,12 @@ class AffineMoments:
         return self._line(gamma, beta)
 
     def by_dimension(self) -> pd.DataFrame:
-        """One row a dimension: how much of the line's departure from slope -1 is its own.
+        """One row a dimension: its contribution to the line's departure from slope -1.
 
         As ``V = Q - M``, the slope is ``cov(M, V) / var(M) = -1 + cov(M, Q) / var(M)`` over
-        tokens. Q is a sum over dimensions, and so is its covariance with M. What all γ have in
-        common adds nothing to it, since ``Σ_j E z_j² = d`` for every token: so a dimension's part
-        is counted from ``γ = common``, ``β = 0``.
+        tokens. Q is a sum over dimensions, and so is its covariance with M. A factor common to all
+        γ adds nothing, since ``Σ_j E z_j² = d`` for every token, so the contribution of a
+        dimension is counted from ``γ = common``, ``β = 0``.
 
         Returns:
             ``dimension, gamma, beta, bend``, the largest ``|bend|`` first. The bends add up to
@@ -144,20 +148,21 @@ def affine_moments(
 ) -> dict[int, AffineMoments]:
     """Run a corpus through a model once and return the moments of every dimension, token by token.
 
-    They take 16 bytes a token, layer and dimension: 38 MB a layer for 6,255 tokens of width 384.
+    The moments take 16 bytes per token, layer and dimension: 38 MB a layer for 6,255 tokens of
+    width 384.
 
     Args:
         model, corpus, batch_tokens, long: as in :func:`embvar_kit.extract`.
-        layers: hidden states; each must have a normalization.
+        layers: Hidden states, each with a normalization.
         by: ``"token"`` or ``"id"``.
-        min_count, max_count: keep the tokens with ``min_count <= n_t <= max_count``.
+        min_count, max_count: Keep the tokens with ``min_count <= n_t <= max_count``.
 
     Returns:
         The moments by layer.
 
     Raises:
         ExtractionError: if a layer has no normalization, no token is in the range, ``by`` is
-            neither, or the model gives NaN or infinity.
+            ``"word"``, or the model gives NaN or infinity.
     """
     if by not in ("token", "id"):
         raise ExtractionError(f"by={by!r}: choose 'token' or 'id'. Words are means of their z.")
@@ -170,26 +175,16 @@ def affine_moments(
         raise ExtractionError("No token occurs so often: lower min_count, or raise max_count.")
     row_of = np.where(kept, np.cumsum(kept) - 1, -1)
     n = work.n[kept]
-    place = torch.device("cpu") if model.device.type == "mps" else model.device  # has no float64
-    shape = (len(work.layers), len(n), model.width)
+    shape, place = (len(work.layers), len(n), model.width), float64_device(model)
     total, squares = (torch.zeros(shape, dtype=torch.float64, device=place) for _ in range(2))
-    with closing(forward(model, work.text, work.batches, norms, work.layers)) as batches:
-        for batch in batches:
-            group = row_of[work.group[batch.tokens]]
-            rows = send(batch.rows[group >= 0], place)
-            groups = send(group[group >= 0], place)
-            for at, layer in enumerate(work.layers):
-                z = batch.at("standardized", layer).reshape(-1, work.width).to(place)[rows].double()
-                total[at].index_add_(0, groups, z)
-                squares[at].index_add_(0, groups, z * z)
-    if not bool(torch.isfinite(squares).all()):
-        raise ExtractionError(
-            f"The model gave NaN or infinity: a number was too large for {model.dtype}, or the "
-            "weights are damaged. Load the model with dtype='float32'."
-        )
+    for groups, embeddings in in_float64(model, work, "standardized", row_of[work.group]):
+        for at, z in enumerate(embeddings):
+            total[at].index_add_(0, groups, z)
+            squares[at].index_add_(0, groups, z * z)
+    require_finite(model, squares)
     found = {}
     for at, layer in enumerate(work.layers):
-        # z is of order 1, so that squares less squared mean lose little in float64.
+        # z is of order 1, so that this difference loses little in float64.
         mean = total[at].cpu().numpy() / n[:, None]
         variance = np.maximum(squares[at].cpu().numpy() / n[:, None] - mean**2, 0)
         labels = work.labels[kept]

@@ -1,9 +1,9 @@
-"""A pass that can be killed at any moment: its progress, kept in a folder, and taken up again.
+"""Checkpoints: a pass that is killed at any moment resumes from the progress kept in a folder.
 
-The folder holds one file, ``pass.safetensors`` (see :mod:`embvar_kit.files`): the moments
+The folder holds one file, ``pass.safetensors`` (see :mod:`embvar_kit.array_file`): the moments
 after so many batches, and what was asked for. Batches and their order follow from model, corpus and
-settings, so a pass that goes on ends with the bits of one that was never interrupted. Of a stream
-there is also ``merged-N/SITE``, the statistics of its chunks before the N-th, as
+settings, so a resumed pass ends with the bits of one that was never interrupted. For a stream there
+is also ``merged-N/SITE``: the statistics of its chunks before the N-th, as
 :meth:`TokenStatistics.save` writes them.
 """
 
@@ -31,24 +31,24 @@ from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 EVERY = 300.0
-"""Seconds between two checkpoints, unless asked for otherwise."""
+"""Default number of seconds between two checkpoints."""
 
 _NAME = "pass.safetensors"
-_COST = 20  # a checkpoint that took a second is not followed by another within so many
-_REMEDY = "Go on with what it was made with, name another folder, or remove it to begin again."
+_COST = 20  # after a checkpoint that took a second, the next one waits at least so many
+_REMEDY = "Use the settings it was made with, name another folder, or remove it to start again."
 
 
 class Checkpoint:
     """The progress of one pass in one folder, which no other process uses meanwhile.
 
     Args:
-        folder: where to; made if it is not there.
-        every: seconds between two checkpoints, at least. Where one takes long, they are made less
-            often, so as not to slow the pass; 0 asks for one after every batch all the same.
-        asked: what the pass depends on, as :func:`settings_of` says it.
+        folder: The folder of the checkpoint; made if it does not exist.
+        every: Least number of seconds between two checkpoints. Checkpoints that take long are
+            made less often, so as not to slow the pass; with 0, one follows every batch.
+        asked: What the pass depends on, as :func:`settings_of` gives it.
 
     Raises:
-        CheckpointError: if what is in the folder is damaged or was asked for otherwise.
+        CheckpointError: if the checkpoint in the folder is damaged or has other settings.
     """
 
     def __init__(self, folder: Path, every: float, asked: Mapping[str, Any]) -> None:
@@ -64,7 +64,7 @@ class Checkpoint:
         return f"The checkpoint {str(self.path)!r}"
 
     def begin_part(self, part: Corpus) -> bool:
-        """A corpus, or the next chunk of a stream: has all of it been measured and merged?
+        """Begin a corpus or the next chunk of a stream; return whether it is already in the result.
 
         Raises:
             CheckpointError: if it is another text than the one that was measured.
@@ -79,33 +79,33 @@ class Checkpoint:
         return at < len(known) - 1
 
     def check_all_seen(self) -> None:
-        """To be called at the end of a stream.
+        """Check, at the end of a stream, that the checkpoint does not hold more of it.
 
         Raises:
-            CheckpointError: if it was longer when the checkpoint was made.
+            CheckpointError: if the stream was longer when the checkpoint was made.
         """
         if self.kept is not None and len(self.kept.told["parts"]) > len(self.parts):
             raise CheckpointError(f"{self._named} was made with a longer corpus. {_REMEDY}")
 
     def merged(self) -> dict[str, TokenStatistics]:
-        """The statistics of the chunks before the present one, as they were kept."""
+        """The stored statistics of the chunks before the present one, by site."""
         if len(self.parts) < 2:
             return {}
         folder = self._merged_at(len(self.parts))
         return {site: TokenStatistics.load(folder / site) for site in self.asked["sites"]}
 
     def keep_merged(self, found: Mapping[str, TokenStatistics]) -> None:
-        """Keep the statistics of all chunks till now; the next checkpoint builds on them."""
+        """Store the statistics of all chunks so far; the next checkpoint builds on them."""
         folder = self._merged_at(len(self.parts) + 1)
         for site, statistics in found.items():
             statistics.save(folder / site)
 
     def resume(self, work: Plan) -> tuple[int, Mapping[str, np.ndarray] | None]:
-        """How many batches of the present part were run, and the moments after them.
+        """The number of batches of the present part that were run, and the moments after them.
 
         Raises:
-            CheckpointError: if its batches are no longer the same, since a library's tokenizer
-                changed, for one.
+            CheckpointError: if its batches are no longer the same, for example because a newer
+                library tokenizes differently.
         """
         self.parts[-1]["batches"] = _digest(work)
         if self.kept is None or len(self.kept.told["parts"]) != len(self.parts):
@@ -114,10 +114,10 @@ class Checkpoint:
         return self.kept.told["done"], self.kept
 
     def check_room(self, n_bytes: int) -> None:
-        """Is there room on the disk for a checkpoint of so many bytes beside the one before it?
+        """Check that the disk has room for a checkpoint of so many bytes beside the last one.
 
         Raises:
-            CheckpointError: if there is not: better known before the pass than in its midst.
+            CheckpointError: if it has not; it is better to know that before the pass.
         """
         here = self.path.stat().st_size if self.path.is_file() else 0
         free = shutil.disk_usage(self.path.parent).free
@@ -129,15 +129,15 @@ class Checkpoint:
             )
 
     def due(self) -> bool:
-        """Whether it is time for the next one."""
+        """Whether it is time for the next checkpoint."""
         wait = max(self.every, _COST * self._cost) if self.every else 0.0
         return time.monotonic() - self._last >= wait
 
     def save(self, done: int, state: Callable[[], Mapping[str, np.ndarray]]) -> None:
-        """Write what a pass has after ``done`` batches of the present part.
+        """Write the state of a pass after ``done`` batches of the present part.
 
-        Where that fails, on a full disk for one, the pass goes on and the checkpoint before this
-        one stays; a warning says so, once.
+        If that fails, for example on a full disk, the pass continues and the last checkpoint
+        stays; a warning says so once.
         """
         started = time.monotonic()
         told = {"asked": self.asked, "parts": self.parts, "done": done}
@@ -145,10 +145,10 @@ class Checkpoint:
             write(self.path, state(), told)
         except CheckpointError as error:
             if not self._warned:
-                warnings.warn(f"{error} The pass goes on.", EmbvarWarning, stacklevel=2)
+                warnings.warn(f"{error} The pass continues.", EmbvarWarning, stacklevel=2)
             self._warned = True
         else:
-            self.kept = None  # its file is no more
+            self.kept = None  # its file has been replaced
             self._remove_merged(but=self._merged_at(len(self.parts)))
         self._last = time.monotonic()
         self._cost = self._last - started
@@ -166,24 +166,24 @@ class Checkpoint:
 def keeping(
     folder: str | Path | None, every: float, asked: Callable[[], Mapping[str, Any]]
 ) -> Iterator[Checkpoint | None]:
-    """The checkpoint of a folder for as long as a pass takes; ``None`` for no folder.
+    """Hold the checkpoint of a folder while a pass runs; gives ``None`` if there is no folder.
 
     Raises:
-        CheckpointError: if another process uses the folder, it cannot be written, ``every`` makes
-            no sense, or see :class:`Checkpoint`.
+        CheckpointError: if another process uses the folder, the folder cannot be written,
+            ``every`` is not a number of seconds, or as :class:`Checkpoint`.
     """
     if folder is None:
         yield None
         return
     if not every >= 0:
-        raise CheckpointError(f"checkpoint_every={every!r} is no number of seconds, 300 for one.")
+        raise CheckpointError(f"checkpoint_every={every!r} is not a number of seconds such as 300.")
     folder = Path(folder).expanduser()
     with locked(folder):
         yield Checkpoint(folder, every, asked())
 
 
 def remove(folder: str | Path) -> None:
-    """Remove a checkpoint whose pass is done and saved; other files in the folder stay.
+    """Remove a checkpoint whose result has been saved; other files in the folder stay.
 
     Raises:
         CheckpointError: if another process uses the folder, or it cannot be removed.
@@ -202,7 +202,7 @@ def remove(folder: str | Path) -> None:
 def settings_of(
     model: EmbeddingModel, corpus_name: str, sites: list[str], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All that a pass's result depends on but its text, in a form that survives JSON unchanged."""
+    """All that a result depends on except the text, in a form that survives JSON unchanged."""
     return {
         "kit version": __version__,
         "model": model.name,
@@ -217,7 +217,7 @@ def settings_of(
 
 
 def _weights(model: EmbeddingModel) -> str:
-    """Digest of the weights as they are: a fine-tuned model has the name of the one it was."""
+    """Digest of the weights in memory: a fine-tuned model may keep the name of the original."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -226,7 +226,7 @@ def _weights(model: EmbeddingModel) -> str:
 
 
 def _digest(work: Plan) -> str:
-    """Digest of the batches: which tokens, in which order, counted in which groups."""
+    """Digest of the batches: their tokens, the order of these, and their groups."""
     digest = hashlib.sha256("\n".join(map(str, work.labels)).encode("utf-8", "surrogatepass"))
     sizes = np.array([len(batch) for batch in work.batches])
     for array in (work.text.ids, work.text.starts, work.group, sizes, *work.batches):

@@ -1,14 +1,13 @@
-"""Moments of every dimension over all embeddings: which of them carry M(X) and V(X).
+"""Moments of every dimension over all embeddings: which dimensions carry M(X) and V(X).
 
-A few dimensions of today's Transformers are out of all proportion (Kovaleva et al. 2021;
-Timkey and van Schijndel 2021), and cosine similarities then say more about them than about the
-rest. ``M(X)`` and ``V(X)`` are sums over dimensions, so each one's share can be read off.
+A few dimensions of today's Transformers are far larger than all others (Kovaleva et al. 2021;
+Timkey and van Schijndel 2021), so that cosine similarities say more about them than about the
+rest. ``M(X)`` and ``V(X)`` are sums over dimensions, so the share of each can be read off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +16,9 @@ import torch
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import ExtractionError
-from embvar_kit.extraction.forward import forward
+from embvar_kit.extraction.forward import float64_device, in_float64, require_finite
 from embvar_kit.extraction.plan import plan
 from embvar_kit.models.loading import EmbeddingModel
-from embvar_kit.moments.device import send
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +26,10 @@ class DimensionMoments:
     """Mean and variance of each dimension over all embeddings.
 
     Attributes:
-        layers: ``(L,)`` indices of the hidden states.
-        n: embeddings seen.
-        mean: ``(L, d)`` float64 means; their squares sum to M(X).
-        variance: ``(L, d)`` float64 variances (population form); they sum to V(X).
+        layers: ``(L,)`` Indices of the hidden states.
+        n: Number of embeddings.
+        mean: ``(L, d)`` Means, float64; their squares sum to M(X).
+        variance: ``(L, d)`` Variances (population form), float64; they sum to V(X).
     """
 
     layers: np.ndarray
@@ -40,9 +38,9 @@ class DimensionMoments:
     variance: np.ndarray
 
     def shares(self, layer: int) -> pd.DataFrame:
-        """One row a dimension: ``dimension, M, V, Q``, its shares of M(X), V(X) and Q(X).
+        """One row a dimension, ``dimension, M, V, Q``: its shares of M(X), V(X) and Q(X).
 
-        The largest share of Q first.
+        The row with the largest share of Q comes first.
 
         Raises:
             ExtractionError: if the layer is not among :attr:`layers`.
@@ -67,43 +65,33 @@ def dimension_moments(
     batch_tokens: int | None = None,
     long: str = "split",
 ) -> DimensionMoments:
-    """Run a corpus through a model and return the moments of every dimension, at each layer.
+    """Run a corpus through a model once and return the moments of every dimension at each layer.
 
     Args:
         model, corpus, layers, batch_tokens, long: as in :func:`embvar_kit.extract`.
-        left_out: tokens, named as in the statistics, whose embeddings are not counted: sinks.
+        left_out: Tokens, named as in the statistics, whose embeddings are not counted, for example
+            attention sinks.
 
     Raises:
         ExtractionError: if nothing is left to count, or the model gives NaN or infinity.
     """
     work = plan(model, corpus, layers=layers, batch_tokens=batch_tokens, long=long)
     leave = pd.Index(work.labels).isin([str(token) for token in left_out])
-    counted = ~leave[work.group]
-    if not counted.any():
+    group = np.where(leave[work.group], -1, 0)  # all that is counted forms one group
+    if not (group == 0).any():
         raise ExtractionError("All tokens of the corpus are left out: leave fewer of them out.")
-    place = torch.device("cpu") if model.device.type == "mps" else model.device  # has no float64
-    shape = (len(work.layers), model.width)
+    shape, place = (len(work.layers), model.width), float64_device(model)
     mean, squares = (torch.zeros(shape, dtype=torch.float64, device=place) for _ in range(2))
     n = 0
-    with closing(forward(model, work.text, work.batches, layers=work.layers)) as batches:
-        for batch in batches:
-            here = counted[batch.tokens]
-            rows = send(batch.rows[here], place)
-            if not len(rows):
-                continue
-            before, n = n, n + len(rows)
-            for at, layer in enumerate(work.layers):
-                # Deviations from the batch's own mean, merged as Chan, Golub and LeVeque do.
-                x = batch.states[layer].reshape(-1, work.width).to(place)[rows].double()
-                centre = x.mean(dim=0)
-                shift = centre - mean[at]
-                squares[at] += ((x - centre) ** 2).sum(dim=0) + shift**2 * (before * len(rows) / n)
-                mean[at] += shift * (len(rows) / n)
-    if not bool(torch.isfinite(squares).all()):
-        raise ExtractionError(
-            f"The model gave NaN or infinity: a number was too large for {model.dtype}, or the "
-            "weights are damaged. Load the model with dtype='float32'."
-        )
+    for groups, embeddings in in_float64(model, work, "hidden", group):
+        before, n = n, n + len(groups)
+        for at, x in enumerate(embeddings):
+            # Deviations from the batch's own mean, merged as Chan, Golub and LeVeque do.
+            centre = x.mean(dim=0)
+            shift = centre - mean[at]
+            squares[at] += ((x - centre) ** 2).sum(dim=0) + shift**2 * (before * len(x) / n)
+            mean[at] += shift * (len(x) / n)
+    require_finite(model, squares)
     return DimensionMoments(
         np.array(work.layers), n, mean.cpu().numpy(), (squares / n).cpu().numpy()
     )

@@ -1,4 +1,4 @@
-"""The embeddings themselves, of a few chosen tokens: for figures and for looking closely."""
+"""The embeddings of a few chosen tokens or of a random draw, for figures and close inspection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from embvar_kit import hub
 from embvar_kit.corpora.corpus import Corpus, load_corpus
 from embvar_kit.errors import ExtractionError, StatisticsError
-from embvar_kit.extraction.forward import Pooling, forward, norms_for
+from embvar_kit.extraction.forward import forward
 from embvar_kit.extraction.plan import Plan, plan
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.models.loading import EmbeddingModel, load_model
@@ -25,12 +25,12 @@ class Occurrences:
     """Occurrences of one token, in the order of the corpus: the set ``X_t``, or a draw from it.
 
     Attributes:
-        token: the token, or ``"*"`` for any.
-        layers: ``(L,)`` hidden states taken.
-        x: ``(L, n, d)`` float32 embeddings.
-        sentence: ``(n,)`` index of the sentence in the corpus.
-        position: ``(n,)`` position in the model's sequence; 0 is the begin token's. A word's is
-            its first token's.
+        token: The token, or ``"*"`` if the occurrences are of any token.
+        layers: ``(L,)`` The hidden states taken.
+        x: ``(L, n, d)`` Their float32 embeddings.
+        sentence: ``(n,)`` Index of the sentence in the corpus.
+        position: ``(n,)`` Position in the model's sequence, 0 for the begin token; for a word, the
+            position of its first token.
     """
 
     token: str
@@ -69,12 +69,12 @@ def collect_embeddings(
 
     Args:
         model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
-        tokens: the tokens (or words), as they are called in the statistics.
-        most: of a token that occurs more often, draw so many occurrences.
-        seed: of that draw.
+        tokens: The tokens (or words), named as in the statistics.
+        most: Draw this many occurrences of a token that occurs more often.
+        seed: Seed of the random draw.
 
     Returns:
-        Per token, its occurrences.
+        The occurrences of each token, by token.
 
     Raises:
         ExtractionError: if a token does not occur, or a layer lacks the site.
@@ -112,8 +112,8 @@ def sample_embeddings(
 
     Args:
         model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
-        n: how many; all of them if there are no more.
-        seed: of the draw.
+        n: Number of occurrences; all of them if the corpus has no more.
+        seed: Seed of the random draw.
 
     Raises:
         ExtractionError: if ``n`` is less than 1, or a layer lacks the site.
@@ -130,52 +130,42 @@ def _collect(
 ) -> dict[str, Occurrences]:
     """Run the sequences that hold wanted occurrences (indices in ``work.group``, ascending)."""
     text = work.text
-    if work.word is None:
-        token_of = np.arange(len(text.ids))
-    else:  # the first token of each word
-        token_of = np.unique(work.word, return_index=True)[1][-len(work.group) :]
     chosen = np.zeros(len(work.group), dtype=bool)
     chosen[np.concatenate(list(wanted.values()))] = True
-    sequence_of = np.searchsorted(text.starts, token_of, side="right") - 1
     needed = np.zeros(len(text.lengths), dtype=bool)
-    needed[sequence_of[chosen]] = True
-    chosen_batches = [kept for batch in work.batches if len(kept := batch[needed[batch]])]
+    needed[work.sequence[chosen]] = True
+    needed_batches = [kept for batch in work.batches if len(kept := batch[needed[batch]])]
 
     parts, occurrences = [], []
-    norms = norms_for(model, [site], work.layers)
-    with closing(forward(model, text, chosen_batches, norms, work.layers)) as batches:
+    with closing(forward(model, work, [site], needed_batches)) as batches:
         for batch in batches:
-            found = Pooling.in_batch(work, batch, model.device)
-            here = chosen[found.occurrences]
-            states = [found.embeddings(batch, site, layer) for layer in work.layers]
-            rows = send(found.at[here], states[0].device)
+            here = chosen[batch.occurrences]
+            states = [batch.embeddings(site, layer) for layer in work.layers]
+            rows = send(batch.rows[here], states[0].device)
             parts.append(torch.stack([state[rows].float() for state in states]).cpu().numpy())
-            occurrences.append(found.occurrences[here])
+            occurrences.append(batch.occurrences[here])
     x, occurrence = np.concatenate(parts, axis=1), np.concatenate(occurrences)
     order = np.argsort(occurrence)
     collected = {}
     for token, own in wanted.items():
-        sequence = sequence_of[own]
+        sequence = work.sequence[own]
         collected[token] = Occurrences(
             token=token,
             layers=np.array(work.layers),
             x=x[:, order[np.searchsorted(occurrence, own, sorter=order)]],
             sentence=text.sentence[sequence],
-            position=token_of[own] - text.starts[sequence],
+            position=work.first_token[own] - text.starts[sequence],
         )
     return collected
-
-
-# The same model and sentences, loaded again
 
 
 def collect_again(
     one: TokenStatistics, tokens: Sequence[str], layer: int, *, most: int | None = None
 ) -> dict[str, Occurrences]:
-    """Embeddings of a few tokens from the model and the corpus that statistics are of.
+    """Embeddings of a few tokens, from the model and the corpus behind given statistics.
 
     Raises:
-        StatisticsError: if these cannot be loaded again by their names, or are not the same.
+        StatisticsError: if these cannot be loaded again by name, or have changed.
     """
     model, corpus = load_again(one)
     convention = one.info["convention"]
@@ -184,10 +174,10 @@ def collect_again(
 
 
 def load_again(one: TokenStatistics) -> tuple[EmbeddingModel, Corpus]:
-    """The model and the corpus that statistics are of, by their names.
+    """Load the model and the corpus behind given statistics again, by name.
 
     Raises:
-        StatisticsError: if they cannot be loaded by their names, or are not the same.
+        StatisticsError: if they cannot be loaded by name, or have changed.
     """
     name, revision = (one.info["model"].get(key) for key in ("name", "revision"))
     if not _at_hand(name, revision):
@@ -203,13 +193,19 @@ def load_again(one: TokenStatistics) -> tuple[EmbeddingModel, Corpus]:
             "limit or sample can be had by name. Call figures.token_clouds."
         )
     if one.info.get("convention", {}).get("site") != "hidden":
-        raise StatisticsError("Embeddings are collected at site 'hidden', which these are not of.")
+        raise StatisticsError(
+            "Embeddings are collected at site 'hidden'; these statistics are of another site."
+        )
     corpus = load_corpus("wikipedia", **settings)
     if corpus.fingerprint != corpora[0]["fingerprint"]:
-        raise StatisticsError("The corpus 'wikipedia' here is another than the one of these.")
+        raise StatisticsError(
+            "The corpus 'wikipedia' has changed since these statistics were made."
+        )
     model = load_model(name, revision=None if name in BUNDLED else revision)
     if model.revision != revision:
-        raise StatisticsError(f"The weights of {name!r} here are others than those of these.")
+        raise StatisticsError(
+            f"The weights of {name!r} have changed since these statistics were made."
+        )
     return model, corpus
 
 

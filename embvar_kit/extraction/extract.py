@@ -1,4 +1,4 @@
-"""From text to statistics: a corpus, or a stream chunk by chunk, planned, run and merged."""
+"""From text to statistics: a corpus, or each chunk of a stream, is planned, run and merged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,6 @@ from embvar_kit.extraction.checkpoint import EVERY, Checkpoint, keeping, setting
 from embvar_kit.extraction.forward import SITES, Batch, forward, norms_for
 from embvar_kit.extraction.plan import Plan, at_sites, plan
 from embvar_kit.models.loading import EmbeddingModel
-from embvar_kit.models.normalization import Norm
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 
@@ -49,27 +48,28 @@ def extract(
     """Run a corpus through a model once and return the statistics of every token and layer.
 
     Args:
-        model: from :func:`embvar_kit.load_model`.
-        corpus: from :func:`embvar_kit.load_corpus`; a streamed one is taken in chunks, planned and
-            merged one after another.
+        model: A model from :func:`embvar_kit.load_model`.
+        corpus: A corpus from :func:`embvar_kit.load_corpus`. The chunks of a streamed one are
+            planned, run and merged one after another.
         by: what forms a group: ``"token"`` (the paper's strings, markers taken off), ``"id"``
             (vocabulary entries as they are) or ``"word"`` (Appendix J: a word's embedding is the
             mean of its tokens').
         site: where embeddings are taken: a key of :data:`SITES`, or a list of such keys, which
             costs one pass all the same.
-        layers: hidden states to take (0 is the embedding layer's output, -1 the last); all of them
-            by default.
-        batch_tokens: tokens a batch, padding included; by default what suits the device.
-        long: sentences longer than the model takes are ``"split"`` or ``"cut"``, and reported, or
-            raise an ``"error"``.
-        min_count: measure only what occurs so often. Most of a corpus' tokens are rare, and each
-            needs a mean at every layer: 10, the least that the paper's regressions take, saves
-            most of the memory. Such statistics cannot be merged, nor a stream be measured so.
-        checkpoint: folder to keep the progress in. Killed at any moment and called again with the
-            same arguments, the pass goes on from there, and ends with the same bits. Once it is
-            done and saved, the folder can be removed.
-        checkpoint_every: seconds between two checkpoints, at least.
-        progress: print the plan, draw a progress bar and print a summary.
+        layers: Hidden states to take (0 is the embedding layer's output, -1 the last); by default
+            all of them.
+        batch_tokens: Tokens per batch, padding included; by default what suits the device.
+        long: What happens to sentences longer than the model takes: ``"split"`` or ``"cut"``
+            (both are reported), or ``"error"``.
+        min_count: Measure only tokens that occur at least this often. Most tokens of a corpus are
+            rare, and each needs a mean at every layer: 10, the least that the paper's regressions
+            take, saves most of the memory. Such statistics cannot be merged, and a stream cannot
+            be measured this way.
+        checkpoint: Folder to keep the progress in. A pass that was killed at any moment resumes
+            when called again with the same arguments, and ends with the same bits. The folder can
+            be removed once the result is saved.
+        checkpoint_every: Least number of seconds between two checkpoints.
+        progress: Print the plan, a progress bar and a summary.
 
     Returns:
         The statistics, tokens sorted by frequency; for a list of sites, a dict ``{site:
@@ -77,13 +77,14 @@ def extract(
         own arithmetic.
 
     Raises:
-        ExtractionError: if an argument makes no sense, a layer has no normalization and the site
-            needs one (the message names those that have), neither memory nor disk has room for the
-            means, or the model gives NaN or infinity (it names the layer, the sentence and a
-            remedy).
-        CheckpointError: if the checkpoint was made with another model, corpus or setting (it names
-            them), is damaged, in use by another process, or cannot be written.
-        ExtractionInterrupted: if it is stopped by hand; :func:`partial_result` has what it had.
+        ExtractionError: if an argument makes no sense, a layer lacks the normalization that the
+            site needs (the message names the layers that have one), neither memory nor disk has
+            room for the means, or the model gives NaN or infinity (the message names the layer,
+            the sentence and a remedy).
+        CheckpointError: if the checkpoint was made with another model, corpus or setting (the
+            message names them), is damaged, in use by another process, or cannot be written.
+        ExtractionInterrupted: if the pass is stopped by hand; :func:`partial_result` then returns
+            what was measured.
     """
     sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
@@ -91,8 +92,8 @@ def extract(
     streamed = isinstance(corpus, StreamedCorpus)
     if streamed and min_count > 1:
         raise ExtractionError(
-            "A stream's counts are not known before its end: leave min_count out, or load the "
-            "corpus whole (streaming=False)."
+            "The counts of a stream are not known before its end: leave min_count out, or load "
+            "the whole corpus (streaming=False)."
         )
     if layers is not None:
         options["layers"] = layers = list(layers)
@@ -132,10 +133,10 @@ def run_plan(
     """The second half of :func:`extract`: run what :func:`embvar_kit.plan` planned.
 
     Args:
-        model, corpus: those that the plan was made for.
-        work: the plan.
-        site: what is taken: a key of :data:`SITES`, or a list of them.
-        progress: draw a progress bar and print a summary.
+        model, corpus: The model and the corpus that the plan was made for.
+        work: The plan.
+        site: A key of :data:`SITES`, or a list of them.
+        progress: Print a progress bar and a summary.
 
     Returns:
         The statistics; for a list of sites, a dict ``{site: statistics}``.
@@ -152,10 +153,10 @@ def run_plan(
 
 
 def partial_result() -> TokenStatistics | dict[str, TokenStatistics]:
-    """What the last pass that was stopped by hand would have returned, of the batches it had run.
+    """The statistics of the batches that the last pass had run when it was stopped by hand.
 
-    The longest sentences come first in a pass, so it is no fair sample of the corpus. Marked as
-    partial in ``info``, and not merged with others.
+    A pass runs the longest sentences first, so these are no fair sample of the corpus. They are
+    marked as partial in ``info`` and cannot be merged with others.
 
     Raises:
         ExtractionError: if no pass was stopped after its first batch.
@@ -171,7 +172,7 @@ _last_stopped = ExtractionInterrupted("", None)
 def _stopped(
     stopped: Stopped, merged: dict[str, TokenStatistics], site: str | Sequence[str]
 ) -> ExtractionInterrupted:
-    """The interrupt with what it would have returned: the earlier chunks of a stream, too."""
+    """The interrupt, with the partial result; earlier chunks of a stream are in it, too."""
     global _last_stopped
     found = dict(stopped.found)
     for at, before in merged.items():
@@ -190,15 +191,12 @@ def _sites(site: str | Sequence[str]) -> list[str]:
     return sites
 
 
-# One pass
-
-
 class Stopped(Exception):
     """The stop button was pressed.
 
     Attributes:
-        found: by site, the statistics of the batches that were run; empty before the first.
-        partial: how far the pass had come, as it stands in their ``info``.
+        found: By site, the statistics of the batches that were run; empty if there were none.
+        partial: How far the pass had come, as recorded in their ``info``.
     """
 
     def __init__(self, found: dict[str, TokenStatistics], partial: dict, tokens: float) -> None:
@@ -217,19 +215,20 @@ def run(
     progress: bool = True,
     kept: Checkpoint | None = None,
 ) -> dict[str, TokenStatistics]:
-    """Run what was planned, from where a checkpoint left it.
+    """Run a plan, from where a checkpoint left it.
 
     Args:
-        model, corpus, work: that belong together.
-        sites: where embeddings are taken.
-        progress: draw a progress bar and print a summary.
-        kept: the checkpoint to go on from and to write, if any.
+        model, corpus: The model and the corpus that the plan was made for.
+        work: The plan.
+        sites: Where in the model the embeddings are taken.
+        progress: Print a progress bar and a summary.
+        kept: The checkpoint to resume from and to write to, if any.
 
     Raises:
         ExtractionError, CheckpointError: as :func:`embvar_kit.extract`.
-        Stopped: if it is stopped by hand.
+        Stopped: if the pass is stopped by hand.
     """
-    norms = norms_for(model, sites, work.layers)
+    norms_for(model, sites, work.layers)  # refuses a layer without one before memory is taken
     slots = np.array([work.text.lengths[batch].sum() for batch in work.batches])
     done, state = kept.resume(work) if kept else (0, None)
     if kept:
@@ -239,7 +238,7 @@ def run(
         moments.restore(state)
         if progress:
             share = slots[:done].sum() / work.n_tokens
-            print(f"goes on    after {done:,} of {len(work.batches):,} batches, {share:.0%}")
+            print(f"resumes    after {done:,} of {len(work.batches):,} batches, {share:.0%}")
     first, started = done, time.perf_counter()
     bar = tqdm(
         total=work.n_tokens,
@@ -252,26 +251,26 @@ def run(
         mininterval=0.5,
     )
     try:
-        # Closed by name: an error that somebody holds on to would keep the hooks on the model.
+        # Closed explicitly: a traceback that somebody keeps would leave the hooks on the model.
         with (
             bar,
             stop_button() as button,
-            closing(forward(model, work.text, work.batches[first:], norms, work.layers)) as batches,
+            closing(forward(model, work, sites, work.batches[first:])) as batches,
         ):
             for batch in batches:
                 moments.add(batch)
-                bar.update(len(batch.rows))
-                # A batch that was halved is counted when all of it is.
+                bar.update(batch.n_tokens)
+                # A batch that was halved counts once all of its parts are done.
                 if batch.last:
                     done = first + batch.planned + 1
                     if button.pressed:
                         break
                     if kept and done < len(work.batches) and kept.due():
                         kept.save(done, moments.state)
-                del batch  # before the next forward pass
+                del batch  # frees its states before the next forward pass
         held = moments.on_host()
     except NotFiniteError as error:
-        raise _where_not_finite(model, corpus, work, sites, norms, error.batch) from error
+        raise _not_finite(model, corpus, work, sites, error.batch) from error
     if kept and done > first:
         kept.save(done, moments.state)
     if done < len(work.batches):
@@ -293,7 +292,7 @@ def _statistics(
     held: list,
     partial: dict | None,
 ) -> dict[str, TokenStatistics]:
-    """What was accumulated, by site and with labels."""
+    """The accumulated moments as labelled statistics, by site."""
     info = _info(model, corpus, work)
     if partial:
         info["partial"] = partial
@@ -314,55 +313,49 @@ def _statistics(
 
 
 def _seen(statistics: TokenStatistics) -> TokenStatistics:
-    """Of a part of a pass: the tokens that occurred in it, the most frequent first."""
+    """The tokens that occurred in a part of a pass, the most frequent first."""
     seen = np.flatnonzero(statistics.n)
     return statistics.take(seen[frequency_order(statistics.n[seen], statistics.tokens[seen])])
 
 
-def _where_not_finite(
-    model: EmbeddingModel,
-    corpus: Corpus,
-    work: Plan,
-    sites: Sequence[str],
-    norms: Mapping[int, Norm],
-    batch: Batch | None,
-) -> ExtractionError:
-    """The error for what is not finite; a pass on a device is run again to find the place."""
-    if batch is not None:
-        return _not_finite(model, corpus, work, [batch], sites)
-    with closing(forward(model, work.text, work.batches, norms, work.layers)) as again:
-        return _not_finite(model, corpus, work, again, sites)
-
-
 def _not_finite(
-    model: EmbeddingModel,
-    corpus: Corpus,
-    work: Plan,
-    batches: Iterable[Batch],
-    sites: Sequence[str],
+    model: EmbeddingModel, corpus: Corpus, work: Plan, sites: Sequence[str], batch: Batch | None
 ) -> ExtractionError:
-    """The error for what is not finite, with the first layer and sentence where it stands."""
-    for batch in batches:
-        for layer, site in itertools.product(work.layers, sites):
-            state = batch.at(site, layer)
-            finite = torch.isfinite(state).all(dim=2).reshape(-1).cpu().numpy()
-            bad = batch.rows[~finite[batch.rows]]
-            if len(bad):
-                sequence = batch.sequences[bad[0] // state.shape[1]]
-                sentence = corpus.where(int(work.text.sentence[sequence]))
-                return ExtractionError(
-                    f"The model gave NaN or infinity in layer {layer} for {sentence}. A number "
-                    f"was too large for {model.dtype}, or the weights are damaged: load the model "
-                    "with dtype='float32', or 'bfloat16' on an accelerator."
-                )
+    """The error for a value that is not finite, with the first layer and sentence that have one.
+
+    A pass on a device does not know the batch: it is run again to find the place.
+    """
+    if batch is not None:
+        where = _first_not_finite(work, sites, batch)
+    else:
+        with closing(forward(model, work, sites)) as batches:
+            found = (_first_not_finite(work, sites, again) for again in batches)
+            where = next(filter(None, found), None)
+    if where is None:
+        return ExtractionError(
+            "The model gave NaN or infinity once and not when it was run again: it is not "
+            "deterministic, or the device is failing."
+        )
+    layer, sentence = where
     return ExtractionError(
-        "The model gave NaN or infinity once and not when it was run again: it is not "
-        "deterministic, or the device is failing."
+        f"The model gave NaN or infinity in layer {layer} for {corpus.where(sentence)}. A number "
+        f"was too large for {model.dtype}, or the weights are damaged: load the model with "
+        "dtype='float32', or 'bfloat16' on an accelerator."
     )
 
 
+def _first_not_finite(work: Plan, sites: Sequence[str], batch: Batch) -> tuple[int, int] | None:
+    """Layer and sentence of the first embedding of a batch that is not finite, if there is one."""
+    for layer, site in itertools.product(work.layers, sites):
+        finite = torch.isfinite(batch.embeddings(site, layer)).all(dim=1).cpu().numpy()
+        bad = batch.occurrences[~finite[batch.rows]]
+        if len(bad):
+            return layer, int(work.text.sentence[work.sequence[bad[0]]])
+    return None
+
+
 def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
-    """What was measured, in a form that survives JSON unchanged."""
+    """A description of what was measured, in a form that survives JSON unchanged."""
     words = [len(corpus.sentences[i].split()) for i in np.unique(work.text.sentence)]
     info = {
         "kit_version": __version__,
@@ -411,9 +404,6 @@ def _token(model: EmbeddingModel, token_id: int | None) -> str | None:
     return None if token_id is None else model.tokenizer.convert_ids_to_tokens(token_id)
 
 
-# The stop button
-
-
 class StopButton:
     """Whether somebody has asked to stop."""
 
@@ -422,10 +412,10 @@ class StopButton:
 
 @contextmanager
 def stop_button() -> Iterator[StopButton]:
-    """Note an interrupt instead of raising it, so that a batch is counted at all layers or none.
+    """Note an interrupt instead of raising it, so that a batch counts at all layers or at none.
 
-    A second one is raised at once. Outside the main thread, and where interrupts are ignored,
-    nothing changes.
+    A second interrupt is raised at once. Outside the main thread, and where interrupts are
+    ignored, nothing changes.
     """
     button = StopButton()
     before = signal.getsignal(signal.SIGINT)

@@ -1,18 +1,17 @@
-"""The model's side of a pass: batches run, embeddings taken at a site, words pooled."""
+"""The forward passes of a plan: batches run through a model, their pooled embeddings given out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from embvar_kit.corpora.tokens import TokenizedCorpus
 from embvar_kit.errors import ExtractionError
-from embvar_kit.extraction.onednn import Room, clear, packed
+from embvar_kit.extraction.onednn import BatchLimit, free_memory, packed
 from embvar_kit.extraction.plan import Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.models.normalization import Norm, Tap, tapping
@@ -27,20 +26,22 @@ SITES = {
     "unit": "the hidden states scaled to norm 1: their directions, for cosine similarities",
 }
 """Where in the model embeddings can be taken, with a line on each. The normalization at a hidden
-state is the one that gave it or, failing that, the first that takes it (see
+state is the one that produced it or, failing that, the first one that takes it in (see
 :mod:`embvar_kit.models.normalization`)."""
 
 AT_NORMS = ("norm_input", "standardized", "norm_output")
 """Sites that only a hidden state with a normalization has."""
 
+_TRIM_EVERY = 32  # batches between two calls that hand free memory back: each takes milliseconds
+
 
 def norms_for(
     model: EmbeddingModel, sites: Iterable[str], layers: Iterable[int]
 ) -> dict[int, Norm]:
-    """The normalizations that the sites need at the layers; none for sites without.
+    """The normalizations that the sites need at the layers, by layer; empty if they need none.
 
     Raises:
-        ExtractionError: if a layer has none, naming those that have one.
+        ExtractionError: if a layer has no normalization; the message names the layers that do.
     """
     needing = [site for site in sites if site in AT_NORMS]
     if not needing:
@@ -55,181 +56,244 @@ def norms_for(
     return {layer: having[layer] for layer in layers}
 
 
-_GIVEN_BACK_EVERY = 32  # batches: some milliseconds each time, for tens of MiB
-
-
-@dataclass(frozen=True)
 class Batch:
-    """One forward pass.
+    """One forward pass: which occurrences it holds, and their embeddings by site and layer.
 
     Attributes:
-        sequences: ``(B,)`` indices of the sequences in the tokenized corpus.
-        rows: ``(N,)`` where the real tokens lie when ``(B, longest)`` is laid out flat.
-        tokens: ``(N,)`` which tokens of the corpus' ids they are, in that order.
-        states: hidden states, each ``(B, longest, d)``.
-        taps: by layer, what the normalizations listened to took and gave.
-        planned: which of the batches asked for this is, or a part of.
-        last: whether it is the last part of that.
+        sequences: ``(B,)`` Indices of its sequences in the tokenized corpus.
+        occurrences: ``(R,)`` Its occurrences, tokens or words, as indices in ``Plan.group``.
+        rows: ``(R,)`` The row of each occurrence in what :meth:`embeddings` returns.
+        n_tokens: Number of tokens that were run, without padding.
+        planned: Index of the planned batch that this one is, or is a part of.
+        last: Whether it is the last part of that planned batch.
     """
 
-    sequences: np.ndarray
-    rows: np.ndarray
-    tokens: np.ndarray
-    states: tuple[torch.Tensor, ...]
-    taps: Mapping[int, Tap]
-    planned: int
-    last: bool
+    def __init__(
+        self,
+        outcome: _Outcome,
+        taps: Mapping[int, Tap],
+        work: Plan,
+        *,
+        sequences: np.ndarray,
+        planned: int,
+        last: bool,
+    ) -> None:
+        self._states, self._taps = outcome.states, taps
+        self.sequences, self.planned, self.last = sequences, planned, last
+        self.n_tokens = len(outcome.tokens)
+        self._pool: _WordMean | None = None
+        if work.word is None:
+            self.occurrences, self.rows = outcome.tokens, outcome.rows
+        else:
+            self.occurrences, self._pool = _WordMean.of(work.word, outcome)
+            self.rows = np.arange(len(self.occurrences))
 
-    def at(self, site: str, layer: int) -> torch.Tensor:
-        """``(B, longest, d)`` embeddings at a site, but for ``"unit"`` not yet scaled."""
-        if site not in AT_NORMS:
-            return self.states[layer]
-        norm, taken, given = self.taps[layer]
-        x = given if site == "norm_output" else taken
-        return (norm.standardize(x) if site == "standardized" else x).reshape(
-            self.states[layer].shape
-        )
+    def embeddings(self, site: str, layer: int) -> torch.Tensor:
+        """``(rows, d)`` embeddings, computed when asked for: only one layer's need be held.
+
+        Where each token is an occurrence, there are rows of padding among them, which
+        :attr:`rows` leaves out.
+        """
+        state = self._states[layer]
+        if site in AT_NORMS:
+            norm, taken, given = self._taps[layer]
+            x = given if site == "norm_output" else taken
+            state = (norm.standardize(x) if site == "standardized" else x).reshape(state.shape)
+        x = state.reshape(-1, state.shape[-1])
+        if self._pool is not None:
+            x = self._pool.mean(x)
+        # A word's direction is that of its mean over tokens, so the scaling comes last.
+        return nn.functional.normalize(x.float(), dim=1) if site == "unit" else x
 
 
 def forward(
     model: EmbeddingModel,
-    text: TokenizedCorpus,
-    batches: Iterable[np.ndarray],
-    norms: Mapping[int, Norm] | None = None,
-    layers: Sequence[int] | None = None,
+    work: Plan,
+    sites: Sequence[str] = ("hidden",),
+    batches: Iterable[np.ndarray] | None = None,
 ) -> Iterator[Batch]:
-    """Run batches of sequences through a model, one after another; padding is never in ``rows``.
+    """Run the batches of a plan through the model, one after another.
 
-    Where the memory is too small for a batch, it is run in halves, and a warning says so once.
+    A batch that the memory is too small for is run in halves, and a warning says so once. Blocks
+    that no layer of the plan needs are not run.
 
     Args:
-        model: the model.
-        text: the tokenized sentences.
-        batches: the sequences of each batch.
-        norms: by layer, the normalizations to listen to (see :func:`norms_for`).
-        layers: the hidden states that will be looked at, all by default; blocks that none of them
-            needs are not run, and states behind the deepest may be missing.
+        model: The model.
+        work: The plan.
+        sites: Where embeddings are going to be taken, keys of :data:`SITES`.
+        batches: The sequences of each batch, if not those of the plan.
 
     Raises:
-        ExtractionError: if the memory is too small for one sequence alone.
+        ExtractionError: if a layer lacks the normalization that a site needs, or the memory is
+            too small for one sequence alone.
     """
-    room = Room()
-    norms = norms or {}
-    wanted = range(model.n_states) if layers is None else layers
+    text = work.text
+    norms = norms_for(model, sites, work.layers)
+    limit = BatchLimit()
     shortest = int(np.argmin(text.lengths))
     sample = torch.from_numpy(text.ids[slice(*text.starts[[shortest, shortest + 1]])].astype(int))
     with (
-        shortened(model, wanted, norms, sample[None].to(model.device)),
+        shortened(model, work.layers, norms, sample[None].to(model.device)),
         packed(model.module),
         tapping(model.module, norms) as taps,
     ):
-        for planned, whole in enumerate(batches):
+        for planned, whole in enumerate(work.batches if batches is None else batches):
             waiting = [whole]
             while waiting:
                 sequences = waiting.pop(0)
                 slots = len(sequences) * int(text.lengths[sequences].max())
-                if slots > room.slots and len(sequences) > 1:
+                if slots > limit.slots and len(sequences) > 1:
                     waiting[:0] = np.array_split(sequences, 2)
                     continue
+                outcome = None
                 try:
-                    with room.attempt():
-                        states, rows, tokens = _run(model, text, sequences)
+                    with limit.attempt():
+                        outcome = _run(model, work, sequences)
                 except (RuntimeError, MemoryError) as error:
-                    room.learn(error, slots, alone=len(sequences) == 1)
-                    states = None
-                taps_now = dict(taps)
+                    limit.learn(error, slots, alone=len(sequences) == 1)
+                seen = dict(taps)
                 taps.clear()
-                if states is None:
-                    del taps_now
-                    clear()
+                if outcome is None:
+                    del seen
+                    free_memory()
                     waiting.insert(0, sequences)
                     continue
-                yield Batch(sequences, rows, tokens, states, taps_now, planned, not waiting)
-                del states, taps_now  # before the next ones are made
-            if planned % _GIVEN_BACK_EVERY == _GIVEN_BACK_EVERY - 1:
+                last = not waiting
+                yield Batch(outcome, seen, work, sequences=sequences, planned=planned, last=last)
+                del outcome, seen  # frees this batch's states before the next ones are made
+            if planned % _TRIM_EVERY == _TRIM_EVERY - 1:
                 memory.give_back()
 
 
-def _run(
-    model: EmbeddingModel, text: TokenizedCorpus, sequences: np.ndarray
-) -> tuple[tuple[torch.Tensor, ...], np.ndarray, np.ndarray]:
-    """Hidden states of a batch, the rows of its real tokens, and which tokens they are."""
+@dataclass(frozen=True)
+class _Outcome:
+    """What the model gave for a batch.
+
+    Attributes:
+        states: Hidden states, each ``(B, longest, d)``.
+        rows: ``(N,)`` Rows of the tokens when ``(B, longest)`` is laid out flat; no padding.
+        tokens: ``(N,)`` Which tokens of the corpus they are, in that order.
+    """
+
+    states: tuple[torch.Tensor, ...]
+    rows: np.ndarray
+    tokens: np.ndarray
+
+
+def _run(model: EmbeddingModel, work: Plan, sequences: np.ndarray) -> _Outcome:
+    text = work.text
     lengths = text.lengths[sequences]
     inside = np.arange(lengths.max()) < lengths[:, None]
     ends = np.cumsum(lengths)
     tokens = np.arange(ends[-1]) + np.repeat(text.starts[sequences] - ends + lengths, lengths)
     ids = np.full(inside.shape, model.tokenizer.pad_token_id or 0, dtype=np.int64)
     ids[inside] = text.ids[tokens]
-    # Attention is faster without a mask; where batches are small, most need none.
+    # Attention is faster without a mask, and most small batches have no padding to mask.
     mask = None if inside.all() else send(inside.astype(np.int64), model.device)
     states = model.hidden_states(send(ids, model.device), mask)
-    return states, np.flatnonzero(inside), tokens
+    return _Outcome(states, np.flatnonzero(inside), tokens)
 
 
 @dataclass(frozen=True)
-class Pooling:
-    """Where a batch's occurrences, tokens or words, are found in its hidden states.
+class _WordMean:
+    """The mean over each word's tokens.
 
     Attributes:
-        occurrences: ``(R,)`` the occurrences, indices in ``Plan.group``.
-        at: ``(R,)`` their rows in what :meth:`of` returns.
-        rows, lengths: tensors: the rows of every word's tokens, one word after another, and how
-            many each word has; ``None`` where each token is an occurrence.
+        rows: Rows of every word's tokens, one word after another.
+        lengths: ``(R,)`` Number of tokens of each word.
     """
 
-    occurrences: np.ndarray
-    at: np.ndarray
-    rows: torch.Tensor | None = None
-    lengths: torch.Tensor | None = None
+    rows: torch.Tensor
+    lengths: torch.Tensor
 
     @classmethod
-    def in_batch(cls, work: Plan, batch: Batch, device: torch.device) -> Pooling:
-        """Those of one forward pass."""
-        if work.word is None:
-            return cls(batch.tokens, batch.rows)
-        word = work.word[batch.tokens]
-        inside = np.flatnonzero(word >= 0)
-        by_word = inside[np.argsort(word[inside], kind="stable")]
-        words, lengths = np.unique(word[by_word], return_counts=True)
+    def of(cls, word: np.ndarray, outcome: _Outcome) -> tuple[np.ndarray, _WordMean]:
+        """The words of a batch, and what takes their means."""
+        own = word[outcome.tokens]
+        inside = np.flatnonzero(own >= 0)
+        by_word = inside[np.argsort(own[inside], kind="stable")]
+        words, lengths = np.unique(own[by_word], return_counts=True)
         # MPS has no segmented sum: there, words are pooled where their moments are kept.
+        device = outcome.states[0].device
         place = torch.device("cpu") if device.type in memory.HOST_MOMENTS else device
-        rows = send(batch.rows[by_word], place)
-        return cls(words, np.arange(len(words)), rows, send(lengths, place))
+        return words, cls(send(outcome.rows[by_word], place), send(lengths, place))
 
-    def of(self, state: torch.Tensor) -> torch.Tensor:
-        """``(rows, d)`` embeddings in a hidden state ``(B, longest, d)``: of tokens, or words."""
-        flat = state.reshape(-1, state.shape[-1])
-        if self.rows is None:
-            return flat
-        rows = flat.to(self.rows.device)[self.rows].float()
+    def mean(self, x: torch.Tensor) -> torch.Tensor:
+        """``(R, d)`` float32 means of rows of ``(rows, d)``."""
+        rows = x.to(self.rows.device)[self.rows].float()
         return torch.segment_reduce(rows, "mean", lengths=self.lengths, axis=0, unsafe=True)
 
-    def embeddings(self, batch: Batch, site: str, layer: int) -> torch.Tensor:
-        """``(rows, d)`` embeddings of a batch at a site: of tokens, or words."""
-        x = self.of(batch.at(site, layer))
-        # After the mean over a word's tokens: the direction of what it is a mean of.
-        return torch.nn.functional.normalize(x.float(), dim=1) if site == "unit" else x
+
+# Passes that keep moments of every dimension
 
 
-# Blocks that no wanted state needs
+def in_float64(
+    model: EmbeddingModel, work: Plan, site: str, group: np.ndarray
+) -> Iterator[tuple[torch.Tensor, Iterator[torch.Tensor]]]:
+    """Run a plan and give the chosen occurrences' embeddings, batch by batch, in float64.
+
+    Args:
+        model: The model.
+        work: The plan.
+        site: Where embeddings are taken.
+        group: ``(K,)`` The group of each occurrence of the plan, -1 for those to be left out.
+
+    Yields:
+        ``(R,)`` groups of the chosen occurrences of a batch, and an iterator over the layers of
+        the plan that gives their ``(R, d)`` embeddings. Batches without one are passed over.
+    """
+    place = float64_device(model)
+    with closing(forward(model, work, [site])) as batches:
+        for batch in batches:
+            own = group[batch.occurrences]
+            kept = own >= 0
+            if not kept.any():
+                continue
+            rows = send(batch.rows[kept], place)
+            yield (
+                send(own[kept], place),
+                (batch.embeddings(site, at).to(place)[rows].double() for at in work.layers),
+            )
+            del batch  # frees its states before the next ones are made
+
+
+def float64_device(model: EmbeddingModel) -> torch.device:
+    """Where float64 sums of the model's embeddings are kept: MPS has no float64."""
+    return torch.device("cpu") if model.device.type == "mps" else model.device
+
+
+def require_finite(model: EmbeddingModel, values: torch.Tensor) -> None:
+    """Refuse sums over embeddings that are NaN or infinite.
+
+    Raises:
+        ExtractionError: with the remedy.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise ExtractionError(
+            f"The model gave NaN or infinity: a number was too large for {model.dtype}, or the "
+            "weights are damaged. Load the model with dtype='float32'."
+        )
+
+
+# Blocks that no layer of the plan needs
 
 
 @contextmanager
 def shortened(
     model: EmbeddingModel, layers: Sequence[int], norms: Mapping[int, Norm], ids: torch.Tensor
 ) -> Iterator[int]:
-    """For as long as it lasts, the model runs no more blocks than some of its states need.
+    """While the context lasts, the model runs no more blocks than some of its states need.
 
-    Its list of blocks is found by its length and cut, and the cut is kept only if one sequence
-    shows that every wanted state, and every normalization listened to, is what it was to the bit.
-    One block more is tried where the last state goes through a final normalization. A model
-    without such a list (ALBERT runs one block over and over) stays as it is.
+    Its list of blocks is found by its length and cut. The cut is kept only if one sequence shows
+    that every wanted state, and every normalization listened to, stays the same to the bit. One
+    block more is tried where the last state goes through a final normalization. A model without
+    such a list (ALBERT runs one block over and over) stays as it is.
 
     Args:
-        model: as loaded; it is so again afterwards.
-        layers: the hidden states wanted.
-        norms: by layer, the normalizations to be listened to.
-        ids: ``(1, length)`` a sequence to try it on.
+        model: The model, which is restored afterwards.
+        layers: The hidden states wanted.
+        norms: By layer, the normalizations to be listened to.
+        ids: ``(1, length)`` A sequence to try the cut on.
 
     Yields:
         How many blocks are run.
@@ -256,7 +320,7 @@ def shortened(
 
 
 def _blocks(module: nn.Module, number: int) -> tuple[nn.Module, str, nn.ModuleList] | None:
-    """The one list of so many modules, with its owner and its name there; ``None`` if not one."""
+    """The one list of so many modules, with its owner and name; ``None`` if there is not one."""
     found = [
         (owner, name, part)
         for owner in module.modules()
@@ -269,14 +333,14 @@ def _blocks(module: nn.Module, number: int) -> tuple[nn.Module, str, nn.ModuleLi
 def _seen(
     model: EmbeddingModel, layers: Sequence[int], norms: Mapping[int, Norm], ids: torch.Tensor
 ) -> list[torch.Tensor] | None:
-    """All that will be looked at, of one sequence; ``None`` if the model cannot be run so."""
+    """All that a pass looks at, of one sequence; ``None`` if the model cannot be run so short."""
     try:
         with tapping(model.module, norms) as taps:
             states = model.hidden_states(ids)
             seen = [states[layer] for layer in layers]
             return seen + [x for layer in norms for x in taps[layer][1:]]
     except (RuntimeError, IndexError, KeyError, TypeError, AttributeError):
-        return None  # a state or a normalization listened to is not there
+        return None  # a state or a normalization listened to is missing
 
 
 def _same(found: list[torch.Tensor] | None, wanted: list[torch.Tensor] | None) -> bool:

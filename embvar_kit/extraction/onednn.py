@@ -1,4 +1,7 @@
-"""Linear layers run from weights laid out for the CPU's matrix products, while a pass lasts."""
+"""oneDNN's matrix products for linear layers on a CPU, and batches cut to the free memory.
+
+The two belong together: where memory is short, oneDNN fails first, in ways of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,29 +22,29 @@ from embvar_kit.errors import EmbvarWarning, ExtractionError, first_line
 from embvar_kit.moments import memory
 
 # oneDNN compiles a product for every shape of batch and keeps 1,024 of them, a quarter of a MiB
-# each, which is more than the model. A pass meets a shape in batches that follow one another. It
-# reads this when it is first used; what a user has set stays.
+# each, which is more than the model. A pass meets a shape in consecutive batches, so that few are
+# enough. oneDNN reads the variable when it is first used; a value that the user has set stays.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 
 @contextmanager
 def packed(module: nn.Module) -> Iterator[int]:
-    """For as long as it lasts, float32 linear layers on an x86 CPU take oneDNN's products.
+    """While the context lasts, float32 linear layers on an x86 CPU use oneDNN's products.
 
-    PyTorch hands float32 products to MKL, which uses half of the vector width on CPUs that are
-    not Intel's, and lays the weights out anew at every call. The weights are packed anew for every
-    pass, since somebody may have changed them, unless the copies would take a quarter of the
-    machine's memory. Results differ from PyTorch's own by float32 rounding; a pass repeated gives
-    the same to the bit. ``torch.backends.mkldnn.flags(enabled=False)`` switches it off.
+    PyTorch gives float32 products to MKL, which uses half of the vector width on CPUs that are
+    not Intel's, and lays the weights out anew at every call. Here they are packed once per pass,
+    since they may have changed since the last one, unless the copies would take a quarter of the
+    machine's memory. Results differ from PyTorch's own by float32 rounding; a repeated pass gives
+    the same bits. ``torch.backends.mkldnn.flags(enabled=False)`` around a pass switches this off.
 
     Args:
-        module: the model; it is as it was afterwards.
+        module: The model, which is restored afterwards.
 
     Yields:
         How many layers are packed.
     """
     layers = [part for part in module.modules() if _fits(part)] if _available() else []
-    # Of all the memory, not of what is free: a pass that is gone on with must decide alike.
+    # A share of all memory, not of the free memory: a resumed pass must decide the same.
     if sum(layer.weight.nbytes for layer in layers) > psutil.virtual_memory().total / 4:
         layers = []
     replaced = []
@@ -59,19 +62,19 @@ def packed(module: nn.Module) -> Iterator[int]:
 
 @contextmanager
 def nothing_compiled() -> Iterator[None]:
-    """PyTorch's own operations only, none of those that oneDNN compiles.
+    """Use PyTorch's own operations only, none that oneDNN compiles.
 
-    A thread in which oneDNN once had no memory to compile in cannot compile ever after: the code
-    generator never forgets the error.
+    A thread in which oneDNN once lacked the memory to compile can never compile again: its code
+    generator keeps the error.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*TF32")  # said whenever the flags are set
+        warnings.filterwarnings("ignore", message=".*TF32")  # comes whenever the flags are set
         with torch.backends.mkldnn.flags(enabled=False):
             yield
 
 
 def could_not_compile(error: Exception) -> bool:
-    """Whether an error says that oneDNN had no memory to compile in.
+    """Whether an error says that oneDNN lacked the memory to compile a product.
 
     >>> could_not_compile(RuntimeError("could not create a primitive"))
     True
@@ -87,7 +90,7 @@ def _available() -> bool:
         platform.machine() in ("x86_64", "AMD64")
         and mkldnn.is_available()
         and mkldnn.enabled
-        # What torch.compile emits for such layers; not a promise of PyTorch's, so looked for.
+        # torch.compile emits these operations; PyTorch does not promise that they exist.
         and all(
             hasattr(torch.ops.mkldnn, name)
             for name in ("_reorder_linear_weight", "_linear_pointwise")
@@ -96,11 +99,11 @@ def _available() -> bool:
 
 
 def _fits(part: nn.Module) -> bool:
-    """Whether a module is a plain linear layer, its forward not replaced by somebody else's."""
+    """Whether a module is a plain linear layer whose forward method nobody has replaced."""
     return (
         type(part) in (nn.Linear, Conv1D)
         and "forward" not in vars(part)
-        and isinstance(part.weight, nn.Parameter)  # not computed anew at every call
+        and isinstance(part.weight, nn.Parameter)  # otherwise it is computed at every call
         and part.weight.dtype == torch.float32
         and part.weight.device.type == "cpu"
     )
@@ -115,19 +118,16 @@ def _product(
     try:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     except RuntimeError:
-        # Where memory is short, oneDNN has none to compile a product in; PyTorch's own needs less,
-        # and says so where that is too much.
+        # Where memory is short, oneDNN cannot compile the product. PyTorch's own needs less, and
+        # raises a clear error where even that is too much.
         return plain(x)
 
 
-# Where the memory ends
-
-
-class Room:
-    """What a pass's batches have room for, learnt from attempts.
+class BatchLimit:
+    """How many tokens a batch may have, learnt from attempts that failed for want of memory.
 
     Attributes:
-        slots: tokens of a batch, padding included, that were not yet too many.
+        slots: Most tokens of a batch, padding included; infinite until an attempt has failed.
     """
 
     def __init__(self) -> None:
@@ -135,20 +135,20 @@ class Room:
         self._compiling = True
 
     def attempt(self) -> AbstractContextManager[None]:
-        """What to run a batch in."""
+        """The context to run a batch in."""
         return nullcontext() if self._compiling else nothing_compiled()
 
     def learn(self, error: Exception, slots: int, *, alone: bool) -> None:
-        """Take in why a batch of so many slots failed; it is to be tried again afterwards.
+        """Learn from a batch that failed; the caller tries it again.
 
         Args:
-            error: that it failed with.
-            slots: of the batch.
-            alone: whether it was one sequence, which cannot be halved.
+            error: The error that the batch failed with.
+            slots: Tokens of the batch, padding included.
+            alone: Whether the batch was a single sequence, which cannot be halved.
 
         Raises:
             ExtractionError: if one sequence alone is too large.
-            Exception: the error, if it does not say that memory is short.
+            Exception: the error itself, if it does not say that memory is short.
         """
         if not out_of_memory(error):
             raise error
@@ -171,21 +171,21 @@ class Room:
         self.slots = slots / 2
 
 
-def clear() -> None:
-    """Give back what a failed attempt has left; its error, which holds on to tensors, is gone."""
+def free_memory() -> None:
+    """Free memory after a failed batch; call once its exception is released."""
     torch.cuda.empty_cache()
     memory.give_back()
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a device or the host has no memory left.
+    """Whether an error says that a device or the host is out of memory.
 
     >>> out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     True
     >>> out_of_memory(RuntimeError("shapes do not match"))
     False
     """
-    # Of CUDA and MPS; of PyTorch's allocator for the CPU; of oneDNN's.
+    # Words of CUDA and MPS, of PyTorch's allocator for the CPU, and of oneDNN's.
     words = ("out of memory", "can't allocate memory", "not enough memory")
     if isinstance(error, MemoryError) or could_not_compile(error):
         return True

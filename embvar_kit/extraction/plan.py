@@ -1,10 +1,11 @@
-"""Before the model runs: tokens, counts, batches and memory of a pass."""
+"""The plan of a pass, made before the model runs: tokens, counts, batches and memory."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -22,15 +23,15 @@ from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
 
 BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 32768}
-"""Tokens a batch, padding included, by kind of device. A CPU is fastest where a batch's hidden
-states stay in its caches; an accelerator wants to be filled."""
+"""Tokens per batch, padding included, by kind of device. A CPU is fastest while the hidden states
+of a batch fit into its caches; an accelerator needs large batches to be busy."""
 
 MAX_PADDING = 0.03
-"""Share of a batch that may be padding; a batch ends where the next sequence would pass it."""
+"""Largest share of a batch that may be padding; the next sequence beyond it begins a new batch."""
 
 _PLACES = {
     "memory": "",
-    "file": ", in a file on the disk: more than the memory that is free",
+    "file": ", in a file on the disk: they need more than the free memory",
     "device": ", on the device",
 }
 
@@ -40,26 +41,26 @@ class Plan:
     """What a pass is going to do.
 
     Attributes:
-        model, corpus: names.
-        by: what forms a group.
-        text: the tokenized sentences.
-        batches: the sequences of each batch, the longest first.
-        labels: ``(T,)`` the groups seen, tokens or words, the most frequent first.
-        special: ``(T,)`` whether all of a group's vocabulary entries are special tokens.
-        n: ``(T,)`` their counts.
-        group: ``(K,)`` index in ``labels`` of each occurrence: of each token of the text, or of
+        model, corpus: Names of the model and the corpus.
+        by: What forms a group: ``"token"``, ``"id"`` or ``"word"``.
+        text: The tokenized sentences.
+        batches: The sequences of each batch, the longest first.
+        labels: ``(T,)`` The groups seen, tokens or words, the most frequent first.
+        special: ``(T,)`` Whether all vocabulary entries of a group are special tokens.
+        n: ``(T,)`` The number of occurrences of each group.
+        group: ``(K,)`` Index in ``labels`` of each occurrence: of each token of the text, or of
             each word.
-        word: ``(n,)`` occurrence that each token is part of, -1 for none; ``None`` where each
+        word: ``(n,)`` The occurrence that each token is part of, -1 for none; ``None`` where each
             token is an occurrence of its own.
-        subwords: ``(T,)`` mean number of tokens that a word's occurrences consist of, or ``None``.
-        markers: the prefixes that were taken off the tokens.
-        layers: hidden states taken.
-        width: ``d``.
-        batch_tokens: tokens a batch, padding included.
-        long: what was done with sentences longer than the model takes.
-        min_count: groups with fewer occurrences are left out; their ``group`` is -1.
-        sites: places in the model where embeddings are taken.
-        means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
+        subwords: ``(T,)`` Mean number of tokens in the occurrences of a word; else ``None``.
+        markers: The prefixes that were removed from the tokens.
+        layers: The hidden states taken.
+        width: ``d``, the length of an embedding.
+        batch_tokens: Tokens per batch, padding included.
+        long: What was done with sentences longer than the model takes.
+        min_count: Groups with fewer occurrences are left out; their ``group`` is -1.
+        sites: Number of places in the model where embeddings are taken.
+        means_in: Where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
     """
 
     model: str
@@ -84,23 +85,35 @@ class Plan:
 
     @property
     def n_tokens(self) -> int:
-        """Tokens to be run, begin and end included."""
+        """Number of tokens to be run, begin and end tokens included."""
         return len(self.text.ids)
+
+    @cached_property
+    def first_token(self) -> np.ndarray:
+        """``(K,)`` Index in the text's ids of the token that each occurrence is or begins with."""
+        if self.word is None:
+            return np.arange(len(self.text.ids))
+        return np.unique(self.word, return_index=True)[1][-len(self.group) :]
+
+    @cached_property
+    def sequence(self) -> np.ndarray:
+        """``(K,)`` Index of the sequence that each occurrence stands in."""
+        return np.searchsorted(self.text.starts, self.first_token, side="right") - 1
 
     @property
     def padding(self) -> float:
-        """Share of the batches that is padding."""
+        """Share of all batches that is padding."""
         return 1 - self.n_tokens / sum(self._slots)
 
     @property
     def memory(self) -> int:
-        """Bytes that the means will take, all layers and sites together."""
+        """Bytes that the means of all layers and sites will take."""
         elements = len(self.labels) * len(self.layers) * self.width * self.sites
         return elements * memory.BYTES_PER_ELEMENT
 
     @property
     def _slots(self) -> list[int]:
-        """Tokens of each batch, padding included."""
+        """Number of tokens in each batch, padding included."""
         lengths = self.text.lengths
         return [len(batch) * int(lengths[batch].max()) for batch in self.batches]
 
@@ -146,12 +159,12 @@ def plan(
     min_count: int = 1,
     sites: int = 1,
 ) -> Plan:
-    """Tokenize a corpus and plan a pass over it; nothing is run.
+    """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
         model, corpus, by, layers, batch_tokens, long, min_count: as in
             :func:`embvar_kit.extract`.
-        sites: at how many places in the model embeddings will be taken.
+        sites: Number of places in the model where embeddings will be taken.
 
     Raises:
         ExtractionError: if an argument makes no sense, a sentence is too long and
@@ -234,7 +247,7 @@ def plan(
 
 
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
-    """The plan of the same pass at so many sites, its means kept where they fit now."""
+    """The plan of the same pass at so many sites, with its means kept where there is room now."""
     work = replace(work, sites=sites)
     fits = memory.fit_into_memory(work.memory)
     place = "memory" if fits else "file"
@@ -243,7 +256,7 @@ def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
 
         cuda = model.device.type == "cuda" and torch.cuda.is_available()
         free = torch.cuda.mem_get_info(model.device)[0] if cuda else 2 * work.memory
-        # At its end, a pass on a device brings its means to the host.
+        # A pass on a device copies its means to the host at its end.
         if fits and memory.fit_onto_device(work.memory, free):
             place = "device"
     return replace(work, means_in=place)
@@ -256,7 +269,7 @@ def _layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, .
         indices = [operator.index(layer) for layer in layers]
     except TypeError as error:
         raise ExtractionError(
-            f"layers={layers!r} is no list of whole numbers, [0, 6, -1] for one."
+            f"layers={layers!r} is not a list of whole numbers such as [0, 6, -1]."
         ) from error
     chosen = []
     for layer in indices:
@@ -271,7 +284,7 @@ def _layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, .
 
 
 def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Sequences of similar length together, the longest first: a pass too large fails at once."""
+    """Batches of sequences of similar length, the longest first: too large a pass fails at once."""
     order = np.argsort(-lengths, kind="stable")
     at = 0
     while at < len(order):

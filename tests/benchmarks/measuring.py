@@ -55,7 +55,7 @@ def medians(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[s
 
 
 def bare_forward(model: ek.EmbeddingModel, work: ek.Plan) -> None:
-    for _ in forward(model, work.text, work.batches):
+    for _ in forward(model, work):
         pass
 
 
@@ -121,7 +121,7 @@ def overhead(model: ek.EmbeddingModel, corpus: ek.Corpus, rounds: int = 1) -> di
     }
 
     def run(piece: list[np.ndarray], counted: bool) -> None:
-        for batch in forward(model, work.text, piece):
+        for batch in forward(model, work, batches=piece):
             if counted:
                 moments.add(batch)
 

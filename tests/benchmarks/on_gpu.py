@@ -85,7 +85,7 @@ def measure(model: ek.EmbeddingModel, corpus: ek.Corpus, rounds: int) -> dict[st
     moments = Accumulator(model, work, ["hidden"])
 
     def run(counted: bool) -> None:
-        for batch in forward(model, work.text, work.batches):
+        for batch in forward(model, work):
             if counted:
                 moments.add(batch)
 
@@ -117,7 +117,7 @@ def kernels(model: ek.EmbeddingModel, corpus: ek.Corpus) -> str:
     kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     for _ in range(2):
         with profile(activities=kinds) as profiled:
-            for batch in forward(model, work.text, few):
+            for batch in forward(model, work, batches=few):
                 moments.add(batch)
             torch.cuda.synchronize()
     return profiled.key_averages().table(sort_by="self_cuda_time_total", row_limit=30)

@@ -170,11 +170,11 @@ def test_a_stopped_pass_goes_on_to_the_same_bits(
 ):
     monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", kept)
     whole = extract(model, corpus)
-    assert "goes on" not in capsys.readouterr().out
+    assert "resumes" not in capsys.readouterr().out
     stopped(model, corpus, monkeypatch, 4, checkpoint=tmp_path)
     ran = press_stop_at(monkeypatch, -1)
     again = ek.extract(model, corpus, batch_tokens=BATCH, checkpoint=tmp_path)
-    assert "goes on    after 4 of" in capsys.readouterr().out
+    assert "resumes    after 4 of" in capsys.readouterr().out
     same(again, whole)
     work = ek.plan(model, corpus, batch_tokens=BATCH)
     assert len(ran) == len(work.batches) - 4
@@ -274,7 +274,7 @@ def test_a_disk_that_fills_up_is_told_and_the_pass_goes_on(model, corpus, whole,
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
     try:
-        with pytest.warns(ek.EmbvarWarning, match=r"Could not write.*The pass goes on") as told:
+        with pytest.warns(ek.EmbvarWarning, match=r"Could not write.*The pass continues") as told:
             found = extract(model, corpus, checkpoint=tmp_path, checkpoint_every=0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -289,7 +289,7 @@ def test_a_folder_that_will_not_do_is_refused_before_the_pass(model, corpus, tmp
     with pytest.raises(ek.CheckpointError, match="cannot be kept in"):
         extract(model, corpus, checkpoint=tmp_path / "file")
     for every in (-1, float("nan")):
-        with pytest.raises(ek.CheckpointError, match="no number of seconds"):
+        with pytest.raises(ek.CheckpointError, match="not a number of seconds"):
             extract(model, corpus, checkpoint=tmp_path / "kept", checkpoint_every=every)
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(ek.CheckpointError, match="are free: name a folder on another disk"):
