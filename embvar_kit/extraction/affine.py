@@ -92,7 +92,7 @@ class AffineMoments:
         return float(np.median(np.abs(self.norm.gamma)))
 
     def without(self, dimensions: Iterable[int]) -> analysis.Tradeoff:
-        """The regression with γ = :attr:`common` and β = 0 in some dimensions, as trained elsewhere.
+        """The regression with γ = :attr:`common`, β = 0 in some dimensions, as trained elsewhere.
 
         Raises:
             ExtractionError: if a dimension is not one of the ``d``.
