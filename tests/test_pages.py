@@ -38,6 +38,16 @@ def test_files_named_on_a_page_exist(page):
             assert (ROOT / name).exists(), name
 
 
+def test_contributors_find_what_they_are_sent_to():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .+ \| `(embvar_kit/[\w/]+\.py)` \| (.+) \|$", text, re.M)
+    assert len(rows) > 10
+    for module, names in rows:
+        source = (ROOT / module).read_text(encoding="utf-8")
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^(def|class) {name}\b", source, re.M), f"{module}: {name}"
+
+
 @each_page
 def test_commands_named_on_a_page_exist(page):
     text = page.read_text(encoding="utf-8")
