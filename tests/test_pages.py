@@ -54,7 +54,7 @@ def test_commands_named_on_a_page_exist(page):
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     for target in re.findall(r"`make ([a-z-]+)", text):
         assert target in targets, target
-    for command in re.findall(r"`embvar (\w+)", text):
+    for command in re.findall(r"`embvar ([a-z]+)", text):
         assert cli.parser().parse_args([command, *NEEDED.get(command, ())]).command == command
     for line in "".join(blocks(page, "bash")).splitlines():
         words = shlex.split(line, comments=True)
@@ -70,13 +70,25 @@ NEEDED["reproduce"] = ["MODEL"]
 
 
 @pytest.fixture
-def small(monkeypatch, tmp_path, minilm):
-    """An empty working folder, the bundled encoder loaded once, and a short corpus."""
+def corpus(monkeypatch, tmp_path):
+    """A short corpus, whatever a page asks for, and an empty working folder."""
     monkeypatch.chdir(tmp_path)
-    corpus = ek.load_corpus("wikipedia", max_words=10, limit=80)
-    monkeypatch.setitem(vars(ek), "load_corpus", lambda name: corpus)
+    short = ek.load_corpus("wikipedia", max_words=10, limit=80)
+    monkeypatch.setitem(vars(ek), "load_corpus", lambda name: short)
+    return short
+
+
+@pytest.fixture
+def real(monkeypatch, corpus, minilm):
+    """Names for a page: the bundled encoder, whatever model the page asks for, and the corpus."""
     monkeypatch.setitem(vars(ek), "load_model", lambda name: minilm)
     return {"ek": ek, "model": minilm, "corpus": corpus}
+
+
+@pytest.fixture
+def small(corpus, tiny):
+    """Names for a page that loads no model: the tiny BERT and the corpus."""
+    return {"ek": ek, "model": ek.load_model(tiny("bert"), device="cpu"), "corpus": corpus}
 
 
 def run(page: Path, names: dict) -> None:
@@ -86,25 +98,25 @@ def run(page: Path, names: dict) -> None:
         exec(compile(block, page.name, "exec"), names)
 
 
-def test_the_front_pages_code_runs(small):
-    run(ROOT / "README.md", small)
-    assert small["stats"].tradeoff()["slope"].notna().all()
+def test_the_front_pages_code_runs(real):
+    run(ROOT / "README.md", real)
+    assert real["stats"].tradeoff()["slope"].notna().all()
 
 
-def test_the_librarys_page_runs(small):
+def test_the_librarys_page_runs(real):
     x = np.random.default_rng(0).normal(size=(50, 768)).astype(np.float32)
-    small |= {"x": x, "groups": np.arange(50), "other": ek.GroupedMoments(1000, 768)}
-    run(REFERENCE / "library.md", small)
-    shape = (len(small["stats"].layers), len(small["stats"]), 384)
-    assert small["mean"].shape == shape
-    assert len(small["table"]) == shape[0] * shape[1]
-    assert small["m"].count.sum() == 50
+    real |= {"x": x, "groups": np.arange(50), "other": ek.GroupedMoments(1000, 768)}
+    run(REFERENCE / "library.md", real)
+    shape = (len(real["stats"].layers), len(real["stats"]), 384)
+    assert real["mean"].shape == shape
+    assert len(real["table"]) == shape[0] * shape[1]
+    assert real["m"].count.sum() == 50
 
 
 def test_the_explorers_page_runs(small):
     sites = ek.extract(small["model"], small["corpus"], site=["hidden", "norm_input"])
-    small |= {"stats": sites["hidden"], "minilm": sites["hidden"], "inputs": sites["norm_input"]}
-    small |= {"smollm2": ek.cached_statistics("smollm2"), "x": np.ones((5, 3))}
+    small |= dict.fromkeys(("stats", "minilm", "smollm2"), sites["hidden"])
+    small |= {"inputs": sites["norm_input"], "x": np.ones((5, 3))}
     run(REFERENCE / "explorers.md", small)
 
 
