@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from paths import ROOT
+from paths import PAGES, ROOT
 
 import embvar_kit as ek
 
@@ -136,15 +136,15 @@ def test_one_cell_holds_the_parameters(stem):
         assert re.search(rf"^{name} = ", tagged[0].source, re.M)
 
 
-def test_each_figure_of_the_paper_is_in_a_notebook_and_in_the_readme():
-    """Every function that draws one is called in a notebook; the README says where."""
+def test_each_figure_of_the_paper_is_in_a_notebook_and_in_the_reference():
+    """Every function that draws one is called in a notebook; the page on figures says where."""
     sources = "\n".join(cell.source for path in NOTEBOOKS for cell in code_cells(path))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "notebooks" / "reference" / "figures.md").read_text(encoding="utf-8")
     for figure, (function, _) in ek.figures.PAPER.items():
         assert f"ek.figures.{function.__name__}(" in sources, figure
-        row = next(line for line in readme.splitlines() if line.startswith(f"| {figure} |"))
+        row = next(line for line in page.splitlines() if line.startswith(f"| {figure} |"))
         assert f"`{function.__name__}`" in row, figure
-        notebook, section = re.findall(r"\]\(notebooks/(\w+\.ipynb)\)[^|]*?(\d+\.\d+)", row)[0]
+        notebook, section = re.findall(r"\]\(\.\./(\w+\.ipynb)\)[^|]*?(\d+\.\d+)", row)[0]
         text = (ROOT / "notebooks" / notebook).read_text(encoding="utf-8")
         assert f"## {section} " in text, f"{figure}: {notebook} has no section {section}"
         start = text.index(f"## {section} ")
@@ -159,8 +159,8 @@ def test_the_app_is_saved_without_outputs():
         assert not re.search(r"^\s*(def|class) ", cell.source, re.M)
 
 
-def test_links_between_notebooks_and_readme_lead_somewhere():
-    for page in (*NOTEBOOKS, ROOT / "README.md", ROOT / "data" / "README.md"):
+def test_links_of_notebooks_and_pages_lead_somewhere():
+    for page in (*NOTEBOOKS, *PAGES):
         text = page.read_text(encoding="utf-8")
         if page.suffix == ".ipynb":
             text = "\n".join(cell["source"] for cell in nbformat.reads(text, 4).cells)

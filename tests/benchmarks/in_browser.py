@@ -81,7 +81,7 @@ class Contestant:
 CONTESTANTS = (
     Contestant(
         "trade-off explorer",
-        "30,000 points (minilm's 19,388 tokens, and 10,612 of them again within 2 %), 7 layers",
+        "30,000 points (minilm's 19,388 tokens, and 10,612 of them moved by about 2 %), 7 layers",
         POINTS,
         "explorer = ek.TradeoffExplorer(points, counts=(1, None))\nexplorer",
         "tradeoff",
@@ -168,19 +168,19 @@ def report(found: dict[Contestant, dict[str, float]], steps: int, load: list[flo
     lines = [
         "# The explorers in a browser",
         "",
-        "Measured by `make bench`: JupyterLab, kernel and Chromium without a window or a GPU "
-        f"(drawing by software) on {os.cpu_count()} cores of {platform.machine()}, Python "
+        "Measured by `make bench`: JupyterLab, kernel and Chromium without a window and without a "
+        f"GPU (software rendering) on {os.cpu_count()} cores of {platform.machine()}, Python "
         f"{platform.python_version()}, embvar-kit {ek.__version__}; load average {load[0]:.1f} "
-        f"before and {load[1]:.1f} after. Medians of {steps} steps of the layer slider after "
-        f"{WARM_UP} not counted.",
+        f"before and {load[1]:.1f} after. Medians of {steps} steps of the layer slider, after "
+        f"{WARM_UP} steps that are not counted.",
     ]
     for one, values in found.items():
         rows = (
             ("slider key to final pixels, ms", values["step"], one.bar),
-            ("the kernel's longest callback of a step, ms", values["callback"], 30),
+            ("the kernel's longest callback in a step, ms", values["callback"], 30),
             ("sent at the start, MB", values["start"], 3),
-            ("sent a step, KB", values["sent"], 500),
-            ("from run-all, the import included, to usable, s", values["usable"], 6),
+            ("sent per step, KB", values["sent"], 500),
+            ("from run-all to usable, the import included, s", values["usable"], 6),
         )
         lines += ["", f"## {one.name}", "", f"{one.what}.", ""]
         lines += ["| | measured | bar | |", "| --- | ---: | ---: | --- |"]
@@ -188,11 +188,12 @@ def report(found: dict[Contestant, dict[str, float]], steps: int, load: list[flo
             shown = f"{value:.0f}" if value >= 20 else f"{value:.2g}"
             met = "met" if value <= bar else "**missed**"
             lines.append(f"| {what} | {shown} | ≤ {bar} | {met} |")
-        lines += ["", f"The slowest of the steps took {values['slowest']:.0f} ms."]
+        lines += ["", f"The slowest step took {values['slowest']:.0f} ms."]
     lines += [
         "",
         "Pixels are read in the browser's animation frames, from the key's event to the last frame "
-        "that differs from the one before; bytes are those of the websockets' messages to it.",
+        "that differs from the one before it. Bytes are those of the websocket messages that the "
+        "browser receives.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -141,7 +141,8 @@ def main() -> None:
         "",
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, Python {platform.python_version()}, embvar-kit "
-        f"{ek.__version__}; medians of {chosen.rounds} rounds in turn.",
+        f"{ek.__version__}; the contestants take turns, and rates are from medians of "
+        f"{chosen.rounds} rounds.",
         "",
         "| model | weights | tokens | tokens/s, forward alone | with statistics "
         "| `extract`, all of it | statistics, % of forward | peak, GiB |",

@@ -35,7 +35,7 @@ def report(found: dict, rounds: int) -> str:
         f"Measured by `make bench` in one run: {torch.get_num_threads()} threads on "
         f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()}), Python "
         f"{platform.python_version()}, torch {torch.__version__}, embvar-kit {ek.__version__}; "
-        f"contestants in turn, medians of {rounds} rounds.",
+        f"the contestants take turns, and times are medians of {rounds} rounds.",
         "",
         "## Bars",
         "",
@@ -79,9 +79,9 @@ def report(found: dict, rounds: int) -> str:
     names = {
         "bare": "bare forward pass, the kit's batches",
         "extract": "**extract**: forward pass and statistics",
-        "three": "**extract** at three sites: a normalization's input, standardized, output",
-        "plain": "plain forward pass, 64 sentences a batch sorted by length, no statistics",
-        "authors": "the authors' scheme: 1,024 sentences a batch, a loop over occurrences",
+        "three": "**extract** at three sites: a normalization's input, standardized, and output",
+        "plain": "plain forward pass, batches of 64 sentences sorted by length, no statistics",
+        "authors": "the authors' scheme: batches of 1,024 sentences, a loop over occurrences",
     }
     for key, name in names.items():
         lines.append(
@@ -91,8 +91,8 @@ def report(found: dict, rounds: int) -> str:
         "",
         "## The statistics alone, on identical hidden states",
         "",
-        "Microseconds an occurrence and layer; the last column is one reading of the hidden "
-        "states, which nothing can be faster than.",
+        "Microseconds per occurrence and layer. The last column is the time to read the hidden "
+        "states once, which nothing can beat.",
         "",
         "| | loop | kit | reading |",
         "| --- | ---: | ---: | ---: |",
@@ -104,42 +104,42 @@ def report(found: dict, rounds: int) -> str:
         )
     lines += [
         "",
-        f"Float32 matrices of 2,048 × 2,048 are multiplied at {rates['mm']:.0f} Gflop/s by "
-        f"PyTorch's linear layer and at {rates['packed']:.0f} from packed weights "
-        "(`embvar_kit/packing.py`); the forward pass of minilm runs at "
+        f"PyTorch's linear layer multiplies float32 matrices of 2,048 × 2,048 at "
+        f"{rates['mm']:.0f} Gflop/s, and at {rates['packed']:.0f} from packed weights "
+        "(`embvar_kit/extraction/onednn.py`). The forward pass of minilm runs at "
         f"{rates['forward']:.0f}: linear layers take {rates['linear']:.0f} % of its time, "
-        f"attention {rates['attention']:.0f} %. Microseconds a token of `extract`: "
-        + ", ".join(f"{n:,} sentences {value:.0f}" for n, value in sorted(tokens.items()))
+        f"attention {rates['attention']:.0f} %. Microseconds per token of `extract`: "
+        + ", ".join(f"{value:.0f} for {n:,} sentences" for n, value in sorted(tokens.items()))
         + f". The float32 means of the whole excerpt are {means:.0f} MiB; memory growth is that of "
-        "the process's peak, plan and the model's own buffers included.",
+        "the process's peak, and includes the plan and the model's own buffers.",
         "",
-        f'`dtype="bfloat16"`, which has to be asked for, takes {half["time"]:.2f} times as long '
-        "here, and changes Q, M and V of tokens with n ≥ 10 by "
+        f'`dtype="bfloat16"`, which you have to ask for, takes {half["time"]:.2f} times as long '
+        "here and changes Q, M and V of tokens with n ≥ 10 by "
         f"{half['Q']:.1%}, {half['M']:.1%} and {half['V']:.1%} (medians over tokens and layers). "
-        "`torch.compile` is not offered. A GPU's times: [gpu.md](gpu.md).",
+        "`torch.compile` is not offered. For times on a GPU see [gpu.md](gpu.md).",
         "",
         "## What was tried",
         "",
-        "- **Forward pass.** Packed weights are what made the difference. Eager and plain "
-        "(`MATH`) attention were no faster than PyTorch's fused one at these lengths, and larger "
-        "batches no faster than 1,024 tokens; fusing GELU into the product would need to know "
-        "each architecture.",
-        "- **Statistics.** The stage is bound by memory: a segment (the occurrences of a group "
-        "in a batch) reads and writes five bytes an element of a mean that lies anywhere in "
-        "hundreds of MiB. Asking for the rows two segments ahead and cheaper extra bytes made it "
-        "a third faster. Asking further ahead and fusing loops did not; float32 deviations gained "
-        "little and would endanger the accuracy; four batches at once gained a tenth, for four "
-        "times the hidden states in memory; one thread, or threads of Python's in place of the "
-        "compiler's, took longer. The faster forward pass makes the same microseconds a larger "
-        "share.",
-        "- **Time per token.** What a short pass pays once: 1,000 sentences (30,302 tokens) have "
-        "oneDNN compile 148 operations, some 6 µs a token, and touch 84 MB of means for the first "
-        "time; 18,000 (549,679 tokens) 236 operations and 255 MB. To keep all compiled ones for "
-        "the next pass took 70 MiB and made passes of 1,000 sentences about 5 % faster; other "
-        "page sizes made no difference.",
+        "- **Forward pass.** Packed weights made the difference. Eager and plain (`MATH`) "
+        "attention were no faster than PyTorch's fused attention at these lengths, and batches "
+        "larger than 1,024 tokens were no faster either. Fusing GELU into the product would need "
+        "knowledge of each architecture.",
+        "- **Statistics.** This stage is bound by memory: a segment (the occurrences of one group "
+        "in a batch) reads and writes five bytes per element of a mean, which may be anywhere in "
+        "hundreds of MiB. Prefetching the rows of the segment after the next and cheaper extra "
+        "bytes made it a third faster. Prefetching further ahead and fusing loops did not help. "
+        "Float32 deviations gained little and would endanger the accuracy. Four batches at once "
+        "gained a tenth, for four times the hidden states in memory. One thread was slower, and so "
+        "were Python's threads in place of the compiler's. Since the forward pass became faster, "
+        "the same microseconds are a larger share of its time.",
+        "- **Time per token.** A short pass pays some costs once: for 1,000 sentences (30,302 "
+        "tokens) oneDNN compiles 148 operations, some 6 µs per token, and 84 MB of means are "
+        "touched for the first time; for 18,000 sentences (549,679 tokens) it is 236 operations "
+        "and 255 MB. Keeping all compiled operations for the next pass took 70 MiB and made passes "
+        "of 1,000 sentences about 5 % faster. Other page sizes made no difference.",
         "- **Between runs.** Four runs on one virtual machine gave 2.9 to 3.3 % and 1.3 to 3.7 % "
-        "for the statistics' shares, 20 to 23 and 12 to 13 for the loop, 54 to 60 % for the "
-        "forward pass, 1.20 to 1.26 for three sites and 1.08 to 1.18 for the time per token.",
+        "for the shares of the statistics, 20 to 23 and 12 to 13 for the loop, 54 to 60 % for the "
+        "forward pass, 1.20 to 1.26 for three sites, and 1.08 to 1.18 for the time per token.",
     ]
     return "\n".join(lines) + "\n"
 
