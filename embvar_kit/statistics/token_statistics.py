@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,31 +18,45 @@ from embvar_kit.statistics import analysis
 from embvar_kit.statistics.storage import read, write
 
 SINK_FACTOR = 10
-"""A token with Q of so many times the median is taken for a sink, unless another is asked for."""
+"""By default a token is a sink if its Q is at least this many times the median."""
+
+CHOICES = tuple(
+    {"min_count": least, "max_count": most, "special": special, "unbiased": unbiased}
+    for least, most in ((1, None), (2, None), (10, 100_000))
+    for special in (True, False)
+    for unbiased in ((False, True) if least > 1 else (False,))
+)
+"""Arguments of :meth:`TokenStatistics.decomposition` whose results compact statistics keep: all
+tokens, those with two occurrences or more, and the paper's range; each with and without special
+tokens, plain and unbiased."""
+
+_NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
 
 
 @dataclass(frozen=True, eq=False)
 class TokenStatistics:
-    """Statistics of the sets ``X_t`` of embeddings, one a token, at each layer.
+    """Statistics of the sets ``X_t`` of embeddings, one set for each token, at each layer.
+
+    ``Q = M + V`` holds for each token and layer; the three were accumulated independently. Their
+    unit is the squared norm of the embedding.
 
     Attributes:
         tokens: ``(T,)`` token strings, the most frequent first.
-        special: ``(T,)`` whether a token is one of the tokenizer's special ones.
+        special: ``(T,)`` whether a token is one of the tokenizer's special tokens.
         layers: ``(L,)`` indices of the hidden states; 0 is the embedding layer's output.
         n: ``(T,)`` occurrences ``n_t``, the same at each layer.
         Q: ``(L, T)`` mean squared norm of a token's embeddings.
         M: ``(L, T)`` squared norm of their mean.
         V: ``(L, T)`` their variance (population form).
-        mean: ``(L, T, d)`` float32 means, or ``None`` where they were left out.
+        mean: ``(L, T, d)`` float32 means, or ``None`` if they were left out.
         extra: ``(L, T, d)`` int8, the means' extra bytes (see
             :class:`embvar_kit.GroupedMoments`), which keep merging accurate; or ``None``.
         info: what was measured: model, corpora, convention, counts, version of the kit.
-        subwords: ``(T,)`` of words (``by="word"``), the mean number of tokens that they consist
-            of; else ``None``.
-        decompositions: in compact statistics (:meth:`compact`), what :meth:`decomposition` gave
-            before the means were left out, for several choices; else ``None``.
-
-    ``Q = M + V`` holds for each token and layer; the three were accumulated independently.
+        subwords: ``(T,)`` for words (``by="word"``), the mean number of tokens in a word; else
+            ``None``.
+        decompositions: for compact statistics (:meth:`compact`), the results of
+            :meth:`decomposition` for each of :data:`CHOICES`, computed before the means were left
+            out; else ``None``.
     """
 
     tokens: np.ndarray
@@ -72,13 +85,16 @@ class TokenStatistics:
         info: Mapping,
         subwords: np.ndarray | None = None,
     ) -> TokenStatistics:
-        """Read the moments of each layer out; ``mean`` and ``extra`` are the arrays they live in.
+        """Make statistics from the moments of each layer.
 
         Args:
-            moments: one :class:`GroupedMoments` a layer, its groups the tokens.
-            tokens: ``(T,)``. special: ``(T,)``. layers: ``(L,)``. mean, extra: ``(L, T, d)``.
+            moments: one :class:`GroupedMoments` for each layer, with a group for each token.
+            tokens: ``(T,)`` token strings.
+            special: ``(T,)`` whether a token is special.
+            layers: ``(L,)`` indices of the hidden states.
+            mean, extra: ``(L, T, d)`` arrays that the moments keep their means in; not copied.
             info: what was measured.
-            subwords: ``(T,)`` of words, or ``None``.
+            subwords: ``(T,)`` mean number of tokens in a word, or ``None`` for tokens.
         """
         return cls(
             tokens=tokens,
@@ -108,6 +124,8 @@ class TokenStatistics:
             f"{part})"
         )
 
+    # What the statistics show
+
     def table(
         self,
         layer: int,
@@ -117,17 +135,20 @@ class TokenStatistics:
         special: bool = True,
         unbiased: bool = False,
     ) -> pd.DataFrame:
-        """One row a token: ``token, n, Q, M, V``, the most frequent first; of words, ``subwords``.
+        """One row for each token: ``token, n, Q, M, V``, and ``subwords`` for words.
+
+        The most frequent token comes first. Q, M and V are squared norms of the embedding.
 
         Args:
             layer: index of the hidden state.
             min_count, max_count: keep tokens with ``min_count <= n_t <= max_count``.
-            special: whether special tokens are kept.
+            special: keep special tokens.
             unbiased: give the finite-sample corrected M and V (see
                 :func:`embvar_kit.statistics.analysis.unbiased`).
 
         Raises:
-            StatisticsError: if the layer is not among :attr:`layers`.
+            StatisticsError: if the layer is not among :attr:`layers`, or tokens as rare as
+                ``min_count`` were not measured or kept.
         """
         at = self._at(layer)
         kept = self._kept(min_count, max_count, special)
@@ -149,11 +170,12 @@ class TokenStatistics:
     ) -> pd.DataFrame:
         """The regression of V on M at each layer: ``layer, n_tokens, cv_Q, slope, intercept, r2``.
 
-        One point a token, unweighted, over the tokens with ``1 <= log10 n_t <= 5``, as in the
-        paper's Figs. 2 and 4. Arguments as in :meth:`table`.
+        Each token is one unweighted point. The default range is that of the paper's Figs. 2 and 4,
+        ``1 <= log10 n_t <= 5``. Arguments as in :meth:`table`.
 
         Raises:
-            StatisticsError: if fewer than 3 tokens are in the range.
+            StatisticsError: if fewer than 3 tokens are in the range, their M do not differ, or
+                tokens as rare as ``min_count`` were not measured or kept.
         """
         rows = []
         for layer in self.layers:
@@ -176,7 +198,7 @@ class TokenStatistics:
         special: bool = True,
         unbiased: bool = False,
     ) -> pd.DataFrame:
-        """The mean squared norm of all embeddings, split: ``layer, Q, M, V, V_W, V_B``.
+        """The parts of the mean squared norm of all embeddings: ``layer, Q, M, V, V_W, V_B``.
 
         ``Q = M + V`` and ``V = V_W + V_B`` over the union of the chosen tokens' embeddings,
         weighted by ``n_t`` (paper, Figs. 5 and 6). Arguments as in :meth:`table`; ``unbiased``
@@ -187,19 +209,25 @@ class TokenStatistics:
                 choice is not among those stored.
         """
         if self.decompositions is not None:
-            return look_up(
-                self,
+            return self._stored_decomposition(
                 min_count=min_count,
                 max_count=max_count,
                 special=special,
                 unbiased=unbiased,
             ).drop(columns="n")
-        mean = self._means("A decomposition")
+        if self.mean is None:
+            raise StatisticsError(
+                "A decomposition needs the token means, which were left out of these statistics."
+            )
         kept = self._kept(min_count, max_count, special)
         rows = []
         for at, layer in enumerate(self.layers):
             parts = analysis.decompose(
-                self.n[kept], self.Q[at, kept], self.V[at, kept], mean[at][kept], correct=unbiased
+                self.n[kept],
+                self.Q[at, kept],
+                self.V[at, kept],
+                self.mean[at][kept],
+                correct=unbiased,
             )
             rows.append({"layer": int(layer), **parts._asdict()})
         return pd.DataFrame(rows)
@@ -207,27 +235,51 @@ class TokenStatistics:
     def anisotropy(self, *, min_count: int = 10, special: bool = True) -> pd.DataFrame:
         """Mean cosine similarities: ``layer, anisotropy, self_similarity, adjusted``.
 
-        Ethayarajh's (2019) baseline, the mean over all pairs of distinct embeddings; his
-        self-similarity, that over the pairs of one token, averaged over the tokens with ``n_t >=
-        min_count``; and the second less the first. All pairs count, none is drawn.
+        The measures are those of Ethayarajh (2019), computed over all pairs instead of a sample.
+        ``anisotropy`` is the mean over all pairs of distinct embeddings; ``self_similarity`` is
+        the mean over the pairs of one token, averaged over the tokens with ``n_t >= min_count``;
+        ``adjusted`` is ``self_similarity - anisotropy``.
 
         Raises:
-            StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), or compact
-                statistics no longer know the number of occurrences of this choice.
+            StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), no token occurs
+                ``min_count >= 2`` times, or these are compact statistics that do not know the
+                number of occurrences of this choice.
         """
-        return by_layer(self, min_count=min_count, special=special)
+        site = self.info.get("convention", {}).get("site")
+        if site != "unit":
+            raise StatisticsError(
+                "Anisotropy is a mean cosine similarity: it needs embeddings of norm 1, and these "
+                f"are of site {site!r}. Extract with site='unit'."
+            )
+        whole = self.decomposition(min_count=1, max_count=None, special=special)
+        n = np.array([self._n_occurrences(special)])
+        rows = []
+        for row in whole.itertuples():
+            # The unbiased M is the mean dot product of distinct pairs: their mean cosine, here.
+            baseline = float(analysis.unbiased(n, np.array([row.M]), np.array([row.V]))[0][0])
+            tokens = self.table(row.layer, min_count=min_count, special=special, unbiased=True)
+            if tokens.empty or min_count < 2:
+                raise StatisticsError(
+                    f"Self-similarity needs tokens that occur at least twice; "
+                    f"min_count={min_count} leaves {len(tokens)} tokens. Choose a min_count of at "
+                    "least 2 that some tokens reach."
+                )
+            alike = float(tokens["M"].mean())
+            rows.append((row.layer, baseline, alike, alike - baseline))
+        return pd.DataFrame(rows, columns=["layer", "anisotropy", "self_similarity", "adjusted"])
 
     def sinks(self, *, factor: float = SINK_FACTOR, min_count: int = 10) -> pd.DataFrame:
-        """Tokens whose embeddings are out of all proportion: ``token, n, layer, Q, ratio``.
+        """Tokens whose embeddings are far longer than the rest: ``token, n, layer, Q, ratio``.
 
         Today's decoders put huge norms on the first positions of a text, the attention sinks
-        (Xiao et al. 2024; Sun et al. 2024). Tokens that stand there, always or now and then, carry
-        most of Q(X), and a regression over tokens follows them alone. The rule: at some layer,
-        Q(X_t) is at least ``factor`` times the median of Q over the tokens with ``n_t >=
+        (Xiao et al. 2024; Sun et al. 2024). Tokens that stand there, always or sometimes, carry
+        most of Q(X), and a regression over tokens follows them alone. A token is a sink if at some
+        layer Q(X_t) is at least ``factor`` times the median of Q over the tokens with ``n_t >=
         min_count``.
 
         Returns:
-            One row a sink, at the layer of its largest ratio, the largest first; often none.
+            One row for each sink, at the layer of its largest ratio, the largest ratio first;
+            often none.
         """
         kept = np.flatnonzero(self._kept(min_count, None, True))
         if not len(kept):
@@ -240,12 +292,14 @@ class TokenStatistics:
         found = pd.DataFrame(columns).query("ratio >= @factor")
         return found.sort_values("ratio", ascending=False, ignore_index=True)
 
+    # Part of the statistics
+
     def without(self, tokens: Iterable[str]) -> TokenStatistics:
-        """The same statistics, some tokens left out; ``info`` names those that were there.
+        """The same statistics with some tokens left out; ``info["left_out"]`` names them.
 
         Args:
-            tokens: token strings, ``stats.sinks().token`` for one; others than those here are no
-                matter.
+            tokens: token strings, for example ``stats.sinks().token``; strings that are not among
+                :attr:`tokens` are ignored.
         """
         leave = pd.Index(self.tokens).isin([str(token) for token in tokens])
         left_out = sorted({*self.info.get("left_out", ()), *self.tokens[leave].tolist()})
@@ -253,9 +307,10 @@ class TokenStatistics:
         return replace(kept, info={**self.info, "left_out": left_out})
 
     def take(self, rows: np.ndarray) -> TokenStatistics:
-        """The same statistics of some tokens, in the order of ``rows``, indices in :attr:`tokens`.
+        """The statistics of some tokens; a :meth:`decomposition` then covers their embeddings.
 
-        A :meth:`decomposition` is then one of their embeddings.
+        Args:
+            rows: indices in :attr:`tokens`, in the order wanted.
         """
         arrays = {name: getattr(self, name)[rows] for name in ("tokens", "special", "n")}
         arrays |= {name: getattr(self, name)[:, rows] for name in ("Q", "M", "V")}
@@ -270,14 +325,16 @@ class TokenStatistics:
     ) -> TokenStatistics:
         """What figures and tables need, without the means: a hundredth of the size.
 
-        Q, M and V are rounded to float32 and the tokens with ``n_t < min_count`` left out.
-        :meth:`decomposition`, which needs the means, is computed now for the choices in
-        :data:`CHOICES`. What else needs means, merging for one, is refused
-        afterwards.
+        Q, M and V are rounded to float32, and tokens with ``n_t < min_count`` are left out.
+        :meth:`decomposition` needs the means, so it is computed now for each of :data:`CHOICES`.
+        Compact statistics refuse everything else that needs the means, such as merging.
 
         Args:
-            min_count: the least frequent tokens to keep.
-            left_out: sets of tokens; the decompositions are stored for :meth:`without` each.
+            min_count: keep tokens with at least so many occurrences.
+            left_out: sets of tokens; the decompositions are stored for each ``without(tokens)``.
+
+        Raises:
+            StatisticsError: if the means were left out already.
         """
         kept = self.n >= min_count
         arrays = {name: getattr(self, name)[kept] for name in ("tokens", "special", "n")}
@@ -285,32 +342,86 @@ class TokenStatistics:
         if self.subwords is not None:
             arrays["subwords"] = self.subwords[kept]
         info = {**self.info, "compact": {"min_count": min_count}}
-        stored = decompositions(self, left_out)
+        stored = pd.concat(
+            [table for tokens in left_out for table in self.without(tokens)._decompositions()],
+            ignore_index=True,
+        )
         return replace(self, **arrays, mean=None, extra=None, info=info, decompositions=stored)
 
+    # Several parts of a corpus together
+
     def merge(self, other: TokenStatistics) -> TokenStatistics:
-        """Statistics of two parts of a corpus together, as one pass over both would give them.
+        """The statistics of two parts of a corpus together, as one pass over both would give them.
 
         Raises:
             StatisticsError: if the two differ in model, convention, layers or width, share a part
                 of the corpus, or lack means.
         """
-        check(self, other)
+        _check_mergeable(self, other)
         return self.add(other)
 
     def add(self, other: TokenStatistics) -> TokenStatistics:
-        """:meth:`merge` for parts known to be apart: chunks of one stream may repeat a text."""
-        return TokenStatistics.from_moments(**combine(self, other))
+        """:meth:`merge` without its checks, for parts that are known to be distinct.
+
+        The chunks of one stream are distinct, and merging would refuse those that repeat a text.
+        """
+        tokens = pd.Index(self.tokens).union(pd.Index(other.tokens), sort=False)
+        parts = [(part, tokens.get_indexer(part.tokens)) for part in (self, other)]
+        special = np.zeros(len(tokens), dtype=bool)
+        n = np.zeros(len(tokens), dtype=np.int64)
+        for part, rows in parts:
+            special[rows] = part.special
+            n[rows] += part.n
+        order = frequency_order(n, tokens.to_numpy())
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        subwords = None
+        if self.subwords is not None:
+            total = np.zeros(len(tokens))
+            for part, rows in parts:
+                total[rows] += part.subwords * part.n
+            subwords = (total / n)[order]
+        n_layers, _, width = self.mean.shape
+        mean, extra = memory.allocate((n_layers, len(tokens), width))
+        moments = []
+        for at in range(n_layers):
+            sums = (
+                GroupedMoments(len(tokens), width, mean=mean[at], extra=extra[at]),
+                GroupedMoments(len(tokens), width),
+            )
+            for own, (part, rows) in zip(sums, parts, strict=True):
+                own.load(
+                    rank[rows],
+                    count=part.n,
+                    mean=part.mean[at],
+                    Q=part.Q[at],
+                    V=part.V[at],
+                    extra=None if part.extra is None else part.extra[at],
+                )
+            sums[0].merge(sums[1])
+            moments.append(sums[0])
+        return TokenStatistics.from_moments(
+            moments,
+            tokens=tokens.to_numpy()[order],
+            special=special[order],
+            layers=self.layers,
+            mean=mean,
+            extra=extra,
+            info=_merged_info(self.info, other.info),
+            subwords=subwords,
+        )
+
+    # The file
 
     def save(self, path: str | Path) -> Path:
         """Write the statistics to a folder: parquet table, safetensors means, JSON description.
 
-        The folder is usable at every moment: new files are written beside the old ones and one
-        rename of ``metadata.json`` puts them in force. README.md shows how to read them without
-        the kit.
+        The folder is usable at every moment: new files are written beside the old ones, and one
+        rename of ``metadata.json`` puts them in force. The files can be read without the kit.
 
         Raises:
-            StatisticsFileError: if the folder cannot be written; what was there stays.
+            StatisticsFileError: if the folder cannot be written; statistics saved there before
+                stay.
         """
         layer = np.repeat(self.layers, len(self))
         columns = {"layer": layer, "token": np.tile(self.tokens, len(self.layers))}
@@ -356,19 +467,24 @@ class TokenStatistics:
             decompositions=tables.get("decompositions"),
         )
 
+    # Which layer, which tokens
+
     def _at(self, layer: int) -> int:
+        """The index of a layer in :attr:`layers`."""
         found = np.flatnonzero(self.layers == layer)
         if not len(found):
             raise StatisticsError(
-                f"Layer {layer} was not extracted; there are {', '.join(map(str, self.layers))}."
+                f"Layer {layer} was not extracted; the layers are "
+                f"{', '.join(map(str, self.layers))}."
             )
         return int(found[0])
 
     def _kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
+        """``(T,)`` whether a token is in the range."""
         measured = self.info.get("convention", {}).get("min_count", 1)
         least = max(measured, self.info.get("compact", {}).get("min_count", 1))
         if min_count < least:
-            why = "were measured for" if measured == least else "are compact: they keep"
+            why = "were measured only for" if measured == least else "are compact: they keep only"
             raise StatisticsError(
                 f"These statistics {why} the tokens with n_t >= {least}. Pass "
                 f"min_count={least} or more, or extract again."
@@ -378,116 +494,59 @@ class TokenStatistics:
             kept &= self.n <= max_count
         return kept if special else kept & ~self.special
 
-    def _means(self, purpose: str) -> np.ndarray:
-        if self.mean is None:
-            raise StatisticsError(f"{purpose} needs the token means, which were left out here.")
-        return self.mean
+    # The decompositions of compact statistics
 
+    def _decompositions(self) -> Iterable[pd.DataFrame]:
+        """The decomposition for each of :data:`CHOICES` that leaves a token.
 
-# Anisotropy
-
-
-def by_layer(statistics: Any, *, min_count: int, special: bool) -> pd.DataFrame:
-    """What :meth:`embvar_kit.TokenStatistics.anisotropy` gives."""
-    site = statistics.info.get("convention", {}).get("site")
-    if site != "unit":
-        raise StatisticsError(
-            f"Anisotropy is a mean cosine similarity: it needs embeddings of norm 1, and these are "
-            f"of site {site!r}. Extract with site='unit'."
-        )
-    whole = statistics.decomposition(min_count=1, max_count=None, special=special)
-    number = np.array([_occurrences(statistics, special)])
-    rows = []
-    for row in whole.itertuples():
-        baseline = float(analysis.unbiased(number, np.array([row.M]), np.array([row.V]))[0][0])
-        tokens = statistics.table(row.layer, min_count=min_count, special=special, unbiased=True)
-        if tokens.empty or min_count < 2:
-            raise StatisticsError(
-                f"Self-similarity needs tokens that occur twice or more; min_count={min_count} "
-                f"leaves {len(tokens)}. Take min_count of at least 2, and as low as leaves some."
-            )
-        alike = float(tokens["M"].mean())
-        rows.append((row.layer, baseline, alike, alike - baseline))
-    return pd.DataFrame(rows, columns=["layer", "anisotropy", "self_similarity", "adjusted"])
-
-
-def _occurrences(statistics: Any, special: bool) -> int:
-    """Occurrences of all tokens, those that compact statistics no longer list included."""
-    if statistics.decompositions is None:
-        return int(statistics.n[special | ~statistics.special].sum())
-    stored = look_up(statistics, min_count=1, max_count=None, special=special, unbiased=False)
-    return int(stored["n"].iloc[0])
-
-
-# Compact statistics
-
-
-CHOICES = tuple(
-    {"min_count": least, "max_count": most, "special": special, "unbiased": unbiased}
-    for least, most in ((1, None), (2, None), (10, 100_000))
-    for special in (True, False)
-    for unbiased in ((False, True) if least > 1 else (False,))
-)
-"""The choices that are kept: all tokens, those with two occurrences, the paper's range."""
-
-_ALL = -1  # max_count=None, in a column of whole numbers
-
-
-def decompositions(statistics: Any, left_out: Iterable[Iterable[str]] = ((),)) -> pd.DataFrame:
-    """The decomposition at each layer for each of :data:`CHOICES`, and each set of tokens left out.
-
-    A choice that leaves no token is passed over. Columns: ``layer, Q, M, V, V_W, V_B``, then ``n``,
-    the number of embeddings, then ``min_count, max_count, special, unbiased, left_out``.
-    """
-    rows = []
-    for tokens in left_out:
-        part = statistics.without(tokens)
+        Columns: ``layer, Q, M, V, V_W, V_B``, then ``n``, the number of embeddings, then
+        ``min_count, max_count, special, unbiased, left_out``.
+        """
         for choice in CHOICES:
-            tokens_of = {name: value for name, value in choice.items() if name != "unbiased"}
-            n = int(part.table(int(part.layers[0]), **tokens_of)["n"].sum())
-            if not n:
-                continue
-            kept = {**choice, "max_count": _ALL if choice["max_count"] is None else 100_000}
-            rows.append(part.decomposition(**choice).assign(n=n, **kept, left_out=_named(part)))
-    return pd.concat(rows, ignore_index=True)
+            tokens = {name: value for name, value in choice.items() if name != "unbiased"}
+            n = int(self.table(int(self.layers[0]), **tokens)["n"].sum())
+            if n:
+                yield self.decomposition(**choice).assign(n=n, **self._key(choice))
 
+    def _stored_decomposition(self, **choice: int | bool | None) -> pd.DataFrame:
+        """One of the stored decompositions: ``layer, Q, M, V, V_W, V_B, n``."""
+        stored = self.decompositions
+        matching = pd.Series(True, index=stored.index)
+        for name, value in self._key(choice).items():
+            matching &= stored[name] == value
+        if not matching.any():
+            choices = {(row.min_count, row.max_count) for row in stored.itertuples()}
+            counts = ", ".join(
+                f"{least} to {'all' if most == _NO_MAXIMUM else most}"
+                for least, most in sorted(choices)
+            )
+            raise StatisticsError(
+                "These statistics are compact: the token means that a decomposition needs were "
+                "left out, and this choice is not among the choices stored. Stored are min_count "
+                f"and max_count of {counts} (unbiased from 2 on), with "
+                f"{stored['left_out'].nunique()} sets of tokens left out. Extract again for others."
+            )
+        columns = ["layer", *analysis.Decomposition._fields, "n"]
+        return stored.loc[matching, columns].reset_index(drop=True)
 
-def look_up(statistics: Any, **choice: int | bool | None) -> pd.DataFrame:
-    """One of the stored decompositions: ``layer, Q, M, V, V_W, V_B, n``.
+    def _key(self, choice: Mapping) -> dict:
+        """The values that identify a choice among the stored decompositions."""
+        most = _NO_MAXIMUM if choice["max_count"] is None else choice["max_count"]
+        left_out = json.dumps(list(self.info.get("left_out", ())), ensure_ascii=False)
+        return {**choice, "max_count": most, "left_out": left_out}
 
-    Raises:
-        StatisticsError: if this choice was not stored; the message names those that were.
-    """
-    stored = statistics.decompositions
-    wanted = {**choice, "left_out": _named(statistics)}
-    wanted["max_count"] = _ALL if choice["max_count"] is None else choice["max_count"]
-    matching = pd.Series(True, index=stored.index)
-    for name, value in wanted.items():
-        matching &= stored[name] == value
-    if not matching.any():
-        choices = {(row.min_count, row.max_count) for row in stored.itertuples()}
-        counts = ", ".join(
-            f"{least} to {'all' if most == _ALL else most}" for least, most in sorted(choices)
+    def _n_occurrences(self, special: bool) -> int:
+        """Occurrences of all tokens, including those that compact statistics no longer list."""
+        if self.decompositions is None:
+            return int(self.n[special | ~self.special].sum())
+        stored = self._stored_decomposition(
+            min_count=1, max_count=None, special=special, unbiased=False
         )
-        raise StatisticsError(
-            "These statistics are compact: a decomposition needs the token means, which were left "
-            f"out, and this choice is not among the choices stored for it: min_count and max_count "
-            f"{counts} (unbiased from 2 on), with {stored['left_out'].nunique()} sets of tokens "
-            "left out. Extract again for others."
-        )
-    columns = ["layer", *analysis.Decomposition._fields, "n"]
-    return stored.loc[matching, columns].reset_index(drop=True)
+        return int(stored["n"].iloc[0])
 
 
-def _named(statistics: Any) -> str:
-    return json.dumps(list(statistics.info.get("left_out", ())), ensure_ascii=False)
-
-
-# Merging
-
-
-def check(ours: Any, theirs: Any) -> None:
-    """Refuse two that were not measured alike, or that share a part of the corpus.
+def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
+    """Refuse statistics that were not measured alike, or that share a part of the corpus.
 
     Raises:
         StatisticsError: naming the difference.
@@ -505,16 +564,18 @@ def check(ours: Any, theirs: Any) -> None:
         raise StatisticsError("Cannot merge statistics of different layers.")
     for statistics in (ours, theirs):
         if statistics.mean is None:
-            raise StatisticsError("Merging needs the token means, which were left out here.")
+            raise StatisticsError(
+                "Merging needs the token means, which were left out of these statistics."
+            )
         if "partial" in statistics.info:
             raise StatisticsError(
-                "A partial result is not merged: the pass was stopped, and which sentences it had "
-                "run is not known. Run it again, with a checkpoint to go on from."
+                "Partial statistics cannot be merged: their pass was stopped, and which sentences "
+                "it had run is unknown. Run the pass again, with a checkpoint to resume from."
             )
         if (least := statistics.info["convention"].get("min_count", 1)) > 1:
             raise StatisticsError(
-                f"Statistics of the tokens with n_t >= {least} are not merged: one that is rarer "
-                "in a part would lack what was not measured. Extract without min_count."
+                f"Statistics of the tokens with n_t >= {least} cannot be merged: a token that is "
+                "rarer in one part was not measured there. Extract without min_count."
             )
         if left_out := statistics.info.get("left_out"):
             raise StatisticsError(
@@ -524,70 +585,21 @@ def check(ours: Any, theirs: Any) -> None:
     for corpus in [*ours.info["corpora"], *theirs.info["corpora"]]:
         if corpus["fingerprint"] is None:
             raise StatisticsError(
-                f"Which sentences of {corpus['name']!r} were measured is not known, so that "
-                "merging could count some twice. Read the statistics with their sentences "
+                f"Which sentences of {corpus['name']!r} were measured is unknown, so merging could "
+                "count some of them twice. Read the statistics with their sentences "
                 "(corpus=read_sentences(...)), or extract again."
             )
-    there = {corpus["fingerprint"] for corpus in ours.info["corpora"]}
+    measured = {corpus["fingerprint"] for corpus in ours.info["corpora"]}
     for corpus in theirs.info["corpora"]:
-        if corpus["fingerprint"] in there:
+        if corpus["fingerprint"] in measured:
             raise StatisticsError(
                 f"Both statistics contain the same part of corpus {corpus['name']!r}; merging "
                 "them would count it twice."
             )
 
 
-def combine(ours: Any, theirs: Any) -> dict[str, Any]:
-    """What :meth:`TokenStatistics.from_moments` takes, for the two together."""
-    tokens = pd.Index(ours.tokens).union(pd.Index(theirs.tokens), sort=False)
-    own, added = tokens.get_indexer(ours.tokens), tokens.get_indexer(theirs.tokens)
-    special = np.zeros(len(tokens), dtype=bool)
-    special[own], special[added] = ours.special, theirs.special
-    n = np.zeros(len(tokens), dtype=np.int64)
-    n[own] += ours.n
-    n[added] += theirs.n
-    order = frequency_order(n, tokens.to_numpy())
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    subwords = None
-    if ours.subwords is not None:
-        total = np.zeros(len(tokens))
-        total[own] += ours.subwords * ours.n
-        total[added] += theirs.subwords * theirs.n
-        subwords = (total / n)[order]
-    n_layers, _, width = ours.mean.shape
-    mean, extra = memory.allocate((n_layers, len(tokens), width))
-    moments = []
-    for at in range(n_layers):
-        whole = GroupedMoments(len(tokens), width, mean=mean[at], extra=extra[at])
-        whole.load(rank[own], **_of_layer(ours, at))
-        part = GroupedMoments(len(tokens), width)
-        part.load(rank[added], **_of_layer(theirs, at))
-        whole.merge(part)
-        moments.append(whole)
-    return {
-        "moments": moments,
-        "tokens": tokens.to_numpy()[order],
-        "special": special[order],
-        "layers": ours.layers,
-        "mean": mean,
-        "extra": extra,
-        "info": _info(ours.info, theirs.info),
-        "subwords": subwords,
-    }
-
-
-def _of_layer(statistics: Any, at: int) -> dict[str, np.ndarray | None]:
-    return {
-        "count": statistics.n,
-        "mean": statistics.mean[at],
-        "Q": statistics.Q[at],
-        "V": statistics.V[at],
-        "extra": None if statistics.extra is None else statistics.extra[at],
-    }
-
-
-def _info(ours: Mapping, theirs: Mapping) -> dict:
+def _merged_info(ours: Mapping, theirs: Mapping) -> dict:
+    """What was measured in two parts together."""
     info = {**ours, "corpora": [*ours["corpora"], *theirs["corpora"]]}
     info["counts"] = {
         name: ours["counts"][name] + theirs["counts"][name] for name in ours["counts"]
@@ -595,7 +607,7 @@ def _info(ours: Mapping, theirs: Mapping) -> dict:
     key = "sentences_by_words"
     lengths = [part[key] for part in (ours, theirs) if key in part]
     info.pop(key, None)
-    if len(lengths) == 2:  # where the lengths of one part are not known, those of the whole are not
+    if len(lengths) == 2:  # unknown for the whole if unknown for one part
         total = np.zeros(max(map(len, lengths)), dtype=np.int64)
         for found in lengths:
             total[: len(found)] += found

@@ -109,7 +109,7 @@ def test_a_partial_result_keeps_its_mark_and_is_not_merged(model, corpus, monkey
     partial = stopped(model, corpus[:30], monkeypatch, 2).partial
     partial.save(tmp_path)
     assert ek.TokenStatistics.load(tmp_path).info["partial"] == partial.info["partial"]
-    with pytest.raises(ek.StatisticsError, match="partial result is not merged"):
+    with pytest.raises(ek.StatisticsError, match="Partial statistics cannot be merged"):
         extract(model, corpus[30:]).merge(partial)
 
 

@@ -339,7 +339,7 @@ def test_one_mean_named_often_does_not_fill_the_memory(save):
 
 def test_statistics_of_unknown_sentences_are_not_merged(save, content):
     one = read_token_statistics(save(content))
-    with pytest.raises(ek.StatisticsError, match=r"Which sentences of 'bookcorpus'.*not known"):
+    with pytest.raises(ek.StatisticsError, match=r"Which sentences of 'bookcorpus'.*unknown"):
         one.merge(one)
 
 

@@ -89,7 +89,7 @@ def test_table_takes_ranges_and_leaves_special_tokens_out(stats):
 
 
 def test_a_layer_that_was_not_extracted_is_named(stats):
-    with pytest.raises(ek.StatisticsError, match="Layer 1 was not extracted; there are 0, 3"):
+    with pytest.raises(ek.StatisticsError, match="Layer 1 was not extracted; the layers are 0, 3"):
         stats.table(layer=1)
 
 
@@ -494,7 +494,7 @@ def test_compact_statistics_refuse_what_they_cannot_say(stats):
     ):
         with pytest.raises(ek.StatisticsError, match=r"compact: .*not among the choices stored"):
             refused()
-    with pytest.raises(ek.StatisticsError, match="keep the tokens with n_t >= 10"):
+    with pytest.raises(ek.StatisticsError, match="keep only the tokens with n_t >= 10"):
         compact.table(0)
     with pytest.raises(ek.StatisticsError, match="needs the token means"):
         compact.merge(compact)
