@@ -1,15 +1,15 @@
-"""The paper's corpus: one line in a hundred of BookCorpus, drawn as the authors' script draws.
+"""The paper's corpus: one line in a hundred of BookCorpus, drawn as in the authors' script.
 
 The script (https://github.com/ymgw55/Norm-and-Variance, ``src/utils.py``) seeds NumPy's legacy
-generator, draws ``int(0.01 * rows)`` of the rows of the ``train`` split without replacement, keeps
-those with fewer than 64 words in the split's order, and sorts them by their number of words,
-stably. Words are what single blanks separate (``line.split(" ")``), and a line stays as it is,
-blanks and all. So the fingerprint of this sample can be compared with that of the sentences that
-the authors published (:func:`embvar_kit.paper.release.read_sentences`).
+generator, draws ``int(0.01 * rows)`` rows of the ``train`` split without replacement, keeps those
+with fewer than 64 words in the split's order, and sorts them stably by their number of words.
+Single blanks separate words (``line.split(" ")``), and lines are not changed. The fingerprint of
+this sample can therefore be compared with that of the sentences that the authors published
+(:func:`embvar_kit.paper.release.read_sentences`).
 
-On the Hub the data set is defined by a script, which its library runs no longer. The rows are read
-from the parquet files that the Hub itself made of it, on the revision ``refs/convert/parquet``, as
-files: about 5 GB of text that need not be converted once more.
+On the Hub the dataset is defined by a script, which the ``datasets`` library no longer runs. The
+rows are read directly from the parquet files that the Hub made of it (about 5 GB of text), on the
+revision ``refs/convert/parquet``.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ from embvar_kit.corpora.readers import (
 from embvar_kit.errors import CorpusError, as_sentence
 
 SAMPLE, MAX_WORDS = 0.01, 63
-"""The paper's share of the lines, and the most words that a line of it has."""
+"""The paper's share of the lines, and the largest number of words in a line that is kept."""
 
 REPOSITORY, REVISION, FILES = "bookcorpus/bookcorpus", "refs/convert/parquet", "plain_text/train"
 """Where the Hub keeps the parquet files: repository, revision and folder."""
 
 ROWS = 74_004_228
-"""Rows of the ``train`` split; with another number of them the draw is another."""
+"""Rows of the ``train`` split; with another number of rows, other rows would be drawn."""
 
 
 def bookcorpus_table(place: str | None, column: str, revision: str | None) -> tuple[Table, dict]:
-    """The rows of BookCorpus, and what there is to record of where they came from.
+    """The rows of BookCorpus, and settings to record about their origin.
 
     Args:
-        place: a parquet file or a folder of them, in the order of their names; ``None`` for the
-            Hub, or what was downloaded from it before.
-        column: with the text.
-        revision: on the Hub, if not :data:`REVISION`.
+        place: a parquet file, or a folder of them, which are read in the order of their names;
+            ``None`` for the Hub, or what was downloaded from it before.
+        column: name of the column with the text.
+        revision: revision on the Hub; :data:`REVISION` by default.
 
     Raises:
-        CorpusError: if they are not there, cannot be read, or are not all of them.
+        CorpusError: if the files are missing, incomplete or cannot be read.
     """
     origin = {}
     if place is not None:
@@ -59,8 +59,8 @@ def bookcorpus_table(place: str | None, column: str, revision: str | None) -> tu
         files = [folder] if folder.is_file() else sorted(folder.glob("*.parquet"))
         if not files:
             raise CorpusError(
-                f"There is no parquet file {place!r}, nor are there any in a folder of that name. "
-                "'bookcorpus:PATH' names a copy of BookCorpus on this machine."
+                f"There is no parquet file {place!r}, nor a folder of that name with parquet "
+                "files. 'bookcorpus:PATH' names a copy of BookCorpus on this machine."
             )
     else:
         folder = _downloaded(revision or REVISION)
@@ -83,17 +83,17 @@ def paper_sample(
     limit: int | None = None,
     seed: int = 0,
 ) -> tuple[list[Record], dict]:
-    """Draw lines as the paper does.
+    """Draw lines as in the paper.
 
     Args:
-        table: the rows.
+        table: the rows to draw from.
         sample: share (0.01 by default) or number of rows to draw.
-        max_words: keep lines of at most so many words (63 by default).
-        limit: of these keep the first so many in the table's order, before they are sorted.
-        seed: of the draw.
+        max_words: keep lines of at most this many words (63 by default).
+        limit: keep only this many of those lines, the first in the table's order.
+        seed: seed of the random draw.
 
     Returns:
-        The records, fewest words first, and the choices made.
+        The records, sorted by their number of words, and the settings to record.
 
     Raises:
         CorpusError: if an argument makes no sense.
@@ -104,7 +104,9 @@ def paper_sample(
     if isinstance(sample, float) and 0 < sample < 1:
         size = int(sample * table.n)  # rounded down, as in the authors' script
     if not size:
-        raise CorpusError(f"sample={sample!r} of {table.n:,} rows is none: take a larger share.")
+        raise CorpusError(
+            f"sample={sample!r} of {table.n:,} rows leaves no row: take a larger share."
+        )
     kept, drawn = draw(table.n, size, seed)
     records = []
     for record in table.read(kept):
@@ -121,7 +123,7 @@ def _words(line: str) -> int:
 
 
 def _joined(tables: list[Table]) -> Table:
-    """Tables one after another, their rows numbered on."""
+    """Several tables as one, their rows numbered consecutively."""
     starts = np.cumsum([0, *(table.n for table in tables)])
 
     def read(kept: np.ndarray | None) -> Iterator[Record]:
@@ -138,7 +140,7 @@ def _joined(tables: list[Table]) -> Table:
 
 
 def _downloaded(revision: str) -> Path:
-    """The folder of the files in the Hub's cache, called as their commit is."""
+    """The folder of the files in the Hub's cache; its name is their commit."""
     from huggingface_hub import snapshot_download
 
     offline = not on_hub(REPOSITORY, revision)
@@ -155,7 +157,11 @@ def _downloaded(revision: str) -> Path:
         if not any((folder / FILES).glob("*.parquet")):
             raise FileNotFoundError(f"there is no parquet file in {FILES!r}")
     except Exception as error:  # the library raises many kinds; the user needs one message
-        why = "it is not here, and the Hub cannot be reached." if offline else as_sentence(error)
+        why = (
+            "it was not downloaded before, and the Hub cannot be reached."
+            if offline
+            else as_sentence(error)
+        )
         raise CorpusError(
             f"BookCorpus ({REPOSITORY}, revision {revision!r}) could not be loaded: {why} Name a "
             f"copy of its parquet files: 'bookcorpus:PATH'. {WITHOUT_NETWORK}"

@@ -37,7 +37,7 @@ CORPORA = {
     "PATH.parquet": "a parquet file with a column of text",
     "hub:NAME": "a dataset of the Hugging Face Hub, whole or streamed",
 }
-"""What :func:`load_corpus` takes, with a line on each."""
+"""The names that :func:`load_corpus` takes, with a line on each."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Corpus:
     Attributes:
         name: what the corpus is called in results.
         sentences: the sentences, in order.
-        titles: per sentence, the article, file or dataset that it came from.
-        positions: ``(len,)`` per sentence, its number there, from 1: the line of a text file, the
-            row of a table, the sentence of an article.
+        titles: for each sentence, the article, file or dataset that it came from.
+        positions: ``(N,)`` for each of the ``N`` sentences, its number in that source, from 1: the
+            line of a text file, the row of a table, the sentence of an article.
         unit: what a position counts: ``"line"``, ``"row"`` or ``"sentence"``.
-        settings: the choices that led here (limit, sample, seed ...); those of a second choice
-            and further ones stand in a list under ``"then"``, in their order.
+        settings: the choices made (limit, sample, seed ...); choices made on their result follow
+            in a list under ``"then"``, in order.
 
     >>> corpus = Corpus.of(["A cat sat.", "Dogs bark."], name="pets")
     >>> corpus
@@ -70,13 +70,21 @@ class Corpus:
 
     @classmethod
     def of(cls, sentences: Iterable[str], name: str = "sentences") -> Corpus:
-        """A corpus of sentences that you have at hand."""
+        """Make a corpus from a list of sentences.
+
+        Args:
+            sentences: the sentences; empty ones are kept.
+            name: what the corpus is called in results.
+
+        Raises:
+            CorpusError: if ``sentences`` is one string, or one of them is not a string.
+        """
         if isinstance(sentences, str):
             raise CorpusError("A corpus is made of a list of sentences, not of one string.")
         sentences = list(sentences)
         for number, sentence in enumerate(sentences, start=1):
             if not isinstance(sentence, str):
-                raise CorpusError(f"Sentence {number} is no string: {sentence!r}.")
+                raise CorpusError(f"Sentence {number} is not a string: {sentence!r}.")
         return cls(name, sentences, [name] * len(sentences), np.arange(1, len(sentences) + 1))
 
     def __len__(self) -> int:
@@ -97,12 +105,12 @@ class Corpus:
 
     @cached_property
     def n_words(self) -> int:
-        """Words separated by white space, over all sentences."""
+        """Number of words, separated by white space, in all sentences."""
         return sum(len(sentence.split()) for sentence in self.sentences)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell two corpora apart: a hash of their sentences."""
+        """16 hexadecimal digits of a hash of the sentences, to tell two corpora apart."""
         digest = hashlib.sha256()
         for sentence in self.sentences:
             data = sentence.encode("utf-8", "surrogatepass")
@@ -110,7 +118,7 @@ class Corpus:
         return digest.hexdigest()[:16]
 
     def where(self, index: int) -> str:
-        """Where a sentence came from, for looking its context up."""
+        """Where a sentence came from, to look up its context."""
         return f"{self.titles[index]}, {self.unit} {self.positions[index]}"
 
     def select(
@@ -125,15 +133,15 @@ class Corpus:
 
         Args:
             sample: how many sentences to draw without replacement: a share between 0 and 1 or a
-                whole number. They stay in order. NumPy's legacy generator draws them, so that
-                the paper's sample can be had.
-            seed: of that generator.
+                whole number. They stay in order. NumPy's legacy generator draws them, as in the
+                paper.
+            seed: seed of the random draw.
             max_words: keep sentences of at most this many white-space-separated words (the paper
                 keeps fewer than 64: ``max_words=63``).
-            limit: keep the first so many.
+            limit: keep only this many, the first ones.
 
         Raises:
-            CorpusError: if an argument makes no sense or nothing is left.
+            CorpusError: if an argument makes no sense or no sentence is left.
 
         >>> letters = Corpus.of([f"letter {c}" for c in "abcdef"])
         >>> list(letters.select(sample=0.5, seed=1))
@@ -165,9 +173,14 @@ class Corpus:
 
 @dataclass(frozen=True)
 class StreamedCorpus:
-    """A corpus too large to hold: :meth:`chunks` yields it as corpora of ``chunk`` sentences.
+    """A corpus too large for the memory: :meth:`chunks` yields it as a sequence of corpora.
 
-    ``read`` starts reading afresh at each call.
+    Attributes:
+        name: what the corpus is called in results.
+        read: yields the records, starting afresh at each call.
+        chunk: number of sentences in each corpus that is yielded.
+        unit: what a position counts.
+        settings: the choices made (limit, max_words).
     """
 
     name: str
@@ -177,7 +190,11 @@ class StreamedCorpus:
     settings: dict = field(default_factory=dict)
 
     def chunks(self) -> Iterator[Corpus]:
-        """Yield the sentences in order, ``chunk`` at a time."""
+        """Yield the sentences in order, ``chunk`` at a time.
+
+        Raises:
+            CorpusError: if the dataset cannot be read; the message names the row.
+        """
         records = iter(self.read())
         while part := list(islice(records, self.chunk)):
             yield _corpus(self.name, part, self.unit, self.settings)
@@ -207,36 +224,38 @@ def load_corpus(
     Args:
         name: ``"wikipedia"``, ``"bookcorpus"`` or ``"bookcorpus:PATH"``, the path of a ``.txt`` or
             ``.parquet`` file, or ``"hub:NAME"``.
-        limit, max_words, sample, seed: see :meth:`Corpus.select`. Of a table or dataset that is
-            not split, rows are drawn, and blank ones among them are left out. What lies behind
-            the limit is not read, unless sentences are to be drawn from all. BookCorpus is sampled
-            as the paper does by default (``sample=0.01, max_words=63, seed=0``), and what is left
-            sorted by length: see :func:`embvar_kit.corpora.bookcorpus.paper_sample`.
+        limit, max_words, sample, seed: see :meth:`Corpus.select`. From a table or dataset that is
+            not split into sentences, ``sample`` draws rows, and blank ones among them are left
+            out. Without ``sample``, nothing beyond the limit is read. BookCorpus is sampled as in
+            the paper by default (``sample=0.01, max_words=63, seed=0``) and sorted by length: see
+            :func:`embvar_kit.corpora.bookcorpus.paper_sample`.
         split_sentences: the text is prose: split each paragraph (text file) or row (table,
             dataset) into sentences with ``sentencex``. Otherwise a line or row is a sentence.
-        language: of the prose, as ``sentencex`` names it.
-        text_column: column with the text, in a table or dataset.
-        split, config, revision: of a Hub dataset.
+        language: language code of the prose, for ``sentencex``.
+        text_column: name of the column with the text, in a table or dataset.
+        split, config, revision: split, configuration and revision of a Hub dataset.
         streaming: read a Hub dataset as a stream, planned and extracted in chunks.
-        chunk: sentences a chunk of a stream.
+        chunk: number of sentences in a chunk of a stream.
 
     Returns:
         A :class:`Corpus`, or a :class:`StreamedCorpus` with ``streaming=True``.
 
     Raises:
-        CorpusError: if the corpus is unknown, cannot be read (the line is named), has no such
-            column, or nothing is left of it.
+        CorpusError: if the corpus is unknown, cannot be read (the message names the line), has no
+            such column, or no sentence of it is left.
     """
     name = str(name)
     if streaming and not name.startswith("hub:"):
-        raise CorpusError(f"Only a Hub dataset can be read as a stream, and {name!r} is none.")
+        raise CorpusError(f"Only a Hub dataset can be read as a stream, and {name!r} is not one.")
     if streaming and sample is not None:
-        raise CorpusError("A stream has no known length to sample from: use limit, or no stream.")
+        raise CorpusError(
+            "A stream has no known length to sample from: use limit, or streaming=False."
+        )
     if name.partition(":")[0] == "bookcorpus" and not Path(name).expanduser().is_file():
         if split_sentences or (split, config) != ("train", None):
             raise CorpusError(
-                "BookCorpus is read as the paper does, lines of its train split: leave "
-                "split_sentences, split and config out, or name it 'hub:bookcorpus/bookcorpus'."
+                "BookCorpus is read as in the paper, by the lines of its train split: leave "
+                "split_sentences, split and config out, or read 'hub:bookcorpus/bookcorpus'."
             )
         table, origin = bookcorpus_table(name[len("bookcorpus:") :] or None, text_column, revision)
         taken, settings = paper_sample(
@@ -260,7 +279,7 @@ def load_corpus(
             return _stream(label, table, split_sentences, language, limits, chunk)
         kept = None
         if sample is not None and not split_sentences:
-            # Before anything is read: the paper's corpus has 74 million rows.
+            # Draw before reading: a corpus like the paper's has 74 million rows.
             (kept, drawn), sample = draw(table.n, sample, seed), None
         records = split_records(table.read(kept), split_sentences, language)
     elif name.endswith(".txt") or Path(name).expanduser().is_file():
@@ -273,17 +292,16 @@ def load_corpus(
         folder = Path(name).expanduser().is_dir()
         problem = f"{name!r} is a folder" if folder else f"Unknown corpus {name!r}"
         raise CorpusError(
-            f"{problem}. Offline there are 'wikipedia' and the path of a .txt or "
-            ".parquet file; 'bookcorpus' is the paper's sample, and 'hub:NAME' names a dataset of "
-            "the Hub."
+            f"{problem}. Offline you can use 'wikipedia' or the path of a .txt or .parquet file; "
+            "'bookcorpus' is the paper's sample, and 'hub:NAME' a dataset of the Hub."
         )
     if (first := next(records, None)) is None:
         raise _nothing_left(label, {})
     records = chain([first], records)
     if sample is not None:
-        whole = _corpus(label, records, unit, {})
-        return whole.select(sample=sample, seed=seed, max_words=max_words, limit=limit)
-    taken = list(_shortened(records, **limits))
+        everything = _corpus(label, records, unit, {})
+        return everything.select(sample=sample, seed=seed, max_words=max_words, limit=limit)
+    taken = list(_limited(records, **limits))
     if not taken:
         raise _nothing_left(label, drawn | limits)
     return _corpus(label, taken, unit, drawn | limits)
@@ -294,7 +312,7 @@ def _corpus(name: str, records: Iterable[Record], unit: str, settings: dict) -> 
     return Corpus(name, sentences, titles, np.array(positions), unit, settings)
 
 
-def _shortened(
+def _limited(
     records: Iterable[Record], max_words: int | None = None, limit: int | None = None
 ) -> Iterator[Record]:
     if max_words is not None:
@@ -305,8 +323,10 @@ def _shortened(
 def _nothing_left(name: str, choice: dict) -> CorpusError:
     if not choice:
         return CorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.")
-    said = ", ".join(f"{key}={value}" for key, value in choice.items())
-    return CorpusError(f"No sentence of corpus {name!r} is left after {said}: loosen one of them.")
+    choices = ", ".join(f"{key}={value}" for key, value in choice.items())
+    return CorpusError(
+        f"No sentence of corpus {name!r} is left after {choices}: loosen one of them."
+    )
 
 
 def _stream(
@@ -318,6 +338,6 @@ def _stream(
     chunk: int,
 ) -> StreamedCorpus:
     def read() -> Iterator[Record]:
-        return _shortened(split_records(table.read(None), split_sentences, language), **limits)
+        return _limited(split_records(table.read(None), split_sentences, language), **limits)
 
     return StreamedCorpus(name, read, whole("chunk", chunk), settings=limits)

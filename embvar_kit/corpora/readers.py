@@ -1,4 +1,4 @@
-"""Reading text from files and datasets: records of title, position and text, one at a time."""
+"""Reading text from files and datasets, whole or some rows: records of title, position and text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from embvar_kit import hub
-from embvar_kit.errors import CorpusError, as_sentence
+from embvar_kit.errors import CorpusError, as_sentence, first_line
 
 Record = tuple[str, int, str]
-"""Where a text came from, its number there (from 1), and the text."""
+"""The title of a text's source, the text's number in it (from 1), and the text."""
+
+WITHOUT_NETWORK = "Without a network use 'wikipedia' or a local .txt or .parquet file."
+"""Advice for messages when the Hub is out of reach."""
 
 
 @dataclass(frozen=True)
@@ -26,30 +29,95 @@ class Table:
 
     Attributes:
         n: number of rows; ``None`` for a stream.
-        read: yields the rows that are text, afresh at each call: all of them, or those of an
-            ascending array of indices (from 0).
+        read: yields the rows that hold text, starting afresh at each call: all of them for
+            ``None``, or those of an ascending array of indices (from 0).
     """
 
     n: int | None
     read: Callable[[np.ndarray | None], Iterator[Record]]
 
 
-def numbered(pairs: Iterable[tuple[str, str]]) -> Iterator[Record]:
-    """Number the sentences of each title from 1."""
-    current, number = None, 0
-    for title, sentence in pairs:
-        number = number + 1 if title == current else 1
-        current = title
-        yield title, number, sentence
+# Which rows are taken
+
+
+def draw(n: int, sample: float | int, seed: int) -> tuple[np.ndarray, dict]:
+    """Draw some of ``n`` rows without replacement, with NumPy's legacy generator as in the paper.
+
+    Args:
+        n: number of rows to draw from.
+        sample: share of the rows, between 0 and 1, or number of rows.
+        seed: seed of the random draw.
+
+    Returns:
+        Ascending indices, and the settings to record: ``sample`` and ``seed`` as plain numbers.
+
+    Raises:
+        CorpusError: if ``sample`` or ``seed`` makes no sense.
+
+    >>> rows, settings = draw(6, sample=0.5, seed=1)
+    >>> rows.tolist(), settings
+    ([1, 2, 4], {'sample': 0.5, 'seed': 1})
+    """
+    try:
+        size = sample = operator.index(sample)
+    except TypeError:
+        sample = float(sample) if isinstance(sample, Real) else sample
+        size = round(n * sample) if isinstance(sample, float) and 0 < sample < 1 else 0
+    if not 0 < size <= n:
+        raise CorpusError(
+            f"sample={sample!r} of {n:,} sentences makes no sense: give a share between 0 and 1 "
+            f"or a whole number from 1 to {n:,}. For all of them leave sample out; 1.0 is refused, "
+            "since sample=1 draws one."
+        )
+    try:
+        seed = operator.index(seed)
+        drawn = np.random.RandomState(seed).choice(n, size, replace=False)
+    except (ValueError, TypeError) as error:
+        raise CorpusError(
+            f"seed={seed!r} is not a seed: {as_sentence(error)} Give a whole number from 0 on."
+        ) from error
+    return np.sort(drawn), {"sample": sample, "seed": seed}
+
+
+def given_limits(max_words: int | None, limit: int | None) -> dict[str, int]:
+    """Those of the two that are not ``None``, as plain integers, to record as settings.
+
+    Raises:
+        CorpusError: if one is not a whole number of at least 1.
+    """
+    given = {"max_words": max_words, "limit": limit}
+    return {name: whole(name, value) for name, value in given.items() if value is not None}
+
+
+def whole(name: str, value: int) -> int:
+    """Check that an argument is a whole number of at least 1.
+
+    Raises:
+        CorpusError: if it is not; the message names the argument.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise CorpusError(f"{name} must be a whole number, got {value!r}.") from error
+    if number < 1:
+        raise CorpusError(f"{name} must be at least 1, got {number}.")
+    return number
+
+
+# Text files and prose
 
 
 def existing(name: str) -> Path:
-    """The path of a file that can be opened, or a clear refusal."""
+    """The path of a file that can be opened.
+
+    Raises:
+        CorpusError: if there is none.
+    """
     path = Path(name).expanduser()
     if not path.is_file():
         raise CorpusError(
-            f"There is no file {name!r} to read a corpus from. Check the path; without a file "
-            "there is 'wikipedia'."
+            f"There is no file {name!r} to read a corpus from. Check the path, or use "
+            "'wikipedia', which needs no file."
         )
     try:
         path.open("rb").close()
@@ -59,7 +127,12 @@ def existing(name: str) -> Path:
 
 
 def text_lines(path: Path) -> Iterator[Record]:
-    """Lines that are not blank. Bytes are split first, so that a bad one can be named by line."""
+    """The lines of a UTF-8 file that are not blank, with their numbers.
+
+    Raises:
+        CorpusError: if a line is not valid UTF-8; the message names the line.
+    """
+    # Bytes are split into lines before they are decoded, so that a bad line has a number.
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             try:
@@ -74,25 +147,32 @@ def text_lines(path: Path) -> Iterator[Record]:
 
 
 def paragraphs(lines: Iterable[Record]) -> Iterator[Record]:
-    """Join lines that follow one another; a blank line, seen as a gap in the numbers, parts."""
-    held: list[str] = []
+    """Join consecutive lines; a gap in their numbers, left by a blank line, ends a paragraph.
+
+    >>> list(paragraphs([("a.txt", 1, "One"), ("a.txt", 2, "line."), ("a.txt", 4, "Two.")]))
+    [('a.txt', 1, 'One line.'), ('a.txt', 4, 'Two.')]
+    """
+    joined: list[str] = []
     title, first, last = "", 0, 0
     for title, number, line in lines:
-        if held and number > last + 1:
-            yield title, first, " ".join(held)
-            held = []
-        if not held:
+        if joined and number > last + 1:
+            yield title, first, " ".join(joined)
+            joined = []
+        if not joined:
             first = number
-        held.append(line)
+        joined.append(line)
         last = number
-    if held:
-        yield title, first, " ".join(held)
+    if joined:
+        yield title, first, " ".join(joined)
 
 
 def split_records(
     records: Iterable[Record], split_sentences: bool, language: str
 ) -> Iterator[Record]:
-    """Texts without the blank ones; split into sentences, if asked, that keep their number."""
+    """Leave blank texts out and, if asked, split the others into sentences.
+
+    Each sentence keeps the number of its text.
+    """
     if not split_sentences:
         yield from ((title, at, text.strip()) for title, at, text in records if text.strip())
         return
@@ -104,8 +184,29 @@ def split_records(
                 yield title, at, " ".join(sentence.split())
 
 
+def numbered(pairs: Iterable[tuple[str, str]]) -> Iterator[Record]:
+    """Number the sentences of each title from 1.
+
+    >>> list(numbered([("A", "One."), ("A", "Two."), ("B", "Three.")]))
+    [('A', 1, 'One.'), ('A', 2, 'Two.'), ('B', 1, 'Three.')]
+    """
+    current, number = None, 0
+    for title, sentence in pairs:
+        number = number + 1 if title == current else 1
+        current = title
+        yield title, number, sentence
+
+
+# Tables
+
+
 def parquet_table(path: Path, column: str) -> Table:
-    """One column of a parquet file."""
+    """One column of a parquet file.
+
+    Raises:
+        CorpusError: if the file cannot be read, or has no such column of text. Reading the rows
+            raises it, too.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -113,8 +214,8 @@ def parquet_table(path: Path, column: str) -> Table:
 
     def refusal(error: Exception) -> CorpusError:
         return CorpusError(
-            f"{path.name!r} cannot be read as parquet ({error}). Is it whole? Fetch or write it "
-            "again."
+            f"{path.name!r} cannot be read as parquet ({first_line(error)}). Is it complete? "
+            "Download or write it again."
         )
 
     try:
@@ -156,7 +257,12 @@ def hub_table(
     revision: str | None,
     streaming: bool,
 ) -> Table:
-    """One column of a Hub dataset, or of a folder laid out as one."""
+    """One column of a Hub dataset, or of a folder laid out as one.
+
+    Raises:
+        CorpusError: if the dataset cannot be loaded, or has no such column of text. Reading the
+            rows raises it, too.
+    """
     from datasets import load_dataset
 
     folder = Path(name).expanduser()
@@ -196,21 +302,17 @@ def hub_table(
                     yield name, number, row[column]
         except Exception as error:
             raise CorpusError(
-                f"Dataset {name!r} cannot be read behind row {number:,}: {as_sentence(error)}"
+                f"Dataset {name!r} cannot be read beyond row {number:,}: {as_sentence(error)}"
             ) from error
 
     return Table(None if streaming else len(dataset), read)
 
 
-WITHOUT_NETWORK = "Without a network use 'wikipedia' or a local .txt or .parquet file."
-"""Advice where the Hub is out of reach."""
-
-
 def on_hub(name: str, revision: str | None) -> bool:
-    """Whether the Hub has a dataset; ``False`` where the Hub cannot be asked.
+    """Whether the Hub has a dataset; ``False`` if the Hub is out of reach.
 
     Raises:
-        CorpusError: if the Hub says that it has none.
+        CorpusError: if the Hub answers that it has no such dataset.
     """
     answer, error = hub.ask("dataset", name, revision)
     if answer in (hub.Answer.ABSENT, hub.Answer.IMPOSSIBLE):
@@ -223,7 +325,7 @@ def on_hub(name: str, revision: str | None) -> bool:
 
 @contextmanager
 def _offline(yes: bool) -> Iterator[None]:
-    """Have ``datasets`` look into its cache at once, where it would retry for half a minute."""
+    """If ``yes``, have ``datasets`` use only its cache, rather than retry for half a minute."""
     import datasets
 
     before = datasets.config.HF_HUB_OFFLINE
@@ -236,52 +338,12 @@ def _offline(yes: bool) -> Iterator[None]:
 
 def _no_column(where: str, column: str, names: Iterable[str]) -> CorpusError:
     return CorpusError(
-        f"{where} has no column {column!r}; it has {', '.join(names)}. Name one: text_column=..."
+        f"{where} has no column {column!r}; its columns are {', '.join(names)}. Name one with "
+        "text_column=..."
     )
 
 
 def _not_text(where: str, column: str, kind: Any) -> CorpusError:
     return CorpusError(
-        f"Column {column!r} of {where} holds {kind}, not text. Name another: text_column=..."
+        f"Column {column!r} of {where} holds {kind}, not text. Name another with text_column=..."
     )
-
-
-# Which rows are taken
-
-
-def given_limits(max_words: int | None, limit: int | None) -> dict[str, int]:
-    """Those of the two that are given, as :class:`Corpus` records them."""
-    given = {"max_words": max_words, "limit": limit}
-    return {name: whole(name, value) for name, value in given.items() if value is not None}
-
-
-def draw(n: int, sample: float | int, seed: int) -> tuple[np.ndarray, dict]:
-    """Indices drawn, ascending, and what there is to record of the draw."""
-    try:
-        size = sample = operator.index(sample)
-    except TypeError:
-        sample = float(sample) if isinstance(sample, Real) else sample
-        size = round(n * sample) if isinstance(sample, float) and 0 < sample < 1 else 0
-    if not 0 < size <= n:
-        raise CorpusError(
-            f"sample={sample!r} of {n:,} sentences makes no sense: give a share between 0 and 1 "
-            f"or a whole number from 1 to {n:,}. For all of them leave sample out; 1.0 is refused, "
-            "since sample=1 draws one."
-        )
-    try:
-        seed = operator.index(seed)
-        drawn = np.random.RandomState(seed).choice(n, size, replace=False)
-    except (ValueError, TypeError) as error:
-        raise CorpusError(f"seed={seed!r} is none: {error}. Give a number from 0 on.") from error
-    return np.sort(drawn), {"sample": sample, "seed": seed}
-
-
-def whole(name: str, value: int) -> int:
-    """A whole number of at least 1, or a refusal that names the argument."""
-    try:
-        number = operator.index(value)
-    except TypeError as error:
-        raise CorpusError(f"{name} must be a whole number, got {value!r}.") from error
-    if number < 1:
-        raise CorpusError(f"{name} must be at least 1, got {number}.")
-    return number

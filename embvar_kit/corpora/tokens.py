@@ -18,26 +18,28 @@ GROUPINGS = {
     "id": "entries of the vocabulary as they are: ##ing and ing are two tokens",
     "word": "words as in the paper's Appendix J: the mean of the embeddings of a word's tokens",
 }
-"""What ``by`` may be, with a line on each."""
+"""The values of ``by``, with a line on each."""
 
 MARKERS = ("##", "Ġ", "▁")
-"""Prefixes that say "continues a word" (WordPiece) or "starts a word" (byte-level BPE, and
-SentencePiece)."""
+"""Prefixes of token strings: "continues a word" (WordPiece), and "starts a word" (byte-level BPE
+and SentencePiece)."""
 
 _MARKER_SHARE = 0.05
-_CHUNK = 1000
+"""Share of the vocabulary that begins with a marker, from which on a tokenizer uses it."""
+
+_CHUNK = 1000  # sentences tokenized at once
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """Which group every vocabulary entry belongs to.
+    """Which group each vocabulary entry belongs to.
 
     Attributes:
         by: ``"token"`` or ``"id"``.
-        labels: ``(G,)`` name of each group.
+        labels: ``(G,)`` name of each of the ``G`` groups.
         special: ``(G,)`` whether all of a group's entries are special tokens.
         group_of: ``(vocabulary,)`` group of each vocabulary id.
-        markers: the prefixes that were taken off.
+        markers: the prefixes that were removed.
     """
 
     by: str
@@ -48,23 +50,23 @@ class Grouping:
 
     @property
     def shared(self) -> np.ndarray:
-        """Labels that more than one vocabulary entry has, as ``ing`` and ``##ing`` do."""
+        """Labels that several vocabulary entries share, as ``ing`` and ``##ing`` do."""
         return self.labels[np.bincount(self.group_of, minlength=len(self.labels)) > 1]
 
 
 @dataclass(frozen=True)
 class TokenizedCorpus:
-    """Sentences as token ids, begin and end tokens included, one after another.
+    """Sentences as sequences of token ids, one after another.
 
     Attributes:
-        ids: ``(n,)`` int32 token ids.
-        starts: ``(S + 1,)`` where each sequence starts in ``ids``.
+        ids: ``(n,)`` int32 token ids, begin and end tokens included.
+        starts: ``(S + 1,)`` where each of the ``S`` sequences starts in ``ids``, and ``n``.
         sentence: ``(S,)`` index of the corpus sentence that each sequence came from.
-        n_split: sentences split because they were longer than the model takes.
-        n_cut: sentences cut for the same reason.
-        n_empty: sentences of which the tokenizer left nothing; they are not counted.
+        n_split: number of sentences split because they were longer than the model takes.
+        n_cut: number of sentences cut for the same reason.
+        n_empty: number of sentences without any token; they have no sequence.
         spans: ``(n, 2)`` characters ``[start, end)`` of its sentence that each token stands for,
-            -1 for begin and end tokens; ``None`` where they were not asked for.
+            -1 for begin and end tokens; ``None`` if they were not requested.
     """
 
     ids: np.ndarray
@@ -75,9 +77,9 @@ class TokenizedCorpus:
     n_empty: int = 0
     spans: np.ndarray | None = None
 
-    @cached_property  # a pass asks for it at every batch
+    @cached_property  # used for every batch of a pass
     def lengths(self) -> np.ndarray:
-        """``(S,)`` tokens in each sequence."""
+        """``(S,)`` number of tokens in each sequence."""
         return np.diff(self.starts)
 
 
@@ -110,13 +112,13 @@ def group_vocabulary(tokenizer: Any, by: str = "token") -> Grouping:
 
     Args:
         tokenizer: a transformers tokenizer.
-        by: ``"token"`` or ``"id"``, see :data:`GROUPINGS`. Special tokens keep their strings.
+        by: ``"token"`` or ``"id"``, see :data:`GROUPINGS`. Special tokens keep their whole strings.
 
     Raises:
-        ExtractionError: if ``by`` is not one of them.
+        ExtractionError: if ``by`` is neither.
     """
     if by not in ("token", "id"):
-        raise ExtractionError(f"by={by!r} groups no vocabulary; choose 'token' or 'id'.")
+        raise ExtractionError(f"by={by!r} cannot group a vocabulary; choose 'token' or 'id'.")
     size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
     strings = [f"[{i}]" if token is None else str(token) for i, token in enumerate(tokens)]
@@ -132,7 +134,11 @@ def group_vocabulary(tokenizer: Any, by: str = "token") -> Grouping:
 
 
 def frequency_order(n: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """``(T,)`` order that puts the most frequent token first, equal counts by string.
+    """``(T,)`` indices that sort tokens by count, the largest first, and equal counts by string.
+
+    Args:
+        n: ``(T,)`` counts.
+        tokens: ``(T,)`` token strings.
 
     >>> frequency_order(np.array([2, 5, 2]), np.array(["b", "the", "a"], dtype=object)).tolist()
     [1, 2, 0]
@@ -150,20 +156,22 @@ def tokenize(
     long: str = "split",
     spans: bool = False,
 ) -> TokenizedCorpus:
-    """Turn sentences into token ids, each with its begin and end token.
+    """Turn sentences into sequences of token ids, each with its begin and end token.
 
     Args:
         tokenizer: a transformers tokenizer.
         corpus: the sentences.
-        begin, end: ids to put around each sequence, or ``None``.
-        max_tokens: the longest sequence allowed, begin and end included.
+        begin, end: ids to put around each sequence, or ``None`` for no such token.
+        max_tokens: length of the longest sequence allowed, begin and end included; ``None`` for
+            any length.
         long: what to do with longer sentences: ``"split"`` them into several sequences, ``"cut"``
             them, or raise an ``"error"``.
-        spans: also keep the characters that each token stands for.
+        spans: also record the characters that each token stands for.
 
     Raises:
-        ExtractionError: if a sentence is too long and ``long="error"``, the limit leaves no room,
-            nothing is left to run, or the tokenizer keeps no spans.
+        ExtractionError: if a sentence is too long and ``long="error"``, ``max_tokens`` leaves no
+            room for a token, no sentence has a token, a sentence is not valid Unicode, or the
+            tokenizer does not know spans.
     """
     if long not in ("split", "cut", "error"):
         raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
@@ -206,7 +214,7 @@ def tokenize(
                 own = np.array(offsets[piece], dtype=np.int32)
                 places.append(np.pad(own, around_them, constant_values=-1))
     if not ids:
-        raise ExtractionError(f"Nothing of corpus {corpus.name!r} is left after tokenizing it.")
+        raise ExtractionError(f"Nothing of corpus {corpus.name!r} is left after tokenization.")
     starts = np.concatenate([[0], np.cumsum([len(i) for i in ids])])
     return TokenizedCorpus(
         np.concatenate(ids),
@@ -222,11 +230,11 @@ def tokenize(
 def _token_ids(
     tokenizer: Any, corpus: Corpus, spans: bool
 ) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
-    """Per sentence, its tokens' ids and spans; no spans where they are not asked for."""
+    """For each sentence, its tokens' ids and spans; empty spans if they are not requested."""
     for first in range(0, len(corpus), _CHUNK):
         sentences = list(corpus.sentences[first : first + _CHUNK])
         try:
-            found = tokenizer(
+            encoded = tokenizer(
                 sentences,
                 add_special_tokens=False,
                 truncation=False,
@@ -239,13 +247,13 @@ def _token_ids(
             for index, sentence in enumerate(sentences, start=first):
                 if not _is_text(sentence):
                     raise ExtractionError(
-                        f"A sentence is no valid Unicode text ({corpus.where(index)}): it holds "
-                        "half a surrogate pair. Read its source again, as UTF-8."
+                        f"A sentence is not valid Unicode text ({corpus.where(index)}): it "
+                        "contains half a surrogate pair. Read its source again as UTF-8."
                     ) from error
             raise
         yield from zip(
-            found["input_ids"],
-            found["offset_mapping"] if spans else repeat(()),
+            encoded["input_ids"],
+            encoded["offset_mapping"] if spans else repeat(()),
             strict=spans,
         )
 

@@ -1,9 +1,9 @@
 """The offline corpus: English Wikipedia articles that ship inside gensim's test data.
 
 The excerpt is a shortened dump of 206 pages (text under CC BY-SA); 99 of them are redirects,
-which are left out. Markup is taken off with gensim's own filter and the lines are split into
-sentences by ``sentencex``. Kept is what reads as a sentence: four words or more and closing
-punctuation; table cells, headings and most list items are not.
+which are left out. Gensim's own filter removes the markup, and ``sentencex`` splits the lines into
+sentences. Only what reads as a sentence is kept, with four words or more and closing punctuation;
+table cells, headings and most list items are left out.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _MIN_WORDS = 4
 
 
 def read_wikipedia(path: Path | None = None) -> Iterator[tuple[str, str]]:
-    """Yield ``(title, sentence)`` for every sentence of the excerpt, in its order.
+    """Yield ``(title, sentence)`` for each sentence of the excerpt, in order.
 
     Args:
-        path: the dump; by default the one that the installed gensim carries.
+        path: the dump; by default the one inside the installed gensim.
 
     Raises:
-        CorpusError: if the dump is missing or is not the pinned one.
+        CorpusError: if the dump is missing, or is not the one whose checksum the kit knows.
     """
     # gensim takes seconds to import, and only this corpus needs it.
     from gensim.corpora.wikicorpus import extract_pages, filter_wiki
@@ -47,13 +47,13 @@ def read_wikipedia(path: Path | None = None) -> Iterator[tuple[str, str]]:
     except OSError as error:
         raise CorpusError(
             f"The Wikipedia excerpt is missing from the installed gensim ({error.strerror}). "
-            "Install gensim again: its test data belong to the package."
+            "Install gensim again: its test data are part of the package."
         ) from error
     if hashlib.sha256(packed).hexdigest() != DUMP_SHA256:
         raise CorpusError(
             "The Wikipedia excerpt in the installed gensim is not the one that this kit knows "
-            f"(its sha256 should start with {DUMP_SHA256[:12]}). Numbers would not compare; "
-            "install the gensim version of the lock file."
+            f"(its sha256 should start with {DUMP_SHA256[:12]}), so numbers would not be "
+            "comparable. Install the gensim version of the lock file."
         )
     dump = io.BytesIO(bz2.decompress(packed))
     for title, markup, _ in extract_pages(dump, filter_namespaces=("0",)):

@@ -1,9 +1,9 @@
-"""Words above tokens: which sub-word tokens form a word, by the tokenizer's own offsets.
+"""Words: which sub-word tokens form a word, by the tokenizer's own offsets.
 
 The words are those of the paper's Appendix J: gensim's ``simple_preprocess`` (alphabetic, lower
-case, 2 to 15 characters). The sentence itself is run, with its case and punctuation; a token is
-part of the word that it shares characters with, so WordPiece, byte-level BPE and SentencePiece
-are treated alike and no token string is looked at.
+case, 2 to 15 characters). The model reads the sentence itself, with its case and punctuation; a
+token is part of the word that it shares characters with. Token strings are not looked at, so
+WordPiece, byte-level BPE and SentencePiece are treated alike.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from embvar_kit.corpora.tokens import TokenizedCorpus
 from embvar_kit.errors import ExtractionError
 
 MIN_LENGTH, MAX_LENGTH = 2, 15
-"""Characters of a word: the paper's ``min_len`` and gensim's default ``max_len``."""
+"""Number of characters of a word: the paper's ``min_len`` and gensim's default ``max_len``."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Words:
 
     Attributes:
         labels: ``(W,)`` distinct words.
-        word: ``(n,)`` occurrence that each token is part of, counted from 0; -1 for none.
-        group: ``(K,)`` index in ``labels`` of each occurrence.
+        word: ``(n,)`` for each token, the occurrence of a word that it is part of, counted from 0;
+            -1 if it is part of none.
+        group: ``(K,)`` for each occurrence of a word, its index in ``labels``.
     """
 
     labels: np.ndarray
@@ -37,7 +38,7 @@ class Words:
 
 
 def words_of(sentence: str) -> list[tuple[str, int, int]]:
-    """The words of a sentence with the characters that they span, ``[start, end)``.
+    """The words of a sentence as ``(word, start, end)``, with the characters ``[start, end)``.
 
     >>> words_of("Don't panic, 42 times!")
     [('don', 0, 3), ('panic', 6, 11), ('times', 16, 21)]
@@ -45,7 +46,7 @@ def words_of(sentence: str) -> list[tuple[str, int, int]]:
     from gensim.utils import PAT_ALPHABETIC
 
     lower = sentence.lower()
-    # "İ" becomes two characters: where that happens, positions are counted back.
+    # Lower case turns "İ" into two characters: positions are then mapped back to the sentence.
     back = None
     if len(lower) != len(sentence):
         back = [at for at, char in enumerate(sentence) for _ in char.lower()]
@@ -62,8 +63,7 @@ def words_of(sentence: str) -> list[tuple[str, int, int]]:
 def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
     """Assign tokens to words.
 
-    A word that the model's sequence limit cut in two is left out, as is one of which the
-    tokenizer leaves no token.
+    Words that the model's sequence limit cuts in two are left out, as are words without a token.
 
     Args:
         corpus: the sentences.
@@ -82,7 +82,7 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
         if not words:
             continue
         starts, ends = (np.array([part[i] for part in words]) for i in (1, 2))
-        # The first word that ends behind a token's start is the only one it can begin in.
+        # A token can only begin in the first word that ends behind the token's start.
         own = np.searchsorted(ends, spans[:, 0], side="right")
         inside = (spans[:, 0] >= 0) & (own < len(words))
         inside[inside] = starts[own[inside]] < spans[inside, 1]
@@ -93,7 +93,7 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
         present, at, of_token = np.unique(own[tokens], return_index=True, return_inverse=True)
         until = np.append(at[1:], len(tokens)) - 1
         whole = sequence[tokens[at]] == sequence[tokens[until]]
-        reach = spans[:, 1].max()  # less than a word's end if the sentence was cut inside it
+        reach = spans[:, 1].max()  # less than a word's end if the sentence was cut in the word
         whole &= (ends[present] <= reach) | (starts[present] >= reach)
         number = np.where(whole, len(group) + np.cumsum(whole) - 1, -1)
         word[first + tokens] = number[of_token]
@@ -101,14 +101,14 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
     if not group:
         raise ExtractionError(
             f"Corpus {corpus.name!r} has no word of {MIN_LENGTH} to {MAX_LENGTH} letters: "
-            "by='token' does without words."
+            "use by='token'."
         )
     labels = np.array(list(index), dtype=object)
     return Words(labels, word, np.array(group, dtype=np.int64))
 
 
 def _sentences(text: TokenizedCorpus) -> Iterator[tuple[int, int, int]]:
-    """Each sentence's index, and where its tokens begin and end; its sequences are adjacent."""
+    """Each sentence's index, and where the tokens of its (adjacent) sequences begin and end."""
     change = np.flatnonzero(np.diff(text.sentence, prepend=-1))
     for at, following in zip(change, [*change[1:], len(text.sentence)], strict=True):
         yield int(text.sentence[at]), int(text.starts[at]), int(text.starts[following])

@@ -206,7 +206,7 @@ def test_other_kinds_of_text_columns_are_read(column, tmp_path):
 
 def test_a_column_that_is_not_there_or_no_text_is_named(tmp_path):
     path = parquet(tmp_path / "a.parquet", body=["One."], n=[1])
-    with pytest.raises(ek.CorpusError, match=r"no column 'text'; it has body, n.*text_column"):
+    with pytest.raises(ek.CorpusError, match=r"no column 'text'; columns are body, n.*text_column"):
         ek.load_corpus(path)
     with pytest.raises(ek.CorpusError, match=r"'n' of 'a\.parquet' holds int64, not text"):
         ek.load_corpus(path, text_column="n")
@@ -284,7 +284,7 @@ def test_a_stream_is_limited_while_it_is_read(folders):
 @pytest.mark.parametrize("streaming", [False, True])
 def test_what_a_dataset_does_not_have_is_named(streaming, folders):
     name = f"hub:{folders / 'parquet'}"
-    with pytest.raises(ek.CorpusError, match=r"no column 'body'; it has text, n.*text_column"):
+    with pytest.raises(ek.CorpusError, match=r"no column 'body'; columns are text, n.*text_column"):
         ek.load_corpus(name, text_column="body", streaming=streaming)
     with pytest.raises(ek.CorpusError, match=r"'n' of dataset .* holds int64, not text"):
         ek.load_corpus(name, text_column="n", streaming=streaming)
@@ -298,7 +298,7 @@ def test_a_dataset_that_breaks_off_is_refused_by_row(tmp_path):
     rows = [json.dumps({"text": f"Sentence {n} " + "x" * 1000}) for n in range(30_000)]
     write(tmp_path / "bad" / "train.jsonl", "\n".join([*rows, '{"text": "cut']))
     corpus = ek.load_corpus(f"hub:{tmp_path / 'bad'}", streaming=True, chunk=1000)
-    with pytest.raises(ek.CorpusError, match=r"cannot be read behind row [\d,]+"):
+    with pytest.raises(ek.CorpusError, match=r"cannot be read beyond row [\d,]+"):
         for _ in corpus.chunks():
             pass
 
@@ -462,9 +462,9 @@ def test_a_copy_of_bookcorpus_may_be_one_file(books, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"split_sentences": True}, "lines of its train split"),
-        ({"split": "test"}, "lines of its train split"),
-        ({"config": "small"}, "lines of its train split"),
+        ({"split_sentences": True}, "the lines of its train split"),
+        ({"split": "test"}, "the lines of its train split"),
+        ({"config": "small"}, "the lines of its train split"),
         ({"streaming": True}, "Only a Hub dataset"),
         ({"text_column": "body"}, "no column 'body'"),
         ({"sample": 1.0}, "makes no sense"),
@@ -729,7 +729,7 @@ def test_a_corpus_of_sentences_at_hand():
     assert (len(corpus), corpus.n_words, corpus.where(1)) == (2, 3, "mine, sentence 2")
     with pytest.raises(ek.CorpusError, match="not of one string"):
         ek.Corpus.of("One. Two.")
-    with pytest.raises(ek.CorpusError, match="Sentence 2 is no string: None"):
+    with pytest.raises(ek.CorpusError, match="Sentence 2 is not a string: None"):
         ek.Corpus.of(["One.", None])
 
 

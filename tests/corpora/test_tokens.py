@@ -148,7 +148,7 @@ def test_one_marker_is_taken_off_and_a_lone_one_stays(text, marker):
 
 def test_an_unknown_grouping_says_what_there_is(bert):
     with pytest.raises(
-        ek.ExtractionError, match=r"by='word' groups no vocabulary; choose 'token' or 'id'"
+        ek.ExtractionError, match=r"by='word' cannot group a vocabulary; choose 'token' or 'id'"
     ):
         group_vocabulary(bert, "word")
 
@@ -264,7 +264,7 @@ def test_sentences_of_which_nothing_is_left_are_counted(bert):
 
 def test_half_a_surrogate_pair_is_refused_by_sentence(bert):
     sentences = [*SENTENCES, "half \ud83d of it"]
-    with pytest.raises(ek.ExtractionError, match=r"no valid Unicode text \(sentences, sentence 9"):
+    with pytest.raises(ek.ExtractionError, match=r"not valid Unicode text \(sentences, sentence 9"):
         tokenize(bert, ek.Corpus.of(sentences), begin=2, end=3)
 
 

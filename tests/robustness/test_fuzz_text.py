@@ -88,7 +88,7 @@ def refused(message: str, corpus: ek.Corpus, model, by: str) -> None:
     if left:
         assert by == "word" and "has no word" in message, message
     else:
-        assert "is left after tokenizing" in message, message
+        assert "is left after tokenization" in message, message
 
 
 FRAGMENTS = st.sampled_from(
