@@ -1,15 +1,15 @@
-"""A checkpoint on disk: one file, whole or not there at all, that knows whether it is intact.
+"""A checkpoint on disk: one file of arrays and a description, with a checksum of both.
 
-It is a safetensors file, which cannot carry code; what JSON can say, and a SHA-256 of everything,
-stand in its header. A new one is written beside the old one and takes its place in one rename,
-once it is on the disk to its last byte.
+It is a safetensors file, which cannot carry code; its header holds the description, as JSON, and a
+SHA-256 of description and arrays. A new file is written beside the old one, flushed to disk, and
+replaces it in one rename.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,46 +21,49 @@ from safetensors.numpy import save_file
 from embvar_kit.errors import CheckpointError
 from embvar_kit.files import remove_leftovers, replacing
 
-_TOLD, _SHA256 = "told", "sha256"
+_DESCRIPTION, _SHA256 = "told", "sha256"  # keys in the header
 
 
 class CheckpointFile:
-    """A checkpoint that was opened and found intact; arrays are read one by one.
+    """A checkpoint whose checksum was verified; ``file[name]`` reads one of its arrays.
 
     Attributes:
         path: the file.
-        told: what was told to :func:`write`.
+        told: the description that was passed to :func:`write`.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or is damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with _named(path):
+        with _refusing_damage(path):
             with safe_open(path, "np") as file:
                 header = file.metadata() or {}
                 names = list(file.keys())
-            self.told: dict[str, Any] = json.loads(header[_TOLD])
+            self.told: dict[str, Any] = json.loads(header[_DESCRIPTION])
             digest = _digest(self.told, ((name, self[name]) for name in sorted(names)))
             if digest != header[_SHA256]:
-                raise ValueError("its contents do not have the SHA-256 that it names")
+                raise ValueError("its contents do not match its SHA-256")
 
     def __getitem__(self, name: str) -> np.ndarray:
         with safe_open(self.path, "np") as file:
             return file.get_tensor(name)
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], told: Mapping[str, Any]) -> None:
-    """Write arrays and what JSON can say; the file that was there stays until the new one is whole.
+def write(path: Path, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
+    """Write arrays and a description; the old file stays until the new one is complete.
 
     Args:
-        path: the file; a process that holds :func:`locked` on its folder is its only writer.
-        arrays: C-contiguous; they are written from where they lie.
-        told: survives JSON unchanged.
+        path: the file; the caller holds :func:`embvar_kit.files.locked` on its folder.
+        arrays: C-contiguous arrays, which are written without a copy.
+        description: values that JSON returns unchanged.
 
     Raises:
-        CheckpointError: if it cannot be written. The file that was there is unharmed.
+        CheckpointError: if the file cannot be written; the old file then stays.
     """
     whole = dict(sorted(arrays.items()))
-    header = {_TOLD: json.dumps(told), _SHA256: _digest(told, whole.items())}
+    header = {_DESCRIPTION: json.dumps(description), _SHA256: _digest(description, whole.items())}
     try:
         remove_leftovers(path)
         with replacing(path) as scratch:
@@ -68,30 +71,36 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], told: Mapping[str, Any])
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"Could not write the checkpoint {str(path)!r}: "
-            f"{getattr(error, 'strerror', None) or error}. The one before it, if any, is unharmed."
+            f"{getattr(error, 'strerror', None) or error}. An older checkpoint is unharmed."
         ) from error
 
 
 def compare(asked: Mapping[str, Any], found: Mapping[str, Any], what: str, remedy: str) -> None:
-    """Refuse, by name, what other settings led to.
+    """Refuse a checkpoint that was made with other settings.
+
+    Args:
+        asked: the settings of this run.
+        found: the settings in the checkpoint.
+        what: what the message says was made with them.
+        remedy: what to do, as a sentence.
 
     Raises:
-        CheckpointError: naming each setting that differs, as it was and as it is asked for.
+        CheckpointError: naming each setting that differs, with both of its values.
 
-    >>> compare({"seed": 0, "steps": 9}, {"seed": 0, "steps": 8}, "It", "Go.")
+    >>> compare({"seed": 0, "steps": 9}, {"seed": 0, "steps": 8}, "It", "Remove it.")
     Traceback (most recent call last):
-    embvar_kit.errors.CheckpointError: It was made with steps=8; asked for is steps=9. Go.
+    embvar_kit.errors.CheckpointError: It was made with steps=8; this run has steps=9. Remove it.
     """
     changed = [key for key in asked | found if asked.get(key) != found.get(key)]
     if changed:
         before, now = (
             ", ".join(f"{key}={given.get(key)!r}" for key in changed) for given in (found, asked)
         )
-        raise CheckpointError(f"{what} was made with {before}; asked for is {now}. {remedy}")
+        raise CheckpointError(f"{what} was made with {before}; this run has {now}. {remedy}")
 
 
-def _digest(told: Mapping[str, Any], arrays: Any) -> str:
-    digest = hashlib.sha256(json.dumps(told).encode())
+def _digest(description: Mapping[str, Any], arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    digest = hashlib.sha256(json.dumps(description).encode())
     for name, array in arrays:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(memoryview(array).cast("B") if array.size else b"")
@@ -99,11 +108,12 @@ def _digest(told: Mapping[str, Any], arrays: Any) -> str:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _refusing_damage(path: Path) -> Iterator[None]:
+    """Turn errors in reading a file into a CheckpointError that names it."""
     try:
         yield
     # A damaged header leads to errors of many kinds.
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise CheckpointError(
-            f"The checkpoint {str(path)!r} cannot be read ({error}). Remove it to begin again."
+            f"The checkpoint {str(path)!r} cannot be read ({error}). Remove it to start over."
         ) from error

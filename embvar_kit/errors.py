@@ -1,4 +1,4 @@
-"""Errors that the kit raises: each message names what was wrong and what to do about it."""
+"""The kit's errors: each message says what was wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 
 class EmbvarError(Exception):
-    """Base class of every error that a user can meet; catch it to catch them all."""
+    """Base class of all errors that the kit raises on purpose."""
 
 
 class CorpusError(EmbvarError):
-    """A corpus is unknown, unreadable, empty or asked for in a way that makes no sense."""
+    """A corpus is unknown, unreadable or empty, or an argument for it makes no sense."""
 
 
 class ModelError(EmbvarError):
@@ -18,19 +18,19 @@ class ModelError(EmbvarError):
 
 
 class MomentsError(EmbvarError, ValueError):
-    """Moments were given embeddings or groups that do not fit, or that are not finite."""
+    """Embeddings or groups do not fit the moments, or a value is not finite."""
 
 
 class ExtractionError(EmbvarError):
-    """A pass over a corpus was set up in a way that cannot work, or had to stop."""
+    """A pass over a corpus cannot work as it was set up, or had to stop."""
 
 
 class StatisticsError(EmbvarError):
-    """Statistics that do not fit together, or a request that they cannot answer."""
+    """Statistics do not fit together, or cannot answer a request."""
 
 
 class StatisticsFileError(StatisticsError):
-    """A saved result is missing, truncated, altered or of a newer format."""
+    """A saved result is missing, truncated, altered or of a newer format, or cannot be written."""
 
 
 class ReportError(EmbvarError):
@@ -42,34 +42,40 @@ class ReleaseError(EmbvarError):
 
 
 class CheckpointError(EmbvarError):
-    """What an earlier run left is damaged, in use, made with other settings, or not writable."""
+    """A checkpoint is damaged, in use, not writable, or was made with other settings."""
 
 
 class TrainingError(EmbvarError):
-    """Models cannot be trained as asked, or what an earlier training left does not fit."""
+    """Models cannot be trained as requested, or an earlier training's files do not fit."""
 
 
 class ExtractionInterrupted(KeyboardInterrupt):
-    """A pass was stopped by hand.
+    """The user stopped a pass.
 
     Attributes:
-        how_far: what it had done, as a sentence.
-        partial: the statistics of the batches that were run, marked as partial: what the pass
-            would have returned. ``None`` if there was no batch yet.
+        how_far: a sentence that says what the pass had done.
+        partial: what the pass would have returned, over the batches that it had run, marked as
+            partial; ``None`` if it had run no batch.
     """
 
     def __init__(self, how_far: str, partial: Any) -> None:
-        remedy = " embvar_kit.partial_result() returns what was measured till then."
+        remedy = " embvar_kit.partial_result() returns what was measured until then."
         super().__init__(how_far + (remedy if partial is not None else ""))
         self.how_far, self.partial = how_far, partial
 
 
 class EmbvarWarning(UserWarning):
-    """Something went wrong that a run could go on without; the message says what."""
+    """Something went wrong, but the run continues; the message says what it continues without."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says in one line: its first, and the next where the first ends in a colon."""
+    """The first line of an error's message; with the second, if the first ends in a colon.
+
+    An error without a message gives the name of its class.
+
+    >>> first_line(OSError("Cannot read:\\n  disk full\\nmore"))
+    'Cannot read: disk full'
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
         return f"{lines[0]} {lines[1]}"
@@ -77,5 +83,9 @@ def first_line(error: BaseException) -> str:
 
 
 def as_sentence(error: BaseException) -> str:
-    """The first line of an error, ending in a full stop."""
+    """The :func:`first_line` of an error, ending in one full stop.
+
+    >>> as_sentence(OSError("disk full"))
+    'disk full.'
+    """
     return f"{first_line(error).rstrip('.')}."

@@ -1,6 +1,6 @@
-"""The kit's folders and the files in them: where they lie, their checksums, who may write.
+"""The kit's folders and files: where they are, checksums, writing in one step, and locks.
 
-Standard library only at import, so that ``embvar fetch`` runs where nothing else is installed.
+Importing this needs only the standard library, so ``embvar fetch`` runs without other packages.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from embvar_kit.errors import CheckpointError
 
 
 def checkout() -> Path | None:
-    """The kit's repository, where the package lies in one; else ``None``."""
+    """The root of the kit's repository; ``None`` if the package is not in one."""
     root = Path(__file__).resolve().parents[1]
     whole = (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir()
     return root if whole else None
 
 
 def in_checkout(*parts: str) -> Path | None:
-    """A path below the repository's top, ``in_checkout("data", "stats")``; ``None`` outside one."""
+    """A path in the repository, for example ``in_checkout("data", "stats")``; ``None`` outside."""
     root = checkout()
     return root.joinpath(*parts) if root else None
 
@@ -33,7 +33,8 @@ def in_checkout(*parts: str) -> Path | None:
 def home() -> Path:
     """The folder for models and cached results.
 
-    ``EMBVAR_HOME`` where it is set; ``data/`` in a checkout; else the user's cache folder.
+    It is ``EMBVAR_HOME`` if that is set, else ``data/`` in a checkout, else a folder in the user's
+    cache.
     """
     if chosen := os.environ.get("EMBVAR_HOME"):
         return Path(chosen).expanduser()
@@ -55,13 +56,14 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a scratch path; what is written there, file or folder, takes the place of ``path``.
+    """Yield a scratch path; the file or folder written there replaces ``path`` in one step.
 
-    A reader finds the old one or the new one and nothing in between, and if the block raises, the
-    old one stays. A file is on the disk to its last byte before it is renamed.
+    A reader of a file finds the old or the new one, complete; a folder is absent for an instant
+    while it is replaced. If the block raises, the old one stays. A file is flushed to disk before
+    it is renamed.
 
     Raises:
-        OSError: if ``path`` cannot be written, or a file is to take the place of a folder.
+        OSError: if ``path`` cannot be written, or a file would replace a folder.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -75,7 +77,7 @@ def replacing(path: Path) -> Iterator[Path]:
         made = Path(scratch) / path.name
         yield made
         if made.is_dir() and path.exists():
-            # Only an empty folder can be renamed over: the old one steps aside.
+            # A rename cannot replace a folder unless it is empty: move the old one aside first.
             before = Path(scratch) / f"{path.name}.before"
             path.rename(before)
             try:
@@ -91,12 +93,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def leftovers(path: Path) -> list[Path]:
-    """Scratch folders that killed writers left beside ``path``, or that others are writing to."""
+    """Scratch folders beside ``path``, left over from killed writers or still being written to."""
     return sorted(path.parent.glob(f"{glob.escape(_scratch_prefix(path))}*"))
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove :func:`leftovers`; for the only writer of ``path``, which knows that all are dead."""
+    """Remove :func:`leftovers`. Only call this as the only writer of ``path``."""
     for left in leftovers(path):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -107,14 +109,15 @@ def _scratch_prefix(path: Path) -> str:
 
 @contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep a folder of checkpoints to oneself; the system lets go of it when the process ends.
+    """Lock a folder of checkpoints for this process; the lock is released if the process dies.
 
     Args:
-        folder: made if it is not there.
-        wait: for another process that has it, saying so, instead of raising an error.
+        folder: the folder; it is made if it does not exist.
+        wait: if another process has locked the folder, print that and wait for it.
 
     Raises:
-        CheckpointError: if another process has it, or the folder cannot be written.
+        CheckpointError: if another process has locked the folder and ``wait`` is false, or the
+            folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -126,10 +129,10 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         except Timeout as error:
             if not wait:
                 raise CheckpointError(
-                    f"Another process is at work on {str(folder)!r}. Wait for it, or name another "
+                    f"Another process is using {str(folder)!r}. Wait for it, or name another "
                     "folder."
                 ) from error
-            print(f"Another process is at work on {str(folder)!r}: waiting for it.", flush=True)
+            print(f"Another process is using {str(folder)!r}: waiting for it.", flush=True)
             lock.acquire()
     except OSError as error:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: what its cache holds, and whether the Hub itself can be asked."""
+"""The Hugging Face Hub: what its cache on this machine holds, and whether the Hub has a name."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ from enum import Enum
 from pathlib import Path
 
 SECONDS = 5
-"""How long the Hub may take to answer before it counts as out of reach."""
+"""Time limit for an answer, after which the Hub counts as out of reach."""
 
 
 class Answer(Enum):
-    """What the Hub said of a repository."""
+    """What the Hub answers about a repository."""
 
     PRESENT = "present"
-    ABSENT = "absent"  # or not for this user to read
-    IMPOSSIBLE = "impossible"  # no repository can have such a name
+    ABSENT = "absent"  # or this user may not read it
+    IMPOSSIBLE = "impossible"  # not a possible name of a repository
     UNREACHABLE = "unreachable"
 
 
 def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
-    """The folder of a model in the Hub's cache, named after its commit; ``None`` if not there."""
+    """The folder of a model in the Hub's cache; ``None`` if the cache does not have it.
+
+    The folder is named after the model's commit.
+
+    Args:
+        name: name of the repository.
+        revision: branch, tag or commit; the main branch by default.
+    """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -35,11 +42,11 @@ def ask(kind: str, name: str, revision: str | None) -> tuple[Answer, Exception |
 
     Args:
         kind: ``"model"`` or ``"dataset"``.
-        name: of the repository.
+        name: name of the repository.
         revision: branch, tag or commit; the main branch by default.
 
     Returns:
-        The answer, and the error it was read from (``None`` where the repository is there).
+        The answer, and the error that it was derived from (``None`` if the repository exists).
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (

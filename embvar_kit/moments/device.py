@@ -1,7 +1,8 @@
 """The moments of :mod:`embvar_kit.moments.grouped` on an accelerator, without a copy to the host.
 
-The same update in the same precision, as tensor operations. Every size is known on the host before
-a batch starts, so nothing here makes it wait, and sums over a group run in a fixed order.
+The update and its precision are the same, in tensor operations. Every size is known on the host
+before a batch starts, so the host never waits for the device, and sums over a group are taken in a
+fixed order.
 """
 
 from __future__ import annotations
@@ -16,18 +17,24 @@ from embvar_kit.moments.kernels import STEP
 
 
 def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """A tensor on the device; to CUDA through pinned memory, so that the host does not wait."""
+    """Copy an array to the device; to CUDA through pinned memory, so that the host goes on."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
-_PIECE = 32  # rows: a device sums a piece one row after another, and the pieces side by side
+_PIECE = 32
+"""Rows in a piece: a device sums the rows of a piece in sequence, and pieces in parallel."""
 
 
 class DeviceOrder:
-    """A :class:`GroupOrder` on a device, sent there once for all layers."""
+    """A :class:`GroupOrder` on a device, sent there once for all layers.
+
+    Args:
+        order: the occurrences of a batch, sorted by group.
+        device: where to send it.
+    """
 
     def __init__(self, order: GroupOrder, device: torch.device) -> None:
         lengths = np.diff(order.starts)
@@ -41,23 +48,28 @@ class DeviceOrder:
         self._levels = levels[::-1]
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """``(S, ...)`` sums of ``(N, ...)`` values, sorted by group, over each segment."""
+        """``(S, ...)`` sums over each segment of ``(N, ...)`` values that are sorted by group."""
         for lengths in self._levels:
             values = torch.segment_reduce(values, "sum", lengths=lengths, axis=0, unsafe=True)
         return values
 
 
 class DeviceMoments:
-    """Streaming moments that live on a torch device with float64 (CUDA; the CPU, for tests).
+    """Streaming moments on a torch device that has float64 (CUDA; the CPU, for tests).
 
-    Those of several layers together: for one layer, to start the device's many small steps would
-    take longer than the steps.
+    One object holds the moments of several layers: for a single layer, launching the many small
+    operations would take longer than running them.
 
     Args:
         n_groups: number of groups, ``G``.
         dim: length of the vectors, ``d``.
-        device: where to keep them.
+        device: where to keep the moments.
         n_layers: number of layers, ``L``.
+
+    Attributes:
+        count: ``(G, L)`` int64, occurrences seen.
+        mean: ``(G, L, d)`` float32, NaN for groups never seen.
+        refused: boolean scalar, whether a batch held NaN or infinity.
     """
 
     def __init__(self, n_groups: int, dim: int, device: torch.device, n_layers: int = 1) -> None:
@@ -70,21 +82,21 @@ class DeviceMoments:
         self.refused = torch.zeros((), dtype=torch.bool, device=device)
 
     def add(self, xs: Sequence[torch.Tensor], order: DeviceOrder, first: int = 0) -> None:
-        """Take a batch in; :attr:`refused` turns true if it holds NaN or infinity.
+        """Take in a batch; :attr:`refused` turns true if it holds NaN or infinity.
 
         Args:
-            xs: for one layer or several that follow one another, ``(rows, d)`` embeddings of any
-                floating type.
+            xs: ``(rows, d)`` embeddings of any floating type, one tensor for each of one or more
+                consecutive layers.
             order: the batch's occurrences, sorted by group.
-            first: which of the layers the first of them is.
+            first: index of the first of these layers.
 
         Raises:
-            RuntimeError: if the device's memory is too small; nothing has been taken in then.
+            RuntimeError: if the device's memory is too small; the moments are then unchanged.
         """
         groups, layers = order.groups, slice(first, first + len(xs))
         count, mean, extra, squares, deviations = (own[:, layers] for own in self._tensors)
         before = count[groups]
-        # Memory is what this costs: rows are read as they are, and no squares are written out.
+        # Memory traffic is the cost: rows are not converted first, and no squares are stored.
         rows = torch.stack([x[order.rows] for x in xs], dim=1)
         centre = self._widen(mean[groups], extra[groups])
         centre = torch.where((before == 0)[:, :, None], rows[order.first].double(), centre)
@@ -98,7 +110,7 @@ class DeviceMoments:
         grown = (spread - (shift * shift).sum(2) / after).clamp_(min=0)
         new_mean, new_extra = self._narrow(centre)
         self.refused |= ~torch.isfinite(norms).all()
-        # What follows needs no memory: a batch is taken in whole or not at all.
+        # Nothing below allocates memory: a batch is taken in whole or not at all.
         mean.index_copy_(0, groups, new_mean)
         extra.index_copy_(0, groups, new_extra)
         count.index_copy_(0, groups, after)
@@ -108,7 +120,12 @@ class DeviceMoments:
     def to_host(
         self, layer: int = 0, mean: np.ndarray | None = None, extra: np.ndarray | None = None
     ) -> GroupedMoments:
-        """A layer's moments as a :class:`GroupedMoments`, in the arrays given."""
+        """Copy a layer's moments to a :class:`GroupedMoments`.
+
+        Args:
+            layer: index of the layer.
+            mean, extra: ``(G, d)`` arrays to copy the means to; by default new ones.
+        """
         n_groups, _, dim = self.mean.shape
         moments = GroupedMoments(n_groups, dim, mean=mean, extra=extra)
         for array, tensor in zip(moments.state().values(), self._tensors, strict=True):
@@ -116,7 +133,7 @@ class DeviceMoments:
         return moments
 
     def restore(self, layer: int, state: Mapping[str, np.ndarray]) -> None:
-        """Go back to a layer's state of :class:`GroupedMoments`, to the bit."""
+        """Set a layer's moments, to the bit, to a :meth:`GroupedMoments.state`."""
         for name, tensor in zip(GroupedMoments.STATE, self._tensors, strict=True):
             tensor[:, layer] = torch.from_numpy(np.ascontiguousarray(state[name])).to(tensor.device)
 
@@ -139,6 +156,6 @@ class DeviceMoments:
 
 
 def _squared_norms(x: torch.Tensor) -> torch.Tensor:
-    """``(..., )`` squared norms of ``(..., d)`` vectors in float64, without a copy in it."""
+    """``(...,)`` float64 squared norms of ``(..., d)`` vectors, without a float64 copy of them."""
     norms = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
     return norms * norms

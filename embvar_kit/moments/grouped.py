@@ -1,16 +1,16 @@
 """Counts, means and variances of groups of embeddings, in one pass and in little memory.
 
-For every group ``g`` of occurrences the kit keeps four things: the count ``n``, the mean vector,
-the sum of squared norms and the sum of squared deviations from the mean. From them come, in units
-of squared norm of the embedding (the paper's variance formula):
+For every group of occurrences the kit keeps four things: the count ``n``, the mean vector, the sum
+of squared norms and the sum of squared deviations from the mean. From them follow, in units of
+squared norm of the embedding (the paper's variance formula):
 
 - ``Q = E||x||^2``, the mean squared norm;
 - ``M = ||E x||^2``, the squared norm of the mean;
 - ``V = E||x - E x||^2``, the variance (population form, divided by ``n``);
 
 and ``Q = M + V``. The three are accumulated independently, so the identity is a check on the
-numbers and not a way of computing them. Subtracting, ``V = Q - M``, cancels where embeddings
-hardly vary; here the deviations are taken from a running mean before they are squared (the
+numbers and not a way of computing them. The difference ``V = Q - M`` would lose its digits where
+embeddings hardly vary; here deviations are taken from a running mean before they are squared (the
 pairwise update of Chan, Golub and LeVeque, 1983).
 """
 
@@ -31,8 +31,9 @@ class GroupOrder:
 
     Attributes:
         rows: ``(N,)`` row of each occurrence in the array of embeddings, sorted by group.
-        starts: ``(S + 1,)`` where the rows of each segment start in ``rows``.
-        groups: ``(S,)`` the group of each segment; distinct.
+        starts: ``(S + 1,)`` where the rows of each segment (the occurrences of one group) start
+            in ``rows``, and ``N``.
+        groups: ``(S,)`` group of each segment, ascending and distinct.
     """
 
     rows: np.ndarray
@@ -45,15 +46,15 @@ class GroupOrder:
 
         Args:
             groups: ``(N,)`` group of each occurrence.
-            rows: ``(N,)`` row of each occurrence in the embeddings; by default ``0..N-1``. Rows
-                that are not named here (padding) are never read.
+            rows: ``(N,)`` row of each occurrence in the embeddings; by default ``0..N-1``. Other
+                rows, such as padding, are never read.
 
         >>> order = GroupOrder.of(np.array([7, 2, 7]))
         >>> order.groups.tolist(), order.starts.tolist(), order.rows.tolist()
         ([2, 7], [0, 1, 3], [1, 0, 2])
         """
         groups = np.ascontiguousarray(groups, dtype=np.int64)
-        # Sixteen bits are sorted by their digits, in a third of the time.
+        # NumPy sorts 16-bit integers by radix, in a third of the time.
         few = len(groups) and groups.min() >= 0 and groups.max() < 2**16
         by_group = np.argsort(groups.astype(np.uint16) if few else groups, kind="stable")
         in_order = groups[by_group]
@@ -63,7 +64,7 @@ class GroupOrder:
         return cls(rows=rows.astype(np.int64), starts=starts, groups=in_order[first])
 
     def halves(self) -> tuple[GroupOrder, GroupOrder]:
-        """Two orders with half of the groups each; at least two groups are needed."""
+        """Two orders with half of the groups each, of an order with at least two groups."""
         cut = len(self.groups) // 2
         row = self.starts[cut]
         return (
@@ -75,24 +76,26 @@ class GroupOrder:
 class GroupedMoments:
     """Streaming ``n``, mean, ``Q``, ``M`` and ``V`` of many groups of vectors.
 
-    A mean is held as a float32 and one byte with the eight bits that come after it in float64:
-    five bytes an element, a 32-bit significand. Four bytes are too few: with float32 means alone
-    the rounding of the mean leaks into ``V`` to first order (a test measures it), while float64
-    means would take eight to no gain. Sums of squares, one number a group, are float64.
+    Each element of a mean is stored as a float32 and one extra byte with the next eight bits of
+    its float64 value: five bytes with a 32-bit significand. Four bytes are too few: with float32
+    means alone, their rounding enters ``V`` to first order (a test measures it). Eight, for float64
+    means, would gain nothing. Sums of squares, one number for each group, are float64.
 
     Args:
         n_groups: number of groups, ``G``.
         dim: length of the vectors, ``d``.
-        mean: ``(G, d)`` float32 array to hold the means in, a slice of a larger one for instance;
+        mean: ``(G, d)`` float32 array to keep the means in, for example a slice of a larger one;
             by default a new one. It is filled with NaN.
-        extra: ``(G, d)`` int8 array for the extra bytes, likewise.
+        extra: ``(G, d)`` int8 array to keep the extra bytes in; by default a new one. It is filled
+            with zeros.
 
     Attributes:
         count: ``(G,)`` int64, occurrences seen.
         mean: ``(G, d)`` float32, NaN for groups never seen.
 
     Raises:
-        MomentsError: if ``n_groups`` is negative, ``dim`` is not positive or ``mean`` does not fit.
+        MomentsError: if ``n_groups`` is negative, ``dim`` is not positive, or ``mean`` or ``extra``
+            has another shape or type.
 
     >>> square = np.array([[3, 1], [3, -1], [5, 1], [5, -1]], dtype=np.float32)
     >>> m = GroupedMoments(n_groups=2, dim=2)
@@ -139,15 +142,15 @@ class GroupedMoments:
         )
 
     STATE = ("count", "mean", "extra", "squares", "deviations")
-    """Names of the arrays that a state consists of."""
+    """Names of the arrays in a :meth:`state`."""
 
     def state(self) -> dict[str, np.ndarray]:
-        """The arrays that everything follows from, by the names in :data:`STATE`; no copies."""
+        """The arrays that determine all moments, by the names in :data:`STATE`; not copied."""
         arrays = (self.count, self.mean, self._extra, self._squares, self._deviations)
         return dict(zip(self.STATE, arrays, strict=True))
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go back to a :meth:`state`, to the bit."""
+        """Set the moments, to the bit, to a :meth:`state`."""
         for name, array in self.state().items():
             array[:] = state[name]
 
@@ -182,10 +185,10 @@ class GroupedMoments:
         )
 
     def update(self, x: np.ndarray, groups: np.ndarray | GroupOrder) -> None:
-        """Take a batch of vectors in; all of it or, when it is refused, nothing of it.
+        """Take in a batch of vectors; if it is refused, the moments do not change.
 
         Args:
-            x: ``(N, d)`` vectors; float32, anything else is converted to it.
+            x: ``(N, d)`` vectors; converted to float32.
             groups: ``(N,)`` group of each vector, or the :class:`GroupOrder` of a batch.
 
         Raises:
@@ -199,15 +202,15 @@ class GroupedMoments:
         self.add(x, order)
 
     def add(self, x: np.ndarray, order: GroupOrder) -> None:
-        """:meth:`update` for a pass that knows its arrays: no check before, no copy, one read.
+        """:meth:`update` without checks or copies, for a pass that makes the arrays itself.
 
         Args:
-            x: ``(rows, d)`` float32, C-contiguous.
-            order: the batch's occurrences; rows and groups in range.
+            x: ``(rows, d)`` float32 vectors, C-contiguous.
+            order: the batch's occurrences; rows and groups must be in range.
 
         Raises:
-            MomentsError: if a value is NaN or infinite. The groups hit keep what they had; others
-                of the batch may have been counted, so the moments should not be used further.
+            MomentsError: if a value is NaN or infinite. Groups without such a value have then
+                taken in the batch, so the moments should not be used further.
         """
         refused = kernels.update(
             x,
@@ -233,12 +236,15 @@ class GroupedMoments:
         V: np.ndarray,
         extra: np.ndarray | None = None,
     ) -> None:
-        """Set some groups to moments known from elsewhere, saved ones for instance.
+        """Set the moments of some groups, for example to saved ones.
 
         Args:
-            groups: ``(K,)`` distinct groups. count: ``(K,)``. mean: ``(K, d)``. Q, V: ``(K,)``.
-            extra: ``(K, d)`` the means' extra bytes; without them the means are rounded to
-                float32, and merging is accurate to that.
+            groups: ``(K,)`` distinct groups.
+            count: ``(K,)`` counts.
+            mean: ``(K, d)`` means.
+            Q, V: ``(K,)`` mean squared norms and variances.
+            extra: ``(K, d)`` extra bytes of the means; without them the means, and merging, have
+                the accuracy of float32.
         """
         self.count[groups] = count
         self.mean[groups] = mean
@@ -249,8 +255,8 @@ class GroupedMoments:
     def merge(self, other: GroupedMoments) -> None:
         """Add the moments of another part of the data, group by group; ``other`` is unchanged.
 
-        Counts add, means and squared deviations combine by the pairwise update (Chan, Golub and
-        LeVeque, 1983), so that shards give what one pass would have given.
+        Means and squared deviations combine by the pairwise update (Chan, Golub and LeVeque,
+        1983), so that parts give together what one pass over all of them gives.
 
         Raises:
             MomentsError: if the numbers of groups or dimensions differ.
@@ -292,7 +298,7 @@ class GroupedMoments:
         groups = np.asarray(groups)
         if groups.shape != x.shape[:1]:
             raise MomentsError(
-                f"{x.shape[0]} vectors need as many groups; got an array of shape {groups.shape}."
+                f"{x.shape[0]} vectors need as many groups, got an array of shape {groups.shape}."
             )
         as_int = groups.astype(np.int64)
         if len(groups) and not np.array_equal(as_int, groups):
@@ -318,9 +324,9 @@ class GroupedMoments:
             or (np.diff(order.groups) < 1).any()
         ):
             raise MomentsError("The order's segments do not cover its rows once, group by group.")
-        # Segments are sorted by group, so the ends tell for all of them.
+        # Segments are sorted by group, so checking the first and the last is enough.
         if len(order.groups) and (order.groups[0] < 0 or order.groups[-1] >= self.n_groups):
             bad = order.groups[0] if order.groups[0] < 0 else order.groups[-1]
             raise MomentsError(f"Group {bad} is outside 0..{self.n_groups - 1}.")
         if len(order.rows) and (order.rows.min() < 0 or order.rows.max() >= len(x)):
-            raise MomentsError(f"The order names rows beyond the {len(x)} given.")
+            raise MomentsError(f"The order names rows outside the {len(x)} rows given.")

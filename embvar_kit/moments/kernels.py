@@ -1,8 +1,8 @@
-"""Compiled loops under :mod:`embvar_kit.moments.grouped`: each row is read where it lies.
+"""Compiled loops for :mod:`embvar_kit.moments.grouped`, which read each row without a copy.
 
-All arithmetic is float64. ``reassoc`` and ``contract`` let the compiler sum a row in several lanes;
-NaN and infinity keep their meaning, since refusing them relies on it. At 384 features the cost is
-memory traffic: each row and each mean is therefore read once.
+All arithmetic is float64. ``reassoc`` and ``contract`` let the compiler sum a row in several SIMD
+lanes; NaN and infinity keep their meaning, because refusing them relies on it. With hundreds of
+features the cost is memory traffic, so each row and each mean is read only once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from llvmlite import ir
 from numba.extending import intrinsic
 
 STEP = 21
-"""An extra byte counts steps of ``2**STEP`` in the float64 bits of a mean: away from zero where it
-is positive, 256 of them to a step of float32."""
+"""An extra byte counts steps of ``2**STEP`` in the float64 bits of a mean, positive ones away from
+zero. 256 of these steps make one step of float32."""
 
 _jit = numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 _jit_parallel = numba.njit(cache=True, nogil=True, parallel=True, fastmath={"reassoc", "contract"})
@@ -25,7 +25,7 @@ _inline = numba.njit(inline="always", fastmath={"reassoc", "contract"})
 
 @intrinsic
 def _fetch(typing, array, at):
-    """Ask for the cache line of ``array[at]``, one-dimensional, without waiting for it."""
+    """Prefetch the cache line of ``array[at]``, of a one-dimensional array."""
 
     def emit(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -33,7 +33,7 @@ def _fetch(typing, array, at):
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
         prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
-        # To be read; to be kept in every cache; data and not code.
+        # Arguments: 0 for reading, 3 for keeping it in all caches, 1 for data (not code).
         builder.call(prefetch, [place, number(0), number(3), number(1)])
         return context.get_dummy_value()
 
@@ -42,14 +42,14 @@ def _fetch(typing, array, at):
 
 @_inline
 def _fetch_all(row):
-    """:func:`_fetch` for all of a row; lines are of 64 bytes or more."""
+    """Prefetch a whole row; cache lines have 64 bytes or more."""
     for j in range(0, row.shape[0], 64 // row.itemsize):
         _fetch(row, j)
 
 
 @_jit
 def _widen(mean, extra, out):
-    """``out`` = the float64 vector that a float32 mean and its extra bytes stand for."""
+    """Write to ``out`` the float64 vector that a float32 mean and its extra bytes represent."""
     for j in range(mean.shape[0]):
         bits = np.float64(mean[j]).view(np.int64) + (np.int64(extra[j]) << STEP)
         out[j] = np.int64(bits).view(np.float64)
@@ -57,38 +57,40 @@ def _widen(mean, extra, out):
 
 @_jit
 def _narrow(value, mean, extra):
-    """Store a float64 vector as a float32 mean and its extra bytes: the nearest that there is."""
+    """Store a float64 vector as the nearest float32 mean with extra bytes."""
     half = np.int64(1 << (STEP - 1))
     for j in range(value.shape[0]):
         wide = np.float64(value[j])
         near = np.float32(wide)
         mean[j] = near
         steps = (wide.view(np.int64) + half - np.float64(near).view(np.int64)) >> STEP
-        # Beyond a byte only at half a float32 step, and where float32 is subnormal.
+        # Clipping matters only at half a float32 step, and where float32 is subnormal.
         extra[j] = np.int8(min(127, max(-128, steps)))
 
 
 @_jit_parallel
 def update(x, rows, starts, groups, count, mean, extra, squares, deviations, n_parts):
-    """Take the rows of each segment into the moments of its group; returns how many it refused.
+    """Take the rows of each segment into the moments of its group.
 
-    With ``c`` the group's mean so far (or its first row), ``k`` rows and ``n`` seen before:
-    ``D = sum(x - c)``, ``T = sum ||x - c||^2``; the mean moves by ``D / (n + k)`` and the squared
-    deviations grow by ``T - ||D||^2 / (n + k)``. That difference is at least ``T`` times
-    ``max(n, 1) / (n + k)``, so it neither turns negative nor cancels to noise. A segment with a
-    value that is not finite is refused: its group stays as it was.
+    Let ``c`` be the group's mean so far (or its first row), ``k`` the number of its rows and ``n``
+    the number seen before. With ``D = sum(x - c)`` and ``T = sum ||x - c||^2``, the mean moves by
+    ``D / (n + k)`` and the squared deviations grow by ``T - ||D||^2 / (n + k)``. That difference
+    is at least ``T max(n, 1) / (n + k)``, so it neither turns negative nor loses its digits.
+
+    Returns:
+        The number of segments refused because a value is not finite; their groups do not change.
     """
     n_segments = groups.shape[0]
     dim = x.shape[1]
     refused = 0
     for part in numba.prange(n_parts):
-        # Cut the segments where the rows are halved, thirded ...: equal work for each thread.
+        # Each thread gets the segments of an equal share of the rows.
         first = np.searchsorted(starts[:n_segments], rows.shape[0] * part // n_parts)
         last = np.searchsorted(starts[:n_segments], rows.shape[0] * (part + 1) // n_parts)
         centre = np.empty(dim)
         shift = np.empty(dim)
         for segment in range(first, last):
-            # Its neighbours in the batch lie anywhere in memory: ask for them two segments ahead.
+            # Segments lie anywhere in memory: prefetch the one after the next.
             if segment + 2 < last:
                 coming = groups[segment + 2]
                 _fetch_all(mean[coming])
@@ -139,7 +141,7 @@ def update(x, rows, starts, groups, count, mean, extra, squares, deviations, n_p
 
 @_jit
 def merge(count, mean, extra, deviations, other_count, other_mean, other_extra, other_deviations):
-    """Pairwise update of means and squared deviations; counts are left to the caller."""
+    """Pairwise update of means and squared deviations; the caller adds the counts."""
     dim = mean.shape[1]
     ours = np.empty(dim)
     theirs = np.empty(dim)

@@ -1,4 +1,4 @@
-"""Where the means of a pass are kept: in memory, or in a file where they would not fit."""
+"""Storage for the means of a pass: in memory, or in a file if they would not fit."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ from embvar_kit.errors import ExtractionError
 from embvar_kit.files import home
 
 BYTES_PER_ELEMENT = 5
-"""Of a mean: a float32 and one extra byte (see :class:`embvar_kit.GroupedMoments`)."""
+"""Bytes of a mean's element: a float32 and one extra byte (see
+:class:`embvar_kit.GroupedMoments`)."""
 
 HOST_MOMENTS = ("cpu", "mps")
-"""Kinds of device whose moments are kept on the host: MPS has no float64."""
+"""Types of device whose moments are kept on the host; MPS is one because it has no float64."""
 
-_SHARE = 0.75  # of the free memory that means may take: the model's own buffers need some, too
+_SHARE = 0.75
+"""Fraction of free memory that the means may use; the model's own buffers need the rest."""
 
 
 def fit_into_memory(n_bytes: int) -> bool:
-    """Whether the machine has room for so many bytes of means beside the model's work."""
+    """Whether this machine has memory for so many bytes of means beside the model's buffers."""
     return n_bytes <= _SHARE * psutil.virtual_memory().available
 
 
 def fit_onto_device(n_bytes: int, free: int) -> bool:
-    """The same for a device of which ``free`` bytes are free."""
+    """Whether a device with ``free`` bytes of free memory has room for so many bytes of means."""
     return n_bytes <= _SHARE * free
 
 
 def give_back() -> None:
-    """Hand memory that is free, in pieces between pieces in use, back to the system.
+    """Return freed memory to the system.
 
-    glibc keeps it, and tensors of a different shape in every batch leave more and more of it.
-    Other C libraries see to it themselves.
+    glibc keeps freed pieces that lie between used ones, and batches of different shapes leave more
+    and more of them. Other C libraries return them by themselves.
     """
     with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -46,12 +48,15 @@ def give_back() -> None:
 def allocate(
     shape: tuple[int, ...], *, in_file: bool | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays for means: float32 and, for the extra bytes, int8.
+    """Allocate arrays for means: float32 values and int8 extra bytes.
 
     Args:
-        shape: of both, ``(..., d)``.
-        in_file: map them from a file without a name in the kit's cache, which is gone with the
-            arrays, instead of taking memory; by default, if they would not fit into it.
+        shape: shape of both arrays, ``(..., d)``.
+        in_file: map the arrays from an unnamed file in the kit's cache, which vanishes with them,
+            instead of using memory; by default, only if they would not fit into memory.
+
+    Returns:
+        The float32 and the int8 array; their contents are undefined.
 
     Raises:
         ExtractionError: if the disk has no room for them.
@@ -65,7 +70,7 @@ def allocate(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            # Reserved now: a page that finds the disk full later on would end the process.
+            # Reserve the space now: a full disk would later kill the process at a page write.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, max(1, size * BYTES_PER_ELEMENT))
             else:
@@ -74,11 +79,11 @@ def allocate(
     except OSError as error:
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
         raise ExtractionError(
-            f"The means need {size * BYTES_PER_ELEMENT / 1e9:,.1f} GB, more than the memory that "
-            f"is free, and no file of that size can be had in {str(folder)!r} "
-            f"({error.strerror or error}; {free / 1e9:,.1f} GB free): free some of either, or take "
-            "fewer layers (layers=...), fewer sites, a higher min_count or a smaller corpus "
-            "(limit=...)."
+            f"The means need {size * BYTES_PER_ELEMENT / 1e9:,.1f} GB, more than the free memory, "
+            f"and a file of that size cannot be made in {str(folder)!r} "
+            f"({error.strerror or error}; {free / 1e9:,.1f} GB free). Free memory or disk space, "
+            "or choose fewer layers (layers=...), fewer sites, a higher min_count or a smaller "
+            "corpus (limit=...)."
         ) from error
     floats = whole[: 4 * size].view(np.float32).reshape(shape)
     return floats, whole[4 * size : 5 * size].view(np.int8).reshape(shape)
@@ -87,14 +92,21 @@ def allocate(
 def select(
     mean: np.ndarray, extra: np.ndarray | None, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Means of some groups: of ``(L, T, d)`` those at ``rows``, with room from :func:`allocate`.
+    """Copy the means of some groups to arrays from :func:`allocate`.
+
+    Args:
+        mean, extra: ``(L, T, d)`` means and their extra bytes (or ``None``).
+        rows: ``(K,)`` indices of the groups wanted, or ``(T,)`` booleans.
+
+    Returns:
+        ``(L, K, d)`` means and extra bytes.
 
     Raises:
         ExtractionError: if neither memory nor disk has room for them.
     """
     rows = np.arange(mean.shape[1])[rows]
     floats, extras = allocate((mean.shape[0], len(rows), mean.shape[2]))
-    for at in range(len(mean)):  # one layer at a time: all of them may be more than the memory
+    for at in range(len(mean)):  # layer by layer, since all of them may not fit into memory
         floats[at] = mean[at][rows]
         if extra is not None:
             extras[at] = extra[at][rows]

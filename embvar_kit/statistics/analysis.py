@@ -1,11 +1,12 @@
 """What the paper computes from Q, M and V: regressions, decompositions, corrections.
 
-All functions take plain arrays, one entry (or row) a token, of one layer. Units are squared norm
-of the embedding throughout.
+All functions take plain arrays of one layer, with one entry (or row) for each token. The unit of
+Q, M and V is the squared norm of the embedding throughout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +19,9 @@ class Tradeoff(NamedTuple):
     """The regression of V on M over tokens, unweighted (paper, Figs. 2 and 4).
 
     Attributes:
-        n_tokens: tokens used.
+        n_tokens: number of tokens.
         cv_Q: coefficient of variation of Q: standard deviation (population form) over mean.
-        slope, intercept: of ``V = slope * M + intercept`` by ordinary least squares.
+        slope, intercept: the line ``V = slope * M + intercept`` by ordinary least squares.
         r2: coefficient of determination of that line.
     """
 
@@ -32,10 +33,10 @@ class Tradeoff(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A regression line by ordinary least squares, one point a token.
+    """A regression line by ordinary least squares, with one point for each token.
 
     Attributes:
-        slope, intercept: of ``y = slope * x + intercept``.
+        slope, intercept: the line ``y = slope * x + intercept``.
         r2: coefficient of determination; NaN where y is constant.
     """
 
@@ -52,7 +53,7 @@ class Decomposition(NamedTuple):
         M: squared norm of the overall mean.
         V: variance.
         V_W: within-token variance, the mean of V(X_t) weighted by n_t.
-        V_B: between-token variance, that of the token means.
+        V_B: between-token variance, the variance of the token means weighted by n_t.
     """
 
     Q: float
@@ -65,12 +66,15 @@ class Decomposition(NamedTuple):
 def unbiased(n: np.ndarray, M: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Finite-sample corrections: ``M - V / (n - 1)`` and ``V * n / (n - 1)``.
 
-    For ``n`` independent draws, the squared norm of their mean overestimates that of the
-    population's by ``V / n`` on average, and their variance is short by the same amount. Both
-    corrected forms have the population's value as their expectation, and still add up to Q.
+    For ``n`` independent draws from a population of variance ``V``, the squared norm of their mean
+    is on average ``V / n`` larger than that of the population's mean, and their variance ``V / n``
+    smaller than the population's. Both corrected forms have the population's value as their
+    expectation, and still add up to Q.
 
     Args:
-        n: ``(T,)`` counts. M: ``(T,)``. V: ``(T,)``, population form.
+        n: ``(T,)`` counts.
+        M: ``(T,)`` squared norms of the means.
+        V: ``(T,)`` variances, population form.
 
     Returns:
         ``(T,)`` unbiased M (it can be negative) and ``(T,)`` unbiased V; NaN where ``n < 2``.
@@ -88,11 +92,11 @@ def tradeoff(Q: np.ndarray, M: np.ndarray, V: np.ndarray) -> Tradeoff:
     """Regress V on M over tokens, as in the paper's Figs. 2 and 4.
 
     Args:
-        Q, M, V: ``(T,)``, one entry a token.
+        Q, M, V: ``(T,)`` moments, one entry for each token.
 
     Raises:
-        StatisticsError: if fewer than 3 tokens, or M that do not differ, leave no line to fit, or
-            a value is NaN (the unbiased forms of a single occurrence are).
+        StatisticsError: if there are fewer than 3 tokens, all have the same M, or a value is NaN
+            (as the unbiased forms of a single occurrence are).
 
     >>> M = np.array([1.0, 2.0, 3.0])
     >>> tradeoff(Q=np.full(3, 4.0), M=M, V=4.0 - M)  # constant Q: slope -1
@@ -106,12 +110,12 @@ def regress(x: np.ndarray, y: np.ndarray, *, names: tuple[str, str] = ("x", "y")
     """Regress y on x over tokens, unweighted: the lines of the paper's Figs. 2, 7, 11-13, 17.
 
     Args:
-        x, y: ``(T,)``, one entry a token.
-        names: what the two are called in messages.
+        x, y: ``(T,)`` values, one entry for each token.
+        names: names of x and y for messages.
 
     Raises:
-        StatisticsError: if fewer than 3 tokens, or x that do not differ, leave no line to fit, or
-            a value is not finite.
+        StatisticsError: if there are fewer than 3 tokens, all have the same x, or a value is not
+            finite.
 
     >>> regress(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0]))
     Line(slope=2.0, intercept=1.0, r2=1.0)
@@ -123,8 +127,8 @@ def regress(x: np.ndarray, y: np.ndarray, *, names: tuple[str, str] = ("x", "y")
         )
     if not np.isfinite([x, y]).all():
         raise StatisticsError(
-            f"{names[0]} or {names[1]} is not finite for some token. The unbiased forms need two "
-            "occurrences: min_count=2."
+            f"{names[0]} or {names[1]} is not finite for some token. The unbiased forms need at "
+            "least two occurrences: min_count=2."
         )
     if np.ptp(x) == 0:
         raise StatisticsError(f"All tokens have the same {names[0]}: there is no line to fit.")
@@ -134,7 +138,7 @@ def regress(x: np.ndarray, y: np.ndarray, *, names: tuple[str, str] = ("x", "y")
 
 
 def cv(x: np.ndarray) -> float:
-    """Coefficient of variation over tokens: standard deviation (population form) over mean.
+    """Coefficient of variation of ``(T,)`` values: standard deviation (population form) over mean.
 
     >>> cv(np.array([1.0, 3.0]))
     0.5
@@ -146,11 +150,13 @@ def principal_axes(x: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray, n
     """Principal component analysis, by singular value decomposition.
 
     Args:
-        x: ``(N, d)`` points; ``N`` and ``d`` of at least ``n``.
+        x: ``(N, d)`` points; ``N`` and ``d`` must be at least ``n``.
+        n: number of axes.
 
     Returns:
-        ``(d,)`` the centre; ``(n, d)`` orthonormal axes, the widest first, each with its largest
-        entry positive (so that a figure does not flip); ``(n,)`` each axis' share of the variance.
+        ``(d,)`` centre; ``(n, d)`` orthonormal axes by decreasing variance, each with its largest
+        entry positive (so that figures do not flip); ``(n,)`` share of the variance along each
+        axis.
 
     Raises:
         StatisticsError: if there are too few points or dimensions.
@@ -175,14 +181,17 @@ def decompose(
     """Split the mean squared norm of all embeddings (law of total variance; paper, Figs. 5, 6).
 
     Args:
-        n: ``(T,)`` counts. Q: ``(T,)``. V: ``(T,)``. mean: ``(T, d)`` token means.
-        correct: remove what finite samples add. Noise in the token means inflates V_B by
-            ``sum_t (1/n_t - 1/n) (n_t/n) Var_t`` and noise in the overall mean inflates M by
-            ``sum_t (n_t/n) Var_t / n``, with ``Var_t`` the unbiased variance; V_W is short by the
-            sum of the two. Needs every ``n_t >= 2``.
+        n: ``(T,)`` counts ``n_t``.
+        Q: ``(T,)`` mean squared norms.
+        V: ``(T,)`` variances, population form.
+        mean: ``(T, d)`` token means.
+        correct: remove what finite samples add, which needs every ``n_t >= 2``. Noise in the token
+            means inflates V_B by ``sum_t (1/n_t - 1/n) (n_t/n) Var_t``, and noise in the overall
+            mean inflates M by ``sum_t (n_t/n) Var_t / n``, with ``Var_t`` the unbiased variance and
+            ``n`` the sum of counts; V_W is too small by the sum of the two.
 
     Raises:
-        StatisticsError: if there is no token, or ``correct`` is asked for with single occurrences.
+        StatisticsError: if there is no token, or ``correct`` is set and a token occurs only once.
 
     >>> two = decompose(np.array([1, 1]), Q=np.array([1.0, 1.0]), V=np.zeros(2),
     ...                 mean=np.array([[1.0, 0.0], [-1.0, 0.0]]))
@@ -199,7 +208,7 @@ def decompose(
     if correct:
         if np.min(n) < 2:
             raise StatisticsError(
-                "The correction needs two occurrences of every token or more: min_count=2."
+                "The correction needs at least two occurrences of every token: min_count=2."
             )
         variance = V * n / (n - 1)
         corrected = float(weight @ variance)
@@ -209,8 +218,10 @@ def decompose(
     return Decomposition(float(weight @ Q), M, V_W + V_B, V_W, V_B)
 
 
-def _between(weight: np.ndarray, mean: np.ndarray, overall: np.ndarray, block: int = 4096):
-    """Parts of ``sum_t weight_t ||mean_t - overall||^2``, a block of tokens at a time."""
+def _between(
+    weight: np.ndarray, mean: np.ndarray, overall: np.ndarray, block: int = 4096
+) -> Iterator[np.floating]:
+    """The terms of ``sum_t weight_t ||mean_t - overall||^2``, summed over each block of tokens."""
     for at in range(0, len(mean), block):
         apart = mean[at : at + block] - overall
         yield weight[at : at + block] @ np.einsum("td,td->t", apart, apart)

@@ -1,11 +1,11 @@
-"""The folder that saved statistics live in: open formats, checksums, one atomic step.
+"""The folder of saved statistics: open formats, checksums, and replacement in one atomic step.
 
-``metadata.json`` names the other files and their SHA-256; it is replaced last, in one rename, so a
-reader finds the old statistics or the new ones and nothing in between. That holds without a lock,
-which not every network folder has, for any number of writers and readers: every write makes files
-of its own under names that no other write has, and removes only its own and those of the statistics
-that it replaced, once ``metadata.json`` names others. A reader whose files go begins again. What a
-killed process leaves behind is removed by a later write.
+``metadata.json`` names the other files and their SHA-256. It is replaced last, in one rename, so a
+reader finds the old statistics or the new ones and nothing in between. This holds for any number of
+writers and readers without a lock, which not every network folder supports: every write gives its
+files new random names, and once ``metadata.json`` names other files it removes only its own and
+those of the statistics that it replaced. A reader whose files vanish starts over. A later write
+removes what a killed process left behind.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ _METADATA = "metadata.json"
 _KIT_FILES = re.compile(
     rf"\.?({'|'.join(TABLES)})-\w+\.parquet|\.?mean-\w+\.safetensors|\.metadata[.-]|\.tmp\w{{6}}$"
 )
-"""What a write makes: its files, scratch folders beside them, and what older kits left."""
+"""Files that the kit may remove: those of a write, its scratch folders, and those of older kits."""
 
-_ABANDONED = 3600  # seconds, more than a write takes, after which nobody will put a file in force
+_ABANDONED = 3600
+"""Seconds, longer than any write takes, after which a file not in force is left over."""
 
 
 def write(
@@ -51,18 +52,18 @@ def write(
     """Write tables, means and their description; see :meth:`TokenStatistics.save`.
 
     Args:
-        folder: where to.
-        tables: by name, of :data:`TABLES`.
-        tensors: the means and their extra bytes, or nothing.
+        folder: the folder to write to.
+        tables: the tables, by a name from :data:`TABLES`.
+        tensors: ``mean`` and ``extra``, or empty.
         info: what was measured.
 
     Raises:
-        StatisticsFileError: if the folder cannot be written; what was there stays.
+        StatisticsFileError: if the folder cannot be written; statistics saved there before stay.
     """
     ours_and_replaced: set[str] = set()
 
     def add(kind: str, suffix: str, write_to: Callable[[Path], object]) -> None:
-        """Write a file under a name that no other write has."""
+        """Write a file under a new random name."""
         path = folder / f"{kind}-{secrets.token_hex(4)}{suffix}"
         ours_and_replaced.add(path.name)
         with replacing(path) as scratch:
@@ -79,7 +80,7 @@ def write(
             add("mean", ".safetensors", lambda path: save_file(whole, path))
         metadata = {"format": FORMAT, "files": files, "info": info}
         metadata["sha256"] = _digest(metadata)
-        ours_and_replaced |= _named(folder)
+        ours_and_replaced |= _files_in_force(folder)
         with replacing(folder / _METADATA) as scratch:
             scratch.write_text(json.dumps(metadata, indent=1, ensure_ascii=False), "utf-8")
     except (OSError, SafetensorError) as error:
@@ -94,7 +95,10 @@ def write(
 
 
 def read(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], dict]:
-    """Read what :func:`write` wrote, or refuse it by name.
+    """Read what :func:`write` wrote.
+
+    Returns:
+        The tables by name, the tensors by name, and ``info``.
 
     Raises:
         StatisticsFileError: if something is missing, unreadable, altered or of a newer format.
@@ -105,7 +109,7 @@ def read(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], 
             try:
                 return _contents(folder, metadata)
             except FileNotFoundError as error:
-                # Have other statistics been saved here meanwhile? Each save names other files.
+                # If other statistics were saved meanwhile, the metadata name other files now.
                 seen, metadata = metadata, _metadata(folder)
                 if metadata["files"] == seen["files"]:
                     missing = str(error.filename or folder)
@@ -139,8 +143,8 @@ def _contents(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], dict]:
     if metadata["format"] > FORMAT:
         raise StatisticsFileError(
-            f"{str(folder / _METADATA)!r} has format {metadata['format']}, this kit reads up to "
-            f"{FORMAT}: update embvar-kit."
+            f"{str(folder / _METADATA)!r} has format {metadata['format']}, and this kit reads "
+            f"formats up to {FORMAT}: update embvar-kit."
         )
     files = metadata["files"]
     for file in files.values():
@@ -155,13 +159,13 @@ def _contents(
     }
     tensors = _read_means(folder / files["mean"]["name"]) if "mean" in files else {}
     if metadata["format"] == 1 and "extra" in tensors:
-        # There, an extra byte grew with the mean; since then with its distance from zero.
+        # In format 1 a positive extra byte meant upward; since then it means away from zero.
         np.negative(tensors["extra"], out=tensors["extra"], where=tensors["mean"] < 0)
     return tables, tensors, metadata["info"]
 
 
 def _read_means(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file, layer by layer: all of them may be more than the memory."""
+    """Read the tensors layer by layer, since all of them may not fit into memory."""
     with safe_open(path, framework="numpy") as file:
         stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         try:
@@ -176,7 +180,7 @@ def _read_means(path: Path) -> dict[str, np.ndarray]:
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
-    """Compressed well: floats byte by byte, since the first bytes of neighbours are alike."""
+    """Write a table, splitting floats into streams of bytes, which compress better."""
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     others = [name for name in table.column_names if name not in floats]
     pq.write_table(
@@ -184,8 +188,8 @@ def _write_table(table: pa.Table, path: Path) -> None:
     )
 
 
-def _named(folder: Path) -> set[str]:
-    """Files that the statistics in force consist of; none where they are damaged or not there."""
+def _files_in_force(folder: Path) -> set[str]:
+    """Names of the files of the statistics in force; empty if those are damaged or missing."""
     try:
         return {file["name"] for file in _metadata(folder)["files"].values()}
     except StatisticsFileError:
@@ -193,13 +197,13 @@ def _named(folder: Path) -> set[str]:
 
 
 def _tidy(folder: Path, names: set[str]) -> None:
-    """Remove these files, and old ones that a killed process left, if they are not in force.
+    """Remove these files, and old ones left over from a killed process, if they are not in force.
 
-    What cannot be removed, because a reader on Windows has it open for one, is left to a later
-    write: the statistics in force are whole with or without it.
+    A file that cannot be removed, for example because a reader on Windows has it open, is left to
+    a later write: it does not affect the statistics in force.
     """
     with suppress(OSError):
-        in_force = _named(folder)
+        in_force = _files_in_force(folder)
         old = (folder / _METADATA).stat().st_mtime - _ABANDONED if in_force else 0
         for path in folder.iterdir():
             if path.name in in_force or not _KIT_FILES.match(path.name):

@@ -248,7 +248,7 @@ def test_a_second_process_is_told(model, corpus, tmp_path):
         [sys.executable, "-c", holder, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stdout.readline() == b"held\n"
-    with pytest.raises(ek.CheckpointError, match="Another process is at work on"):
+    with pytest.raises(ek.CheckpointError, match="Another process is using"):
         extract(model, corpus, checkpoint=tmp_path)
     process.kill()  # the lock of a process that was killed is no more
     process.wait()

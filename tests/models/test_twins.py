@@ -461,10 +461,10 @@ def test_a_twin_that_is_there_is_left(corpus, trained, monkeypatch):
 def test_changed_settings_are_refused_by_name(corpus, trained, tmp_path, monkeypatch):
     with pytest.raises(
         ek.CheckpointError,
-        match=r"post-ln.* was made with steps=12; asked for is steps=13. Name another folder",
+        match=r"post-ln.* was made with steps=12; this run has steps=13. Name another folder",
     ):
         train_twins(out=trained, settings=replace(QUICK, steps=13), corpus=corpus)
-    with pytest.raises(ek.CheckpointError, match=r"was made with corpus=.*; asked for is corpus="):
+    with pytest.raises(ek.CheckpointError, match=r"was made with corpus=.*; this run has corpus="):
         train_twins(out=trained, settings=QUICK, corpus=corpus[:-1])
     text = TwinText.of(corpus, vocabulary=QUICK.vocabulary, length=QUICK.length)
     training = Training(QUICK, text, twin_training._asked("pre-ln", QUICK, corpus))
@@ -474,12 +474,12 @@ def test_changed_settings_are_refused_by_name(corpus, trained, tmp_path, monkeyp
     with pytest.raises(
         ek.CheckpointError,
         match=r"checkpoint .* was made with seed=0, "
-        "learning_rate=0.01; asked for is seed=1, learning_rate=0.001. Remove",
+        "learning_rate=0.01; this run has seed=1, learning_rate=0.001. Remove",
     ):
         train("pre-ln", corpus, tmp_path, changed)
     newer = {**twin_training._versions(), "torch": "3.0"}
     monkeypatch.setattr(twin_training, "_versions", lambda: newer)
-    with pytest.raises(ek.CheckpointError, match=r"asked for is torch='3.0'"):
+    with pytest.raises(ek.CheckpointError, match=r"this run has torch='3.0'"):
         train("pre-ln", corpus, tmp_path)
 
 
