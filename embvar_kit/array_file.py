@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from embvar_kit.errors import CheckpointError
+from embvar_kit.errors import CheckpointError, first_line
 from embvar_kit.files import remove_leftovers, replacing
 
 _DESCRIPTION, _SHA256 = "told", "sha256"  # keys in the header
@@ -71,7 +71,8 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], description: Mapping[str
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"Could not write the checkpoint {str(path)!r}: "
-            f"{getattr(error, 'strerror', None) or error}. An older checkpoint is unharmed."
+            f"{getattr(error, 'strerror', None) or first_line(error)}. "
+            "An older checkpoint is unharmed."
         ) from error
 
 
@@ -115,5 +116,6 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     # A damaged header leads to errors of many kinds.
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise CheckpointError(
-            f"The checkpoint {str(path)!r} cannot be read ({error}). Remove it to start over."
+            f"The checkpoint {str(path)!r} cannot be read ({first_line(error)}). Remove it to "
+            "start over."
         ) from error

@@ -17,7 +17,7 @@ from embvar_kit.moments.kernels import STEP
 
 
 def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Copy an array to the device; to CUDA through pinned memory, so that the host goes on."""
+    """Copy an array to the device; to CUDA through pinned memory, so the host does not wait."""
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

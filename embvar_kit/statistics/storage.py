@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from embvar_kit.errors import ExtractionError, StatisticsFileError
+from embvar_kit.errors import ExtractionError, StatisticsFileError, first_line
 from embvar_kit.files import replacing, sha256_of
 from embvar_kit.moments import memory
 
@@ -86,7 +86,7 @@ def write(
     except (OSError, SafetensorError) as error:
         raise StatisticsFileError(
             f"Could not write statistics to {str(folder)!r}: "
-            f"{getattr(error, 'strerror', None) or error}. "
+            f"{getattr(error, 'strerror', None) or first_line(error)}. "
             "Statistics saved there before are unharmed."
         ) from error
     finally:

@@ -1,4 +1,4 @@
-"""Corpora: the pinned excerpt, files good and bad, datasets, and how part of one is chosen."""
+"""Corpora: the pinned excerpt, files good and bad, datasets, and how a part is chosen."""
 # ruff: noqa: NPY002 (the paper draws with NumPy's legacy generator)
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def test_an_unknown_name_says_what_there_is():
         ek.load_corpus("wiki")
 
 
-def test_a_folder_is_no_corpus(tmp_path):
+def test_a_folder_is_not_a_corpus(tmp_path):
     with pytest.raises(ek.CorpusError, match=r"' is a folder\. .*a \.txt or \.parquet file"):
         ek.load_corpus(tmp_path)
 
@@ -204,9 +204,9 @@ def test_other_kinds_of_text_columns_are_read(column, tmp_path):
     ]
 
 
-def test_a_column_that_is_not_there_or_no_text_is_named(tmp_path):
+def test_a_column_that_is_missing_or_not_text_is_named(tmp_path):
     path = parquet(tmp_path / "a.parquet", body=["One."], n=[1])
-    with pytest.raises(ek.CorpusError, match=r"no column 'text'; columns are body, n.*text_column"):
+    with pytest.raises(ek.CorpusError, match=r"'text'; its columns are body, n.*text_column"):
         ek.load_corpus(path)
     with pytest.raises(ek.CorpusError, match=r"'n' of 'a\.parquet' holds int64, not text"):
         ek.load_corpus(path, text_column="n")
@@ -235,7 +235,7 @@ def test_a_damaged_parquet_file_is_refused_by_name(tmp_path):
             ek.load_corpus(bad)
 
 
-# Datasets: folders stand for them, read by the library that reads the Hub's
+# Datasets: folders instead of the Hub, read by the same library
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def test_a_dataset_gives_its_rows(kind, folders):
 def test_a_streamed_dataset_gives_the_same_in_chunks(kind, folders):
     corpus = ek.load_corpus(f"hub:{folders / kind}", streaming=True, chunk=1)
     assert isinstance(corpus, StreamedCorpus)
-    for _ in range(2):  # each call reads afresh
+    for _ in range(2):  # each call starts reading afresh
         chunks = list(corpus.chunks())
         assert [list(chunk) for chunk in chunks] == [["One."], ["Two three."]]
         assert chunks[1].where(0) == f"{folders / kind}, row 3"
@@ -282,9 +282,9 @@ def test_a_stream_is_limited_while_it_is_read(folders):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_what_a_dataset_does_not_have_is_named(streaming, folders):
+def test_what_a_dataset_lacks_is_named(streaming, folders):
     name = f"hub:{folders / 'parquet'}"
-    with pytest.raises(ek.CorpusError, match=r"no column 'body'; columns are text, n.*text_column"):
+    with pytest.raises(ek.CorpusError, match=r"'body'; its columns are text, n.*text_column"):
         ek.load_corpus(name, text_column="body", streaming=streaming)
     with pytest.raises(ek.CorpusError, match=r"'n' of dataset .* holds int64, not text"):
         ek.load_corpus(name, text_column="n", streaming=streaming)
@@ -294,7 +294,7 @@ def test_what_a_dataset_does_not_have_is_named(streaming, folders):
 
 def test_a_dataset_that_breaks_off_is_refused_by_row(tmp_path):
     (tmp_path / "bad").mkdir()
-    # The reader looks at a large first block before it hands rows out.
+    # The reader parses a large first block before it yields rows.
     rows = [json.dumps({"text": f"Sentence {n} " + "x" * 1000}) for n in range(30_000)]
     write(tmp_path / "bad" / "train.jsonl", "\n".join([*rows, '{"text": "cut']))
     corpus = ek.load_corpus(f"hub:{tmp_path / 'bad'}", streaming=True, chunk=1000)
@@ -316,7 +316,7 @@ def test_arguments_of_a_stream_that_make_no_sense_are_refused(folders, tmp_path)
             ek.load_corpus(other, streaming=True)
 
 
-# The Hub, or no Hub: the real client, in a process of its own
+# With and without a Hub: the real client, in a process of its own
 
 HUB_SESSION = """
 import json, sys, time
@@ -355,7 +355,7 @@ def in_a_process(url: str, home: Path, *calls: tuple[str, dict]) -> list:
 def test_without_a_network_datasets_come_from_the_cache_or_fail_at_once(folders, tmp_path):
     nowhere = "http://127.0.0.1:9"
     in_a_process(nowhere, tmp_path, (f"hub:{folders / 'jsonl'}", {}))
-    # What the library keeps of a folder is what it keeps of a dataset, but for the owner's name.
+    # The library caches a folder as it caches a dataset, except for the owner's name.
     (tmp_path / "datasets" / "jsonl").rename(tmp_path / "datasets" / "org___jsonl")
     kept, unknown, streamed, nameless = in_a_process(
         nowhere,
@@ -386,7 +386,7 @@ def test_a_dataset_that_the_hub_does_not_have_fails_at_once(tmp_path):
 
 
 def lines_like_books(n: int) -> list[str]:
-    """Lines of 1 to 90 words, with what a line must not lose: blanks, tabs, nothing at all."""
+    """Lines of 1 to 90 words, some with blanks and tabs that must not be lost, and empty ones."""
     rng = np.random.default_rng(7)
     lines = [" ".join(f"w{i}" for i in range(k)) for k in rng.integers(1, 91, n)]
     for at, odd in enumerate(["", " ", "a  b", "tab\tand tab", " lead", "trail ", "ünï ☃"]):
@@ -395,7 +395,7 @@ def lines_like_books(n: int) -> list[str]:
 
 
 def sample_of_the_paper(lines: list[str], share: float = 0.01, seed: int = 0) -> list[str]:
-    """Line by line, as the authors' script goes through the data set."""
+    """The sample as the authors' script takes it, line by line."""
     np.random.seed(seed)
     chosen = set(np.random.choice(len(lines), int(share * len(lines)), replace=False).tolist())
     kept = []
@@ -543,7 +543,7 @@ def test_without_a_network_bookcorpus_fails_at_once(tmp_path):
 
 
 def paper_draw(n: int, size: int, seed: int) -> np.ndarray:
-    """The draw as the paper's release makes it."""
+    """Draw as the paper's release does."""
     np.random.seed(seed)
     return np.random.choice(n, size, replace=False)
 
@@ -629,7 +629,7 @@ def test_a_limit_that_makes_no_sense_is_refused(limit):
 
 
 @pytest.mark.parametrize("name", ["limit", "max_words", "chunk"])
-def test_what_is_no_whole_number_is_refused(name, folders):
+def test_what_is_not_a_whole_number_is_refused(name, folders):
     for value in (1.5, "3", float("nan")):
         with pytest.raises(ek.CorpusError, match=f"{name} must be a whole number"):
             ek.load_corpus(f"hub:{folders / 'txt'}", streaming=True, **{name: value})
@@ -682,14 +682,14 @@ def test_limits_while_reading_give_what_select_gives(limits, split, tmp_path):
 
 
 def endless():
-    """Rows of one or two words; to read far into them is a mistake."""
+    """Rows of one or two words; reading far into them fails."""
     for number in range(1, 2000):
         yield "rows", number, f"{number}" + " more" * (number % 2)
-    raise AssertionError("read on, far behind the limit")
+    raise AssertionError("read far beyond the limit")
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "hub:rows", "a.txt", "wikipedia"])
-def test_what_lies_behind_the_limit_is_not_read(name, tmp_path, monkeypatch):
+def test_what_lies_beyond_the_limit_is_not_read(name, tmp_path, monkeypatch):
     table = Table(74_000_000, lambda kept: endless())
     pairs = ((title, text) for title, _, text in endless())
     monkeypatch.setattr("embvar_kit.corpora.corpus.parquet_table", lambda *_: table)
@@ -724,7 +724,7 @@ def test_slices_keep_where_sentences_came_from(excerpt):
     assert excerpt[-1] == excerpt.sentences[-1]
 
 
-def test_a_corpus_of_sentences_at_hand():
+def test_a_corpus_of_a_list_of_sentences():
     corpus = ek.Corpus.of((s for s in ("One.", "Two three.")), name="mine")
     assert (len(corpus), corpus.n_words, corpus.where(1)) == (2, 3, "mine, sentence 2")
     with pytest.raises(ek.CorpusError, match="not of one string"):

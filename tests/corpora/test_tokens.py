@@ -38,7 +38,7 @@ def bert(tokenizer_of):
 
 
 @pytest.fixture(scope="module")
-def minilm():
+def minilm_tokenizer():
     return transformers.AutoTokenizer.from_pretrained(BUNDLED["minilm"].path)
 
 
@@ -58,7 +58,7 @@ def test_the_marker_of_each_family_is_found(family, tokenizer_of):
     assert markers_of(tokenizer_of(family)) == (FAMILIES[family].marker,)
 
 
-def test_a_few_tokens_that_look_marked_are_no_marker(tiny, tmp_path):
+def test_a_few_tokens_that_look_marked_do_not_make_a_marker(tiny, tmp_path):
     """GPT-2's real vocabulary has ``##`` and ``####``: they are text."""
     folder = shutil.copytree(tiny("gpt2"), tmp_path / "gpt2")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -97,10 +97,10 @@ def test_by_id_every_entry_is_a_group_of_its_own(family, tokenizer_of):
     assert grouping.special.sum() == len(set(tokenizer.all_special_tokens))
 
 
-def test_ing_and_its_continuation_are_one_token_and_two_entries(minilm):
-    ing, continued = minilm.convert_tokens_to_ids(["ing", "##ing"])
+def test_ing_and_its_continuation_are_one_token_and_two_entries(minilm_tokenizer):
+    ing, continued = minilm_tokenizer.convert_tokens_to_ids(["ing", "##ing"])
     assert ing != continued
-    by_token, by_id = group_vocabulary(minilm), group_vocabulary(minilm, "id")
+    by_token, by_id = group_vocabulary(minilm_tokenizer), group_vocabulary(minilm_tokenizer, "id")
     assert by_token.group_of[ing] == by_token.group_of[continued]
     assert by_token.labels[by_token.group_of[ing]] == "ing"
     assert by_id.group_of[ing] != by_id.group_of[continued]
@@ -138,7 +138,7 @@ def test_an_id_without_a_token_gets_a_name(bert):
 
 
 @given(st.text(max_size=6), st.sampled_from(MARKERS))
-def test_one_marker_is_taken_off_and_a_lone_one_stays(text, marker):
+def test_one_marker_is_removed_and_a_lone_one_stays(text, marker):
     stripped = strip_marker(marker + text, (marker,))
     assert stripped == (text or marker)
     if not text.startswith(marker):
@@ -158,7 +158,7 @@ def test_the_most_frequent_come_first_and_ties_by_string(counted):
     n = np.array([count for count, _ in counted], dtype=int)
     tokens = np.array([token for _, token in counted], dtype=object)
     ordered = [counted[i] for i in frequency_order(n, tokens)]
-    # NumPy's strings end before trailing NULs: such tokens tie.
+    # NumPy's strings drop trailing NULs, so such tokens tie.
     key = [(-count, token.rstrip("\0")) for count, token in ordered]
     assert key == sorted(key)
     assert sorted(ordered) == sorted(counted)
@@ -172,7 +172,7 @@ def test_begin_and_end_are_put_around_once_whatever_the_template_adds(family, to
     tokenizer, made = tokenizer_of(family), FAMILIES[family]
     model = ek.load_model(tiny(family))
     inside = [inner_ids(tokenizer, sentence) for sentence in SENTENCES]
-    # The families differ in what their own template adds, and all kinds are among them.
+    # The families' own templates add different tokens; all kinds are among them.
     own = tokenizer(SENTENCES[0])["input_ids"]
     assert (own[0] != inside[0][0]) == (made.template in ("begin", "both"))
     assert (own[-1] != inside[0][-1]) == (made.template in ("end", "both"))
@@ -252,7 +252,7 @@ def test_more_sentences_than_are_tokenized_at_once_stay_in_order(bert):
     assert text.sentence.tolist() == list(range(2501))
 
 
-def test_sentences_of_which_nothing_is_left_are_counted(bert):
+def test_sentences_without_tokens_are_counted(bert):
     text = tokenize(bert, ek.Corpus.of(["", "The cat.", "\u200b", " "]), begin=2, end=3)
     assert text.n_empty == 3
     assert text.sentence.tolist() == [1]

@@ -1,4 +1,4 @@
-"""Words: gensim's, found in the sentence itself, their tokens by the tokenizer's offsets."""
+"""Words are gensim's, and their tokens are found by the tokenizer's offsets."""
 
 from collections import Counter
 
@@ -92,8 +92,8 @@ def test_words_cut_by_the_models_limit_are_left_out(tiny):
         assert work.subwords.tolist() == [pieces]
 
 
-def test_a_word_of_which_the_tokenizer_leaves_no_token_is_left_out(tiny):
-    """This one's vocabulary lacks J, and it drops what it does not know."""
+def test_a_word_without_tokens_is_left_out(tiny):
+    """This tokenizer's vocabulary lacks J, and it drops unknown characters."""
     model = ek.load_model(tiny("llama"), device="cpu")
     assert model.tokenizer.tokenize("0JJ") == ["▁", "0"]
     found = ek.extract(model, ek.Corpus.of(["0JJ", "The cat", "JJ"]), by="word", progress=False)
@@ -144,8 +144,8 @@ def test_what_has_no_words_or_no_offsets_is_refused(minilm, monkeypatch):
         ek.extract(minilm, mixed, by="word", progress=False)
 
 
-def test_numbers_that_are_none_are_found_though_the_last_batch_has_no_word(minilm, monkeypatch):
-    """The code that a GPU runs: it looks now and then, and must look at the end."""
+def test_nan_is_found_though_the_last_batch_has_no_word(minilm, monkeypatch):
+    """The device form checks for NaN only at times, so it must check at the end, too."""
     monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", ())
     states = type(minilm).hidden_states
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""The moments are right where subtraction is not, however the data arrive."""
+"""The moments are accurate where subtraction is not, in whatever batches the data arrive."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ BOUND = 1e-6
 def cloud(
     rng: np.random.Generator, n: int, dim: int, spread: float, n_groups: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Groups of vectors about means of length about 1, with V/Q of about ``spread**2``."""
+    """Groups of vectors around means of length about 1, with V/Q of about ``spread**2``."""
     groups = rng.integers(0, n_groups, n)
     means = rng.normal(size=(n_groups, dim)) / np.sqrt(dim)
     noise = rng.normal(size=(n, dim)) / np.sqrt(dim)
@@ -25,7 +25,7 @@ def cloud(
 
 
 def fed(x: np.ndarray, groups: np.ndarray, n_groups: int, cuts: list[int]) -> GroupedMoments:
-    """Moments of the data, taken in batches that end at the cuts."""
+    """Moments of the data, taken in as batches that end at the cuts."""
     m = GroupedMoments(n_groups, x.shape[1])
     for part_x, part_groups in zip(np.split(x, cuts), np.split(groups, cuts), strict=True):
         m.update(part_x, part_groups)
@@ -79,14 +79,14 @@ def test_merging_any_split_gives_the_whole(shape, seed, cut):
 @pytest.mark.parametrize("dim", [1, 3, 384])
 @pytest.mark.parametrize("batch", [1, 7, 500])
 def test_accurate_over_thousands_of_updates(dim, batch):
-    """Many small updates are where a rounded mean does its harm; V/Q is 2e-7 here."""
+    """Rounding of the mean does most harm over many small updates; V/Q is 2e-7 here."""
     x, groups = cloud(np.random.default_rng(dim), 5000, dim, 4.5e-4, n_groups=2)
     m = fed(x, groups, 2, list(range(batch, len(x), batch)))
     assert_right(m, x, groups)
 
 
 def test_float32_means_would_not_do():
-    """Why a mean has an extra byte: without it the error is over the bound in this same setting."""
+    """Without the extra byte of the mean, the error exceeds the bound in the same setting."""
     x, groups = cloud(np.random.default_rng(3), 5000, 3, 4.5e-4, n_groups=1)
     bare = GroupedMoments(1, 3)
     for row in range(len(x)):

@@ -14,7 +14,7 @@ from embvar_kit import analysis
 
 
 def clusters(seed: int, dim: int = 5, n_tokens: int = 6, n: int = 80):
-    """Embeddings with their tokens, and the token statistics from the definitions."""
+    """Embeddings, their tokens, and the token statistics computed from the definitions."""
     rng = np.random.default_rng(seed)
     tokens = np.concatenate([np.arange(n_tokens).repeat(2), rng.integers(0, n_tokens, n)])
     x = rng.normal(size=(n_tokens, dim))[tokens] * 2 + 1 + rng.normal(size=(len(tokens), dim))
@@ -98,7 +98,7 @@ def test_unbiased_M_is_the_mean_dot_product_of_pairs():
 
 
 def test_corrected_decomposition_hits_the_population():
-    """Token means that are truly equal: V_B should be 0, and is inflated without the correction."""
+    """The true token means are equal: V_B should be 0, and is inflated without the correction."""
     rng = np.random.default_rng(5)
     counts = np.array([3, 3, 5, 10])
     plain, corrected = [], []

@@ -1,4 +1,4 @@
-"""Anisotropy out of the streamed statistics, against cosines of all pairs."""
+"""Anisotropy from the streamed statistics, against the cosines of all pairs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,17 @@ import embvar_kit as ek
 
 
 @pytest.fixture(scope="module")
-def model():
-    return ek.load_model("minilm", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def corpus():
     return ek.load_corpus("wikipedia", limit=25)
 
 
 @pytest.fixture(scope="module")
-def unit(model, corpus):
-    return ek.extract(model, corpus, site="unit", layers=[0, 4], progress=False)
+def unit(minilm, corpus):
+    return ek.extract(minilm, corpus, site="unit", layers=[0, 4], progress=False)
 
 
 def mean_cosine(x: np.ndarray) -> float:
-    """Over all pairs of distinct rows."""
+    """Mean cosine similarity over all pairs of distinct rows."""
     x = x.astype(np.float64)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     cosines = x @ x.T
@@ -34,9 +29,9 @@ def mean_cosine(x: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_it_is_the_mean_cosine_of_all_pairs(special, unit, model, corpus):
+def test_it_is_the_mean_cosine_of_all_pairs(special, unit, minilm, corpus):
     kept = unit.tokens[special | ~unit.special].tolist()
-    found = ek.collect_embeddings(model, corpus, kept, layers=[0, 4])
+    found = ek.collect_embeddings(minilm, corpus, kept, layers=[0, 4])
     table = unit.anisotropy(min_count=3, special=special)
     assert table["layer"].tolist() == [0, 4]
     for row in table.itertuples():

@@ -1,4 +1,4 @@
-"""The statistics that come with the kit are those that the model gives today."""
+"""The statistics shipped with the kit are those that the model gives today."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_they_say_what_was_measured(shipped, corpus):
 
 
 def test_a_slice_of_sentences_gives_the_same_again(shipped, corpus, model):
-    """All sentences that hold one of a few rare tokens are run: their statistics must agree."""
+    """Runs all sentences that contain one of a few rare tokens and compares their statistics."""
     hidden = shipped["hidden"]
     rare = np.flatnonzero((hidden.n == 10) & ~hidden.special)
     tokens = hidden.tokens[rare[:: len(rare) // 2][:2]].tolist()
