@@ -310,7 +310,10 @@ class TokenStatistics:
         """The statistics of some tokens; a :meth:`decomposition` then covers their embeddings.
 
         Args:
-            rows: indices in :attr:`tokens`, in the order wanted.
+            rows: ``(K,)`` indices in :attr:`tokens`, in the order wanted.
+
+        Raises:
+            ExtractionError: if neither memory nor disk has room for their means.
         """
         arrays = {name: getattr(self, name)[rows] for name in ("tokens", "special", "n")}
         arrays |= {name: getattr(self, name)[:, rows] for name in ("Q", "M", "V")}
@@ -356,6 +359,7 @@ class TokenStatistics:
         Raises:
             StatisticsError: if the two differ in model, convention, layers or width, share a part
                 of the corpus, or lack means.
+            ExtractionError: if neither memory nor disk has room for the means.
         """
         _check_mergeable(self, other)
         return self.add(other)
@@ -364,6 +368,9 @@ class TokenStatistics:
         """:meth:`merge` without its checks, for parts that are known to be distinct.
 
         The chunks of one stream are distinct, and merging would refuse those that repeat a text.
+
+        Raises:
+            ExtractionError: if neither memory nor disk has room for the means.
         """
         tokens = pd.Index(self.tokens).union(pd.Index(other.tokens), sort=False)
         parts = [(part, tokens.get_indexer(part.tokens)) for part in (self, other)]
