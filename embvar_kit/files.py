@@ -56,7 +56,7 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a scratch path; the file or folder written there replaces ``path`` in one step.
+    """Yield a scratch path; the file or folder written there then takes the place of ``path``.
 
     A reader of a file finds the old or the new one, complete; a folder is absent for an instant
     while it is replaced. If the block raises, the old one stays. A file is flushed to disk before

@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 
 SECONDS = 5
-"""Time limit for an answer, after which the Hub counts as out of reach."""
+"""Seconds to wait for an answer before the Hub counts as out of reach."""
 
 
 class Answer(Enum):

@@ -51,8 +51,8 @@ class Corpus:
         positions: ``(N,)`` for each of the ``N`` sentences, its number in that source, from 1: the
             line of a text file, the row of a table, the sentence of an article.
         unit: what a position counts: ``"line"``, ``"row"`` or ``"sentence"``.
-        settings: the choices made (limit, sample, seed ...); choices made on their result follow
-            in a list under ``"then"``, in order.
+        settings: the choices made (limit, sample, seed ...); later choices, made on the result,
+            follow in a list under ``"then"``, in order.
 
     >>> corpus = Corpus.of(["A cat sat.", "Dogs bark."], name="pets")
     >>> corpus

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -503,7 +503,7 @@ class TokenStatistics:
 
     # The decompositions of compact statistics
 
-    def _decompositions(self) -> Iterable[pd.DataFrame]:
+    def _decompositions(self) -> Iterator[pd.DataFrame]:
         """The decomposition for each of :data:`CHOICES` that leaves a token.
 
         Columns: ``layer, Q, M, V, V_W, V_B``, then ``n``, the number of embeddings, then
