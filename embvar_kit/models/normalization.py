@@ -3,8 +3,8 @@
 A layer normalization computes ``γ ⊙ z + β``: ``z`` is the input after centring (LayerNorm; Ba,
 Kiros and Hinton 2016) or without it (RMSNorm; Zhang and Sennrich 2019), scaled to a mean square of
 1 over its ``d`` features. Hence ``‖z‖² = d`` up to the epsilon, so that ``Q = d`` and
-``V = d - M`` for any set of ``z``. Where a model has such modules is found by what they do, not by
-what they are called, and matched with the hidden states by comparing tensors.
+``V = d - M`` for any set of ``z``. Such modules are recognized by what they do, not by what they
+are called, and are matched with the hidden states by comparing tensors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch.nn.functional import layer_norm, rms_norm
 
 KINDS = ("LayerNorm", "RMSNorm")
-"""Centred and scaled, or scaled alone."""
+"""The kinds of normalization: centred and scaled, or only scaled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +29,14 @@ class Norm:
     """One call of a normalization in a forward pass.
 
     Attributes:
-        module: its dotted name in the model.
-        call: which of the module's calls in a pass, 0 the first; shared layers have several.
-        name: of its class.
+        module: dotted name of the module in the model.
+        call: index of the call among the module's calls in a pass, from 0; the modules of shared
+            layers are called several times.
+        name: name of the module's class.
         kind: ``"LayerNorm"`` if it centres, ``"RMSNorm"`` if it only scales.
-        eps: what it adds to the mean square before the root, to two digits.
-        gamma: ``(d,)`` what it multiplies each feature by; ones where it has none.
-        beta: ``(d,)`` what it then adds; zeros where it has none. Both as of loading.
+        eps: epsilon added to the mean square before the root, to two digits.
+        gamma: ``(d,)`` factor of each feature, as of loading; ones if the module has none.
+        beta: ``(d,)`` then added to each feature, as of loading; zeros if the module has none.
     """
 
     module: str
@@ -47,7 +48,8 @@ class Norm:
     beta: np.ndarray
 
     def standardize(self, x: torch.Tensor) -> torch.Tensor:
-        """``(..., d)`` float32: its input before γ and β, of squared norm ``d`` up to epsilon."""
+        """Its output before γ and β for inputs ``(..., d)``: float32, of squared norm ``d`` up to
+        the epsilon."""
         return standardize(x, self.kind, self.eps)
 
 
@@ -57,8 +59,8 @@ class StateNorm:
 
     Attributes:
         layer: index of the hidden state.
-        produced_by: the one whose output the hidden state is, or ``None``.
-        consumed_by: those whose input it is, in the order of their calls.
+        produced_by: the normalization whose output the hidden state is, or ``None``.
+        consumed_by: the normalizations whose input it is, in the order of their calls.
     """
 
     layer: int
@@ -74,8 +76,27 @@ class StateNorm:
 
     @property
     def norm(self) -> Norm | None:
-        """The one that embeddings are taken from: what produced the state, else what reads it."""
+        """The normalization that embeddings are taken from: the one that produced the state, else
+        the first that consumes it, else ``None``."""
         return self.produced_by or next(iter(self.consumed_by), None)
+
+
+def placement(norms: Sequence[StateNorm]) -> str:
+    """Where a model's blocks normalize: ``"post"``, ``"pre"`` or ``"none"``.
+
+    Only the states between blocks count: the first state is the embedding layer's, and the last
+    may be the output of a final norm. A model of one block has none in between, so its first state
+    is judged instead.
+
+    Args:
+        norms: the normalizations around each hidden state, one entry per state.
+    """
+    between = norms[1:-1]
+    if between and all(state.produced_by for state in between):
+        return "post"
+    if all(state.consumed_by for state in between or norms[:1]):
+        return "pre"
+    return "post" if not between and norms[-1].produced_by else "none"
 
 
 def standardize(x: torch.Tensor, kind: str, eps: float = 0.0) -> torch.Tensor:
@@ -84,8 +105,8 @@ def standardize(x: torch.Tensor, kind: str, eps: float = 0.0) -> torch.Tensor:
     Args:
         x: ``(..., d)``, of any floating type.
         kind: one of :data:`KINDS`.
-        eps: what is added to the mean square before the root; with 0, a vector of equal features
-            (of zeros, for RMSNorm) has no direction left and becomes NaN.
+        eps: epsilon added to the mean square before the root. With 0, a vector of equal features
+            (of zeros, for RMSNorm) becomes NaN, since it has no direction left.
 
     Returns:
         ``(..., d)`` float32, of squared norm ``d * s / (s + eps)`` with ``s`` the mean square.
@@ -99,14 +120,15 @@ def standardize(x: torch.Tensor, kind: str, eps: float = 0.0) -> torch.Tensor:
 
 
 def table(model: Any) -> pd.DataFrame:
-    """One row a hidden state: where it is normalized, by which module, with what γ and β.
+    """A table of each hidden state's placement, the module that normalizes it, and its γ and β.
 
     Args:
         model: an :class:`embvar_kit.models.loading.EmbeddingModel`.
 
     Returns:
-        Columns ``layer, placement, module, call, kind, eps, gamma_min, gamma_max, beta_min,
-        beta_max``; of a state that no normalization gave or takes, all but two are empty.
+        One row per hidden state, with columns ``layer, placement, module, call, kind, eps,
+        gamma_min, gamma_max, beta_min, beta_max``. For a state that no normalization produces or
+        consumes, all but the first two are empty.
     """
     rows = []
     for state in model.norms:
@@ -123,69 +145,80 @@ def table(model: Any) -> pd.DataFrame:
 
 
 class Call(NamedTuple):
-    """One call of a module that may be a normalization, and what it took and gave."""
+    """One call of a module that may be a normalization.
 
-    module: str
+    Attributes:
+        name: dotted name of the module in the model.
+        number: index of the call among the module's calls in the pass.
+        part: the module.
+        input, output: the call's tensors, copied.
+    """
+
+    name: str
     number: int
     part: Any
-    taken: torch.Tensor
-    given: torch.Tensor
+    input: torch.Tensor
+    output: torch.Tensor
 
 
 @contextmanager
 def recording(module: Any) -> Iterator[list[Call]]:
-    """While inside, list the calls of all modules that may be a normalization.
+    """Record the calls of all modules that may be a normalization.
 
-    Those are the modules without parts and without a matrix. A normalization that a larger module
-    computes inline is not seen, nor one that has parts of its own or gives more than a tensor.
+    Those are the modules without children and without a matrix. The recording misses a
+    normalization that a larger module computes inline, has children of its own, or returns more
+    than a tensor.
+
+    Yields:
+        A list of calls that grows with each forward pass.
     """
-    seen: list[Call] = []
+    calls: list[Call] = []
 
-    def keep(name: str, number: int, part: Any, taken: torch.Tensor, given: torch.Tensor) -> None:
-        # Cloned: what comes later might write into them.
-        seen.append(Call(name, number, part, taken.clone(), given.clone()))
+    def keep(name: str, number: int, part: Any, x: torch.Tensor, y: torch.Tensor) -> None:
+        # Copied, since later modules may write into them.
+        calls.append(Call(name, number, part, x.clone(), y.clone()))
 
     with _listening({name: p for name, p in module.named_modules() if _may_normalize(p)}, keep):
-        yield seen
+        yield calls
 
 
 def around(states: Sequence[torch.Tensor], calls: Sequence[Call]) -> tuple[StateNorm, ...]:
-    """Say of each hidden state which normalizations it comes from and goes to.
+    """The normalizations that each hidden state comes from and goes to.
 
     Args:
         states: the hidden states of a pass, each ``(batch, length, d)``.
-        calls: what :func:`recording` listed in that pass.
+        calls: the calls that :func:`recording` listed in that pass.
     """
     behaviour: dict[str, _Behaviour | None] = {}
 
     def norms_of(matching: Iterable[Call]) -> tuple[Norm, ...]:
         found = []
         for call in matching:
-            if call.module not in behaviour:
-                behaviour[call.module] = _behaviour(call.part, states[0])
-            if known := behaviour[call.module]:
-                found.append(Norm(call.module, call.number, type(call.part).__name__, *known))
+            if call.name not in behaviour:
+                behaviour[call.name] = _behaviour(call.part, states[0])
+            if known := behaviour[call.name]:
+                found.append(Norm(call.name, call.number, type(call.part).__name__, *known))
         return tuple(found)
 
     observed = []
     for layer, state in enumerate(states):
-        before = norms_of(call for call in calls if _same(call.given, state))
-        after = norms_of(call for call in calls if _same(call.taken, state))
+        before = norms_of(call for call in calls if _same(call.output, state))
+        after = norms_of(call for call in calls if _same(call.input, state))
         observed.append(StateNorm(layer, before[-1] if before else None, after))
     return tuple(observed)
 
 
 class Tap(NamedTuple):
-    """What passed a normalization in one forward pass: ``norm``; ``taken, given`` its tensors."""
+    """A normalization's input and output ``(batch, length, d)`` in one forward pass."""
 
     norm: Norm
-    taken: torch.Tensor
-    given: torch.Tensor
+    input: torch.Tensor
+    output: torch.Tensor
 
 
 @contextmanager
 def tapping(module: Any, norms: Mapping[int, Norm]) -> Iterator[dict[int, Tap]]:
-    """While inside, each forward pass leaves what its normalizations took and gave.
+    """Keep the inputs and outputs of chosen normalizations of each forward pass.
 
     Args:
         module: the model.
@@ -200,13 +233,13 @@ def tapping(module: Any, norms: Mapping[int, Norm]) -> Iterator[dict[int, Tap]]:
     for layer, norm in norms.items():
         wanted.setdefault((norm.module, norm.call), []).append(layer)
 
-    def keep(name: str, call: int, _: Any, taken: torch.Tensor, given: torch.Tensor) -> None:
+    def keep(name: str, call: int, _: Any, x: torch.Tensor, y: torch.Tensor) -> None:
         for layer in wanted.get((name, call), ()):
-            taps[layer] = Tap(norms[layer], taken, given)
+            taps[layer] = Tap(norms[layer], x, y)
 
     parts = {norm.module: module.get_submodule(norm.module) for norm in norms.values()}
     with _listening(parts, keep) as calls:
-        # Calls are counted within a pass.
+        # Calls are counted anew in each pass.
         start = module.register_forward_pre_hook(lambda *_: (calls.clear(), taps.clear())[0])
         try:
             yield taps
@@ -216,7 +249,7 @@ def tapping(module: Any, norms: Mapping[int, Norm]) -> Iterator[dict[int, Tap]]:
 
 @contextmanager
 def _listening(parts: Mapping[str, Any], keep: Callable[..., None]) -> Iterator[Counter]:
-    """Call ``keep(name, call, part, taken, given)`` whenever one of the modules has run."""
+    """Call ``keep(name, call, part, input, output)`` whenever one of the modules has run."""
     calls: Counter = Counter()
 
     def listener(name: str) -> Callable[..., None]:
@@ -239,7 +272,7 @@ def _listening(parts: Mapping[str, Any], keep: Callable[..., None]) -> Iterator[
 
 
 def _may_normalize(part: Any) -> bool:
-    """A module without parts, whose weights are a number a feature: no matrix product."""
+    """Whether a module has no children and, per weight, one number per feature (no matrix)."""
     return not any(part.children()) and all(
         weight.numel() <= max(weight.shape, default=1) for weight in part.parameters()
     )
@@ -257,22 +290,24 @@ class _Behaviour(NamedTuple):
 
 
 def _behaviour(part: Any, state: torch.Tensor) -> _Behaviour | None:
-    """What a module does to vectors made up for it, if that is a normalization.
+    """Kind, epsilon, γ and β of a module, from its outputs for random vectors; ``None`` if it is
+    no normalization.
 
     ``z`` is odd in the input, so β is the even part of the output and γ ⊙ z the odd one. Inputs of
-    very different lengths tell a normalization from a module that only scales, shifts or bends.
+    very different norms tell a normalization from a module that scales, shifts or is nonlinear in
+    each feature.
     """
     d = state.shape[-1]
     noise = torch.from_numpy(np.random.default_rng(0).normal(0.5, 1, size=(4, d))).float()
     rows = noise * torch.tensor([[4.0], [8.0], [16.0], [32.0]])
-    small = noise[:1] * torch.logspace(0, -9, 10)[:, None]  # here the epsilon shows
+    small = noise[:1] * torch.logspace(0, -9, 10)[:, None]  # so small that the epsilon shows
     x = torch.cat([rows, small]).to(state)
     try:
         with torch.inference_mode():
-            there, back = (part(sign * x[None]).reshape(x.shape).double() for sign in (1, -1))
+            plus, minus = (part(sign * x[None]).reshape(x.shape).double() for sign in (1, -1))
     except Exception:  # it takes more than a tensor, or another shape: no normalization of states
         return None
-    x, even, odd = x.double(), (there + back) / 2, (there - back) / 2
+    x, even, odd = x.double(), (plus + minus) / 2, (plus - minus) / 2
     if not (torch.isfinite(odd[:4]).all() and odd[:4].abs().max() > 0):
         return None
     beta = even[:4].mean(dim=0)
@@ -282,15 +317,15 @@ def _behaviour(part: Any, state: torch.Tensor) -> _Behaviour | None:
         square = centred.square().mean(dim=1, keepdim=True)
         z = centred / square.sqrt()
         gamma = (odd[:4] * z[:4]).sum(dim=0) / z[:4].square().sum(dim=0)
-        apart = (gamma * z - odd)[:4].norm() + (even[:4] - beta).norm()
-        if apart < tolerance * odd[:4].norm():
+        residual = (gamma * z - odd)[:4].norm() + (even[:4] - beta).norm()
+        if residual < tolerance * odd[:4].norm():
             eps = _epsilon((odd * gamma * z)[4:].sum(1) / (gamma * z)[4:].square().sum(1), square)
             return _Behaviour(kind, eps, gamma.float().cpu().numpy(), beta.float().cpu().numpy())
     return None
 
 
 def _epsilon(response: torch.Tensor, square: torch.Tensor) -> float:
-    """Epsilon from ``response = sqrt(s / (s + eps))`` to inputs of ever smaller mean square s."""
+    """Epsilon from ``response = sqrt(s / (s + eps))`` to inputs of decreasing mean square s."""
     for ratio, s in zip(response.tolist(), square[4:, 0].tolist(), strict=True):
         if 0 < ratio < 0.9:
             return float(f"{s * (ratio**-2 - 1):.1e}")

@@ -24,7 +24,8 @@ import embvar_kit as ek
 from embvar_kit.extraction import plan
 from embvar_kit.extraction.accumulator import Accumulator
 from embvar_kit.extraction.forward import forward
-from embvar_kit.models.loading import bare, max_tokens, probe
+from embvar_kit.models.loading import bare
+from embvar_kit.models.probe import max_tokens, probe
 
 HERE = Path(__file__).parent
 

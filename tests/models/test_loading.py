@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import shutil
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -223,6 +226,29 @@ def test_cls_and_sep_come_before_bos_and_eos(copied):
     model = ek.load_model(folder)
     assert model.tokenizer.bos_token_id != model.begin == model.tokenizer.cls_token_id
     assert model.tokenizer.eos_token_id != model.end == model.tokenizer.sep_token_id
+
+
+POST = {"bert", "roberta", "distilbert", "albert", "electra"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_the_blocks_normalize_is_found_by_looking(family, tiny):
+    expected = "post" if family in POST else "pre"
+    assert ek.load_model(tiny(family), device="cpu").normalization == expected
+
+
+def test_a_model_that_normalizes_nothing_is_found_to(tiny):
+    from embvar_kit.models.normalization import placement
+    from embvar_kit.models.probe import probe
+
+    model = ek.load_model(tiny("bert"), device="cpu")
+    for part in list(model.module.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, torch.nn.LayerNorm):
+                setattr(part, name, torch.nn.Identity())
+    found = probe(model.module, model.tokenizer, model.begin, model.end, model.device, "bare")
+    assert placement(found.norms) == "none"
+    assert {state.placement for state in found.norms} == {"none"}
 
 
 # Bundled models
@@ -501,6 +527,7 @@ class HubSession:
             [sys.executable, "-c", HUB_SESSION],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # a warning or a bar is no JSON, so load() fails on it
             text=True,
             env=environment,
         )
@@ -604,23 +631,116 @@ def test_a_cache_made_by_other_tools_is_read(tiny, tmp_path):
         session.close()
 
 
-POST = {"bert", "roberta", "distilbert", "albert", "electra"}
+# Silence
+
+IN_A_THREAD = """
+import sys, threading
+from IPython.core.interactiveshell import InteractiveShell
+import embvar_kit as ek
+
+shell, failed = InteractiveShell.instance(), []
+
+def load():
+    try:
+        for name in sys.argv[1:]:
+            ek.load_model(name, device="cpu")
+    except BaseException as error:
+        failed.append(error)
+
+def seen():
+    return shell.display_pub, sys.stdout, sys.stderr, sys.displayhook
+
+thread, before, looks = threading.Thread(target=load), seen(), 0
+thread.start()
+while thread.is_alive():
+    assert all(now is then for now, then in zip(seen(), before)), seen()
+    looks += 1
+    thread.join(0.001)
+assert not failed, failed
+assert looks > 100, looks
+"""
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_where_the_blocks_normalize_is_found_by_looking(family, tiny):
-    expected = "post" if family in POST else "pre"
-    assert ek.load_model(tiny(family), device="cpu").normalization == expected
+def test_loading_in_a_thread_prints_nothing_and_replaces_no_display_or_stream(tiny, gguf_file):
+    """ipykernel drops the messages of every widget while its display publisher is replaced.
+
+    Of the three, ``bert`` has weights left over, on which transformers has a report to log.
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", IN_A_THREAD, "minilm", tiny("bert"), gguf_file],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_model_that_normalizes_nothing_is_found_to(tiny):
-    from embvar_kit.models.loading import placement, probe
+def test_loading_prints_nothing(tiny, gguf_file, capfd):
+    for source in ("minilm", tiny("gpt2"), gguf_file):
+        ek.untrained(ek.load_model(source, device="cpu"))
+    assert capfd.readouterr() == ("", "")
 
-    model = ek.load_model(tiny("bert"), device="cpu")
-    for part in list(model.module.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, torch.nn.LayerNorm):
-                setattr(part, name, torch.nn.Identity())
-    found = probe(model.module, model.tokenizer, model.begin, model.end, model.device, "bare")
-    assert placement(found.norms) == "none"
-    assert {state.placement for state in found.norms} == {"none"}
+
+def switches() -> tuple[int, int, bool, bool]:
+    """Verbosity of transformers and of the Hub's client, and whether each draws bars."""
+    theirs, hub = transformers.utils.logging, huggingface_hub.utils
+    verbosity = theirs.get_verbosity(), hub.logging.get_verbosity()
+    return *verbosity, theirs.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+
+
+OFF = (logging.ERROR, logging.ERROR, False, False)
+
+
+@pytest.fixture
+def set_switches():
+    """``set_switches(bars, hub_bars)``: as a user would have set them; undone after the test."""
+    theirs, hub = transformers.utils.logging, huggingface_hub.utils
+    before = switches()
+
+    def set_all(verbosity: int, hub_verbosity: int, bars: bool, hub_bars: bool) -> None:
+        theirs.set_verbosity(verbosity)
+        hub.logging.set_verbosity(hub_verbosity)
+        (theirs.enable_progress_bar if bars else theirs.disable_progress_bar)()
+        (hub.enable_progress_bars if hub_bars else hub.disable_progress_bars)()
+
+    yield set_all
+    set_all(*before)
+
+
+@pytest.mark.parametrize("hub_bars", [True, False])
+@pytest.mark.parametrize("bars", [True, False])
+def test_the_users_switches_are_restored(bars, hub_bars, set_switches, tiny, copied):
+    chosen = (logging.INFO, logging.DEBUG, bars, hub_bars)
+    set_switches(*chosen)
+    with loading.quiet():
+        assert switches() == OFF
+    assert switches() == chosen
+    broken = copied("bert")
+    (broken / "config.json").write_text("{}")
+    with pytest.raises(ek.ModelError):
+        ek.load_model(broken)
+    assert switches() == chosen
+
+
+def test_switches_are_restored_by_the_last_of_several_loads(set_switches):
+    chosen = (logging.INFO, logging.INFO, True, True)
+    set_switches(*chosen)
+    first, second = loading.quiet(), loading.quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert switches() == OFF
+    second.__exit__(None, None, None)
+    assert switches() == chosen
+
+
+@pytest.mark.parametrize("disabled", [True, False])
+def test_bars_set_by_the_environment_are_left_alone(disabled, monkeypatch):
+    """Switching against the environment variable would make the Hub's client warn."""
+    for module in ("huggingface_hub.constants", "huggingface_hub.utils.tqdm"):
+        monkeypatch.setattr(sys.modules[module], "HF_HUB_DISABLE_PROGRESS_BARS", disabled)
+    before = switches()
+    with warnings.catch_warnings(), loading.quiet():
+        warnings.simplefilter("error")
+        assert switches() == (*OFF[:2], *before[2:])
+    assert switches() == before

@@ -56,7 +56,7 @@ def shifted(tiny):
 
 
 def _probed(model: ek.EmbeddingModel) -> ek.EmbeddingModel:
-    from embvar_kit.models.loading import probe
+    from embvar_kit.models.probe import probe
 
     found = probe(model.module, model.tokenizer, model.begin, model.end, model.device, model.name)
     return dataclasses.replace(model, norms=found.norms)
