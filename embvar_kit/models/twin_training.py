@@ -1,9 +1,9 @@
 """Training the twins: the same seed, batches, steps and learning rate for every normalization.
 
-The recipe is the usual one of a small GPT: AdamW, a linear warm-up and a cosine decay of the
-learning rate, gradients clipped. It keeps no state but weights, moments and losses, since a step's
-batch and learning rate follow from its number; a run that goes on from a checkpoint therefore ends
-with the very bits of one that was never interrupted.
+The recipe is the usual one for a small GPT: AdamW, linear warm-up and cosine decay of the learning
+rate, clipped gradients. A step's batch and learning rate follow from its number, so that weights,
+the optimizer's moments and losses are all the state there is, and a run resumed from a checkpoint
+ends with the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from embvar_kit.array_file import CheckpointFile, compare, write
 from embvar_kit.corpora.corpus import Corpus, load_corpus
 from embvar_kit.errors import TrainingError
 from embvar_kit.files import home, locked, replacing
+from embvar_kit.models.loading import quiet
 from embvar_kit.models.twin_model import TwinConfig, TwinForCausalLM
 from embvar_kit.models.twins import RECORD, TWINS, twin_record, twins_home
 
@@ -36,27 +37,35 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 THREADS = 2
-"""A sum's rounding depends on how many threads share it, so their number is fixed, too."""
+"""Number of threads; it is fixed because the rounding of a sum depends on it."""
+
+HELD_OUT = ("Aldous Huxley", "Animal Farm", "Aruba", "Astronaut", "Atlantic Ocean", "Abacus")
+"""Articles of the excerpt that no twin is trained on: a writer, a book, a country, a profession,
+an ocean and a tool."""
+
+END = "<|endoftext|>"
+"""Token before and after every sentence."""
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training depends on; two that agree in it give the same twin.
+    """Settings of a training; equal settings give the same twin.
 
     Attributes:
-        steps: updates of the weights.
-        seed: of the initial weights and of the order of the pieces.
-        batch, length: pieces a step, and tokens a piece.
-        learning_rate: the highest, which a linear warm-up leads to; then it falls as a cosine does.
-        warmup: its share of the steps.
-        weight_decay: of matrices; biases and norms have none.
-        betas: of AdamW.
-        clip: norm that a longer gradient is cut to.
+        steps: number of updates of the weights.
+        seed: seed of the initial weights and of the order of the training sequences.
+        batch, length: sequences per step, and tokens per sequence.
+        learning_rate: learning rate at the end of the linear warm-up, the highest; a cosine decay
+            follows.
+        warmup: fraction of the steps that the warm-up takes.
+        weight_decay: weight decay of matrices; biases and norms have none.
+        betas: the betas of AdamW.
+        clip: largest norm of the gradient; a longer one is scaled down to it.
         vocabulary, width, layers, heads, feed_forward: sizes of the model.
-        record_every: steps between two rows of the curve.
-        ask_every: steps between two looks at the text held out, and between two checkpoints.
+        record_every: steps between two rows of the loss curve.
+        ask_every: steps between two evaluations on the held-out text, and between two checkpoints.
     """
 
     steps: int = 1400
@@ -77,7 +86,7 @@ class Settings:
     ask_every: int = 100
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0.
+        """Learning rate of a step; steps count from 0.
 
         >>> settings = Settings(steps=8, warmup=0.25, learning_rate=1.0)
         >>> [round(settings.rate(step), 2) for step in range(8)]
@@ -99,26 +108,26 @@ def train_twins(
     checkpoints: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, dict]:
-    """Train twins one after another, each to ``OUT/NAME``; one that is there already is left.
+    """Train twins one after another and save each to ``OUT/NAME``, unless it is there already.
 
     Args:
-        names: of :data:`embvar_kit.models.twins.TWINS`.
+        names: names from :data:`embvar_kit.models.twins.TWINS`.
         out: folder for the results (configuration, weights in half precision, tokenizer, record);
             by default :func:`embvar_kit.models.twins.twins_home`.
-        settings: the same for all of them.
-        corpus: the text; by default the Wikipedia excerpt.
+        settings: settings shared by all of them.
+        corpus: training and held-out text; by default the Wikipedia excerpt.
         checkpoints: folder for ``NAME/checkpoint.safetensors``, from which an interrupted training
-            goes on; by default ``cache/twins`` in the kit's folder.
-        progress: draw a progress bar for each.
+            resumes; by default ``cache/twins`` in the kit's folder.
+        progress: draw a progress bar for each twin.
 
     Returns:
-        The record of each, as :func:`embvar_kit.models.twins.twin_record` gives it.
+        The record of each twin by name, as from :func:`embvar_kit.models.twins.twin_record`.
 
     Raises:
-        TrainingError: if a name is unknown, the loss is no number any more, or a file cannot be
-            written.
-        CheckpointError: if a result or checkpoint is there that other settings led to, or another
-            process trains with these checkpoints.
+        TrainingError: if a name is unknown, the corpus is too short, the loss becomes NaN or
+            infinite, or a file cannot be written.
+        CheckpointError: if a result or checkpoint was made with other settings, a checkpoint is
+            damaged, or another process is using these checkpoints.
     """
     settings = settings or Settings()
     out = twins_home() if out is None else Path(out)
@@ -126,7 +135,7 @@ def train_twins(
     if unknown := [name for name in names if name not in TWINS]:
         raise TrainingError(f"No twin is called {unknown[0]!r}; there are {', '.join(TWINS)}.")
     if settings.steps < 1:
-        raise TrainingError(f"steps={settings.steps}: at least one is needed.")
+        raise TrainingError(f"steps={settings.steps}: at least one step is needed.")
     corpus = load_corpus("wikipedia") if corpus is None else corpus
     asked = {name: _asked(name, settings, corpus) for name in names}
     records = {name: twin_record(name, out) for name in names if (out / name / RECORD).is_file()}
@@ -143,12 +152,12 @@ def train_twins(
 
 
 class Training:
-    """One twin in training: its weights, their moments, and how far it has come.
+    """One twin in training: its weights, the optimizer's moments, and its loss curve so far.
 
     Args:
-        settings: how it is trained.
-        text: what it reads.
-        asked: its normalization, and all that a checkpoint must agree with, by name.
+        settings: settings of the training.
+        text: training and held-out text.
+        asked: the twin's normalization and every other setting that a checkpoint must match.
     """
 
     def __init__(self, settings: Settings, text: TwinText, asked: dict):
@@ -156,7 +165,7 @@ class Training:
         self.name = asked["normalization"]
         config = TwinConfig(
             normalization=self.name,
-            # A corpus of a few sentences gives the tokenizer fewer entries than asked for.
+            # On a corpus of few sentences, the tokenizer finds fewer entries than asked for.
             vocab_size=text.tokenizer.get_vocab_size(),
             hidden_size=settings.width,
             num_hidden_layers=settings.layers,
@@ -179,12 +188,12 @@ class Training:
             fused=True,
         )
         self.step = 0
-        self.losses: list[float] = []  # of the steps since the last row of the curve
+        self.losses: list[float] = []  # since the last row of the curve
         self.gradient_norms: list[float] = []
         self.curve: list[dict] = []
 
     def run(self, checkpoints: Path, out: Path, progress: bool = True) -> dict:
-        """Go on from the checkpoint, if there is one, to the end; save, and return the record."""
+        """Train to the end, from the checkpoint if there is one; save and return the record."""
         checkpoint = checkpoints / "checkpoint.safetensors"
         if checkpoint.is_file():
             self.resume(checkpoint)
@@ -223,7 +232,11 @@ class Training:
         return done
 
     def advance(self) -> None:
-        """One step: a batch, its gradient, an update of the weights."""
+        """Take one step: a batch, its gradient, an update of the weights.
+
+        Raises:
+            TrainingError: if the loss or the gradient is NaN or infinite.
+        """
         settings = self.settings
         ids = torch.from_numpy(self.text.batch(self.step, settings.batch, settings.seed))
         for group in self.optimizer.param_groups:
@@ -234,8 +247,8 @@ class Training:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
         if not math.isfinite(loss.item() + norm.item()):
             raise TrainingError(
-                f"The loss of {self.name!r} is no number any more after {self.step} steps: a "
-                "smaller learning rate or a longer warm-up would help."
+                f"The loss of {self.name!r} is NaN or infinite after {self.step} steps: try a "
+                "smaller learning rate or a longer warm-up."
             )
         self.optimizer.step()
         self.step += 1
@@ -243,7 +256,7 @@ class Training:
         self.gradient_norms.append(norm.item())
 
     def record(self, *, held_out: bool) -> None:
-        """Add a row to the curve, with the loss on the text held out if that is wanted."""
+        """Add a row to the curve, with the loss on the held-out text if ``held_out``."""
 
         def mean(values: list[float]) -> float | None:
             return round(sum(values) / len(values), 5) if values else None
@@ -260,23 +273,23 @@ class Training:
         self.losses, self.gradient_norms = [], []
 
     def save_checkpoint(self, path: Path) -> None:
-        """Write weights, moments and curve; to be called when a row was just recorded."""
+        """Write weights, moments and curve; call only right after :meth:`record`."""
         tensors = {f"weight/{name}": weight.detach() for name, weight in self.weights.items()}
         for name, weight in self.weights.items():
             state = self.optimizer.state[weight]
             tensors |= {f"{moment}/{name}": state[moment] for moment in _MOMENTS}
         arrays = {name: tensor.contiguous().numpy() for name, tensor in tensors.items()}
-        told = {"asked": self.asked | _versions(), "step": self.step, "curve": self.curve}
-        write(path, arrays, told)
+        description = {"asked": self.asked | _versions(), "step": self.step, "curve": self.curve}
+        write(path, arrays, description)
 
     def resume(self, path: Path) -> None:
-        """Go back to where :meth:`save_checkpoint` was.
+        """Restore the state that :meth:`save_checkpoint` wrote.
 
         Raises:
             CheckpointError: if the file is damaged, or a setting or version has changed since.
         """
         kept = CheckpointFile(path)
-        remedy = "Remove it to begin again, or go on with what it was made with."
+        remedy = "Remove it to start over, or resume with its own settings and versions."
         asked = self.asked | _versions()
         compare(asked, kept.told["asked"], f"The checkpoint {str(path)!r}", remedy)
         self.step, self.curve = kept.told["step"], kept.told["curve"]
@@ -287,7 +300,7 @@ class Training:
 
 
 def held_out_loss(model: TwinForCausalLM, text: TwinText) -> float:
-    """Loss on the text held out, in nats a token."""
+    """Mean loss on the held-out text, in nats per token."""
     total = 0.0
     with torch.inference_mode():
         for start in range(0, len(text.held_out), 16):
@@ -297,13 +310,13 @@ def held_out_loss(model: TwinForCausalLM, text: TwinText) -> float:
 
 
 def _asked(name: str, settings: Settings, corpus: Corpus) -> dict:
-    """All that a twin depends on, in a form that survives JSON unchanged."""
+    """Everything that a twin depends on, as values that JSON returns unchanged."""
     asked = {"normalization": name, **asdict(settings), "corpus": corpus.fingerprint}
     return json.loads(json.dumps(asked))
 
 
 def _versions() -> dict[str, str]:
-    """Of the libraries whose rounding and choices are in the result."""
+    """Versions of the libraries that affect the result."""
     return {"torch": torch.__version__, "tokenizers": tokenizers.__version__}
 
 
@@ -317,25 +330,14 @@ def _threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# The text
-
-
-HELD_OUT = ("Aldous Huxley", "Animal Farm", "Aruba", "Astronaut", "Atlantic Ocean", "Abacus")
-"""Articles of the excerpt that no twin is trained on: a writer, a book, a country, a profession,
-an ocean and a tool."""
-
-END = "<|endoftext|>"
-"""Stands before and after every sentence."""
-
-
 @dataclass(frozen=True)
 class TwinText:
-    """Text for training and text held out, as token ids.
+    """Training and held-out text as token ids, in sequences of equal length.
 
     Attributes:
-        tokenizer: byte-level BPE, trained on the text for training.
-        train, held_out: ``(pieces, length)`` token ids; what is left at a stream's end is dropped.
-        fingerprint: of the corpus.
+        tokenizer: byte-level BPE, trained on the training text.
+        train, held_out: ``(sequences, length)`` token ids; a remainder at the end is dropped.
+        fingerprint: fingerprint of the corpus.
     """
 
     tokenizer: Tokenizer
@@ -345,50 +347,55 @@ class TwinText:
 
     @classmethod
     def of(cls, corpus: Corpus, *, vocabulary: int, length: int) -> TwinText:
-        """Hold articles out, train the tokenizer on the others, and cut both streams into pieces.
+        """Hold out the articles :data:`HELD_OUT`, train the tokenizer on the others, tokenize both.
+
+        Args:
+            corpus: the text.
+            vocabulary: entries of the tokenizer's vocabulary.
+            length: tokens per sequence.
 
         Raises:
-            TrainingError: if no sentence is held out, or a part is shorter than one piece.
+            TrainingError: if either part is shorter than one sequence.
         """
         parts: dict[bool, list[str]] = {False: [], True: []}
         for title, sentence in zip(corpus.titles, corpus.sentences, strict=True):
             parts[title in HELD_OUT].append(sentence)
         tokenizer = train_tokenizer(parts[False], vocabulary)
-        pieces = {held: _pieces(tokenizer, part, length) for held, part in parts.items()}
-        for held, found in pieces.items():
+        sequences = {held: _sequences(tokenizer, part, length) for held, part in parts.items()}
+        for held, found in sequences.items():
             if not len(found):
-                what = f"The articles held out ({', '.join(HELD_OUT)})" if held else "The text"
+                what = f"held-out articles ({', '.join(HELD_OUT)})" if held else "training articles"
                 raise TrainingError(
-                    f"{what} of corpus {corpus.name!r} give no {length} tokens in a row: take more "
-                    "of it."
+                    f"The {what} in corpus {corpus.name!r} have fewer than {length} tokens: use "
+                    "more of the corpus."
                 )
-        return cls(tokenizer, pieces[False], pieces[True], corpus.fingerprint)
+        return cls(tokenizer, sequences[False], sequences[True], corpus.fingerprint)
 
     def batch(self, step: int, size: int, seed: int) -> np.ndarray:
-        """``(size, length)``: what step ``step`` sees; each epoch is in an order of its own."""
+        """``(size, length)`` token ids of a step's batch; each epoch has an order of its own."""
         epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), len(self.train))
         return self.train[
             [_order(seed, int(e), len(self.train))[p] for e, p in zip(epochs, places, strict=True)]
         ]
 
     def references(self) -> dict[str, float]:
-        """Losses, in nats a token, of two who cannot read: what a model's loss is judged by.
+        """Losses of two guesses without context, in nats per token, to compare a model's with.
 
-        ``"uniform"``: all tokens equally likely, ``ln(vocabulary)``. ``"unigram"``: as likely as
-        in the text for training (with one added to every count), asked for the text held out.
+        ``"uniform"``: all tokens equally likely, ``ln(vocabulary)``. ``"unigram"``: each token as
+        likely as in the training text (with one added to every count), on the held-out text.
         """
         size = self.tokenizer.get_vocab_size()
         counts = np.bincount(self.train.ravel(), minlength=size) + 1
         surprise = np.log(counts.sum()) - np.log(counts)
         return {
             "uniform": float(np.log(size)),
-            # A model is not asked for the first token of a piece.
+            # A model does not predict the first token of a sequence.
             "unigram": float(surprise[self.held_out[:, 1:]].mean()),
         }
 
 
 def train_tokenizer(sentences: Iterable[str], vocabulary: int) -> Tokenizer:
-    """GPT-2's kind of tokenizer, byte-level BPE, with ``vocabulary`` entries; the first is END."""
+    """A tokenizer like GPT-2's, byte-level BPE, with ``vocabulary`` entries; the first is END."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -404,7 +411,7 @@ def train_tokenizer(sentences: Iterable[str], vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def _pieces(tokenizer: Tokenizer, sentences: list[str], length: int) -> np.ndarray:
+def _sequences(tokenizer: Tokenizer, sentences: list[str], length: int) -> np.ndarray:
     stream = [tokenizer.token_to_id(END)]
     for encoded in tokenizer.encode_batch(sentences, add_special_tokens=False):
         stream += [*encoded.ids, stream[0]]
@@ -416,33 +423,30 @@ def _order(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 
-# The files
-
-
 def write_twin(folder: Path, model: TwinForCausalLM, tokenizer: Tokenizer, record: dict) -> None:
     """Write a trained twin: configuration, weights in half precision, tokenizer and record.
 
     Raises:
-        TrainingError: if it cannot be written.
+        TrainingError: if the folder cannot be written.
     """
     special = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END)
     length = model.config.max_position_embeddings
-    whole = transformers.PreTrainedTokenizerFast(
+    wrapped = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=length, **special
     )
     half = copy.deepcopy(model).half()
-    with _writing(folder.parent), replacing(folder) as made:
-        with _no_bars():
-            half.save_pretrained(made)
-            whole.save_pretrained(made)
-        (made / RECORD).write_text(_lines(record), encoding="utf-8")
+    with _writing(folder.parent), replacing(folder) as scratch:
+        with quiet():
+            half.save_pretrained(scratch)
+            wrapped.save_pretrained(scratch)
+        (scratch / RECORD).write_text(_lines(record), encoding="utf-8")
 
 
 def _lines(record: dict) -> str:
-    """JSON, with a row of the curve to a line."""
+    """JSON with one line per row of the curve."""
     rows = ",\n  ".join(json.dumps(row) for row in record["curve"])
-    told = json.dumps({**record, "curve": "rows"}, indent=1)
-    return told.replace('"curve": "rows"', f'"curve": [\n  {rows}\n ]') + "\n"
+    text = json.dumps({**record, "curve": "rows"}, indent=1)
+    return text.replace('"curve": "rows"', f'"curve": [\n  {rows}\n ]') + "\n"
 
 
 @contextmanager
@@ -453,15 +457,3 @@ def _writing(folder: Path) -> Iterator[None]:
         raise TrainingError(
             f"Cannot write to {str(folder)!r}: {error.strerror or error}."
         ) from error
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    logging = transformers.utils.logging
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -1,8 +1,8 @@
 """The twins: four small Transformers that differ in nothing but their normalization.
 
 They were trained from scratch on the same batches of the Wikipedia excerpt, from the same initial
-weights and with the same settings (see :mod:`embvar_kit.models.twin_training`), and come with a
-checkout.
+weights and with the same settings (see :mod:`embvar_kit.models.twin_training`). A checkout of the
+repository contains them.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ TWINS = {
     "pre-rmsnorm": "RMSNorm in the places of pre-ln",
     "no-norm": "no normalization at all",
 }
-"""The twins by name, with where each normalizes."""
+"""Where each twin normalizes, by the name of the twin."""
 
 RECORD = "losses.json"
-"""File in a twin's folder that tells how it was trained."""
+"""The file in a twin's folder that records its training."""
 
 
 def twins_home() -> Path:
-    """The twins' folder: ``data/twins`` of a checkout, wherever ``EMBVAR_HOME`` lies.
+    """The twins' folder: ``data/twins`` in a checkout, regardless of ``EMBVAR_HOME``.
 
-    Where the kit is installed without one, ``twins`` in the folder of models and cached results.
+    Without a checkout, it is ``twins`` in the folder of models and cached results.
     """
     return files.in_checkout("data", "twins") or files.home() / "twins"
 
@@ -43,36 +43,42 @@ def load_twin(name: str, *, folder: str | Path | None = None, **options: Any) ->
     """Load one of the :data:`TWINS`, ready for :func:`embvar_kit.extract`.
 
     Args:
-        name: of the twin.
-        folder: where ``embvar twins --out`` saved them; by default :func:`twins_home`.
-        options: ``device`` and ``dtype``, as :func:`embvar_kit.load_model` takes them.
+        name: name of the twin.
+        folder: the folder that ``embvar twins --out`` saved them to; by default
+            :func:`twins_home`.
+        options: ``device`` and ``dtype``, passed to :func:`embvar_kit.load_model`.
 
     Raises:
-        ModelError: if there is no such twin, or it is not there.
+        ModelError: if no twin has that name, or the folder does not hold it.
     """
-    at = _folder(name, folder)
+    path = _folder(name, folder)
     from embvar_kit.models.loading import load_model
 
-    return load_model(at, **options)
+    return load_model(path, **options)
 
 
 def twin_losses(folder: str | Path | None = None) -> pd.DataFrame:
-    """How the twins' losses fell: a row for every few steps of every twin that is there.
+    """The losses of the twins in a folder over their training, recorded every few steps.
+
+    Args:
+        folder: the folder of the twins; by default :func:`twins_home`.
 
     Returns:
-        Columns ``twin``, ``step`` (that many were done), ``tokens`` (seen by then), ``train``
-        (loss in nats a token, the mean over the steps since the row before), ``held_out`` (loss on
-        the articles held out; NaN where it was not asked) and ``gradient_norm`` (before clipping,
-        the same mean). ``attrs["references"]`` has the losses of a uniform and of a unigram guess.
+        Columns ``twin``; ``step``, the number of steps taken; ``tokens``, the number seen by then;
+        ``train``, the training loss in nats per token, averaged over the steps since the row
+        before; ``held_out``, the loss on the held-out articles (NaN if it was not measured at this
+        step); ``gradient_norm``, before clipping, averaged likewise. ``attrs["references"]`` has
+        the losses of a uniform and of a unigram guess.
 
     Raises:
-        ModelError: if no twin is there.
+        ModelError: if the folder holds no twin.
     """
     import pandas as pd
 
-    at = twins_home() if folder is None else Path(folder)
-    here = [name for name in TWINS if (at / name / RECORD).is_file()]
-    records = {name: twin_record(name, at) for name in here or TWINS}
+    home = twins_home() if folder is None else Path(folder)
+    present = [name for name in TWINS if (home / name / RECORD).is_file()]
+    # If there is none, the first twin's error says so.
+    records = {name: twin_record(name, home) for name in present or TWINS}
     tables = [pd.DataFrame(record["curve"]) for record in records.values()]
     for name, table in zip(records, tables, strict=True):
         table.insert(0, "twin", name)
@@ -82,10 +88,14 @@ def twin_losses(folder: str | Path | None = None) -> pd.DataFrame:
 
 
 def twin_record(name: str, folder: str | Path | None = None) -> dict:
-    """How a twin was trained: its ``settings``, ``versions``, ``references``, ``curve`` and so on.
+    """The record of a twin's training: ``settings``, ``versions``, ``references``, ``curve`` etc.
+
+    Args:
+        name: name of the twin.
+        folder: the folder of the twins; by default :func:`twins_home`.
 
     Raises:
-        ModelError: if there is no such twin, or it is not there.
+        ModelError: if no twin has that name, or the folder does not hold it.
     """
     path = _folder(name, folder) / RECORD
     try:
@@ -97,7 +107,7 @@ def twin_record(name: str, folder: str | Path | None = None) -> dict:
 def _folder(name: str, folder: str | Path | None) -> Path:
     if name not in TWINS:
         raise ModelError(f"No twin is called {name!r}; there are {', '.join(TWINS)}.")
-    at = twins_home() if folder is None else Path(folder)
-    if not (at / name / RECORD).is_file():
-        raise ModelError(f"The twin {name!r} is not in {str(at)!r}. To train it: embvar twins")
-    return at / name
+    home = twins_home() if folder is None else Path(folder)
+    if not (home / name / RECORD).is_file():
+        raise ModelError(f"The twin {name!r} is not in {str(home)!r}. To train it: embvar twins")
+    return home / name

@@ -113,7 +113,7 @@ def test_the_initial_weights_are_those_of_gpt2():
 
 
 def test_an_unknown_normalization_and_uneven_heads_are_refused():
-    with pytest.raises(ValueError, match="normalization='both' is unknown; there is post-ln"):
+    with pytest.raises(ValueError, match="normalization='both' is unknown; there are post-ln"):
         TwinConfig(normalization="both")
     with pytest.raises(ValueError, match="hidden_size=16 does not divide into 3 heads"):
         TwinConfig(**{**SMALL, "num_attention_heads": 3})
@@ -365,7 +365,7 @@ def test_the_references_are_those_of_guesses(text):
 
 
 def test_a_corpus_with_nothing_held_out_is_refused():
-    with pytest.raises(ek.TrainingError, match=r"held out \(Aldous Huxley.*give no 32 tokens"):
+    with pytest.raises(ek.TrainingError, match=r"held-out .*\(Aldous Huxley.*fewer than 32 tokens"):
         TwinText.of(ek.Corpus.of(["A sentence of a few words."] * 99), vocabulary=300, length=32)
 
 
@@ -495,7 +495,7 @@ def test_a_loss_that_is_no_number_stops_the_training(text):
     training = Training(QUICK, text, {"normalization": "no-norm"})
     with torch.no_grad():
         training.model.model.token_embedding.weight.fill_(math.nan)
-    with pytest.raises(ek.TrainingError, match="'no-norm' is no number any more after 0 steps"):
+    with pytest.raises(ek.TrainingError, match="'no-norm' is NaN or infinite after 0 steps"):
         training.advance()
 
 
