@@ -239,7 +239,7 @@ def _first(*ids: int | None) -> int | None:
     return next((i for i in ids if i is not None), None)
 
 
-# Locating
+# Aliases, folders and files
 
 
 def _locate(name: str) -> tuple[Path | None, str | None, str]:
