@@ -1,4 +1,4 @@
-"""The authors' files: read, written, read again; what is wrong with one, by layer and token."""
+"""The authors' files are read and written; mistakes are named by layer and token."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def words(model):
 
 
 def script_of_the_authors(embeddings: list[tuple[str, np.ndarray]], tensors: bool = False) -> dict:
-    """One layer of a file, by the paper's recurrence, in float32 and in order of appearance."""
+    """One layer of a file, by the paper's recurrence in float32, in order of appearance."""
     k = {"names": "words", "s": "w"} if tensors else {"names": "tokens", "s": "t"}
     found: dict[str, tuple] = {}
     for name, x in embeddings:
@@ -73,7 +73,7 @@ def cloud(seed: int, n: int = 400, d: int = 5, names: str = "abcdef") -> list:
 
 @pytest.fixture
 def content():
-    """What the authors' script makes of three layers: a dict to be spoilt."""
+    """What the authors' script writes for three layers; tests put mistakes into it."""
     return {layer: script_of_the_authors(cloud(layer)) for layer in range(1)} | {
         layer: script_of_the_authors([(t, x + layer) for t, x in cloud(0)]) for layer in (1, 2)
     }
@@ -81,7 +81,7 @@ def content():
 
 @pytest.fixture
 def save(tmp_path):
-    """``save(content)``: path of the file."""
+    """``save(content)`` pickles it and returns the path."""
 
     def write(content: object, name: str = "bert-base-uncased.pkl") -> Path:
         path = tmp_path / name
@@ -114,7 +114,7 @@ def test_a_file_of_the_authors_script_gives_the_moments(save):
     assert found.extra is None
 
 
-def test_what_was_read_says_what_is_known_and_no_more(save, content):
+def test_the_info_of_a_file_holds_what_is_known_and_no_more(save, content):
     found = read_token_statistics(save(content))
     assert repr(found).startswith("TokenStatistics('bert-base-uncased' on 'bookcorpus': 6 tokens")
     assert found.info["model"]["n_states"] == 3
@@ -142,7 +142,7 @@ def test_tables_regressions_and_decompositions_of_what_was_read(save, content, t
     assert np.array_equal(again.mean, found.mean)
 
 
-def test_layers_in_any_order_and_kind_of_key(save, content):
+def test_layers_in_any_order_with_any_integers_as_keys(save, content):
     expected = read_token_statistics(save(content))
     turned = {np.int64(layer): content[layer] for layer in (2, 0, 1)}
     found = read_token_statistics(save(turned))
@@ -150,7 +150,7 @@ def test_layers_in_any_order_and_kind_of_key(save, content):
     assert np.array_equal(found.V, expected.V)
 
 
-def test_tokens_in_another_order_are_brought_into_one(save, content):
+def test_layers_may_list_their_tokens_in_different_orders(save, content):
     expected = read_token_statistics(save(content))
     order = [3, 1, 0, 5, 4, 2]
     content[1] = {key: [column[i] for i in order] for key, column in content[1].items()}
@@ -221,7 +221,7 @@ def test_word_files_may_hold_tensors(save):
 # Mistakes in a file
 
 
-def spoil(key, change):
+def changed(key, change):
     def apply(content):
         content[1][key] = change(content[1][key])
 
@@ -246,15 +246,18 @@ WRONG = {
     "negative key": (lambda c: c.update({-1: c[1]}), "not a layer's number"),
     "huge key": (lambda c: c.update({10**6000: c[1]}), "not a layer's number"),
     "true key": (lambda c: (c.pop(1), c.update({True: c[0]})), "of type bool that is not"),
-    "short Q": (spoil("Q_X_t", lambda x: x[:-1]), "'Q_X_t' has 5 entries, but there are 6"),
-    "long mu": (spoil("mu_X_t", lambda x: [*x, x[0]]), "'mu_X_t' has 7 entries"),
-    "flat mu": (spoil("mu_X_t", lambda x: np.concatenate(x)), "'mu_X_t' has 30 entries"),
+    "short Q": (changed("Q_X_t", lambda x: x[:-1]), "'Q_X_t' has 5 entries, but there are 6"),
+    "long mu": (changed("mu_X_t", lambda x: [*x, x[0]]), "'mu_X_t' has 7 entries"),
+    "flat mu": (changed("mu_X_t", lambda x: np.concatenate(x)), "'mu_X_t' has 30 entries"),
     "ragged mu": (entry("mu_X_t", 2, np.ones(4, "f4")), r"entry 3 of 'mu_X_t' has shape \(4,\)"),
-    "no width": (spoil("mu_X_t", lambda x: np.ones((6, 0))), "'mu_X_t' is not a list of arrays"),
+    "no width": (changed("mu_X_t", lambda x: np.ones((6, 0))), "'mu_X_t' is not a list of arrays"),
     "mu of lists": (entry("mu_X_t", 0, [1.0] * 5), "entry 1 of 'mu_X_t' has type list; arrays"),
-    "whole mu": (spoil("mu_X_t", lambda x: np.ones((6, 5), int)), "type int64; all must be floats"),
-    "mu is text": (spoil("mu_X_t", lambda x: "ab"), "'mu_X_t' is not a list of arrays"),
-    "narrow layer": (spoil("mu_X_t", lambda x: [y[:4] for y in x]), "is not the squared norm"),
+    "whole mu": (
+        changed("mu_X_t", lambda x: np.ones((6, 5), int)),
+        "type int64; all must be floats",
+    ),
+    "mu is text": (changed("mu_X_t", lambda x: "ab"), "'mu_X_t' is not a list of arrays"),
+    "narrow layer": (changed("mu_X_t", lambda x: [y[:4] for y in x]), "is not the squared norm"),
     "negative n": (entry("n_t", 1, -3), "counts that are not integers"),
     "no n": (entry("n_t", 1, 0), "counts that are not integers"),
     "half n": (entry("n_t", 1, 2.5), "counts that are not integers"),
@@ -262,9 +265,12 @@ WRONG = {
     "endless n": (entry("n_t", 1, 10**400), "too large for float64"),
     "true n": (entry("n_t", 1, True), "entry 2 of 'n_t' has type bool; numbers"),
     "text n": (entry("n_t", 1, "5"), "entry 2 of 'n_t' has type str; numbers"),
-    "n is a dict": (spoil("n_t", lambda x: {}), "'n_t' is not a list of numbers"),
-    "n is a square": (spoil("n_t", lambda x: np.ones((6, 6))), "entry 1 of 'n_t' has type ndarray"),
-    "other n": (spoil("n_t", lambda x: [x[0] + 1, *x[1:]]), "in the first layer"),
+    "n is a dict": (changed("n_t", lambda x: {}), "'n_t' is not a list of numbers"),
+    "n is a square": (
+        changed("n_t", lambda x: np.ones((6, 6))),
+        "entry 1 of 'n_t' has type ndarray",
+    ),
+    "other n": (changed("n_t", lambda x: [x[0] + 1, *x[1:]]), "in the first layer"),
     "NaN": (entry("V_X_t", 3, float("nan")), "entry 4 of 'V_X_t' is NaN or infinite"),
     "infinite mu": (entry("mu_X_t", 3, np.full(5, 1e300)), "entry 4 of 'mu_X_t' is NaN or inf"),
     "twice": (
@@ -273,7 +279,7 @@ WRONG = {
     ),
     "other token": (entry("tokens", 0, "z"), r"layer 1: it lacks token '[a-f]'"),
     "token no text": (entry("tokens", 0, 7), "entry 1 of 'tokens' has type int; strings"),
-    "tokens a text": (spoil("tokens", lambda x: "abcdef"), "'tokens' is not a list of strings"),
+    "tokens a text": (changed("tokens", lambda x: "abcdef"), "'tokens' is not a list of strings"),
     "Q wrong": (entry("Q_X_t", 2, 999.0), r"layer 1: token '[a-f]': Q_X_t is not M_X_t \+ V_X_t"),
     "mean wrong": (entry("mu_X_t", 2, np.full(5, 9.0)), "M_X_t is not the squared norm of mu_X_t"),
     "empty": (lambda c: [column.clear() for column in c[1].values()], "it has no tokens"),
@@ -319,7 +325,7 @@ def test_other_pickles_are_refused(save, held, words):
         read_token_statistics(save(held))
 
 
-def test_one_mean_named_often_does_not_fill_the_memory(save):
+def test_one_mean_listed_many_times_does_not_fill_the_memory(save):
     mean = np.zeros(100_000, dtype=np.float32)
     zeros = [0.0] * 5000
     layer = {
@@ -366,7 +372,7 @@ def test_statistics_of_known_sentences_are_merged(model, tmp_path, stats):
 # Writing
 
 
-def test_written_files_are_what_the_authors_scripts_take(stats, tmp_path):
+def test_the_authors_scripts_can_compute_with_written_files(stats, tmp_path):
     path = write_token_statistics(stats, tmp_path / "deep" / "tiny.pkl")
     content = pickle.loads(path.read_bytes())
     assert list(content) == [0, 1, 2]
@@ -454,7 +460,7 @@ def test_sentences_survive_a_round_trip(tmp_path):
         ("ab", "not a list of strings"),
     ],
 )
-def test_what_are_no_sentences_is_refused(save, held, words):
+def test_anything_but_sentences_is_refused(save, held, words):
     with pytest.raises(ek.ReleaseError, match=words):
         read_sentences(save(held))
 
@@ -475,7 +481,7 @@ def test_what_cannot_be_written_is_refused(stats, words, tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["replace", "fsync"])
-def test_a_failure_leaves_what_was_there(stats, tmp_path, monkeypatch, failing):
+def test_a_failure_leaves_the_existing_file(stats, tmp_path, monkeypatch, failing):
     path = write_token_statistics(stats, tmp_path / "x.pkl")
     before = path.read_bytes()
 
@@ -489,7 +495,7 @@ def test_a_failure_leaves_what_was_there(stats, tmp_path, monkeypatch, failing):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_is_named(stats, tmp_path):
+def test_a_path_that_cannot_be_written_is_named(stats, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ek.ReleaseError, match="Could not write"):
         write_token_statistics(stats, tmp_path / "file" / "x.pkl")
@@ -497,7 +503,7 @@ def test_a_place_that_cannot_be_written_is_named(stats, tmp_path):
         write_sentences(CORPUS, tmp_path)
 
 
-def test_text_that_is_none_is_refused(tmp_path):
+def test_invalid_text_is_refused(tmp_path):
     path = tmp_path / "sentences.pkl"
     beyond = np.array([0xFFFFFFFF], dtype=np.uint32).view("<U1")
     path.write_bytes(pickle.dumps(beyond))
