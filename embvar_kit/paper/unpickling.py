@@ -91,7 +91,7 @@ class _DType:
 
     def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
         if type(code) is not str or not _DTYPES.fullmatch(code):
-            raise _Refused(f"an array of type {code[:40] if type(code) is str else None!r}")
+            raise _Refused(f"an array of type {code[:40] if type(code) is str else type(code)!r}")
         self.dtype = np.dtype(code)
 
     def set_byte_order(self, state: tuple) -> None:
@@ -115,7 +115,7 @@ def _fitting_dtype(kind: Any, shape: Any, content: Any) -> np.dtype:
             raise _Refused("an array of objects from bytes")
         for element in content:
             if type(element) is not str:
-                raise _Refused(f"an array of objects with a {type(element).__name__} in it")
+                raise _Refused(f"an array with objects of type {type(element).__name__}")
     elif type(content) in (bytes, bytearray):
         n *= dtype.itemsize
     else:
@@ -261,7 +261,7 @@ class _Unpickler(pickle._Unpickler):
             _fill(target, state)
             self._count(target)
         else:
-            raise _Refused(f"new content for a {type(target).__name__}")
+            raise _Refused(f"new content for a value of type {type(target).__name__}")
 
     def _dict(self) -> None:
         items = self.pop_mark()
@@ -278,9 +278,9 @@ class _Unpickler(pickle._Unpickler):
     def _update(self, items: list) -> None:
         for key in items[::2]:
             if not isinstance(key, (str, int, np.integer)):
-                raise _Refused(f"a dict with a {type(key).__name__} for a key")
+                raise _Refused(f"a dict with keys of type {type(key).__name__}")
         if type(self.stack[-1]) is not dict:
-            raise _Refused(f"items of a {type(self.stack[-1]).__name__} to be set")
+            raise _Refused(f"new items for a value of type {type(self.stack[-1]).__name__}")
         self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def _bytearray(self) -> None:
