@@ -386,7 +386,10 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
         (["figures", "{saved}", "--out", "{saved}/metadata.json"], "cannot be written to"),
         (["show", "{saved}", "--layer", "7"], "Layer 7 was not extracted; the layers are 0, 1, 2"),
         (["show", "{saved}", "--min-count", "100000"], "lower min_count"),
-        (["reproduce", "bert"], "'bert' is no model of the paper; these are bert-base-uncased, b"),
+        (
+            ["reproduce", "bert"],
+            "'bert' is not a model of the paper; these are bert-base-uncased, b",
+        ),
         (["fetch", "bert"], "No bundled model is called 'bert'; there are minilm, smollm2"),
         (["extract", "--out", "{tmp}/o", "--corpus", "{tmp}/none.txt"], "There is no file"),
         (["extract", "--out", "{tmp}/o", "--corpus", "wiki"], "Unknown corpus 'wiki'"),

@@ -1,4 +1,4 @@
-"""The paper's protocol for one of its six models, from the corpus to the files of the release."""
+"""The paper's protocol for one of its six models, from the corpus to files like the authors'."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ PAPER_MODELS = {
     "gpt2": "openai-community/gpt2",
     "gpt2-medium": "openai-community/gpt2-medium",
 }
-"""The paper's names of its models, and the names that the Hub has for them now."""
+"""The paper's names of its models, and their present names on the Hub."""
 
 LEVELS = ("token", "word")
-"""What statistics the authors published: of tokens, and of words (Appendix J)."""
+"""The levels of the authors' statistics: tokens, and words (Appendix J)."""
 
 
 def reproduce(
@@ -38,43 +38,45 @@ def reproduce(
     batch_tokens: int | None = None,
     progress: bool = True,
 ) -> TokenStatistics:
-    """Run the paper's protocol for one of its models and save what the authors published for it.
+    """Run the paper's protocol for one of its models and save files like the authors'.
 
-    The folder is laid out as the authors' ``output``, so that their scripts for figures find
-    their input in it; ``SAMPLE`` is ``bookcorpus_train_lt64_pct001_seed0`` for the paper's corpus::
+    The folder is laid out like the authors' ``output``, so that their scripts for figures find
+    their input in it. For the paper's corpus, ``SAMPLE`` is
+    ``bookcorpus_train_lt64_pct001_seed0``::
 
         datasets/SAMPLE.pkl             the sentences
         token_stats/SAMPLE/MODEL.pkl    the statistics (word_stats with by="word")
         kit/SAMPLE/MODEL-token/         the same, as TokenStatistics.save writes them
 
     Three things differ from the authors' scripts. Moments are accumulated without their float32
-    rounding. Lines of which the tokenizer leaves nothing are left out, and reported, where the
-    scripts count the two tokens around nothing. At word level the sentence itself is run and its
-    words looked up in it, where the scripts run the bare words, lower-cased and without
-    punctuation.
+    rounding. Lines from which the tokenizer makes no tokens are left out and reported; the scripts
+    count the special tokens at their ends. At word level, the model reads the sentence itself and
+    words are looked up in it; in the scripts, the model reads the bare words, lower-cased and
+    without punctuation.
 
     Args:
-        model: one of :data:`PAPER_MODELS`, by either name.
-        out: the folder.
-        corpus: what :func:`embvar_kit.load_corpus` takes, ``"bookcorpus:PATH"`` for a copy on
-            this machine, or a corpus; other ones are measured in the same way.
+        model: One of :data:`PAPER_MODELS`, by either name.
+        out: The folder to write.
+        corpus: A corpus, or what :func:`embvar_kit.load_corpus` takes: ``"bookcorpus:PATH"`` reads
+            a copy on this machine. Corpora other than the paper's are measured in the same way.
         by: ``"token"`` or ``"word"``.
-        limit: take the first so many sentences only, to try it out.
-        device, dtype: see :func:`embvar_kit.load_model`.
-        batch_tokens, progress: see :func:`embvar_kit.extract`.
+        limit: Number of sentences to take from the start, for a trial; by default all.
+        device, dtype: See :func:`embvar_kit.load_model`.
+        batch_tokens, progress: See :func:`embvar_kit.extract`.
 
     Returns:
         The statistics.
 
     Raises:
-        ModelError: if the model is none of the six, or neither in the Hub's cache nor on a Hub
-            within reach; before anything is loaded.
-        CorpusError: if the corpus cannot be had.
-        ExtractionError, StatisticsFileError, ReleaseError: see what raises them.
+        ModelError: If the model is not one of the six, or is neither in the Hub's cache nor on a
+            Hub that can be reached. It is raised before anything is loaded.
+        CorpusError: If the corpus cannot be read.
+        ExtractionError: If ``by`` is neither of the two, or as in :func:`embvar_kit.extract`.
+        StatisticsFileError, ReleaseError: If a file cannot be written.
     """
     short = short_name(model)
     if by not in LEVELS:
-        raise ExtractionError(f"by={by!r} is not in the release; there is {', '.join(LEVELS)}.")
+        raise ExtractionError(f"by={by!r} is not in the release; choose from {', '.join(LEVELS)}.")
     source = check_available(PAPER_MODELS[short], short)
     if not isinstance(corpus, Corpus):
         corpus = load_corpus(corpus, limit=limit)
@@ -95,10 +97,10 @@ def reproduce(
 
 
 def short_name(model: str) -> str:
-    """The paper's name of one of its models.
+    """The paper's name of one of its models, given either of its names.
 
     Raises:
-        ModelError: if it is none of them.
+        ModelError: If the paper has no such model.
 
     >>> short_name("openai-community/gpt2")
     'gpt2'
@@ -107,13 +109,13 @@ def short_name(model: str) -> str:
         if model in (short, full):
             return short
     raise ModelError(
-        f"{str(model)!r} is no model of the paper; these are {', '.join(PAPER_MODELS)}. For others "
-        "there is: embvar extract"
+        f"{str(model)!r} is not a model of the paper; these are {', '.join(PAPER_MODELS)}. For "
+        "other models, use: embvar extract"
     )
 
 
 def sample_name(corpus: Corpus) -> str:
-    """What the authors' files call a sample of BookCorpus; for other corpora, a name like it."""
+    """The authors' name of a sample of BookCorpus; for other corpora, a similar name."""
     settings = corpus.settings
     if corpus.name != "bookcorpus" or "then" in settings or "sample" not in settings:
         return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', corpus.name)}_{corpus.fingerprint}"

@@ -1,333 +1,307 @@
-"""Reading a pickle that may be anybody's: data only, and nothing in it is ever called.
+"""Read a pickle from an unknown source: as data only, without calling anything that it names.
 
-A pickle is a program for a small stack machine. Two of its instructions are what makes it
-dangerous: one looks a Python object up by name, one calls it. Here a name is looked up in
-:data:`ADMITTED`, never in a module, and what is found there are functions of this module that
-build arrays from bytes whose number has been checked. The instructions that make instances,
-sets or objects registered elsewhere are refused, and so are keys other than strings and numbers.
+A pickle is a program for a small stack machine. Two of its instructions make it dangerous: one
+looks up a Python object by name, the other calls it. Here a name is looked up in
+:data:`REBUILDERS` and never in a module. What stands there are functions of this module, which
+rebuild arrays from bytes whose number they have checked. Instructions that make instances or sets
+are refused, and so are keys of a dict other than strings and numbers.
 
-The machine is the standard library's, in its Python form: the form in C, before Python 3.14,
-sets aside as much memory as a few bytes ask for.
-
-The authors' word-level files hold PyTorch tensors. Their bytes are read by the same means, without
-PyTorch, whose own reader of them runs whatever they ask for.
+The machine is the standard library's, in its Python form. For the C form, an allow-list of names is
+not enough: before Python 3.14 a file of nine bytes makes it fill 64 GB, and a dict's key nested
+deeply enough crashes the interpreter when it is hashed. PyTorch's own restricted reader crashes on
+such a key, too, and inflates compressed archives. The PyTorch vectors in the authors' word-level
+files are therefore read without PyTorch.
 """
 
 from __future__ import annotations
 
-import io
-import math
 import mmap
 import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from sys import getsizeof
 from typing import Any, ClassVar
 
 import numpy as np
 
 from embvar_kit.errors import ReleaseError
 
-_NUMBERS = re.compile(r"[fiu][248]|[iu]1|b1")
-_TEXT = re.compile(r"U[1-9][0-9]{0,6}")
-_OBJECT = re.compile(r"O8?")
-_STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2"}
-_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+MEMORY_PER_BYTE = 64
+"""Bytes of memory that calls may take for each byte of the file: about what ``{}`` takes, a byte in
+a pickle. Without a limit, many arrays could be made of the same bytes."""
+
+_DTYPES = re.compile(r"[fiu][248]|[iu]1|b1|U[1-9][0-9]{0,6}|O8?")
+_STORAGES = {b"FloatStorage": "<f4", b"DoubleStorage": "<f8", b"HalfStorage": "<f2"}
+_STORAGE_HEADER = re.compile(
+    rb"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\."  # PyTorch's magic number
+    rb"\x80\x02M\xe9\x03\."  # its version of the format
+    rb"\x80\x02}.{0,300}?\."  # sizes of integers on the writer's machine
+    rb"\x80\x02\(X\x07\0\0\0storageq\0ctorch\n(\w{1,40})\n.{0,200}?Q\."
+    rb"\x80\x02\]q\0.{0,100}?a\."  # the storage's key
+    rb"(.{8})",  # how many numbers follow
+    re.DOTALL,
+)
 
 
 def load(path: str | Path) -> Any:
-    """The lists, dicts, strings, numbers and NumPy arrays that a pickle holds.
+    """Return the lists, dicts, strings, numbers and NumPy arrays that a pickle holds.
 
     Args:
-        path: of the file. Object arrays are admitted if all their elements are strings; one-
-            dimensional PyTorch tensors come as arrays.
+        path: The file. Arrays of objects are read if all elements are strings. One-dimensional
+            PyTorch tensors become arrays, and NumPy's strings plain ones.
 
     Raises:
-        ReleaseError: if the file is missing, unreadable, truncated, no pickle, or asks for
-            anything else, which is named.
+        ReleaseError: If the file is missing, unreadable, truncated or no pickle, if it asks for
+            anything else, which the message names, or for far more memory than it has bytes.
     """
     path = Path(path).expanduser()
     try:
-        # Asked before it is opened: opening a pipe would wait for a writer.
+        # Checked before opening, because opening a named pipe would wait for a writer.
         if path.exists() and not (path.is_file() and path.stat().st_size):
-            raise ReleaseError(f"{path.name!r} is empty or no file. Fetch it again.")
-        # Unlike a file, a map reads no more than there is, whatever length is asked for.
+            raise ReleaseError(f"{path.name!r} is empty or not a regular file. Fetch it again.")
+        # Unlike a file object, a memory map never reserves more than the file has.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Reader(data).load()
-    except _Refusal as error:
+            return _Unpickler(data).load()
+    except _Refused as error:
         raise ReleaseError(
-            f"{path.name!r} asks for {error}. The kit reads lists, dicts, strings, numbers and "
-            "arrays only, since anything else could run code; nothing of it was run. Take the "
-            "file from the authors' release, or have its maker write plain arrays."
+            f"{path.name!r} asks for {error}. Only lists, dicts, strings, numbers and arrays are "
+            "read, because anything else could run code; none was run. Take the file from the "
+            "authors' release, or ask its maker for plain arrays."
         ) from None
     except ReleaseError:
         raise
     except OSError as error:
         raise ReleaseError(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # what damaged bytes lead to is any of a dozen kinds
+    except Exception as error:  # damaged bytes raise exceptions of a dozen types
         raise ReleaseError(
-            f"{path.name!r} is truncated, damaged or no pickle. Fetch or write it again."
+            f"{path.name!r} is truncated, damaged or not a pickle. Fetch or write it again."
         ) from error
 
 
-class _Refusal(Exception):
-    """Something in a pickle that is not admitted; says what."""
+class _Refused(Exception):
+    """A pickle asks for something that is not plain data; the message says for what."""
 
 
-class _Admitted:
-    """What stands for a Python object that a pickle names: at most a function of this module."""
-
-    __slots__ = ("make",)
-
-    def __init__(self, make: Callable | None) -> None:
-        self.make = make
+# What arrays are rebuilt with. The arguments come from the file: they may be anything.
 
 
-class _Kind:
-    """A data type of arrays: numbers, text, or objects that are all strings."""
-
-    __slots__ = ("code", "dtype")
+class _DType:
+    """The data type of an array: numbers, text, or objects that must all be strings."""
 
     def __init__(self, code: Any, align: Any = False, copy: Any = True) -> None:
-        if not isinstance(code, str) or not any(
-            kind.fullmatch(code) for kind in (_NUMBERS, _TEXT, _OBJECT)
-        ):
-            raise _Refusal(f"an array of type {str(code)[:40]!r}")
-        self.code = code
+        if type(code) is not str or not _DTYPES.fullmatch(code):
+            raise _Refused(f"an array of type {code[:40] if type(code) is str else type(code)!r}")
         self.dtype = np.dtype(code)
 
-    def build(self, state: Any) -> None:
-        """Take the byte order; sizes may only repeat what the code said, fields are refused."""
+    def set_byte_order(self, state: tuple) -> None:
+        """Set the byte order. The size may only repeat what the code says."""
         _, order, *fields, size, _, _ = state
         if order not in ("<", ">", "|", "=") or fields != [None, None, None]:
-            raise _Refusal(f"an array of type {self.code!r} with fields")
-        dtype = np.dtype(self.code)
-        if size not in (-1, dtype.itemsize):
-            raise ValueError("a size that does not fit the type")
-        self.dtype = dtype if order == "|" else dtype.newbyteorder(order)
+            raise _Refused("an array with fields")
+        if size not in (-1, self.dtype.itemsize):
+            raise ValueError("the size does not fit the type")
+        if order != "|":
+            self.dtype = self.dtype.newbyteorder(order)
 
 
-_NDARRAY = _Admitted(None)
+def _fitting_dtype(kind: Any, shape: Any, content: Any) -> np.dtype:
+    """The type of an array, if its content is admitted and has as many elements as the shape."""
+    if type(kind) is not _DType:
+        raise _Refused("an array without a type")
+    dtype, n = kind.dtype, _size(shape)
+    if dtype.hasobject:
+        if type(content) is not list:
+            raise _Refused("an array of objects from bytes")
+        for element in content:
+            if type(element) is not str:
+                raise _Refused(f"an array with objects of type {type(element).__name__}")
+    elif type(content) in (bytes, bytearray):
+        n *= dtype.itemsize
+    else:
+        raise _Refused("an array of numbers from objects")
+    if len(content) != n:
+        raise ValueError("the content does not fit the shape")
+    return dtype
+
+
+def _size(shape: Any) -> int:
+    if type(shape) is not tuple or len(shape) > 32:
+        raise ValueError("not a shape")
+    size = 1
+    for n in shape:
+        if type(n) is not int or not 0 <= n < 2**63:  # larger factors could fill the memory
+            raise ValueError("not a shape")
+        size *= n
+    return size
+
+
+def _ndarray() -> None:
+    raise _Refused("an array without content")
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
-    if kind is not _NDARRAY:
-        raise _Refusal("an array of a class of its own")
-    return np.empty(0, dtype=np.int8)  # its content follows, see _fill
+    if kind is not _ndarray:
+        raise _Refused("an array of a subclass")
+    return np.empty(0, dtype="V1")  # a type that no file can name marks it as not yet filled
 
 
-def _fill(array: np.ndarray, state: Any) -> None:
-    """Give an array that :func:`_reconstruct` made its content, in place, once that was checked.
-
-    Once only: a second time would free what a view of it still shows.
-    """
+def _fill(array: np.ndarray, state: tuple) -> None:
     _, shape, kind, fortran, content = state
-    n = _size(shape)
-    if kind.dtype.hasobject:
-        if type(content) is not list or len(content) != n:
-            raise ValueError("elements that do not fit the shape")
-        for element in content:
-            if type(element) is not str:
-                raise _Refusal(f"an array of objects with a {type(element).__name__} in it")
-    elif type(content) is not bytes or len(content) != n * kind.dtype.itemsize:
-        raise ValueError("bytes that do not fit the shape")
-    array.__setstate__((1, shape, kind.dtype, bool(fortran), content))
+    dtype = _fitting_dtype(kind, shape, content)
+    array.__setstate__((1, shape, dtype, bool(fortran), content))
 
 
-def _from_buffer(data: Any, kind: _Kind, shape: Any, order: str, axes: Any = None) -> np.ndarray:
-    if kind.dtype.hasobject or type(data) not in (bytes, bytearray):
-        raise _Refusal("an array of objects from bytes")
-    if len(data) != _size(shape) * kind.dtype.itemsize:
-        raise ValueError("bytes that do not fit the shape")
-    array = np.frombuffer(data, kind.dtype)
+def _frombuffer(data: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> np.ndarray:
+    array = np.frombuffer(data, _fitting_dtype(kind, shape, data))
     if order == "K" and axes is not None:
         return array.reshape(shape).transpose(axes)
     return array.reshape(shape, order=order)
 
 
-def _scalar(kind: _Kind, data: Any) -> Any:
-    if kind.dtype.hasobject or type(data) is not bytes:
-        raise _Refusal("a scalar that is an object")
-    if len(data) != kind.dtype.itemsize:
-        raise ValueError("bytes that do not fit the type")
-    return np.frombuffer(data, kind.dtype)[0]
-
-
-def _size(shape: Any) -> int:
-    if type(shape) is not tuple or any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError("a shape that is none")
-    return math.prod(shape)
+def _scalar(kind: Any, data: Any) -> np.generic | str:
+    if type(kind) is not _DType or type(data) is not bytes or len(data) != kind.dtype.itemsize:
+        raise ValueError("not the bytes of a scalar")
+    value = np.frombuffer(data, kind.dtype)[0]  # NumPy makes no objects from bytes
+    return str(value) if isinstance(value, str) else value
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """How protocols 0 to 2 write bytes; other codecs can unpack or import."""
+    # Protocols 0 to 2 write bytes as Latin-1 text. Other codecs can inflate or import.
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise _Refusal(f"the codec {str(encoding)[:40]!r}")
+        raise _Refused("a codec other than Latin-1")
     return text.encode("latin-1")
 
 
-def _no_bytes() -> bytes:
+def _bytes() -> bytes:
     return b""
 
 
-def _no_hooks() -> dict:
-    """A tensor carries an ordered dict of hooks, empty in those that were only computed."""
-    return {}
+def _ordered_dict() -> dict:
+    return {}  # the hooks of a tensor: a computed one has none
 
 
-class _Storage:
-    """The numbers that tensors of PyTorch are parts of."""
-
-    __slots__ = ("numbers",)
-
-    def __init__(self, numbers: np.ndarray) -> None:
-        self.numbers = numbers
+class _Storage(np.ndarray):
+    """``(n,)`` the numbers of which PyTorch tensors are parts."""
 
 
-def _tensor_storage(data: Any) -> _Storage:
-    """``(n,)`` the numbers that a PyTorch storage wrote: four pickles, a list of one, and bytes."""
-    file = io.BytesIO(data)
-    if _Reader(file).load() != _TORCH_MAGIC:
-        raise ValueError("no storage of PyTorch")
-    for _ in ("protocol", "system"):
-        _Reader(file).load()
-    storage = _StorageReader(file).load()
-    keys = _Reader(file).load()
-    n = int.from_bytes(file.read(8), "little")
-    content = file.read()
-    if not isinstance(storage, np.dtype) or len(keys) != 1 or len(content) != n * storage.itemsize:
-        raise ValueError("a storage of PyTorch that is not whole")
-    return _Storage(np.frombuffer(content, storage))
+def _load_from_bytes(data: Any) -> _Storage:
+    header = _STORAGE_HEADER.match(data) if type(data) is bytes else None
+    if header is None:
+        raise _Refused("a PyTorch storage of an unknown form")
+    name, n = header[1], int.from_bytes(header[2], "little")
+    if name not in _STORAGES:
+        raise _Refused(f"torch.{name.decode()}")
+    dtype = np.dtype(_STORAGES[name])
+    if len(data) != header.end() + n * dtype.itemsize:
+        raise ValueError("the bytes do not fit the storage")
+    return np.frombuffer(data, dtype, offset=header.end()).view(_Storage)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> np.ndarray:
-    """``(d,)`` a PyTorch tensor of one dimension: part of a storage."""
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> np.ndarray:
     n = _size(shape)
     if type(storage) is not _Storage or len(shape) != 1 or stride != (1,):
-        raise _Refusal("a tensor of PyTorch that is not a plain vector")
-    if type(offset) is not int or not 0 <= offset <= len(storage.numbers) - n:
+        raise _Refused("a PyTorch tensor that is not a plain vector")
+    if type(offset) is not int or not 0 <= offset <= len(storage) - n:
         raise ValueError("a tensor outside its storage")
-    return storage.numbers[offset : offset + n].copy()
+    return storage[offset : offset + n].view(np.ndarray)
 
 
-ADMITTED = {
-    ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Admitted(_Kind),
-    ("_codecs", "encode"): _Admitted(_encode),
-    ("builtins", "bytes"): _Admitted(_no_bytes),
-    ("__builtin__", "bytes"): _Admitted(_no_bytes),
-    ("collections", "OrderedDict"): _Admitted(_no_hooks),
-    ("torch._utils", "_rebuild_tensor_v2"): _Admitted(_tensor),
-    ("torch.storage", "_load_from_bytes"): _Admitted(_tensor_storage),
+REBUILDERS: dict[str, Callable] = {
+    "numpy.ndarray": _ndarray,
+    "numpy.dtype": _DType,
+    "_codecs.encode": _encode,
+    "builtins.bytes": _bytes,
+    "__builtin__.bytes": _bytes,
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch.storage._load_from_bytes": _load_from_bytes,
 }
-"""What stands for each name that a pickle may look up; NumPy 1 and 2 have different modules."""
+"""What takes the place of each name that a pickle may look up."""
 
-for _core in ("numpy.core", "numpy._core"):
-    ADMITTED[f"{_core}.multiarray", "_reconstruct"] = _Admitted(_reconstruct)
-    ADMITTED[f"{_core}.multiarray", "scalar"] = _Admitted(_scalar)
-    ADMITTED[f"{_core}.numeric", "_frombuffer"] = _Admitted(_from_buffer)
+for _core in ("numpy.core", "numpy._core"):  # NumPy 1 and 2
+    REBUILDERS[f"{_core}.multiarray._reconstruct"] = _reconstruct
+    REBUILDERS[f"{_core}.multiarray.scalar"] = _scalar
+    REBUILDERS[f"{_core}.numeric._frombuffer"] = _frombuffer
 
 
-class _Reader(pickle._Unpickler):
-    """The stack machine without the instructions that could do more than hold data."""
+class _Unpickler(pickle._Unpickler):
+    """The standard stack machine, without the instructions that could do more than hold data."""
 
     dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
 
-    def __init__(self, file: Any) -> None:
-        super().__init__(file)
-        self._hollow: dict[int, np.ndarray] = {}  # arrays that still wait for their content
+    def __init__(self, data: mmap.mmap) -> None:
+        super().__init__(data)
+        self._memory = MEMORY_PER_BYTE * len(data)
 
-    def find_class(self, module: str, name: str) -> _Admitted:
-        """What stands for a name: nothing is imported."""
-        if (module, name) not in ADMITTED:
-            raise _Refusal(f"{module[:80]}.{name[:80]}")
-        return ADMITTED[module, name]
+    def find_class(self, module: str, name: str) -> Callable:
+        """Look a name up in the list; nothing is imported."""
+        if f"{module}.{name}" not in REBUILDERS:
+            raise _Refused(f"{module[:80]}.{name[:80]}")
+        return REBUILDERS[f"{module}.{name}"]
+
+    def _count(self, made: Any) -> None:
+        self._memory -= getsizeof(made)
+        if self._memory < 0:
+            raise _Refused("far more memory than it has bytes")
 
     def _call(self) -> None:
+        # Only what find_class returned can be called: nothing else on the stack is callable.
         arguments = self.stack.pop()
-        called = self.stack[-1]
-        if type(called) is not _Admitted or called.make is None or type(arguments) is not tuple:
-            raise _Refusal("a call of something that is no function")
-        made = called.make(*arguments)
-        if called.make is _reconstruct:
-            self._hollow[id(made)] = made
-        self.stack[-1] = made
+        if type(arguments) is not tuple:
+            raise _Refused("a call without a tuple of arguments")
+        self.stack[-1] = made = self.stack[-1](*arguments)
+        self._count(made)
 
-    def _build(self) -> None:
-        state = self.stack.pop()
-        built = self.stack[-1]
-        if type(built) is np.ndarray:
-            if self._hollow.pop(id(built), None) is not built:
-                raise _Refusal("an array that has content to be given other content")
-            _fill(built, state)
-        elif type(built) is _Kind:
-            built.build(state)
+    def _set_state(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(state) is tuple and type(target) is _DType:
+            target.set_byte_order(state)
+        elif type(state) is tuple and type(target) is np.ndarray and target.dtype.kind == "V":
+            _fill(target, state)
+            self._count(target)
         else:
-            raise _Refusal(f"the state of a {type(built).__name__} to be set")
-
-    def _check_keys(self, keys: list) -> None:
-        # The hash of a tuple that is nested deeply enough crashes the interpreter.
-        for key in keys:
-            if not isinstance(key, (str, int, np.integer)):
-                raise _Refusal(f"a dict with a {type(key).__name__} for a key")
+            raise _Refused(f"new content for a value of type {type(target).__name__}")
 
     def _dict(self) -> None:
-        self._check_keys(self.stack[::2])
-        pickle._Unpickler.load_dict(self)
+        items = self.pop_mark()
+        self.append({})
+        self._update(items)
 
     def _set_item(self) -> None:
-        self._check_keys(self.stack[-2:-1])
-        self._check_dict(self.stack[-3])
-        pickle._Unpickler.load_setitem(self)
+        value, key = self.stack.pop(), self.stack.pop()
+        self._update([key, value])
 
     def _set_items(self) -> None:
-        self._check_keys(self.stack[::2])
-        self._check_dict(self.metastack[-1][-1])
-        pickle._Unpickler.load_setitems(self)
+        self._update(self.pop_mark())
 
-    def _check_dict(self, target: Any) -> None:
-        if type(target) is not dict:
-            raise _Refusal(f"items of a {type(target).__name__} to be set")
+    def _update(self, items: list) -> None:
+        for key in items[::2]:
+            if not isinstance(key, (str, int, np.integer)):
+                raise _Refused(f"a dict with keys of type {type(key).__name__}")
+        if type(self.stack[-1]) is not dict:
+            raise _Refused(f"new items for a value of type {type(self.stack[-1]).__name__}")
+        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
 
     def _bytearray(self) -> None:
+        # The standard form reserves the length before it reads.
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     def _refuse(self) -> None:
-        raise _Refusal("an object that is no plain data")
+        raise _Refused("an object that is not plain data")
 
     dispatch |= {
         pickle.REDUCE[0]: _call,
-        pickle.BUILD[0]: _build,
+        pickle.BUILD[0]: _set_state,
         pickle.DICT[0]: _dict,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
         pickle.BYTEARRAY8[0]: _bytearray,
     }
-    dispatch |= dict.fromkeys(
-        [
-            *(pickle.INST[0], pickle.OBJ[0], pickle.NEWOBJ[0], pickle.NEWOBJ_EX[0]),
-            *(pickle.EXT1[0], pickle.EXT2[0], pickle.EXT4[0]),
-            *(pickle.PERSID[0], pickle.BINPERSID[0]),
-            *(pickle.EMPTY_SET[0], pickle.ADDITEMS[0], pickle.FROZENSET[0]),
-            *(pickle.NEXT_BUFFER[0], pickle.READONLY_BUFFER[0]),
-        ],
-        _refuse,
-    )
-
-
-class _StorageReader(_Reader):
-    """Reads the one pickle of a PyTorch storage that names its type, and gives that type."""
-
-    def find_class(self, module: str, name: str) -> np.dtype:
-        """The type of numbers that a storage holds."""
-        if module != "torch" or name not in _STORAGES:
-            raise _Refusal(f"{module[:80]}.{name[:80]}")
-        return np.dtype(_STORAGES[name])
-
-    def _storage(self) -> None:
-        kind, dtype, *_ = self.stack.pop()
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise _Refusal("a storage of PyTorch that is none")
-        self.append(dtype)
-
-    dispatch: ClassVar[dict] = {**_Reader.dispatch, pickle.BINPERSID[0]: _storage}
+    for _opcode in (
+        *(pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX),
+        *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.BINPERSID),
+        *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),
+        *(pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+    ):
+        dispatch[_opcode[0]] = _refuse

@@ -1,4 +1,4 @@
-"""The paper's protocol, from end to end, on stand-ins: a tiny model and a few lines."""
+"""The paper's protocol from end to end, on a tiny model and a few lines of text."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SAMPLE = "bookcorpus_train_lt64_pct001_seed0"
 
 @pytest.fixture(scope="module")
 def books(tmp_path_factory):
-    """A folder with 12,000 lines, of which the paper's sample has 120."""
+    """A folder with 12,000 lines, from which the paper's sample takes 120."""
     folder = tmp_path_factory.mktemp("books")
     pq.write_table(pa.table({"text": SENTENCES * 1500}), folder / "0000.parquet")
     return folder
 
 
 def run(url: str, home: Path, *arguments: object) -> tuple[int, str, str]:
-    """``embvar`` in a process of its own that takes the Hub to be at ``url``."""
+    """Run ``embvar`` in a process of its own, with the Hub at ``url``."""
     environment = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN"):
         environment.pop(name, None)
@@ -46,7 +46,7 @@ def run(url: str, home: Path, *arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def reproduced(tiny, books, tmp_path_factory):
-    """``(folder, what was printed, cache)`` of a run with a Hub that has the model."""
+    """``(folder, printed text, cache)`` of a run with a Hub that has the model."""
     home, out = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("out") / "deep"
     with serving(tiny("bert"), name="google-bert/bert-base-uncased") as hub:
         code, said, error = run(
@@ -68,7 +68,7 @@ def test_the_statistics_are_those_of_the_papers_sample(reproduced, tiny, books):
     assert stats.tokens.tolist() == by_hand.tokens.tolist()
     assert stats.n.tolist() == by_hand.n.tolist()
     assert stats.V == pytest.approx(by_hand.V, rel=1e-4, abs=1e-6)
-    # What was printed are the two tables.
+    # The two tables are printed.
     head, _, second = said.partition("Q = M + V_W + V_B over all their embeddings\n")
     for layer, row in stats.tradeoff().set_index("layer").iterrows():
         assert f"{row['slope']:.3f} {row['intercept']:.3f} {row['r2']:.3f}".split() == next(
@@ -130,7 +130,7 @@ def test_a_cached_model_without_the_corpus_says_which_is_missing(reproduced, tmp
     assert "the Hub cannot be reached" in error
 
 
-def test_nothing_heavy_is_loaded_before_the_hub_was_asked(monkeypatch):
+def test_the_hub_is_asked_before_anything_is_loaded(monkeypatch):
     def fail(*_, **__):
         raise AssertionError("loaded too early")
 
@@ -147,7 +147,7 @@ def test_nothing_heavy_is_loaded_before_the_hub_was_asked(monkeypatch):
 
 @pytest.mark.parametrize("name", ["bert", "minilm", "gpt2-large", "", "google-bert/bert-base"])
 def test_other_models_are_refused_and_the_six_listed(name):
-    with pytest.raises(ek.ModelError, match="is no model of the paper") as refusal:
+    with pytest.raises(ek.ModelError, match="is not a model of the paper") as refusal:
         ek.reproduce(name)
     for short in PAPER_MODELS:
         assert short in str(refusal.value)

@@ -8,6 +8,7 @@ or letter, and what is promised is that nothing but a named error comes of it, a
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -107,8 +108,8 @@ def test_a_checkpoint_is_whole_or_refused(tmp_path):
 
 @pytest.mark.timeout(900)
 def test_the_authors_statistics_are_consistent_or_refused(stats, tmp_path):
-    """No checksum there: a changed number is noticed by the others, if it matters to them."""
-    path = write_token_statistics(stats, tmp_path / "model.pkl") or tmp_path / "model.pkl"
+    """These files have no checksum: a changed number shows where it contradicts the others."""
+    path = write_token_statistics(stats, tmp_path / "model.pkl")
     read_token_statistics(path)
     for data in damaged(path.read_bytes(), "authors' statistics", effort(150, 4000)):
         path.write_bytes(data)
@@ -123,8 +124,6 @@ def test_the_authors_statistics_are_consistent_or_refused(stats, tmp_path):
 
 @pytest.mark.timeout(900)
 def test_the_authors_sentences_are_text_or_refused(tmp_path):
-    import pickle
-
     path = tmp_path / "sentences.pkl"
     for data in damaged(
         pickle.dumps([f"sentence number {n} é 👍" for n in range(50)]),
@@ -141,8 +140,7 @@ def test_the_authors_sentences_are_text_or_refused(tmp_path):
 
 
 def test_a_pickle_with_a_flipped_bit_runs_nothing(tmp_path):
-    """Flips around a call that would leave a file behind: none does."""
-    import pickle
+    """None of the flips makes the call in the file happen; it would leave a folder behind."""
 
     class Bomb:
         def __reduce__(self):
