@@ -1,4 +1,4 @@
-"""What tests share: tiny models, made once a session, and settings of hypothesis."""
+"""What the tests share: models and a corpus loaded once, and settings of hypothesis and xdist."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from effort import LONG, TRIED
 from hypothesis import settings
 
-# The same examples on every run, and no deadline: a busy machine is no failure. The long form
-# looks for new ones, and for more of them.
+# The same examples on every run, and no deadline, since a busy machine is no failure. The long
+# form looks for new examples, and for more of them.
 settings.register_profile("kit", deadline=None, derandomize=True)
 settings.register_profile("long", deadline=None, max_examples=1000)
 settings.load_profile("long" if LONG else "kit")
@@ -43,6 +43,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{number:>8,}  {kind}")
 
 
+# Session fixtures are imported and made where the first test asks for them. A test that changes
+# one puts it back.
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """``tiny("bert")``: the folder of that family's tiny model. Copy it before changing it."""
@@ -59,8 +63,69 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def loaded(tiny):
+    """``loaded("bert")``: that family's tiny model, loaded by the kit once."""
+    import embvar_kit as ek
+
+    held: dict[str, ek.EmbeddingModel] = {}
+
+    def load(family: str) -> ek.EmbeddingModel:
+        if family not in held:
+            held[family] = ek.load_model(tiny(family), device="cpu")
+        return held[family]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def model(loaded):
+    """The tiny BERT."""
+    return loaded("bert")
+
+
+@pytest.fixture(scope="session")
 def minilm():
-    """The bundled encoder, loaded once; a test that changes it puts it back."""
+    """The bundled encoder."""
     import embvar_kit as ek
 
     return ek.load_model("minilm", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The bundled decoder. Its GGUF file takes 16 s to load: mark tests xdist_group("smollm2")."""
+    import embvar_kit as ek
+
+    return ek.load_model("smollm2", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def excerpt():
+    """The whole bundled excerpt of Wikipedia, 19,881 sentences."""
+    import embvar_kit as ek
+
+    return ek.load_corpus("wikipedia")
+
+
+@pytest.fixture(scope="session")
+def corpus():
+    """The first 300 sentences of the excerpt."""
+    import embvar_kit as ek
+
+    return ek.load_corpus("wikipedia", limit=300)
+
+
+@pytest.fixture(scope="session")
+def few():
+    """The first 60 sentences of the excerpt."""
+    import embvar_kit as ek
+
+    return ek.load_corpus("wikipedia", limit=60)
+
+
+@pytest.fixture(scope="session")
+def sites(minilm, corpus):
+    """``{"hidden": statistics, "unit": statistics}`` of the encoder over the 300 sentences."""
+    import embvar_kit as ek
+
+    return ek.extract(minilm, corpus, site=["hidden", "unit"], progress=False)

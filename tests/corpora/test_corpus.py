@@ -25,11 +25,6 @@ from embvar_kit.corpora.corpus import CORPORA, StreamedCorpus
 from embvar_kit.corpora.readers import Table
 
 
-@pytest.fixture(scope="module")
-def excerpt():
-    return ek.load_corpus("wikipedia")
-
-
 def write(path: Path, data: bytes | str) -> Path:
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     return path

@@ -20,18 +20,8 @@ from embvar_kit.explorers.tradeoff_state import TradeoffState
 
 
 @pytest.fixture(scope="module")
-def model():
-    return ek.load_model("minilm", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    return ek.load_corpus("wikipedia", limit=300)
-
-
-@pytest.fixture(scope="module")
-def sites(model, corpus):
-    return ek.extract(model, corpus, site=["hidden", "unit"], progress=False)
+def model(minilm):
+    return minilm
 
 
 @pytest.fixture(scope="module")

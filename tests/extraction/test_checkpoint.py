@@ -28,11 +28,6 @@ BATCH = 100
 
 
 @pytest.fixture(scope="module")
-def model(tiny):
-    return ek.load_model(tiny("bert"), device="cpu")
-
-
-@pytest.fixture(scope="module")
 def corpus():
     return ek.load_corpus("wikipedia", limit=60, max_words=40)
 

@@ -44,7 +44,11 @@ def run_with(model, layers: list[int], site: str = "hidden") -> int:
 def test_deeper_blocks_are_not_run(minilm):
     assert [run_with(minilm, [layer]) for layer in range(7)] == [1, 1, 2, 3, 4, 5, 6]
     assert run_with(minilm, [0, 2]) == 2
-    smollm2 = ek.load_model("smollm2", device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("smollm2")
+def test_with_a_final_norm_one_block_more_is_run_for_any_but_the_last_state(smollm2):
     # Its last state goes through a final norm, so that one block more is needed for any other.
     assert [run_with(smollm2, [layer]) for layer in (1, 15, 29, 30)] == [2, 16, 30, 30]
 

@@ -41,16 +41,14 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def sites():
-    model, corpus = ek.load_model("minilm", device="cpu"), ek.load_corpus("wikipedia", limit=100)
+def sites(minilm, corpus):
     sites = ["hidden", "unit"]
-    return ek.extract(model, corpus, site=sites, layers=[0, 3, 6], progress=False)
+    return ek.extract(minilm, corpus[:100], site=sites, layers=[0, 3, 6], progress=False)
 
 
 @pytest.fixture(scope="module")
-def shallow(tiny):
-    model = ek.load_model(tiny("gpt2"), device="cpu")
-    return ek.extract(model, ek.load_corpus("wikipedia", limit=100), progress=False)
+def shallow(loaded, corpus):
+    return ek.extract(loaded("gpt2"), corpus[:100], progress=False)
 
 
 @pytest.fixture(scope="module")

@@ -31,19 +31,6 @@ from embvar_kit.models.bundled import BUNDLED
 LEARNED = [name for name, family in FAMILIES.items() if family.learned]
 
 
-@pytest.fixture(scope="module")
-def loaded(tiny):
-    """``loaded("bert")``: the family's tiny model, loaded by the kit once."""
-    held = {}
-
-    def load(family: str) -> ek.EmbeddingModel:
-        if family not in held:
-            held[family] = ek.load_model(tiny(family), device="cpu")
-        return held[family]
-
-    return load
-
-
 def plain_model(folder: Path) -> torch.nn.Module:
     """The model as transformers loads it, without the kit."""
     kind = transformers.AutoConfig.from_pretrained(folder).model_type
@@ -272,12 +259,13 @@ def test_minilm_is_what_the_alias_promises(monkeypatch):
     assert model.revision == f"sha256:{pinned[:12]}"
 
 
-def test_smollm2_loads_from_its_gguf():
-    model = ek.load_model("smollm2", device="cpu")
-    assert (model.n_states, model.width, model.max_tokens) == (31, 576, 8192)
-    assert model.final_norm == "LlamaRMSNorm"
-    assert model.revision == f"sha256:{BUNDLED['smollm2'].weights_sha256[:12]}"
-    assert model.tokenizer.tokenize("the sea") == ["the", "Ġsea"]
+@pytest.mark.slow
+@pytest.mark.xdist_group("smollm2")
+def test_smollm2_loads_from_its_gguf(smollm2):
+    assert (smollm2.n_states, smollm2.width, smollm2.max_tokens) == (31, 576, 8192)
+    assert smollm2.final_norm == "LlamaRMSNorm"
+    assert smollm2.revision == f"sha256:{BUNDLED['smollm2'].weights_sha256[:12]}"
+    assert smollm2.tokenizer.tokenize("the sea") == ["the", "Ġsea"]
 
 
 @pytest.mark.parametrize(

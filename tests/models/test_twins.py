@@ -263,11 +263,6 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def excerpt():
-    return ek.load_corpus("wikipedia")
-
-
-@pytest.fixture(scope="module")
 def corpus(excerpt):
     """The beginnings of a few articles, one of them held out."""
     titles = ("Abacus", "Alphabet", "Ampere")
