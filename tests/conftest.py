@@ -27,13 +27,47 @@ for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ASSETS_CACHE", "HF_XET_CAC
     os.environ.pop(name, None)
 
 
-# A shell has what it starts in the background ignore the stop button, which tests press.
+# A shell makes what it starts in the background ignore the stop button, which tests press.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Workers of pytest-xdist share the cores: threads that wait for one another are slower than one.
+# Set before anything imports the libraries that read it; processes that tests start inherit it.
+if WORKERS := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
-def pytest_unconfigure() -> None:
-    shutil.rmtree(_HUB_HOME, ignore_errors=True)
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers begin with the groups, which are few tests and long ones."""
+    if WORKERS:
+        items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """``--dist=loadgroup`` keeps the tests of a file on one worker, and those of an xdist_group."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Scheduling(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return Scheduling(config, log)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if WORKERS:
+        session.config.workeroutput["tried"] = dict(TRIED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Add what a worker tried; a worker that crashed has no output."""
+    TRIED.update(getattr(node, "workeroutput", {}).get("tried", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -41,6 +75,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("faults and inputs survived")
         for kind, number in sorted(TRIED.items()):
             terminalreporter.line(f"{number:>8,}  {kind}")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HUB_HOME, ignore_errors=True)
 
 
 # Session fixtures are imported and made where the first test asks for them. A test that changes
