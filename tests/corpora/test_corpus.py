@@ -500,6 +500,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.slow
 def test_bookcorpus_comes_from_the_hubs_parquet_files_and_then_from_the_cache(books, tmp_path):
     lines, folder = books
     repository = tmp_path / "repository"

@@ -384,6 +384,7 @@ def test_a_pass_goes_on_where_onednn_cannot_compile(model, corpus, whole, recwar
     assert not recwarn.list and torch.backends.mkldnn.enabled
 
 
+@pytest.mark.slow
 def test_the_hosts_memory_may_run_out_in_earnest(tiny, tmp_path):
     """A process with little room for addresses: PyTorch's own allocator fails."""
     script = f"""

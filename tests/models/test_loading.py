@@ -562,6 +562,7 @@ def hub_story(tiny, tmp_path_factory):
     return story
 
 
+@pytest.mark.slow
 def test_a_hub_model_is_downloaded_and_its_commit_recorded(hub_story):
     result, requests = hub_story["download"]
     assert (result.get("revision"), result.get("name")) == (COMMIT, "org/tiny"), result
@@ -569,6 +570,7 @@ def test_a_hub_model_is_downloaded_and_its_commit_recorded(hub_story):
 
 
 @pytest.mark.parametrize("step", ["cached online", "cached offline", "commit offline"])
+@pytest.mark.slow
 def test_a_cached_hub_model_needs_no_network(step, hub_story):
     result, requests = hub_story[step]
     assert (result.get("revision"), result.get("name")) == (COMMIT, "org/tiny"), result
@@ -587,6 +589,7 @@ def test_a_cached_hub_model_needs_no_network(step, hub_story):
         ("no name", "no possible name on the Hub"),
     ],
 )
+@pytest.mark.slow
 def test_an_unknown_name_fails_at_once_and_says_what_is_there(step, words, hub_story):
     result, _ = hub_story[step]
     assert words in result["error"]
@@ -594,12 +597,14 @@ def test_an_unknown_name_fails_at_once_and_says_what_is_there(step, words, hub_s
     assert result["seconds"] < 2
 
 
+@pytest.mark.slow
 def test_an_incomplete_cache_fails_at_once_and_says_what_is_missing(hub_story):
     result, _ = hub_story["incomplete offline"]
     assert "model.safetensors" in result["error"]
     assert result["seconds"] < 2
 
 
+@pytest.mark.slow
 def test_a_cache_made_by_other_tools_is_read(tiny, tmp_path):
     """The documented layout, made by hand: refs, and snapshots named by commit."""
     repository = tmp_path / "hub" / "models--org--tiny"

@@ -321,6 +321,7 @@ def test_minilm_standardized_is_the_line_at_every_layer(minilm):
     assert not np.allclose(found["norm_input"].Q, found["hidden"].Q)
 
 
+@pytest.mark.slow
 def test_numbers_of_an_independent_prototype(minilm):
     """Measured by other code on 3,000 sentences of the excerpt, by vocabulary entry."""
     corpus = ek.load_corpus("wikipedia", sample=3000, seed=0)
@@ -450,6 +451,7 @@ def test_standardizing_projects_and_scales(d, seed, power):
 
 
 @pytest.mark.parametrize("name", ["post-ln", "pre-ln", "pre-rmsnorm"])
+@pytest.mark.slow
 def test_the_trained_twins_obey_the_theorem_at_every_normalized_layer(name):
     """At layer 0 the epsilon, 1e-5, shows beside the small squares of the embeddings."""
     model = ek.load_twin(name, device="cpu")

@@ -228,6 +228,7 @@ def test_memory_for_billions_of_names_is_not_set_aside(load):
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_a_key_nested_deeply_is_refused_before_it_is_hashed(load):
     with pytest.raises(ek.ReleaseError, match="a tuple for a key"):
         load(b"\x80\x02}N" + b"\x85" * 1_000_000 + b"Ns.")

@@ -155,6 +155,7 @@ def test_any_column_gives_its_rows(rows, tmp_path_factory):
 
 @pytest.mark.parametrize("family", [*FAMILIES, "minilm"])
 @pytest.mark.parametrize("character", ["a", "é", "👍", "字"])
+@pytest.mark.slow
 def test_a_million_characters_without_a_blank_take_seconds(models, minilm, family, character):
     model = minilm if family == "minilm" else models[family]
     corpus = ek.Corpus.of(["A short sentence.", character * 1_000_000])

@@ -21,7 +21,11 @@ from embvar_kit import array_file
 from embvar_kit.extraction import checkpoint
 from embvar_kit.files import leftovers
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a killed process is forked")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="a killed process is forked"),
+    pytest.mark.slow,
+    pytest.mark.xdist_group("alone"),
+]
 
 # One process imports and loads, and forks a child for each attempt: a start costs no seconds. One
 # thread, since threads do not survive a fork. The children write a checkpoint after every batch.
