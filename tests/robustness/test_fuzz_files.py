@@ -1,8 +1,8 @@
-"""Files as strangers have them: truncated anywhere, a bit flipped anywhere.
+"""Damaged files, truncated anywhere or with any bit flipped, are refused or read unchanged.
 
-Refused by a named error, or the same as the undamaged file. Our own files carry a SHA-256, so no
-change passes. Files of others carry none: a flipped bit in a weight or a letter is another weight
-or letter, and what is promised is that nothing but a named error comes of it, and no code is run.
+The kit's own files carry a SHA-256, so no change goes unnoticed. Files of others carry none, and a
+flipped bit in a weight or a letter makes another weight or letter; there the kit promises that it
+raises a named error or reads the file, and never runs code from it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ def stats(tiny):
 
 
 def damaged(data: bytes, kind: str, number: int) -> Iterator[bytes]:
-    """The file cut at every class of length, then with bits flipped: half of them near its ends,
-    where headers and indices lie."""
+    """The file cut at lengths of each kind, then with one bit flipped, ``number`` times.
+
+    Half of the flips fall near its ends, where headers and indices lie.
+    """
     rng = random.Random(None if LONG else kind)
     size = len(data)
     lengths = {0, 1, 7, 8, 9, size // 3, size // 2, size - 9, size - 8, size - 1}
@@ -48,7 +50,7 @@ def damaged(data: bytes, kind: str, number: int) -> Iterator[bytes]:
 
 
 def each_file(folder: Path, kind: str, number: int) -> Iterator[str]:
-    """Damage each file of a folder in turn, and mend it again."""
+    """Damage each file of a folder in turn; yields its name, and restores it afterwards."""
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         whole = path.read_bytes()
         for data in damaged(whole, f"{kind}: {path.suffix}", number):
@@ -107,7 +109,7 @@ def test_a_checkpoint_is_whole_or_refused(tmp_path):
 
 @pytest.mark.timeout(900)
 def test_the_authors_statistics_are_consistent_or_refused(stats, tmp_path):
-    """No checksum there: a changed number is noticed by the others, if it matters to them."""
+    """These files carry no checksum; a changed number that matters contradicts the others."""
     path = write_token_statistics(stats, tmp_path / "model.pkl") or tmp_path / "model.pkl"
     read_token_statistics(path)
     for data in damaged(path.read_bytes(), "authors' statistics", effort(150, 4000)):
@@ -141,7 +143,7 @@ def test_the_authors_sentences_are_text_or_refused(tmp_path):
 
 
 def test_a_pickle_with_a_flipped_bit_runs_nothing(tmp_path):
-    """Flips around a call that would leave a file behind: none does."""
+    """The pickle calls ``os.mkdir``; no flipped bit makes that call happen."""
     import pickle
 
     class Bomb:
