@@ -32,10 +32,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Workers of pytest-xdist share the cores: threads that wait for one another are slower than one.
-# Set before anything imports the libraries that read it; processes that tests start inherit it.
+# Numba and PyTorch have the same number: Numba sets PyTorch's in the thread that it is called from,
+# and sums would be rounded differently in another. Set before either is imported, and inherited by
+# the processes that tests start.
 if WORKERS := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
-    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ.setdefault(name, str(max(1, (os.cpu_count() or 1) // WORKERS)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+if "OMP_NUM_THREADS" in os.environ:
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,4 @@
-"""γ and β mixed in: from moments of every dimension, against passes at the sites themselves."""
+"""Moments for any share of γ and β, computed from each dimension's, against passes at the sites."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_ends_of_the_mixture_are_the_sites(layer, share, site, parts, passes
 
 
 def test_between_the_ends_it_is_what_such_a_norm_gives(minilm, few, parts):
-    """Half of γ and none of β, against the embeddings themselves."""
+    """Half of γ and none of β, against the embeddings."""
     z = ek.collect_embeddings(minilm, few, ["the", "of"], [2], site="standardized")
     norm = minilm.norms[2].norm
     table = parts[2].mixed(0.5, 0).set_index("token")

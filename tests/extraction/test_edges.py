@@ -1,4 +1,4 @@
-"""The least that can be given: each a defined result, or an error that says what to do."""
+"""The smallest inputs give a defined result, or an error that says what to do."""
 
 import shutil
 

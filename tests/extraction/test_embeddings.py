@@ -1,4 +1,4 @@
-"""Collected embeddings are those that the statistics are made of."""
+"""Collected embeddings are the ones that statistics are computed from."""
 
 import numpy as np
 import pytest

@@ -100,7 +100,7 @@ def test_the_variance_formula_holds_for_every_token_and_layer(minilm, corpus):
     assert (np.abs(stats.Q - stats.M - stats.V) <= 1e-6 * stats.Q).all()
     assert (stats.V >= 0).all()
     np.testing.assert_array_equal(stats.V[:, stats.n == 1], 0)
-    # [CLS] has one position and one type: its layer-0 embedding is one and the same vector.
+    # [CLS] always has the same position and type, hence the same layer-0 embedding.
     assert stats.V[0, stats.tokens.tolist().index("[CLS]")] == 0
 
 
@@ -248,7 +248,7 @@ def test_a_model_that_overflows_stops_with_layer_sentence_and_remedy(corpus, mon
 
 
 def without_memory(monkeypatch):
-    """From now on the machine has a kilobyte of memory free, for all that the kit knows."""
+    """Make the kit believe that the machine has a kilobyte of free memory."""
     now = SimpleNamespace(available=1000, total=psutil.virtual_memory().total)
     monkeypatch.setattr("psutil.virtual_memory", lambda: now)
 
@@ -323,13 +323,13 @@ def test_a_least_count_that_makes_no_sense_is_refused(minilm, corpus):
 
 
 def test_the_device_form_of_a_pass_gives_the_same(minilm, corpus, monkeypatch):
-    """The code that a GPU runs, on the CPU: moments stay tensors until the end."""
+    """The GPU's code, run on the CPU: moments stay tensors until the end."""
     plain = ek.extract(minilm, corpus, progress=False)
     monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", ())
     device = ek.extract(minilm, corpus, progress=False)
     np.testing.assert_array_equal(device.n, plain.n)
     np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)
-    # The two sum in another order. A mean near zero carries the rounding of the larger ones that
+    # The two sum in different orders. A mean near zero carries the rounding of the larger ones that
     # led to it, 2**-32 of them a batch; so it is held against the size of an element.
     apart = np.abs(device.mean.astype(float) - plain.mean)
     element = np.sqrt(plain.Q / plain.mean.shape[-1])[:, :, None]

@@ -1,4 +1,4 @@
-"""What no wanted hidden state needs is not run, and the model is left as it was."""
+"""Blocks that no requested hidden state needs are not run, and the model is restored afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans: what will run, in which batches, and what it will take, before anything runs."""
+"""A plan says before the pass what will run, in which batches, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_batches_are_a_partition_in_budget_and_the_longest_come_first(lengths, b
     longest = [lengths[b].max() for b in batches]
     assert longest == sorted(longest, reverse=True)
     for batch, following in pairwise(batches):
-        # None could take the next batch's first sequence too: for the budget or for the padding.
+        # Adding the next batch's first sequence would exceed the budget or the allowed padding.
         more = np.append(lengths[batch], lengths[following[0]])
         slots = len(more) * more.max()
         assert slots > budget or more.sum() < (1 - MAX_PADDING) * slots
