@@ -101,9 +101,8 @@ def test_counts_choose_the_tokens(minilm, few):
         ek.affine_moments(minilm, few, [1], min_count=10**6)
 
 
-def test_what_it_cannot_take_is_refused(minilm, tiny):
+def test_what_it_cannot_take_is_refused(minilm, loaded):
     with pytest.raises(ek.ExtractionError, match="'word'"):
         ek.affine_moments(minilm, CORPUS, [1], by="word")
-    albert = ek.load_model(tiny("albert"), device="cpu")
     with pytest.raises(ek.ExtractionError, match=r"take layers=\[1, 2\]"):
-        ek.affine_moments(albert, CORPUS, [0])
+        ek.affine_moments(loaded("albert"), CORPUS, [0])

@@ -16,8 +16,8 @@ SITES = ["norm_input", "standardized", "norm_output"]
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("deepest", range(LAYERS + 1))
-def test_states_and_norms_are_those_of_the_whole_model(family, deepest, tiny):
-    model = ek.load_model(tiny(family), device="cpu")
+def test_states_and_norms_are_those_of_the_whole_model(family, deepest, loaded):
+    model = loaded(family)
     corpus = ek.Corpus.of(SENTENCES)
     before = [name for name, _ in model.module.named_modules()]
     whole = ek.extract(model, corpus, progress=False)
@@ -53,9 +53,8 @@ def test_with_a_final_norm_one_block_more_is_run_for_any_but_the_last_state(smol
     assert [run_with(smollm2, [layer]) for layer in (1, 15, 29, 30)] == [2, 16, 30, 30]
 
 
-def test_one_block_run_over_and_over_is_left_alone(tiny):
-    albert = ek.load_model(tiny("albert"), device="cpu")
-    assert run_with(albert, [0]) == LAYERS
+def test_one_block_run_over_and_over_is_left_alone(loaded):
+    assert run_with(loaded("albert"), [0]) == LAYERS
 
 
 def test_the_model_is_whole_again_after_an_error(minilm):

@@ -30,8 +30,8 @@ def linear(module: nn.Module) -> list[nn.Module]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_gives_the_same_states_to_rounding(family, tiny):
-    model = ek.load_model(tiny(family), device="cpu")
+def test_every_family_gives_the_same_states_to_rounding(family, loaded):
+    model = loaded(family)
     plain = states(model)
     with packed(model.module) as number:
         found = states(model)

@@ -25,8 +25,7 @@ from embvar_kit.paper.release import read_sentences, read_token_statistics, writ
 
 
 @pytest.fixture(scope="module")
-def stats(tiny):
-    model = ek.load_model(tiny("bert"), device="cpu")
+def stats(model):
     return ek.extract(model, ek.load_corpus("wikipedia", limit=30), progress=False)
 
 
@@ -71,11 +70,10 @@ def same(found: ek.TokenStatistics, wanted: ek.TokenStatistics) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", ["with means", "compact", "of words"])
-def test_saved_statistics_are_whole_or_refused(stats, tiny, tmp_path, form):
+def test_saved_statistics_are_whole_or_refused(stats, model, tmp_path, form):
     if form == "compact":
         stats = stats.compact()
     if form == "of words":
-        model = ek.load_model(tiny("bert"), device="cpu")
         stats = ek.extract(model, ek.load_corpus("wikipedia", limit=5), by="word", progress=False)
     stats.save(tmp_path)
     wanted = ek.TokenStatistics.load(tmp_path)

@@ -48,8 +48,8 @@ LINES = st.lists(
 
 
 @pytest.fixture(scope="module")
-def models(tiny):
-    return {family: ek.load_model(tiny(family), device="cpu") for family in FAMILIES}
+def models(loaded):
+    return {family: loaded(family) for family in FAMILIES}
 
 
 @settings(max_examples=effort(60, 1500))
