@@ -43,9 +43,17 @@ if "OMP_NUM_THREADS" in os.environ:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Workers begin with the groups, which are few tests and long ones."""
-    if WORKERS:
-        items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """Workers begin with the groups, which are few tests and long ones.
+
+    The group's name ends the test's id, where the scheduler looks for it. xdist adds it where the
+    option --dist is given on the command line, but not where it comes from pyproject.toml.
+    """
+    if not WORKERS:
+        return
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    for item in items:
+        if group := item.get_closest_marker("xdist_group"):
+            item._nodeid += f"@{group.args[0]}"
 
 
 @pytest.hookimpl(optionalhook=True)
