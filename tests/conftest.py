@@ -41,31 +41,26 @@ if "OMP_NUM_THREADS" in os.environ:
     os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Workers begin with the groups, which are few tests and long ones.
-
-    The group's name ends the test's id, where the scheduler looks for it. xdist adds it where the
-    option --dist is given on the command line, but not where it comes from pyproject.toml.
-    """
-    if not WORKERS:
-        return
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-    for item in items:
-        if group := item.get_closest_marker("xdist_group"):
-            item._nodeid += f"@{group.args[0]}"
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers begin with the files that have slow tests, so that none is left alone with one."""
+    if WORKERS:
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """``--dist=loadgroup`` keeps the tests of a file on one worker, and those of an xdist_group."""
-    if config.getvalue("dist") != "loadgroup":
-        return None
-    from xdist.scheduler import LoadGroupScheduling
+    """``--dist=loadfile`` runs all tests with smollm2 in their name on one worker, which loads it.
 
-    class Scheduling(LoadGroupScheduling):
+    The name decides because pytest 9.2 does not let xdist 3.8 read the marker xdist_group.
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return super()._split_scope(nodeid).partition("::")[0]
+            name = nodeid.rpartition("::")[2]
+            return "smollm2" if "smollm2" in name else super()._split_scope(nodeid)
 
     return Scheduling(config, log)
 
@@ -142,7 +137,7 @@ def minilm():
 
 @pytest.fixture(scope="session")
 def smollm2():
-    """The bundled decoder. Its GGUF file takes 16 s to load: mark tests xdist_group("smollm2")."""
+    """The bundled decoder. It takes 16 s to load: have the names of its tests contain smollm2."""
     import embvar_kit as ek
 
     return ek.load_model("smollm2", device="cpu")

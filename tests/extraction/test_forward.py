@@ -47,8 +47,7 @@ def test_deeper_blocks_are_not_run(minilm):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
-def test_with_a_final_norm_one_block_more_is_run_for_any_but_the_last_state(smollm2):
+def test_smollm2_with_a_final_norm_runs_one_block_more_for_any_but_the_last_state(smollm2):
     # Its last state goes through a final norm, so that one block more is needed for any other.
     assert [run_with(smollm2, [layer]) for layer in (1, 15, 29, 30)] == [2, 16, 30, 30]
 

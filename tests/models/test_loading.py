@@ -260,7 +260,6 @@ def test_minilm_is_what_the_alias_promises(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
 def test_smollm2_loads_from_its_gguf(smollm2):
     assert (smollm2.n_states, smollm2.width, smollm2.max_tokens) == (31, 576, 8192)
     assert smollm2.final_norm == "LlamaRMSNorm"

@@ -133,7 +133,6 @@ def test_minilm_is_post_ln_throughout(minilm):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
 def test_smollm2_is_pre_rmsnorm_with_a_normalized_last_state(smollm2):
     table = normalization.table(smollm2)
     assert table["placement"].tolist() == ["pre"] * 30 + ["post"]
@@ -337,7 +336,6 @@ def test_numbers_of_an_independent_prototype(minilm):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
 def test_smollm2_standardized_is_the_line_at_every_layer(smollm2, few):
     """At layer 0 a token has one embedding, and only those that two entries share vary."""
     stats = ek.extract(smollm2, few[:20], site="standardized", progress=False)

@@ -24,7 +24,6 @@ from embvar_kit.files import leftovers
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="a killed process is forked"),
     pytest.mark.slow,
-    pytest.mark.xdist_group("alone"),
 ]
 
 # One process imports and loads, then forks a child for each attempt, which costs no start-up. It

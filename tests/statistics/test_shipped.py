@@ -30,8 +30,7 @@ def test_they_say_what_was_measured(shipped, excerpt):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
-def test_a_slice_of_sentences_gives_the_same_again(shipped, excerpt, smollm2):
+def test_smollm2_gives_the_same_again_on_a_slice_of_sentences(shipped, excerpt, smollm2):
     """Runs all sentences that contain one of a few rare tokens and compares their statistics."""
     hidden = shipped["hidden"]
     rare = np.flatnonzero((hidden.n == 10) & ~hidden.special)
@@ -54,8 +53,7 @@ def test_a_slice_of_sentences_gives_the_same_again(shipped, excerpt, smollm2):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("smollm2")
-def test_counts_are_those_of_the_corpus(shipped, excerpt, smollm2):
+def test_counts_are_those_of_smollm2s_tokens(shipped, excerpt, smollm2):
     stats, work = shipped["hidden"], ek.plan(smollm2, excerpt)
     kept = work.n >= 10
     np.testing.assert_array_equal(stats.tokens, work.labels[kept])
