@@ -260,7 +260,7 @@ def test_means_larger_than_the_memory_lie_in_a_file(minilm, monkeypatch, capsys,
     plain = ek.extract(minilm, corpus, site=sites, progress=False)
     without_memory(monkeypatch)
     mapped = ek.extract(minilm, corpus, site=sites)
-    assert "in a file on the disk: more than the memory that is free" in capsys.readouterr().out
+    assert "in a file on the disk: they need more than the free memory" in capsys.readouterr().out
     if isinstance(sites, str):
         plain, mapped = {sites: plain}, {sites: mapped}
     for site in plain:
