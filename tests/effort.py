@@ -1,6 +1,6 @@
-"""How much a suite tries: little in ``make test``, all of it in ``make test-long``.
+"""How many inputs and faults a suite tries: few in ``make test``, many in ``make test-long``.
 
-Suites that try inputs or kill processes count what they tried, and the end of the run prints it.
+The suites count what they tried; conftest prints the counts of all workers when the run ends.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import os
 from collections import Counter
 
 LONG = os.environ.get("EMBVAR_LONG") == "1"
-"""Whether this is the long form."""
+"""Whether the long form runs."""
 
 TRIED: Counter[str] = Counter()
-"""By kind, how many inputs or faults were tried."""
+"""Number of inputs or faults tried, by kind."""
 
 
 def effort(short: int, long: int) -> int:
-    """A number of tries: ``short``, or ``long`` in the long form."""
+    """The number of tries: ``short``, or ``long`` in the long form."""
     return long if LONG else short
 
 
 def tried(kind: str, number: int = 1) -> None:
-    """Count what was tried, for the summary at the end."""
+    """Add to the summary printed at the end."""
     TRIED[kind] += number

@@ -1,4 +1,4 @@
-"""A Hugging Face Hub on this machine: it serves a folder as a model, another as a dataset."""
+"""A Hugging Face Hub on this machine, which serves folders as a model and as datasets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPOSITORY, COMMIT = "org/tiny", "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class LocalHub:
-    """Where it listens, and what it was asked for so far."""
+    """The address of a running hub, and the requests it has had so far."""
 
     url: str
     requests: list[str] = field(default_factory=list)
@@ -33,9 +33,12 @@ def serving(
     """Serve folders over HTTP as the Hub does; any other name is unknown (404).
 
     Args:
-        folder: of a model.
-        name: of the model.
-        datasets: by name, a folder and the revision that it is served as.
+        folder: Files of the model.
+        name: Name of the model.
+        datasets: Folder and revision of each dataset, by the dataset's name.
+
+    Yields:
+        The hub, which stops when the context ends.
     """
     datasets = datasets or {}
 

@@ -1,4 +1,4 @@
-"""What the kit is held against, written from the definitions and not from the kit."""
+"""Reference computations that the kit is tested against, written from the definitions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class SequentialLoop:
-    """The paper's recurrence, one occurrence at a time, in the precision given.
+    """The paper's recurrence, one occurrence at a time, in the given precision.
 
     ``mu <- (k mu + x) / (k + 1)``, ``Q <- (k Q + ||x||^2) / (k + 1)``; then ``M = ||mu||^2`` and
     ``V = Q - M``.
@@ -37,7 +37,7 @@ class SequentialLoop:
 
 
 def two_pass(x: np.ndarray) -> tuple[float, float, float]:
-    """Q, M, V of one set of vectors from their definitions, in float64, mean first."""
+    """Q, M and V of one set of vectors ``(n, d)`` by definition, in float64, mean first."""
     x = x.astype(np.float64)
     mean = x.mean(axis=0)
     Q = (x**2).sum(axis=1).mean()

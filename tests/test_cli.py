@@ -333,6 +333,7 @@ def test_show_names_sinks_and_leaves_them_out_when_asked(command, saved, tmp_pat
     assert f"{stats.without(['the']).tradeoff()['cv_Q'][1]:.3f}" in left
 
 
+@pytest.mark.slow
 def test_figures_draws_into_a_folder_beside_the_statistics(command, saved, tmp_path):
     for name in ("a", "b"):
         shutil.copytree(saved, tmp_path / name)
@@ -431,6 +432,7 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_pass(command, text_
 # The real command, in a process of its own
 
 
+@pytest.mark.slow
 def test_as_a_process_it_extracts_and_shows(tiny, text_file, tmp_path):
     arguments = ["--model", tiny("llama"), "--corpus", text_file, "--out", tmp_path / "out"]
     code, out, err = run("extract", *arguments)
@@ -457,6 +459,7 @@ def test_a_reader_that_leaves_early_is_no_error_to_report():
 
 
 @pytest.mark.parametrize("keeping", [False, True], ids=["alone", "with a checkpoint"])
+@pytest.mark.slow
 def test_an_interrupted_pass_says_how_to_go_on_and_saves_nothing(keeping, tmp_path):
     corpus, out, kept = tmp_path / "long.txt", tmp_path / "out", tmp_path / "kept"
     corpus.write_text("\n".join(SENTENCES * 1000))  # a pass of half a minute or so

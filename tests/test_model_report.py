@@ -18,6 +18,7 @@ def outputs(path) -> str:
 
 
 @pytest.mark.parametrize(("family", "placement"), [("bert", "post"), ("llama", "pre")])
+@pytest.mark.slow
 def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(SENTENCES * 3), encoding="utf-8")
@@ -42,6 +43,7 @@ def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
     assert "A model of your own" in page and "data:image/png" in page
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there(tmp_path, capsys):
     assert main(["report", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err

@@ -1,8 +1,8 @@
-"""Tiny Transformers of the families that the kit is for, made on the spot and saved to disk.
+"""Tiny Transformers of the families that the kit supports, built on the spot and saved to disk.
 
-Each has 2 layers, is 32 wide and holds seeded random weights; its tokenizer is trained on a few
-sentences with the ``tokenizers`` library, is of its family's kind and has its family's special
-tokens. Saved, they are what a user's folder or a download from the Hub is: ``config.json``,
+Each has 2 layers, is 32 wide and holds seeded random weights. Its tokenizer, of its family's kind
+and with its family's special tokens, is trained on a few sentences with the ``tokenizers`` library.
+A saved model has the files of a user's folder or a download from the Hub: ``config.json``,
 ``model.safetensors``, ``tokenizer.json`` and ``tokenizer_config.json``.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from tokenizers import (
 )
 
 WIDTH, LAYERS, POSITIONS = 32, 2, 64
-"""Width, layers and, where positions are learned or named, positions of every tiny model."""
+"""Width and layers of every tiny model, and its positions where its configuration has any."""
 
 SENTENCES = [
     "The cat sat on the mat, and the dog was barking at the singing bird.",
@@ -41,7 +41,7 @@ SENTENCES = [
     "What varies less lies further from the origin, as the variance formula says.",
     "In 1905 there were 26 papers about light, heat and motion.",
 ]
-"""What the tokenizers are trained on."""
+"""The text that the tokenizers are trained on."""
 
 VOCABULARY = 400
 """Rows of the embedding table: often more than the tokenizer has entries, as in real models."""
@@ -93,21 +93,21 @@ def _train(
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's tiny model is made, and what the kit must find out about it.
+    """How a family's tiny model is built, and what the kit must find out about it.
 
     Attributes:
         model: name of the transformers class that is saved.
-        settings: of its configuration, in the family's own words.
-        tokenizer_class: name of the transformers class that its repositories give.
+        settings: arguments of its configuration class.
+        tokenizer_class: name of the tokenizer class that the family's repositories declare.
         train: makes the tokenizer from the special tokens.
         special: special tokens by role, in the order of their ids.
         begin, end: tokens that the kit must put around a sentence.
-        marker: prefix that the paper takes off this tokenizer's tokens.
+        marker: prefix that the paper strips from this tokenizer's tokens.
         max_tokens: limit that the kit must find, or ``None``.
         learned: whether positions are learned, so that one token too many breaks the model.
         final_norm: class name of the normalization that gives the last hidden state.
-        template: what the tokenizer itself puts around a sentence: ``"both"``, its ``"begin"`` or
-            ``"end"`` token, or ``""``.
+        template: special tokens that the tokenizer itself adds to a sentence: ``"begin"``,
+            ``"end"``, ``"both"`` or none, ``""``.
     """
 
     model: str
@@ -169,22 +169,52 @@ _GEMMA_TOKENS = {
 }
 _T5_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 
+_BERT_LIKE = Family(
+    model="BertForMaskedLM",
+    settings=_BERT,
+    tokenizer_class="BertTokenizer",
+    train=wordpiece,
+    special=_BERT_TOKENS,
+    begin="[CLS]",
+    end="[SEP]",
+    marker="##",
+    max_tokens=POSITIONS,
+    learned=True,
+    final_norm="LayerNorm",
+    template="both",
+)
+_GPT_LIKE = Family(
+    model="GPT2LMHeadModel",
+    settings={"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": POSITIONS},
+    tokenizer_class="GPT2Tokenizer",
+    train=byte_level,
+    special=_GPT_TOKENS,
+    begin="<|endoftext|>",
+    end="<|endoftext|>",
+    marker="Ġ",
+    max_tokens=POSITIONS,
+    learned=True,
+    final_norm="LayerNorm",
+)
+_LLAMA_LIKE = Family(
+    model="LlamaForCausalLM",
+    settings=_LLAMA,
+    tokenizer_class="LlamaTokenizer",
+    train=sentencepiece_bpe,
+    special=_LLAMA_TOKENS,
+    begin="<s>",
+    end="</s>",
+    marker="▁",
+    max_tokens=POSITIONS,
+    learned=False,
+    final_norm="LlamaRMSNorm",
+    template="begin",
+)
+
 FAMILIES = {
-    "bert": Family(
-        model="BertForMaskedLM",
-        settings=_BERT,
-        tokenizer_class="BertTokenizer",
-        train=wordpiece,
-        special=_BERT_TOKENS,
-        begin="[CLS]",
-        end="[SEP]",
-        marker="##",
-        max_tokens=POSITIONS,
-        learned=True,
-        final_norm="LayerNorm",
-        template="both",
-    ),
-    "roberta": Family(
+    "bert": _BERT_LIKE,
+    "roberta": replace(
+        _BERT_LIKE,
         model="RobertaForMaskedLM",
         # Its positions count from behind the padding id.
         settings={**_BERT, "max_position_embeddings": POSITIONS + 2},
@@ -194,12 +224,9 @@ FAMILIES = {
         begin="<s>",
         end="</s>",
         marker="Ġ",
-        max_tokens=POSITIONS,
-        learned=True,
-        final_norm="LayerNorm",
-        template="both",
     ),
-    "distilbert": Family(
+    "distilbert": replace(
+        _BERT_LIKE,
         model="DistilBertForMaskedLM",
         settings={
             "dim": WIDTH,
@@ -209,85 +236,41 @@ FAMILIES = {
             "max_position_embeddings": POSITIONS,
         },
         tokenizer_class="DistilBertTokenizer",
-        train=wordpiece,
-        special=_BERT_TOKENS,
-        begin="[CLS]",
-        end="[SEP]",
-        marker="##",
-        max_tokens=POSITIONS,
-        learned=True,
-        final_norm="LayerNorm",
-        template="both",
     ),
-    "albert": Family(
+    "albert": replace(
+        _BERT_LIKE,
         model="AlbertForMaskedLM",
         settings={**_BERT, "embedding_size": 16},
         tokenizer_class="AlbertTokenizer",
         train=sentencepiece_unigram,
         special=_ALBERT_TOKENS,
-        begin="[CLS]",
-        end="[SEP]",
         marker="▁",
-        max_tokens=POSITIONS,
-        learned=True,
-        final_norm="LayerNorm",
-        template="both",
     ),
-    "electra": Family(
+    "electra": replace(
+        _BERT_LIKE,
         model="ElectraForPreTraining",
         settings={**_BERT, "embedding_size": 16},
         tokenizer_class="ElectraTokenizer",
-        train=wordpiece,
-        special=_BERT_TOKENS,
-        begin="[CLS]",
-        end="[SEP]",
-        marker="##",
-        max_tokens=POSITIONS,
-        learned=True,
-        final_norm="LayerNorm",
-        template="both",
     ),
-    "modernbert": Family(
+    "modernbert": replace(
+        _BERT_LIKE,
         model="ModernBertForMaskedLM",
-        settings=_BERT,
         tokenizer_class="PreTrainedTokenizerFast",
         train=byte_level,
-        special=_BERT_TOKENS,
-        begin="[CLS]",
-        end="[SEP]",
         marker="Ġ",
-        max_tokens=POSITIONS,
         learned=False,
-        final_norm="LayerNorm",
-        template="both",
     ),
-    "gpt2": Family(
-        model="GPT2LMHeadModel",
-        settings={"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": POSITIONS},
-        tokenizer_class="GPT2Tokenizer",
-        train=byte_level,
-        special=_GPT_TOKENS,
-        begin="<|endoftext|>",
-        end="<|endoftext|>",
-        marker="Ġ",
-        max_tokens=POSITIONS,
-        learned=True,
-        final_norm="LayerNorm",
-    ),
-    "gpt_neox": Family(
+    "gpt2": _GPT_LIKE,
+    "gpt_neox": replace(
+        _GPT_LIKE,
         model="GPTNeoXForCausalLM",
         settings=_BERT,
         tokenizer_class="GPTNeoXTokenizer",
-        train=byte_level,
         special={**_GPT_TOKENS, "pad_token": "<|padding|>"},
-        begin="<|endoftext|>",
-        end="<|endoftext|>",
-        marker="Ġ",
-        max_tokens=POSITIONS,
         learned=False,
-        final_norm="LayerNorm",
     ),
-    "opt": Family(
+    "opt": replace(
+        _GPT_LIKE,
         model="OPTForCausalLM",
         # Its table has two rows more, which no token can reach.
         settings={
@@ -298,57 +281,33 @@ FAMILIES = {
             "ffn_dim": 64,
             "max_position_embeddings": POSITIONS,
         },
-        tokenizer_class="GPT2Tokenizer",
-        train=byte_level,
         special=_OPT_TOKENS,
         begin="</s>",
         end="</s>",
-        marker="Ġ",
-        max_tokens=POSITIONS,
-        learned=True,
-        final_norm="LayerNorm",
         template="begin",
     ),
-    "llama": Family(
-        model="LlamaForCausalLM",
-        settings=_LLAMA,
-        tokenizer_class="LlamaTokenizer",
-        train=sentencepiece_bpe,
-        special=_LLAMA_TOKENS,
-        begin="<s>",
-        end="</s>",
-        marker="▁",
-        max_tokens=POSITIONS,
-        learned=False,
-        final_norm="LlamaRMSNorm",
-        template="begin",
-    ),
-    "qwen2": Family(
+    "llama": _LLAMA_LIKE,
+    "qwen2": replace(
+        _LLAMA_LIKE,
         model="Qwen2ForCausalLM",
-        settings=_LLAMA,
         tokenizer_class="Qwen2Tokenizer",
         train=byte_level,
         special=_QWEN_TOKENS,
         begin=None,
         end="<|im_end|>",
         marker="Ġ",
-        max_tokens=POSITIONS,
-        learned=False,
         final_norm="Qwen2RMSNorm",
+        template="",
     ),
-    "gemma2": Family(
+    "gemma2": replace(
+        _LLAMA_LIKE,
         model="Gemma2ForCausalLM",
         settings={**_LLAMA, "head_dim": 8, "sliding_window": 16},
         tokenizer_class="GemmaTokenizer",
-        train=sentencepiece_bpe,
         special=_GEMMA_TOKENS,
         begin="<bos>",
         end="<eos>",
-        marker="▁",
-        max_tokens=POSITIONS,
-        learned=False,
         final_norm="Gemma2RMSNorm",
-        template="begin",
     ),
     "t5": Family(
         model="T5ForConditionalGeneration",
@@ -369,7 +328,7 @@ FAMILIES = {
 
 
 def build(family: str, folder: Path, *, seed: int = 0) -> Path:
-    """Make the tiny model of a family with its head, as repositories have it, and save it."""
+    """Build and save the tiny model of a family with its head, as repositories have it."""
     made = FAMILIES[family]
     tokenizer = save_tokenizer(made, folder)
     kind = getattr(transformers, made.model)
@@ -399,7 +358,7 @@ def _no_bars() -> Iterator[None]:
 
 
 def save_tokenizer(family: Family, folder: Path) -> Any:
-    """Save a family's tokenizer as its repositories have it; return it as transformers reads it."""
+    """Save a family's tokenizer as its repositories have it; return what transformers loads."""
     trained = family.train(family.special)
     around = [
         family.begin if family.template in ("both", "begin") else None,
@@ -420,7 +379,7 @@ def save_tokenizer(family: Family, folder: Path) -> Any:
 
 
 def build_gguf(llama: Path, file: Path) -> Path:
-    """Write the weights of the tiny Llama to a GGUF file, with a byte-level tokenizer."""
+    """Write the weights of the tiny Llama to a GGUF file with a byte-level tokenizer."""
     with _no_bars():
         model = transformers.AutoModelForCausalLM.from_pretrained(llama)
     config, weights = model.config, model.state_dict()

@@ -25,11 +25,6 @@ from embvar_kit.corpora.corpus import CORPORA, StreamedCorpus
 from embvar_kit.corpora.readers import Table
 
 
-@pytest.fixture(scope="module")
-def excerpt():
-    return ek.load_corpus("wikipedia")
-
-
 def write(path: Path, data: bytes | str) -> Path:
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     return path
@@ -505,6 +500,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.slow
 def test_bookcorpus_comes_from_the_hubs_parquet_files_and_then_from_the_cache(books, tmp_path):
     lines, folder = books
     repository = tmp_path / "repository"

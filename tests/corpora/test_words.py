@@ -102,6 +102,7 @@ def test_a_word_without_tokens_is_left_out(tiny):
         ek.extract(model, ek.Corpus.of(["0JJ"]), by="word", progress=False)
 
 
+@pytest.mark.slow
 def test_the_device_form_and_batching_give_the_same(minilm, monkeypatch):
     corpus = ek.load_corpus("wikipedia", limit=30)
     plain = ek.extract(minilm, corpus, by="word", progress=False)
@@ -112,6 +113,7 @@ def test_the_device_form_and_batching_give_the_same(minilm, monkeypatch):
     np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_word_statistics_are_saved_merged_and_collected(minilm, tmp_path):
     corpus = ek.load_corpus("wikipedia", limit=60)
     whole = ek.extract(minilm, corpus, by="word", layers=[6], progress=False)

@@ -20,18 +20,8 @@ from embvar_kit.explorers.tradeoff_state import TradeoffState
 
 
 @pytest.fixture(scope="module")
-def model():
-    return ek.load_model("minilm", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    return ek.load_corpus("wikipedia", limit=300)
-
-
-@pytest.fixture(scope="module")
-def sites(model, corpus):
-    return ek.extract(model, corpus, site=["hidden", "unit"], progress=False)
+def model(minilm):
+    return minilm
 
 
 @pytest.fixture(scope="module")
@@ -503,6 +493,7 @@ def test_a_card_without_a_model_says_what_it_needs(explorer):
     picture(find(explorer, "embvar-card-profile"))
 
 
+@pytest.mark.slow
 def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     explorer = ek.TradeoffExplorer(stats, model, corpus, counts=(5, None), layer=2)
     assert "click a point" in find(explorer, "embvar-card-head").value
@@ -731,6 +722,7 @@ def test_the_oldest_results_are_let_go():
     assert [key in ahead for key in range(5)] == [False, False, True, True, True]
 
 
+@pytest.mark.slow
 def test_formulas_of_two_threads_do_not_mix():
     """matplotlib's own parser keeps state while it parses, for all threads together."""
     text = r"$\sum_t \frac{n_t}{n} \sqrt{V_W^{%d}}$"

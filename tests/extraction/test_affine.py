@@ -1,4 +1,4 @@
-"""γ and β mixed in: from moments of every dimension, against passes at the sites themselves."""
+"""Moments for any share of γ and β, computed from each dimension's, against passes at the sites."""
 
 from __future__ import annotations
 
@@ -16,19 +16,14 @@ CORPUS = ek.Corpus.of(SENTENCES)
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return ek.load_corpus("wikipedia", limit=60)
+def parts(minilm, few):
+    return ek.affine_moments(minilm, few, [2, 6], min_count=3)
 
 
 @pytest.fixture(scope="module")
-def parts(minilm, corpus):
-    return ek.affine_moments(minilm, corpus, [2, 6], min_count=3)
-
-
-@pytest.fixture(scope="module")
-def passes(minilm, corpus):
+def passes(minilm, few):
     sites = ["standardized", "norm_output"]
-    return ek.extract(minilm, corpus, layers=[2, 6], site=sites, progress=False)
+    return ek.extract(minilm, few, layers=[2, 6], site=sites, progress=False)
 
 
 @pytest.mark.parametrize("layer", [2, 6])
@@ -43,9 +38,9 @@ def test_the_ends_of_the_mixture_are_the_sites(layer, share, site, parts, passes
     assert parts[layer].tradeoff(share, share).slope == pytest.approx(line["slope"], abs=1e-3)
 
 
-def test_between_the_ends_it_is_what_such_a_norm_gives(minilm, corpus, parts):
-    """Half of γ and none of β, against the embeddings themselves."""
-    z = ek.collect_embeddings(minilm, corpus, ["the", "of"], [2], site="standardized")
+def test_between_the_ends_it_is_what_such_a_norm_gives(minilm, few, parts):
+    """Half of γ and none of β, against the embeddings."""
+    z = ek.collect_embeddings(minilm, few, ["the", "of"], [2], site="standardized")
     norm = minilm.norms[2].norm
     table = parts[2].mixed(0.5, 0).set_index("token")
     for token, occurrences in z.items():
@@ -95,20 +90,19 @@ def test_moments_hold_for_any_gamma_and_beta(seed):
     assert part.by_dimension()["bend"].sum() == pytest.approx(part.tradeoff().slope + 1)
 
 
-def test_counts_choose_the_tokens(minilm, corpus):
-    whole = ek.affine_moments(minilm, corpus, [1], min_count=1, max_count=None)[1]
-    some = ek.affine_moments(minilm, corpus, [1], min_count=4, max_count=20)[1]
+def test_counts_choose_the_tokens(minilm, few):
+    whole = ek.affine_moments(minilm, few, [1], min_count=1, max_count=None)[1]
+    some = ek.affine_moments(minilm, few, [1], min_count=4, max_count=20)[1]
     kept = (whole.n >= 4) & (whole.n <= 20)
     assert some.tokens.tolist() == whole.tokens[kept].tolist()
     np.testing.assert_allclose(some.mean, whole.mean[kept])
     assert whole.variance[whole.n == 1].max() < 1e-12
     with pytest.raises(ek.ExtractionError, match="lower min_count"):
-        ek.affine_moments(minilm, corpus, [1], min_count=10**6)
+        ek.affine_moments(minilm, few, [1], min_count=10**6)
 
 
-def test_what_it_cannot_take_is_refused(minilm, tiny):
+def test_what_it_cannot_take_is_refused(minilm, loaded):
     with pytest.raises(ek.ExtractionError, match="'word'"):
         ek.affine_moments(minilm, CORPUS, [1], by="word")
-    albert = ek.load_model(tiny("albert"), device="cpu")
     with pytest.raises(ek.ExtractionError, match=r"take layers=\[1, 2\]"):
-        ek.affine_moments(albert, CORPUS, [0])
+        ek.affine_moments(loaded("albert"), CORPUS, [0])

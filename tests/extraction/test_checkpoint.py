@@ -1,4 +1,4 @@
-"""Progress kept, refused and taken up again; the stop button; memory and disks that run out."""
+"""Passes that are stopped and resumed, and passes that run out of memory or disk space."""
 
 from __future__ import annotations
 
@@ -28,11 +28,6 @@ BATCH = 100
 
 
 @pytest.fixture(scope="module")
-def model(tiny):
-    return ek.load_model(tiny("bert"), device="cpu")
-
-
-@pytest.fixture(scope="module")
 def corpus():
     return ek.load_corpus("wikipedia", limit=60, max_words=40)
 
@@ -55,7 +50,7 @@ def same(found, wanted) -> None:
 
 
 def press_stop_at(monkeypatch, batch: int) -> list:
-    """The stop button is pressed while this batch runs; returns the batches that are run."""
+    """Press the stop button while this batch runs; returns a list that collects the batches run."""
     ran = []
 
     def forward(*arguments):
@@ -70,7 +65,7 @@ def press_stop_at(monkeypatch, batch: int) -> list:
 
 
 def stopped(model, corpus, monkeypatch, batch: int, **options):
-    """A pass that was stopped by hand."""
+    """The error of a pass that is stopped at this batch."""
     with monkeypatch.context() as patch:
         press_stop_at(patch, batch)
         with pytest.raises(ek.ExtractionInterrupted) as interrupt:
@@ -82,7 +77,7 @@ def stopped(model, corpus, monkeypatch, batch: int, **options):
 
 
 def test_the_stop_button_leaves_a_partial_result_marked_as_partial(model, corpus, monkeypatch):
-    corpus = ek.Corpus.of([sentence[:50] for sentence in corpus])  # none is split into two
+    corpus = ek.Corpus.of([sentence[:50] for sentence in corpus])  # short enough not to be split
     before = signal.getsignal(signal.SIGINT)
     interrupt = stopped(model, corpus, monkeypatch, 3)
     assert signal.getsignal(signal.SIGINT) is before
@@ -95,7 +90,7 @@ def test_the_stop_button_leaves_a_partial_result_marked_as_partial(model, corpus
     assert found is interrupt.partial
     assert found.info["partial"] == {"batches": 3, "of": len(work.batches)}
     assert f"PARTIAL: 3 of {len(work.batches)} batches" in repr(found)
-    # What it has is what a pass over those sentences alone gives.
+    # It agrees with a pass over those sentences alone.
     sentences = sorted({int(work.text.sentence[i]) for batch in work.batches[:3] for i in batch})
     alone = extract(model, ek.Corpus.of([corpus.sentences[i] for i in sentences]))
     assert found.tokens.tolist() == alone.tokens.tolist()
@@ -250,7 +245,7 @@ def test_a_second_process_is_told(model, corpus, tmp_path):
     assert process.stdout.readline() == b"held\n"
     with pytest.raises(ek.CheckpointError, match="Another process is using"):
         extract(model, corpus, checkpoint=tmp_path)
-    process.kill()  # the lock of a process that was killed is no more
+    process.kill()  # a killed process releases its lock
     process.wait()
     extract(model, corpus, checkpoint=tmp_path)
 
@@ -324,7 +319,7 @@ def test_other_files_of_a_folder_stay(model, corpus, tmp_path):
 
 
 def test_a_checkpoint_carries_no_code(model, corpus, tmp_path):
-    """Its header is JSON, its arrays are plain numbers: read with safetensors alone."""
+    """Its header is JSON and its arrays are plain numbers, which safetensors alone can read."""
     extract(model, corpus, checkpoint=tmp_path)
     data = (tmp_path / "pass.safetensors").read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -339,7 +334,7 @@ def test_a_checkpoint_carries_no_code(model, corpus, tmp_path):
 
 
 class SmallMemory:
-    """A model whose passes of more than so many tokens run out of memory."""
+    """A model that runs out of memory on batches of more than a given number of tokens."""
 
     def __init__(self, model, room: int) -> None:
         self.model, self.room, self.ran = model, room, []
@@ -371,7 +366,7 @@ def test_a_sequence_too_large_for_the_memory_is_named(model, corpus):
 
 
 class CannotCompile(SmallMemory):
-    """A model in a process in which oneDNN once had no memory to compile in."""
+    """A model in a process where oneDNN, once out of memory, cannot compile any more."""
 
     def hidden_states(self, ids, mask=None):
         self.ran.append(torch.backends.mkldnn.enabled)
@@ -389,14 +384,15 @@ def test_a_pass_goes_on_where_onednn_cannot_compile(model, corpus, whole, recwar
     assert not recwarn.list and torch.backends.mkldnn.enabled
 
 
+@pytest.mark.slow
 def test_the_hosts_memory_may_run_out_in_earnest(tiny, tmp_path):
-    """A process with little room for addresses: PyTorch's own allocator fails."""
+    """PyTorch's own allocator fails, in a process with a limited address space."""
     script = f"""
 import resource, warnings
 import embvar_kit as ek, embvar_kit.extraction
 model = ek.load_model({str(tiny("bert"))!r}, device="cpu")
 corpus = ek.Corpus.of(["the cat sat on the mat"] * 30_000)
-ek.extract(model, corpus[:300], progress=False)  # threads and compiled code are there
+ek.extract(model, corpus[:300], progress=False)  # starts threads and compiles code
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {150 * 2**20}, used + {150 * 2**20}))
 with warnings.catch_warnings(record=True) as told:

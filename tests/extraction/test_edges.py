@@ -1,4 +1,4 @@
-"""The least that can be given: each a defined result, or an error that says what to do."""
+"""The smallest inputs give a defined result, or an error that says what to do."""
 
 import shutil
 
@@ -13,10 +13,9 @@ SENTENCES = ["the cat sat on the mat", "the dog sat on the cat", "a dog and a ca
 
 
 @pytest.fixture(scope="module")
-def stats():
-    model = ek.load_model("minilm", device="cpu")
+def stats(minilm):
     sites = ["hidden", "unit"]
-    return ek.extract(model, ek.Corpus.of(SENTENCES), site=sites, layers=[6], progress=False)
+    return ek.extract(minilm, ek.Corpus.of(SENTENCES), site=sites, layers=[6], progress=False)
 
 
 def test_no_token_above_the_count_limit(stats):

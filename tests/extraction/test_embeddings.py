@@ -1,4 +1,4 @@
-"""Collected embeddings are those that the statistics are made of."""
+"""Collected embeddings are the ones that statistics are computed from."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,9 @@ from reference import two_pass
 import embvar_kit as ek
 
 
-@pytest.fixture(scope="module")
-def model():
-    return ek.load_model("minilm", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    return ek.load_corpus("wikipedia", limit=40)
-
-
-def test_every_occurrence_is_there_with_its_place(model, corpus):
-    found = ek.collect_embeddings(model, corpus, ["the", "[SEP]"], layers=[1, 6])
-    stats = ek.extract(model, corpus, layers=[1, 6], progress=False)
+def test_every_occurrence_is_there_with_its_place(minilm, few):
+    found = ek.collect_embeddings(minilm, few, ["the", "[SEP]"], layers=[1, 6])
+    stats = ek.extract(minilm, few, layers=[1, 6], progress=False)
     for token, occurrences in found.items():
         assert occurrences.layers.tolist() == [1, 6]
         row = stats.table(6).set_index("token").loc[token]
@@ -27,20 +17,20 @@ def test_every_occurrence_is_there_with_its_place(model, corpus):
         assert (row.Q, row.M, row.V) == pytest.approx(two_pass(occurrences.at(6)), rel=1e-4)
     the = found["the"]
     for sentence, position in zip(the.sentence, the.position, strict=True):
-        ids = model.tokenizer(corpus[int(sentence)])["input_ids"]
-        assert model.tokenizer.convert_ids_to_tokens(ids[position]).removeprefix("##") == "the"
+        ids = minilm.tokenizer(few[int(sentence)])["input_ids"]
+        assert minilm.tokenizer.convert_ids_to_tokens(ids[position]).removeprefix("##") == "the"
     places = list(zip(the.sentence.tolist(), the.position.tolist(), strict=True))
     assert places == sorted(places)
 
 
-def test_one_token_may_be_given_as_a_string(model, corpus):
-    assert set(ek.collect_embeddings(model, corpus, "the", layers=[0])) == {"the"}
+def test_one_token_may_be_given_as_a_string(minilm, few):
+    assert set(ek.collect_embeddings(minilm, few, "the", layers=[0])) == {"the"}
 
 
-def test_what_is_not_there_is_named(model, corpus):
+def test_what_is_not_there_is_named(minilm, few):
     with pytest.raises(ek.ExtractionError, match="'xyzzy' does not occur in corpus 'wikipedia'"):
-        ek.collect_embeddings(model, corpus, ["the", "xyzzy"])
-    the = ek.collect_embeddings(model, corpus, ["the"], layers=[0])["the"]
+        ek.collect_embeddings(minilm, few, ["the", "xyzzy"])
+    the = ek.collect_embeddings(minilm, few, ["the"], layers=[0])["the"]
     with pytest.raises(ek.ExtractionError, match="Layer 3 was not collected; there are 0"):
         the.at(3)
     assert np.isfinite(the.x).all()

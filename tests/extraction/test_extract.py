@@ -34,6 +34,11 @@ def corpus():
 
 
 @pytest.fixture(scope="module")
+def whole(minilm, corpus):
+    return ek.extract(minilm, corpus, progress=False)
+
+
+@pytest.fixture(scope="module")
 def by_hand():
     """``{layer: {token: (n, d) embeddings}}`` of :data:`TEXT`, with transformers alone."""
     folder = BUNDLED["minilm"].path
@@ -84,28 +89,25 @@ def test_agrees_with_the_papers_loop(minilm, by_hand):
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 100, 30_000])
-def test_batch_size_and_order_do_not_matter(minilm, corpus, batch_tokens):
-    base = ek.extract(minilm, corpus, progress=False)
+def test_batch_size_and_order_do_not_matter(minilm, corpus, whole, batch_tokens):
     other = ek.extract(minilm, corpus[::-1], batch_tokens=batch_tokens, progress=False)
-    assert base.tokens.tolist() == other.tokens.tolist()
-    np.testing.assert_array_equal(base.n, other.n)
+    assert whole.tokens.tolist() == other.tokens.tolist()
+    np.testing.assert_array_equal(whole.n, other.n)
     for name in "QMV":
         np.testing.assert_allclose(
-            getattr(other, name), getattr(base, name), rtol=1e-5, atol=1e-5 * base.Q.min()
+            getattr(other, name), getattr(whole, name), rtol=1e-5, atol=1e-5 * whole.Q.min()
         )
 
 
-def test_the_variance_formula_holds_for_every_token_and_layer(minilm, corpus):
-    stats = ek.extract(minilm, corpus, progress=False)
-    assert (np.abs(stats.Q - stats.M - stats.V) <= 1e-6 * stats.Q).all()
-    assert (stats.V >= 0).all()
-    np.testing.assert_array_equal(stats.V[:, stats.n == 1], 0)
-    # [CLS] has one position and one type: its layer-0 embedding is one and the same vector.
-    assert stats.V[0, stats.tokens.tolist().index("[CLS]")] == 0
+def test_the_variance_formula_holds_for_every_token_and_layer(whole):
+    assert (np.abs(whole.Q - whole.M - whole.V) <= 1e-6 * whole.Q).all()
+    assert (whole.V >= 0).all()
+    np.testing.assert_array_equal(whole.V[:, whole.n == 1], 0)
+    # [CLS] always has the same position and type, hence the same layer-0 embedding.
+    assert whole.V[0, whole.tokens.tolist().index("[CLS]")] == 0
 
 
-def test_merging_halves_gives_the_whole(minilm, corpus):
-    whole = ek.extract(minilm, corpus, progress=False)
+def test_merging_halves_gives_the_whole(minilm, corpus, whole):
     halves = [ek.extract(minilm, part, progress=False) for part in (corpus[:30], corpus[30:])]
     merged = halves[0].merge(halves[1])
     assert merged.tokens.tolist() == whole.tokens.tolist()
@@ -116,8 +118,7 @@ def test_merging_halves_gives_the_whole(minilm, corpus):
     assert merged.info["counts"] == whole.info["counts"]
 
 
-def test_a_stream_is_taken_in_chunks(minilm, corpus):
-    whole = ek.extract(minilm, corpus, progress=False)
+def test_a_stream_is_taken_in_chunks(minilm, corpus, whole):
     stream = StreamedCorpus(
         "stream", lambda: (("t", i, s) for i, s in enumerate(corpus, 1)), chunk=25
     )
@@ -248,7 +249,7 @@ def test_a_model_that_overflows_stops_with_layer_sentence_and_remedy(corpus, mon
 
 
 def without_memory(monkeypatch):
-    """From now on the machine has a kilobyte of memory free, for all that the kit knows."""
+    """Make the kit believe that the machine has a kilobyte of free memory."""
     now = SimpleNamespace(available=1000, total=psutil.virtual_memory().total)
     monkeypatch.setattr("psutil.virtual_memory", lambda: now)
 
@@ -259,7 +260,7 @@ def test_means_larger_than_the_memory_lie_in_a_file(minilm, monkeypatch, capsys,
     plain = ek.extract(minilm, corpus, site=sites, progress=False)
     without_memory(monkeypatch)
     mapped = ek.extract(minilm, corpus, site=sites)
-    assert "in a file on the disk: more than the memory that is free" in capsys.readouterr().out
+    assert "in a file on the disk: they need more than the free memory" in capsys.readouterr().out
     if isinstance(sites, str):
         plain, mapped = {sites: plain}, {sites: mapped}
     for site in plain:
@@ -288,8 +289,7 @@ def test_memory_in_pieces_is_given_back():
     assert all(piece.all() for piece in pieces)
 
 
-def test_rare_tokens_can_be_left_out(minilm, corpus, capsys):
-    whole = ek.extract(minilm, corpus, progress=False)
+def test_rare_tokens_can_be_left_out(minilm, corpus, capsys, whole):
     some = ek.extract(minilm, corpus, min_count=3)
     kept = whole.n >= 3
     assert f"{whole.n[~kept].sum():,} occurrences" in capsys.readouterr().out
@@ -322,15 +322,14 @@ def test_a_least_count_that_makes_no_sense_is_refused(minilm, corpus):
         ek.extract(minilm, stream, min_count=2, progress=False)
 
 
-def test_the_device_form_of_a_pass_gives_the_same(minilm, corpus, monkeypatch):
-    """The code that a GPU runs, on the CPU: moments stay tensors until the end."""
-    plain = ek.extract(minilm, corpus, progress=False)
+def test_the_device_form_of_a_pass_gives_the_same(minilm, corpus, whole, monkeypatch):
+    """The GPU's code, run on the CPU: moments stay tensors until the end."""
     monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", ())
     device = ek.extract(minilm, corpus, progress=False)
-    np.testing.assert_array_equal(device.n, plain.n)
-    np.testing.assert_allclose(device.V, plain.V, rtol=1e-9, atol=1e-12)
-    # The two sum in another order. A mean near zero carries the rounding of the larger ones that
+    np.testing.assert_array_equal(device.n, whole.n)
+    np.testing.assert_allclose(device.V, whole.V, rtol=1e-9, atol=1e-12)
+    # The two sum in different orders. A mean near zero carries the rounding of the larger ones that
     # led to it, 2**-32 of them a batch; so it is held against the size of an element.
-    apart = np.abs(device.mean.astype(float) - plain.mean)
-    element = np.sqrt(plain.Q / plain.mean.shape[-1])[:, :, None]
-    assert (apart <= np.spacing(np.abs(plain.mean)) + 2.0**-30 * element).all()
+    apart = np.abs(device.mean.astype(float) - whole.mean)
+    element = np.sqrt(whole.Q / whole.mean.shape[-1])[:, :, None]
+    assert (apart <= np.spacing(np.abs(whole.mean)) + 2.0**-30 * element).all()

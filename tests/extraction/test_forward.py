@@ -1,4 +1,4 @@
-"""What no wanted hidden state needs is not run, and the model is left as it was."""
+"""Blocks that no requested hidden state needs are not run, and the model is restored afterwards."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SITES = ["norm_input", "standardized", "norm_output"]
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("deepest", range(LAYERS + 1))
-def test_states_and_norms_are_those_of_the_whole_model(family, deepest, tiny):
-    model = ek.load_model(tiny(family), device="cpu")
+def test_states_and_norms_are_those_of_the_whole_model(family, deepest, loaded):
+    model = loaded(family)
     corpus = ek.Corpus.of(SENTENCES)
     before = [name for name, _ in model.module.named_modules()]
     whole = ek.extract(model, corpus, progress=False)
@@ -44,14 +44,16 @@ def run_with(model, layers: list[int], site: str = "hidden") -> int:
 def test_deeper_blocks_are_not_run(minilm):
     assert [run_with(minilm, [layer]) for layer in range(7)] == [1, 1, 2, 3, 4, 5, 6]
     assert run_with(minilm, [0, 2]) == 2
-    smollm2 = ek.load_model("smollm2", device="cpu")
+
+
+@pytest.mark.slow
+def test_smollm2_with_a_final_norm_runs_one_block_more_for_any_but_the_last_state(smollm2):
     # Its last state goes through a final norm, so that one block more is needed for any other.
     assert [run_with(smollm2, [layer]) for layer in (1, 15, 29, 30)] == [2, 16, 30, 30]
 
 
-def test_one_block_run_over_and_over_is_left_alone(tiny):
-    albert = ek.load_model(tiny("albert"), device="cpu")
-    assert run_with(albert, [0]) == LAYERS
+def test_one_block_run_over_and_over_is_left_alone(loaded):
+    assert run_with(loaded("albert"), [0]) == LAYERS
 
 
 def test_the_model_is_whole_again_after_an_error(minilm):

@@ -30,8 +30,8 @@ def linear(module: nn.Module) -> list[nn.Module]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_gives_the_same_states_to_rounding(family, tiny):
-    model = ek.load_model(tiny(family), device="cpu")
+def test_every_family_gives_the_same_states_to_rounding(family, loaded):
+    model = loaded(family)
     plain = states(model)
     with packed(model.module) as number:
         found = states(model)
@@ -49,7 +49,7 @@ def test_the_model_is_as_it_was_also_after_an_error(minilm):
         np.testing.assert_array_equal(own, wanted)
 
 
-@pytest.mark.filterwarnings("ignore:TF32")  # said by PyTorch whenever the flags are set
+@pytest.mark.filterwarnings("ignore:TF32")  # PyTorch warns whenever the flags are set
 def test_a_pass_gives_the_same_statistics_with_and_without(minilm):
     corpus = ek.Corpus.of(SENTENCES)
     found = ek.extract(minilm, corpus, progress=False)
@@ -68,7 +68,7 @@ def test_weights_changed_between_two_passes_are_seen(tiny):
     before = ek.extract(model, corpus, progress=False)
     with torch.no_grad():
         for part in linear(model.module):
-            part.weight.data.mul_(2)  # in a way that PyTorch's own version counters do not see
+            part.weight.data.mul_(2)  # which PyTorch's version counters do not see
     assert (ek.extract(model, corpus, progress=False).Q != before.Q).any()
 
 

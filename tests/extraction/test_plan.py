@@ -1,4 +1,4 @@
-"""Plans: what will run, in which batches, and what it will take, before anything runs."""
+"""A plan says before the pass what will run, in which batches, and how much memory it takes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,6 @@ def work(minilm, corpus):
     return ek.plan(minilm, corpus)
 
 
-@pytest.fixture(scope="module")
-def bert(tiny):
-    return ek.load_model(tiny("bert"), device="cpu")
-
-
 @given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=80), budget=st.integers(1, 2000))
 def test_batches_are_a_partition_in_budget_and_the_longest_come_first(lengths, budget):
     lengths = np.array(lengths)
@@ -42,7 +37,7 @@ def test_batches_are_a_partition_in_budget_and_the_longest_come_first(lengths, b
     longest = [lengths[b].max() for b in batches]
     assert longest == sorted(longest, reverse=True)
     for batch, following in pairwise(batches):
-        # None could take the next batch's first sequence too: for the budget or for the padding.
+        # Adding the next batch's first sequence would exceed the budget or the allowed padding.
         more = np.append(lengths[batch], lengths[following[0]])
         slots = len(more) * more.max()
         assert slots > budget or more.sum() < (1 - MAX_PADDING) * slots
@@ -103,20 +98,20 @@ def test_a_plan_says_what_will_happen(work, corpus):
     assert floats <= work.memory <= 1.3 * floats
 
 
-def test_what_is_split_cut_or_left_out_is_noted(bert):
+def test_what_is_split_cut_or_left_out_is_noted(model):
     corpus = ek.Corpus.of(["the cat sat " * 40, "", "The dog.", "", "on the mat " * 50])
-    split = str(ek.plan(bert, corpus))
+    split = str(ek.plan(model, corpus))
     assert "note       2 sentences split: longer than the model takes" in split
     assert "note       2 sentences left out: nothing left of them after tokenizing" in split
     assert "sentences  3, 6 sequences" in split
-    cut = str(ek.plan(bert, corpus[1:], long="cut"))
+    cut = str(ek.plan(model, corpus[1:], long="cut"))
     assert "note       1 sentence cut: longer than the model takes" in cut
     with pytest.raises(ek.ExtractionError, match="Pass long='split' or long='cut'"):
-        ek.plan(bert, corpus, long="error")
+        ek.plan(model, corpus, long="error")
 
 
-def test_one_sequence_longer_than_the_budget_runs_alone_and_is_admitted(bert):
-    work = ek.plan(bert, ek.Corpus.of(SENTENCES), batch_tokens=1)
+def test_one_sequence_longer_than_the_budget_runs_alone_and_is_admitted(model):
+    work = ek.plan(model, ek.Corpus.of(SENTENCES), batch_tokens=1)
     assert [len(batch) for batch in work.batches] == [1] * len(SENTENCES)
     assert work.padding == 0
     assert f"of at most {work.text.lengths.max()} tokens" in str(work)
@@ -126,8 +121,8 @@ def test_one_sequence_longer_than_the_budget_runs_alone_and_is_admitted(bert):
     ("layers", "taken"),
     [(None, (0, 1, 2)), ([2, 0], (0, 2)), ([-1, 2], (2,)), (range(2), (0, 1)), (iter([1]), (1,))],
 )
-def test_layers_are_taken_by_index_from_either_end(layers, taken, bert):
-    work = ek.plan(bert, ek.Corpus.of(SENTENCES), layers=layers)
+def test_layers_are_taken_by_index_from_either_end(layers, taken, model):
+    work = ek.plan(model, ek.Corpus.of(SENTENCES), layers=layers)
     assert work.layers == taken
 
 
@@ -146,20 +141,20 @@ def test_layers_are_taken_by_index_from_either_end(layers, taken, bert):
         ({"long": "drop"}, r"choose 'split', 'cut' or 'error'"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(options, words, bert):
+def test_arguments_that_make_no_sense_are_refused(options, words, model):
     with pytest.raises(ek.ExtractionError, match=words):
-        ek.plan(bert, ek.Corpus.of(SENTENCES), **options)
+        ek.plan(model, ek.Corpus.of(SENTENCES), **options)
 
 
 @pytest.mark.parametrize(("kind", "budget"), [*BATCH_TOKENS.items(), ("xpu", 32768)])
-def test_the_budget_suits_the_device(kind, budget, bert):
-    elsewhere = SimpleNamespace(**{**vars(bert), "device": torch.device(kind)})
+def test_the_budget_suits_the_device(kind, budget, model):
+    elsewhere = SimpleNamespace(**{**vars(model), "device": torch.device(kind)})
     assert ek.plan(elsewhere, ek.Corpus.of(SENTENCES)).batch_tokens == budget
 
 
-def test_a_tokenizer_of_another_model_is_noticed_before_the_pass(tiny, tmp_path, bert):
+def test_a_tokenizer_of_another_model_is_noticed_before_the_pass(tiny, tmp_path, model):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("bert"))
-    rows = bert.module.get_input_embeddings().num_embeddings
+    rows = model.module.get_input_embeddings().num_embeddings
     tokenizer.add_tokens([f"zebra{n}" for n in range(rows)])
     tokenizer.save_pretrained(tmp_path)
     for name in ("config.json", "model.safetensors"):

@@ -41,16 +41,14 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def sites():
-    model, corpus = ek.load_model("minilm", device="cpu"), ek.load_corpus("wikipedia", limit=100)
-    sites = ["hidden", "unit"]
-    return ek.extract(model, corpus, site=sites, layers=[0, 3, 6], progress=False)
+def sites(minilm):
+    corpus, sites = ek.load_corpus("wikipedia", limit=100), ["hidden", "unit"]
+    return ek.extract(minilm, corpus, site=sites, layers=[0, 3, 6], progress=False)
 
 
 @pytest.fixture(scope="module")
-def shallow(tiny):
-    model = ek.load_model(tiny("gpt2"), device="cpu")
-    return ek.extract(model, ek.load_corpus("wikipedia", limit=100), progress=False)
+def shallow(loaded):
+    return ek.extract(loaded("gpt2"), ek.load_corpus("wikipedia", limit=100), progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +59,7 @@ def written(sites, tmp_path_factory):
     return atlas.write(list(sites.values()), folder, **COUNTS), folder
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_and_shown(written):
     entries, folder = written
     shown = Page((folder / "index.html").read_text(encoding="utf-8"))
@@ -79,6 +78,7 @@ def test_every_figure_is_written_and_shown(written):
     assert not plt.get_fignums()
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_paper(written):
     entries, _ = written
     papers = list(dict.fromkeys(entry.paper for entry in entries if entry.paper))
@@ -88,6 +88,7 @@ def test_the_figures_are_those_of_the_paper(written):
     assert {"token", "n", "Q", "M", "V", "bin"} == set(table[1].columns)
 
 
+@pytest.mark.slow
 def test_what_is_not_drawn_is_listed_with_the_reason(written):
     entries, folder = written
     (words,) = [entry for entry in entries if entry.reason is not None]
@@ -97,6 +98,7 @@ def test_what_is_not_drawn_is_listed_with_the_reason(written):
     assert "not by word: extract with by='word'" in shown
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_numbers(written, sites):
     shown = Page((written[1] / "index.html").read_text(encoding="utf-8")).text
     for row in sites["hidden"].tradeoff(**COUNTS).itertuples():
@@ -104,6 +106,7 @@ def test_the_page_holds_the_numbers(written, sites):
     assert "Tokens with 5 ≤ n_t ≤ 100,000; M, V and V_B as measured." in shown
 
 
+@pytest.mark.slow
 def test_the_same_statistics_give_the_same_vectors_with_text_as_text(written, sites, tmp_path):
     _, folder = written
     again = atlas.write(list(sites.values()), tmp_path, embeddings=False, **COUNTS)
@@ -122,6 +125,7 @@ def test_the_same_statistics_give_the_same_vectors_with_text_as_text(written, si
     )
 
 
+@pytest.mark.slow
 def test_several_models_side_by_side_and_each(sites, shallow, tmp_path):
     given = [sites["hidden"], shallow]
     entries = atlas.write(given, tmp_path, unbiased=True, embeddings=False, **COUNTS)
@@ -139,6 +143,7 @@ def test_several_models_side_by_side_and_each(sites, shallow, tmp_path):
     assert both.numbers[1][1].equals(unbiased)
 
 
+@pytest.mark.slow
 def test_sinks_are_left_out_where_asked(sites, tmp_path):
     stats = sites["hidden"]
     Q = stats.Q.copy()
@@ -152,6 +157,7 @@ def test_sinks_are_left_out_where_asked(sites, tmp_path):
     assert f"1 left out: {stats.tokens[0]!r}." in shown
 
 
+@pytest.mark.slow
 def test_where_tokens_differ_by_orders_of_magnitude_axes_are_logarithmic(sites, tmp_path):
     stats = sites["hidden"]
     Q, V = stats.Q.copy(), stats.V.copy()

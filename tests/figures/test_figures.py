@@ -13,17 +13,8 @@ from embvar_kit import figures
 
 
 @pytest.fixture(scope="module")
-def stats():
-    model = ek.load_model("minilm", device="cpu")
-    return ek.extract(model, ek.load_corpus("wikipedia", limit=150), layers=[0, 2], progress=False)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    style = dict(plt.rcParams)
-    yield
-    assert dict(plt.rcParams) == style, "a figure function changed the global style"
-    plt.close("all")
+def stats(minilm, corpus):
+    return ek.extract(minilm, corpus[:150], layers=[0, 2], progress=False)
 
 
 def test_V_on_M_draws_each_token_and_the_line_of_the_analysis(stats):

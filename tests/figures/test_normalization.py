@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,12 +27,6 @@ def measured(tiny):
     inputs = ek.extract(model, corpus, layers=[1, 2], site="norm_input", progress=False)
     outputs = ek.extract(model, corpus, layers=[1, 2], site="norm_output", progress=False)
     return parts, inputs, outputs
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_the_geometry_is_a_circle_with_the_means_inside():

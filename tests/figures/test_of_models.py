@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -18,16 +17,6 @@ RANGE = {"min_count": 5, "max_count": 100_000}
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return ek.load_corpus("wikipedia", limit=150)
-
-
-@pytest.fixture(scope="module")
-def sites(minilm, corpus):
-    return ek.extract(minilm, corpus, site=["hidden", "unit"], progress=False)
-
-
-@pytest.fixture(scope="module")
 def stats(sites):
     return sites["hidden"]
 
@@ -38,17 +27,9 @@ def words(minilm, corpus):
 
 
 @pytest.fixture(scope="module")
-def shallow(tiny, corpus):
+def shallow(loaded, corpus):
     """Another model, of 3 hidden states."""
-    return ek.extract(ek.load_model(tiny("gpt2"), device="cpu"), corpus, progress=False)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    style = dict(plt.rcParams)
-    yield
-    assert dict(plt.rcParams) == style, "a figure function changed the global style"
-    plt.close("all")
+    return ek.extract(loaded("gpt2"), corpus, progress=False)
 
 
 def panels_of(figure):

@@ -9,12 +9,6 @@ import pytest
 from embvar_kit.figures.style import as_label, label_points, written
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize("token", ["$", "$x^$", "水", "\x00", "a_b", "\\frac", "Ġthe", "🙂", " "])
 def test_any_token_can_be_drawn(token):
     figure, ax = plt.subplots()

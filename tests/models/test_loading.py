@@ -31,19 +31,6 @@ from embvar_kit.models.bundled import BUNDLED
 LEARNED = [name for name, family in FAMILIES.items() if family.learned]
 
 
-@pytest.fixture(scope="module")
-def loaded(tiny):
-    """``loaded("bert")``: the family's tiny model, loaded by the kit once."""
-    held = {}
-
-    def load(family: str) -> ek.EmbeddingModel:
-        if family not in held:
-            held[family] = ek.load_model(tiny(family), device="cpu")
-        return held[family]
-
-    return load
-
-
 def plain_model(folder: Path) -> torch.nn.Module:
     """The model as transformers loads it, without the kit."""
     kind = transformers.AutoConfig.from_pretrained(folder).model_type
@@ -272,12 +259,12 @@ def test_minilm_is_what_the_alias_promises(monkeypatch):
     assert model.revision == f"sha256:{pinned[:12]}"
 
 
-def test_smollm2_loads_from_its_gguf():
-    model = ek.load_model("smollm2", device="cpu")
-    assert (model.n_states, model.width, model.max_tokens) == (31, 576, 8192)
-    assert model.final_norm == "LlamaRMSNorm"
-    assert model.revision == f"sha256:{BUNDLED['smollm2'].weights_sha256[:12]}"
-    assert model.tokenizer.tokenize("the sea") == ["the", "Ġsea"]
+@pytest.mark.slow
+def test_smollm2_loads_from_its_gguf(smollm2):
+    assert (smollm2.n_states, smollm2.width, smollm2.max_tokens) == (31, 576, 8192)
+    assert smollm2.final_norm == "LlamaRMSNorm"
+    assert smollm2.revision == f"sha256:{BUNDLED['smollm2'].weights_sha256[:12]}"
+    assert smollm2.tokenizer.tokenize("the sea") == ["the", "Ġsea"]
 
 
 @pytest.mark.parametrize(
@@ -574,6 +561,7 @@ def hub_story(tiny, tmp_path_factory):
     return story
 
 
+@pytest.mark.slow
 def test_a_hub_model_is_downloaded_and_its_commit_recorded(hub_story):
     result, requests = hub_story["download"]
     assert (result.get("revision"), result.get("name")) == (COMMIT, "org/tiny"), result
@@ -581,6 +569,7 @@ def test_a_hub_model_is_downloaded_and_its_commit_recorded(hub_story):
 
 
 @pytest.mark.parametrize("step", ["cached online", "cached offline", "commit offline"])
+@pytest.mark.slow
 def test_a_cached_hub_model_needs_no_network(step, hub_story):
     result, requests = hub_story[step]
     assert (result.get("revision"), result.get("name")) == (COMMIT, "org/tiny"), result
@@ -599,6 +588,7 @@ def test_a_cached_hub_model_needs_no_network(step, hub_story):
         ("no name", "no possible name on the Hub"),
     ],
 )
+@pytest.mark.slow
 def test_an_unknown_name_fails_at_once_and_says_what_is_there(step, words, hub_story):
     result, _ = hub_story[step]
     assert words in result["error"]
@@ -606,12 +596,14 @@ def test_an_unknown_name_fails_at_once_and_says_what_is_there(step, words, hub_s
     assert result["seconds"] < 2
 
 
+@pytest.mark.slow
 def test_an_incomplete_cache_fails_at_once_and_says_what_is_missing(hub_story):
     result, _ = hub_story["incomplete offline"]
     assert "model.safetensors" in result["error"]
     assert result["seconds"] < 2
 
 
+@pytest.mark.slow
 def test_a_cache_made_by_other_tools_is_read(tiny, tmp_path):
     """The documented layout, made by hand: refs, and snapshots named by commit."""
     repository = tmp_path / "hub" / "models--org--tiny"

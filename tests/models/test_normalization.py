@@ -132,8 +132,9 @@ def test_minilm_is_post_ln_throughout(minilm):
     ]
 
 
-def test_smollm2_is_pre_rmsnorm_with_a_normalized_last_state():
-    table = normalization.table(ek.load_model("smollm2", device="cpu"))
+@pytest.mark.slow
+def test_smollm2_is_pre_rmsnorm_with_a_normalized_last_state(smollm2):
+    table = normalization.table(smollm2)
     assert table["placement"].tolist() == ["pre"] * 30 + ["post"]
     assert set(table["kind"]) == {"RMSNorm"} and set(table["eps"]) == {1e-5}
     assert table["module"].iloc[-1] == "norm"
@@ -319,6 +320,7 @@ def test_minilm_standardized_is_the_line_at_every_layer(minilm):
     assert not np.allclose(found["norm_input"].Q, found["hidden"].Q)
 
 
+@pytest.mark.slow
 def test_numbers_of_an_independent_prototype(minilm):
     """Measured by other code on 3,000 sentences of the excerpt, by vocabulary entry."""
     corpus = ek.load_corpus("wikipedia", sample=3000, seed=0)
@@ -333,11 +335,10 @@ def test_numbers_of_an_independent_prototype(minilm):
         np.testing.assert_allclose(got, expected, atol=0.03, err_msg=site)
 
 
-def test_smollm2_standardized_is_the_line_at_every_layer():
+@pytest.mark.slow
+def test_smollm2_standardized_is_the_line_at_every_layer(smollm2, few):
     """At layer 0 a token has one embedding, and only those that two entries share vary."""
-    model = ek.load_model("smollm2", device="cpu")
-    corpus = ek.load_corpus("wikipedia", limit=20)
-    stats = ek.extract(model, corpus, site="standardized", progress=False)
+    stats = ek.extract(smollm2, few[:20], site="standardized", progress=False)
     # 1e-5, the epsilon, shows beside the small squares of the token embeddings.
     np.testing.assert_allclose(stats.Q, 576, rtol=2e-2)
     np.testing.assert_allclose(stats.Q[1:], 576, rtol=1e-3)
@@ -448,6 +449,7 @@ def test_standardizing_projects_and_scales(d, seed, power):
 
 
 @pytest.mark.parametrize("name", ["post-ln", "pre-ln", "pre-rmsnorm"])
+@pytest.mark.slow
 def test_the_trained_twins_obey_the_theorem_at_every_normalized_layer(name):
     """At layer 0 the epsilon, 1e-5, shows beside the small squares of the embeddings."""
     model = ek.load_twin(name, device="cpu")

@@ -263,11 +263,6 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def excerpt():
-    return ek.load_corpus("wikipedia")
-
-
-@pytest.fixture(scope="module")
 def corpus(excerpt):
     """The beginnings of a few articles, one of them held out."""
     titles = ("Abacus", "Alphabet", "Ampere")
@@ -627,6 +622,7 @@ def read_by_the_shipped(excerpt):
 
 
 @every_twin
+@pytest.mark.slow
 def test_the_shipped_twin_still_has_the_loss_that_was_recorded(name, read_by_the_shipped):
     record = twin_record(name)
     model = AutoModelForCausalLM.from_pretrained(SHIPPED / name, dtype=torch.float32)
@@ -651,6 +647,7 @@ def test_the_shipped_twin_was_trained_as_the_kit_trains_now(name, excerpt):
     assert {path.name for path in folder.iterdir()} >= {RECORD, "tokenizer.json"}
 
 
+@pytest.mark.slow
 def test_training_begins_as_it_was_recorded(read_by_the_shipped, excerpt):
     """A sign that `embvar twins` would train the shipped twin again; all of it takes minutes."""
     asked = twin_training._asked("post-ln", Settings(), excerpt)

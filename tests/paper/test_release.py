@@ -30,11 +30,6 @@ CORPUS = ek.Corpus.of(SENTENCES * 3, name="some")
 
 
 @pytest.fixture(scope="module")
-def model(tiny):
-    return ek.load_model(tiny("bert"), device="cpu")
-
-
-@pytest.fixture(scope="module")
 def stats(model):
     return ek.extract(model, CORPUS, progress=False)
 

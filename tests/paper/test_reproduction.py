@@ -57,6 +57,7 @@ def reproduced(tiny, books, tmp_path_factory):
     return out, said, home
 
 
+@pytest.mark.slow
 def test_the_statistics_are_those_of_the_papers_sample(reproduced, tiny, books):
     out, said, _ = reproduced
     corpus = ek.load_corpus(f"bookcorpus:{books}")
@@ -77,6 +78,7 @@ def test_the_statistics_are_those_of_the_papers_sample(reproduced, tiny, books):
     assert [line.split()[0] for line in second.splitlines()] == ["layer", "0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_the_folder_is_laid_out_as_the_authors_scripts_expect(reproduced):
     out, _, _ = reproduced
     stats = ek.TokenStatistics.load(out / "kit" / SAMPLE / "bert-base-uncased-token")
@@ -89,6 +91,7 @@ def test_the_folder_is_laid_out_as_the_authors_scripts_expect(reproduced):
         assert np.array_equal(getattr(read, name), getattr(stats, name))
 
 
+@pytest.mark.slow
 def test_words_come_from_the_cache_without_a_network(reproduced, books, tmp_path):
     _, _, home = reproduced
     code, said, error = run(
@@ -109,6 +112,7 @@ def test_words_come_from_the_cache_without_a_network(reproduced, books, tmp_path
 
 
 @pytest.mark.parametrize("corpus", ["bookcorpus", "bookcorpus:{books}", "wikipedia"])
+@pytest.mark.slow
 def test_without_a_hub_it_says_so_at_once(corpus, books, tmp_path):
     code, said, error = run(
         *[NOWHERE, tmp_path / "home", "reproduce", "gpt2", "--out", tmp_path / "out"],
@@ -120,6 +124,7 @@ def test_without_a_hub_it_says_so_at_once(corpus, books, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_cached_model_without_the_corpus_says_which_is_missing(reproduced, tmp_path):
     _, _, home = reproduced
     code, said, error = run(

@@ -315,6 +315,7 @@ def test_memory_for_billions_of_names_is_not_set_aside(load):
         assert load(b"\x80\x02]r\xff\xff\xff\xff.") == []
 
 
+@pytest.mark.slow
 def test_a_deeply_nested_key_is_refused_before_it_is_hashed(load):
     with pytest.raises(ek.ReleaseError, match="keys of type tuple"):
         load(b"\x80\x02}N" + b"\x85" * 1_000_000 + b"Ns.")

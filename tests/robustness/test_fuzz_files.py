@@ -1,8 +1,8 @@
-"""Files as strangers have them: truncated anywhere, a bit flipped anywhere.
+"""Damaged files, truncated anywhere or with any bit flipped, are refused or read unchanged.
 
-Refused by a named error, or the same as the undamaged file. Our own files carry a SHA-256, so no
-change passes. Files of others carry none: a flipped bit in a weight or a letter is another weight
-or letter, and what is promised is that nothing but a named error comes of it, and no code is run.
+The kit's own files carry a SHA-256, so no change goes unnoticed. Files of others carry none, and a
+flipped bit in a weight or a letter makes another weight or letter; there the kit promises that it
+raises a named error or reads the file, and never runs code from it.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from embvar_kit.paper.release import read_sentences, read_token_statistics, writ
 
 
 @pytest.fixture(scope="module")
-def stats(tiny):
-    model = ek.load_model(tiny("bert"), device="cpu")
+def stats(model):
     return ek.extract(model, ek.load_corpus("wikipedia", limit=30), progress=False)
 
 
 def damaged(data: bytes, kind: str, number: int) -> Iterator[bytes]:
-    """The file cut at every class of length, then with bits flipped: half of them near its ends,
-    where headers and indices lie."""
+    """The file cut at lengths of each kind, then with one bit flipped, ``number`` times.
+
+    Half of the flips fall near its ends, where headers and indices lie.
+    """
     rng = random.Random(None if LONG else kind)
     size = len(data)
     lengths = {0, 1, 7, 8, 9, size // 3, size // 2, size - 9, size - 8, size - 1}
@@ -49,7 +50,7 @@ def damaged(data: bytes, kind: str, number: int) -> Iterator[bytes]:
 
 
 def each_file(folder: Path, kind: str, number: int) -> Iterator[str]:
-    """Damage each file of a folder in turn, and mend it again."""
+    """Damage each file of a folder in turn; yields its name, and restores it afterwards."""
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         whole = path.read_bytes()
         for data in damaged(whole, f"{kind}: {path.suffix}", number):
@@ -70,11 +71,10 @@ def same(found: ek.TokenStatistics, wanted: ek.TokenStatistics) -> None:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", ["with means", "compact", "of words"])
-def test_saved_statistics_are_whole_or_refused(stats, tiny, tmp_path, form):
+def test_saved_statistics_are_whole_or_refused(stats, model, tmp_path, form):
     if form == "compact":
         stats = stats.compact()
     if form == "of words":
-        model = ek.load_model(tiny("bert"), device="cpu")
         stats = ek.extract(model, ek.load_corpus("wikipedia", limit=5), by="word", progress=False)
     stats.save(tmp_path)
     wanted = ek.TokenStatistics.load(tmp_path)

@@ -1,4 +1,4 @@
-"""Text as strangers have it: a result that holds, or an error that names where it went wrong."""
+"""Any text gives a correct result, or an error that names the place of what is wrong."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ LINES = st.lists(
 
 
 @pytest.fixture(scope="module")
-def models(tiny):
-    return {family: ek.load_model(tiny(family), device="cpu") for family in FAMILIES}
+def models(loaded):
+    return {family: loaded(family) for family in FAMILIES}
 
 
 @settings(max_examples=effort(60, 1500))
@@ -76,12 +76,12 @@ def test_any_text_is_measured_or_refused_by_name(models, sentences, family, by):
 
 
 def refused(message: str, corpus: ek.Corpus, model, by: str) -> None:
-    """Was there a reason, and does the message name it?"""
+    """Check that the pass had a reason to refuse the text, and that the message names it."""
     for at, sentence in enumerate(corpus):
         try:
             sentence.encode()
         except UnicodeEncodeError:
-            # The first that is no text is named.
+            # The message names the first sentence that is not valid text.
             assert corpus.where(at) in message and "surrogate" in message
             return
     left = [s for s in corpus if model.tokenizer(s, add_special_tokens=False)["input_ids"]]
@@ -124,7 +124,7 @@ def test_any_file_gives_its_lines_or_names_the_one_that_is_no_text(data, tmp_pat
         assert bad or not any(wanted), error
     else:
         assert not bad
-        # Nothing but white space is lost or added where prose is split.
+        # Splitting prose into sentences changes white space only.
         assert "".join("".join(split).split()) == "".join("".join(wanted).split())
 
 
@@ -155,6 +155,7 @@ def test_any_column_gives_its_rows(rows, tmp_path_factory):
 
 @pytest.mark.parametrize("family", [*FAMILIES, "minilm"])
 @pytest.mark.parametrize("character", ["a", "é", "👍", "字"])
+@pytest.mark.slow
 def test_a_million_characters_without_a_blank_take_seconds(models, minilm, family, character):
     model = minilm if family == "minilm" else models[family]
     corpus = ek.Corpus.of(["A short sentence.", character * 1_000_000])

@@ -1,4 +1,4 @@
-"""A pass whose process is killed, again and again, ends as one that was left alone, bit for bit."""
+"""A pass that is killed and resumed again and again gives the bits of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ from embvar_kit import array_file
 from embvar_kit.extraction import checkpoint
 from embvar_kit.files import leftovers
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a killed process is forked")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="a killed process is forked"),
+    pytest.mark.slow,
+]
 
-# One process imports and loads, and forks a child for each attempt: a start costs no seconds. One
-# thread, since threads do not survive a fork. The children write a checkpoint after every batch.
+# One process imports and loads, then forks a child for each attempt, which costs no start-up. It
+# has one thread, since threads do not survive a fork. Children write a checkpoint every batch.
 HOST = """
 import os, sys
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
@@ -57,7 +60,7 @@ for line in sys.stdin:
 
 
 class Host:
-    """The process that forks passes."""
+    """The process that forks passes, one at a time."""
 
     def __init__(self, model: Path, folder: Path, limit: int = 60) -> None:
         self.folder = folder
@@ -76,7 +79,7 @@ class Host:
         return int(self.process.stdout.readline())
 
     def end(self) -> int:
-        """Wait for the pass; returns its status, 0 if it ended by itself and well."""
+        """Wait for the pass; returns its exit status, 0 unless it failed or was killed."""
         return int(self.process.stdout.readline())
 
     def run(self, how: str, out: str) -> float:
@@ -102,7 +105,7 @@ def test_a_pass_killed_at_random_moments_ends_with_the_same_bits(host, how, tmp_
     random.seed(how)
     host.run(how, "alone")
     wanted = {site: ek.TokenStatistics.load(host.folder / "alone" / site) for site in SITES}
-    whole = host.run(how, "tried") + 0.05  # with checkpoints, left alone
+    whole = host.run(how, "tried") + 0.05  # seconds of an undisturbed pass with checkpoints
     remove(host.folder / "kept")
     kills = writing = attempts = 0
     until = effort(20, 300)
@@ -110,28 +113,28 @@ def test_a_pass_killed_at_random_moments_ends_with_the_same_bits(host, how, tmp_
         attempts += 1
         child = host.begin(how, "tried")
         time.sleep(random.uniform(0, whole if attempts % 3 else whole / 8))
-        with suppress(ProcessLookupError):  # it was done
+        with suppress(ProcessLookupError):  # it may have ended
             os.kill(child, signal.SIGKILL)
         status = host.end()
-        assert status in (0, signal.SIGKILL), "it went on, or it was killed: no error between"
+        assert status in (0, signal.SIGKILL), "it ended well or was killed, without an error"
         if status:
             kills += 1
             writing += bool(leftovers(host.folder / "kept" / "pass.safetensors"))
-        else:  # done in spite of it: the same, and from the start again
+        else:  # it ended before the kill: check it, and start over
             check(host.folder / "tried", wanted)
             remove(host.folder / "kept")
     host.run(how, "tried")
     check(host.folder / "tried", wanted)
     remove(host.folder / "kept")
     tried(f"passes killed ({how})", kills)
-    tried("of them while a checkpoint was being written", writing)
+    tried("passes killed while a checkpoint was being written", writing)
 
 
 SITES = ("hidden", "unit")
 
 
 def check(folder: Path, wanted: dict) -> None:
-    """Statistics are those wanted, to the bit."""
+    """Saved statistics are the wanted ones, to the bit."""
     for site, one in wanted.items():
         found = ek.TokenStatistics.load(folder / site)
         assert found.tokens.tolist() == one.tokens.tolist()
@@ -146,7 +149,7 @@ def remove(folder: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_file_killed_while_it_is_written_is_the_old_one_or_the_new_one(tmp_path):
-    """The writing itself, over and over: a few megabytes, so that most kills fall into it."""
+    """Writing over and over, 4 MB each time, so that most kills fall into a write."""
     path = tmp_path / "pass.safetensors"
     number = 0
     array_file.write(path, array_of(0), {"number": 0})
@@ -171,7 +174,7 @@ def test_a_file_killed_while_it_is_written_is_the_old_one_or_the_new_one(tmp_pat
         np.testing.assert_array_equal(load_file(path)["x"], kept["x"])
         tried("writers of a checkpoint killed")
     assert number > 0 and inside > 0
-    tried("of them with a file half written", inside)
+    tried("writers of a checkpoint killed with a file half written", inside)
 
 
 def array_of(number: int) -> dict[str, np.ndarray]:

@@ -11,8 +11,8 @@ import embvar_kit as ek
 
 
 @pytest.fixture(scope="module")
-def corpus():
-    return ek.load_corpus("wikipedia", limit=25)
+def corpus(few):
+    return few[:25]
 
 
 @pytest.fixture(scope="module")

@@ -16,20 +16,10 @@ def shipped():
     return {site: ek.TokenStatistics.load(FOLDER / site) for site in ("hidden", "unit")}
 
 
-@pytest.fixture(scope="module")
-def corpus():
-    return ek.load_corpus("wikipedia")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return ek.load_model("smollm2", device="cpu")
-
-
-def test_they_say_what_was_measured(shipped, corpus):
+def test_they_say_what_was_measured(shipped, excerpt):
     for site, stats in shipped.items():
         assert stats.info["convention"]["site"] == site
-        assert stats.info["corpora"][0]["fingerprint"] == corpus.fingerprint
+        assert stats.info["corpora"][0]["fingerprint"] == excerpt.fingerprint
         sha256 = BUNDLED["smollm2"].weights_sha256
         assert stats.info["model"]["revision"] == f"sha256:{sha256[:12]}"
         assert len(stats.layers) == stats.info["model"]["n_states"] == 31
@@ -39,14 +29,15 @@ def test_they_say_what_was_measured(shipped, corpus):
         )
 
 
-def test_a_slice_of_sentences_gives_the_same_again(shipped, corpus, model):
+@pytest.mark.slow
+def test_smollm2_gives_the_same_again_on_a_slice_of_sentences(shipped, excerpt, smollm2):
     """Runs all sentences that contain one of a few rare tokens and compares their statistics."""
     hidden = shipped["hidden"]
     rare = np.flatnonzero((hidden.n == 10) & ~hidden.special)
     tokens = hidden.tokens[rare[:: len(rare) // 2][:2]].tolist()
     sink = hidden.sinks().query("n <= 12")["token"].iloc[0]
-    found = ek.collect_embeddings(model, corpus, [*tokens, sink])
-    assert hidden.info["model"]["normalization"] == model.normalization
+    found = ek.collect_embeddings(smollm2, excerpt, [*tokens, sink])
+    assert hidden.info["model"]["normalization"] == smollm2.normalization
     for token, occurrences in found.items():
         at = int(np.flatnonzero(hidden.tokens == token)[0])
         assert len(occurrences) == hidden.n[at]
@@ -61,8 +52,9 @@ def test_a_slice_of_sentences_gives_the_same_again(shipped, corpus, model):
                 assert stats.V[i, at] == pytest.approx(V, rel=5e-3, abs=1e-5 * Q)
 
 
-def test_counts_are_those_of_the_corpus(shipped, corpus, model):
-    stats, work = shipped["hidden"], ek.plan(model, corpus)
+@pytest.mark.slow
+def test_counts_are_those_of_smollm2s_tokens(shipped, excerpt, smollm2):
+    stats, work = shipped["hidden"], ek.plan(smollm2, excerpt)
     kept = work.n >= 10
     np.testing.assert_array_equal(stats.tokens, work.labels[kept])
     np.testing.assert_array_equal(stats.n, work.n[kept])
