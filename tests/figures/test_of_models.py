@@ -427,7 +427,7 @@ def test_clouds_without_statistics_take_their_own_means(minilm, corpus):
         own = next(p for p in ax.collections if p.get_label() == token)
         middle = np.asarray(own.get_offsets()).mean(axis=0)
         np.testing.assert_allclose(ax.collections[-1].get_offsets()[at], middle, atol=1e-4)
-    with pytest.raises(ek.StatisticsError, match="two tokens or more"):
+    with pytest.raises(ek.StatisticsError, match="at least two tokens"):
         figures.token_clouds({"the": found["the"]}, layer=3)
 
 
@@ -503,7 +503,7 @@ def test_figures_of_one_model_refuse_several(stats, shallow):
 
 def test_what_is_no_statistics_is_refused(stats):
     for wrong in ([], [stats, "minilm"]):
-        with pytest.raises(ek.StatisticsError, match="give one, or a list"):
+        with pytest.raises(ek.StatisticsError, match="pass one, or a list"):
             figures.tradeoff_by_layer(wrong)
     with pytest.raises(ek.StatisticsError, match="depth='deep'"):
         figures.tradeoff_by_layer(stats, depth="deep")
