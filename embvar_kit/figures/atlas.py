@@ -123,7 +123,7 @@ def write(
             _drawn(drawing, entry, shown, choice, folder)
             for drawing, entry, shown in _planned(given)
         ]
-        (folder / "index.html").write_text(_page(given, choice, entries), encoding="utf-8")
+        (folder / "index.html").write_text(page(given, choice, entries), encoding="utf-8")
     except OSError as error:
         raise StatisticsFileError(
             f"Figures cannot be written to {str(folder)!r}: {error.strerror or error}."
@@ -204,7 +204,7 @@ def _drawn(
     return replace(entry, files=files, size=(width, height), numbers=numbers)
 
 
-def _page(given: Sequence[TokenStatistics], choice: Choice, entries: Sequence[Entry]) -> str:
+def page(given: Sequence[TokenStatistics], choice: Choice, entries: Sequence[Entry]) -> str:
     """The HTML page of these figures."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -228,13 +228,13 @@ def _page(given: Sequence[TokenStatistics], choice: Choice, entries: Sequence[En
 
 def _described(one: TokenStatistics, label: str) -> dict:
     """What the head of the page says of one model's statistics."""
+    groups = "words" if style.letter(one) == "w" else "tokens"
     left_out = one.info.get("left_out") or ()
     names = ", ".join(map(repr, left_out[:8])) + (", ..." if len(left_out) > 8 else "")
     return {
         "label": label,
         "corpora": ", ".join(corpus["name"] for corpus in one.info["corpora"]),
-        "occurrences": int(one.n.sum()),
-        "groups": f"{len(one):,} {'words' if style.letter(one) == 'w' else 'tokens'}",
+        "occurrences": f"{int(one.n.sum()):,} of {len(one):,} {groups}",
         "left_out": names,
     }
 

@@ -1,4 +1,4 @@
-"""The atlas: what is written, what the page says, what is left out and why."""
+"""All figures and their page: what is written, what the page says, what is left out and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import embvar_kit as ek
 from embvar_kit import atlas
 from embvar_kit.extraction import embeddings
-from embvar_kit.figures.atlas import Entry, page
+from embvar_kit.figures.atlas import Choice, Entry, page
 
 COUNTS = {"min_count": 5}
 
@@ -24,11 +24,13 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.images, self.links, self.sources, self.text = {}, [], [], ""
+        self.images, self.links, self.names, self.sources, self.text = {}, [], [], [], ""
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
+        if "id" in found:
+            self.names.append(found["id"])
         if tag == "img":
             self.images[found["src"]] = found["alt"]
         if tag == "a":
@@ -55,7 +57,7 @@ def shallow(tiny):
 
 @pytest.fixture(scope="module")
 def written(sites, tmp_path_factory):
-    """An atlas of one model, and its folder."""
+    """The figures of one model, and their folder."""
     plt.close("all")  # what other tests left
     folder = tmp_path_factory.mktemp("atlas") / "deep" / "out"
     return atlas.write(list(sites.values()), folder, **COUNTS), folder
@@ -67,7 +69,9 @@ def test_every_figure_is_written_and_shown(written):
     drawn = [entry for entry in entries if entry.reason is None]
     assert len(drawn) == len(entries) - 1
     assert list(shown.images) == [f"{entry.name}.png" for entry in drawn]
-    assert shown.links == [name for entry in drawn for name in entry.files]
+    contents = [*(f"#{entry.name}" for entry in drawn), "#not-drawn"]
+    assert shown.links == contents + [name for entry in drawn for name in entry.files]
+    assert set(contents) == {f"#{name}" for name in shown.names}
     assert not shown.sources
     for entry in drawn:
         png, svg = ((folder / name).read_bytes() for name in entry.files)
@@ -101,7 +105,9 @@ def test_the_page_holds_the_numbers(written, sites):
     shown = Page((written[1] / "index.html").read_text(encoding="utf-8")).text
     for row in sites["hidden"].tradeoff(**COUNTS).itertuples():
         assert f"{row.slope:.3f}" in shown
-    assert "Tokens with 5 ≤ n_t ≤ 100,000; M, V and V_B as measured." in shown
+    assert "Tokens with 5 ≤ nt ≤ 100,000; M, V and VB as measured." in shown
+    stats = sites["hidden"]
+    assert f"{stats.n.sum():,} of {len(stats):,} tokens" in shown
 
 
 def test_the_same_statistics_give_the_same_vectors_with_text_as_text(written, sites, tmp_path):
@@ -148,8 +154,9 @@ def test_sinks_are_left_out_where_asked(sites, tmp_path):
     entries = atlas.write(both, tmp_path, without_sinks=True, embeddings=False, **COUNTS)
     assert not any("logarithmic" in entry.name for entry in entries)
     shown = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
-    assert shown.count("(1 token left out): ") == 2  # in the unit vectors of the pass, too
-    assert f"1 left out: {stats.tokens[0]!r}." in shown
+    # The token is left out of the unit vectors of the same pass, too.
+    assert shown.count("(1 token left out)wikipedia") == 2
+    assert shown.count(f"tokens{stats.tokens[0]!r}") == 2
 
 
 def test_where_tokens_differ_by_orders_of_magnitude_axes_are_logarithmic(sites, tmp_path):
@@ -170,14 +177,20 @@ def test_a_folder_that_cannot_be_written(sites, tmp_path):
         atlas.write(sites["hidden"], tmp_path / "file" / "out")
 
 
-def test_what_a_page_is_given_is_escaped():
-    entry = Entry("a", "Fig. 1", "<b>&", "see <i>", 'alt "x"', files=("a.png",))
-    left_out = Entry("b", "", "no", "", "", reason="<script>")
-    html = page("<h>", ["a < b"], [entry, left_out])
+def test_texts_and_names_are_escaped(sites):
+    stats = sites["hidden"]
+    info = {**stats.info, "model": {**stats.info["model"], "name": "<script>"}}
+    entry = Entry("a", "Fig. 1", "<b>& V_B", "see <i>", 'alt "x"', files=("a.png",))
+    missing = Entry("b", "", "no", "", "", reason="<script>")
+    choice = Choice(10, None, unbiased=True, embeddings=False)
+    html = page([replace(stats, info=info)], choice, [entry, missing])
     shown = Page(html)
     assert shown.images == {"a.png": 'alt "x"'}
-    assert "<b>&" in shown.text
-    assert "a < b" in shown.text
+    assert "<b>& VB" in shown.text
+    assert "V<sub>B</sub>" in html
+    assert "see <i>" in shown.text
+    assert shown.text.count("<script>") == 4  # title, heading, name, reason
+    assert "Tokens with 10 ≤ nt; M, V and VB finite-sample corrected" in shown.text
     assert not shown.sources
 
 
