@@ -1,9 +1,9 @@
-"""All figures: one function for each of the paper's, and those that teach.
+"""All figures: one function for each figure of the paper, and figures for teaching.
 
-A function takes the statistics of one model or of several, draws on the Axes it is given or makes,
-and returns that Axes, or the Figure where it draws several. :data:`PAPER` says which function
-draws which of the paper's figures. Nothing global is set and nothing is shown: the caller's style
-and backend stand.
+A function takes the statistics of one model or of several. It draws on the Axes it is given, or
+on new ones, and returns them; a figure of several panels is returned as a Figure. :data:`PAPER`
+says which function draws which figure of the paper. No function changes matplotlib's global
+settings or shows a figure: the caller's style and backend apply.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PaperFigure(NamedTuple):
     """A figure or table of the paper.
 
     Attributes:
-        function: what draws it (or, of a table, makes it).
+        function: the function that draws the figure, or makes the table.
         shows: what it shows, in one line.
     """
 
@@ -83,8 +83,7 @@ PAPER = {
     "Fig. 22": PaperFigure(word_moments, "words: Q, M, V against log10 n_w; V on M"),
     "Table 2": PaperFigure(pick_tokens, "a few tokens of every frequency: n_t, Q, M and V"),
 }
-"""The paper's figures and the table that come from statistics, in its order, and what draws them
-here."""
+"""The paper's figures and table that are made from statistics, in its order."""
 
 __all__ = [
     "COLOURS",

@@ -284,7 +284,7 @@ def _wide(models: list[TokenStatistics]) -> bool:
 
 def _clouds(models: list[TokenStatistics], choice: Choice) -> Axes:
     if not choice.embeddings:
-        raise StatisticsError("Embeddings were not asked for (--no-embeddings).")
+        raise StatisticsError("Embeddings were not requested (--no-embeddings).")
     (one,) = models
     layer = style.layer_of(one, "middle")
     tokens = figures.pick_tokens(one, **choice.counts)["token"].tolist()

@@ -1,4 +1,4 @@
-"""Figures and explorer of layer normalization: drawn is what the analysis says."""
+"""Figures and explorer of layer normalization draw what the analysis says."""
 
 from __future__ import annotations
 

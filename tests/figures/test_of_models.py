@@ -1,4 +1,4 @@
-"""Figures of one model and of several: artists hold what statistics and analysis say."""
+"""Figures of one model and of several draw what the statistics and the analysis say."""
 
 from __future__ import annotations
 
