@@ -15,7 +15,7 @@ from embvar_kit import analysis, figures
 
 @pytest.fixture(scope="module")
 def measured(tiny):
-    """A model whose γ and β are off 1 and 0, its moments by dimension, and its norms' inputs."""
+    """A model whose γ and β are not 1 and 0, its moments by dimension, and its norms' inputs."""
     model = ek.load_model(tiny("bert"), device="cpu")
     random = np.random.default_rng(0)
     for state in model.norms:
@@ -128,7 +128,7 @@ def test_the_bench_is_tied_both_ways_and_redrawn(measured):
     bench.state.layer = 2
     assert bench.wait() and controls["embvar-layer"].value == 2
     assert bench.still().startswith(b"\x89PNG")
-    # A state that is come back to looks as it did, whatever was drawn between.
+    # A state looks the same when it returns, whatever was drawn in between.
     for name, away, back in (("gamma", 0.0, 0.3), ("layer", 1, 2)):
         before = bench.still()
         setattr(bench.state, name, away)

@@ -39,7 +39,7 @@ def words(minilm, corpus):
 
 @pytest.fixture(scope="module")
 def shallow(tiny, corpus):
-    """Another model, of 3 hidden states."""
+    """Statistics of another model, with 3 hidden states."""
     return ek.extract(ek.load_model(tiny("gpt2"), device="cpu"), corpus, progress=False)
 
 
@@ -514,7 +514,7 @@ def test_what_is_no_statistics_is_refused(stats):
 
 
 def test_the_number_of_layers_may_be_unknown(stats):
-    """As in files of the authors, which hold no description of the model."""
+    """The authors' files hold no description of the model."""
     model = {name: value for name, value in stats.info["model"].items() if name != "n_states"}
     bare = replace(stats, info={**stats.info, "model": model})
     with pytest.raises(ek.StatisticsError, match="name the layer by its number"):
