@@ -64,16 +64,18 @@ class PaperFigure(NamedTuple):
 PAPER = {
     "Fig. 1": PaperFigure(token_clouds, "embeddings of a few tokens in two dimensions, by PCA"),
     "Fig. 2": PaperFigure(V_on_M, "V against M over tokens, with the regression line"),
-    "Fig. 3": PaperFigure(decomposition_lengths, "M, V_W and V_B as lengths"),
-    "Fig. 4": PaperFigure(
-        tradeoff_by_layer, "coefficient of variation of Q; slope and R² of V on M"
+    "Fig. 3": PaperFigure(
+        decomposition_lengths, "M, V_W and V_B as lengths in a drawing, and their squares stacked"
     ),
-    "Fig. 5": PaperFigure(shares_by_layer, "M, V_B and V_W as shares of Q, stacked"),
-    "Fig. 6": PaperFigure(within_share_by_layer, "V_W as a share of V"),
+    "Fig. 4": PaperFigure(
+        tradeoff_by_layer, "coefficient of variation of Q, slope and R² of V on M by layer"
+    ),
+    "Fig. 5": PaperFigure(shares_by_layer, "M, V_B and V_W as shares of Q by layer, stacked"),
+    "Fig. 6": PaperFigure(within_share_by_layer, "V_W as a share of V by layer"),
     "Fig. 7": PaperFigure(moments_on_frequency, "Q, M and V against log10 n_t"),
-    "Fig. 8": PaperFigure(V_on_M, "V against M with a few tokens named (label=)"),
-    "Fig. 9": PaperFigure(sentence_lengths, "how many words the sentences have"),
-    "Fig. 10": PaperFigure(token_frequencies, "how often tokens occur"),
+    "Fig. 8": PaperFigure(V_on_M, "V against M over tokens, a few of them named"),
+    "Fig. 9": PaperFigure(sentence_lengths, "histogram of sentences over their number of words"),
+    "Fig. 10": PaperFigure(token_frequencies, "histogram of tokens over log10 n_t"),
     "Figs. 11-13": PaperFigure(statistics_grid, "five layers: Q, M, V against log10 n_t; V on M"),
     "Figs. 14-16": PaperFigure(moment_histograms, "five layers: histograms of Q, M and V"),
     "Fig. 17": PaperFigure(frequency_slopes, "slopes of log Q, M and V on log n_t by layer"),

@@ -6,9 +6,11 @@ beside this module makes the page.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -55,26 +57,6 @@ class Entry:
     numbers: tuple[tuple[str, pd.DataFrame], ...] = ()
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which tokens all figures draw, and how: the arguments of :func:`write`."""
-
-    min_count: int
-    max_count: int | None
-    unbiased: bool
-    embeddings: bool
-
-    @property
-    def counts(self) -> dict:
-        """Arguments for figures that have no unbiased form."""
-        return {"min_count": self.min_count, "max_count": self.max_count}
-
-    @property
-    def moments(self) -> dict:
-        """Arguments for figures that have an unbiased form."""
-        return {**self.counts, "unbiased": self.unbiased}
-
-
 def write(
     statistics: style.Statistics,
     out: str | Path,
@@ -115,7 +97,12 @@ def write(
             for one in sorted(given, key=lambda one: _site(one) == "hidden")
         }
         given = [one.without(found[_pass_of(one)]) for one in given]
-    choice = Choice(min_count, max_count, unbiased, embeddings)
+    choice = {
+        "min_count": min_count,
+        "max_count": max_count,
+        "unbiased": unbiased,
+        "embeddings": embeddings,
+    }
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,22 +137,24 @@ def _planned(
     unit = [one for one in given if _site(one) == "unit"]
     models = [one for one in given if one.subwords is None and _site(one) != "unit"]
     models = models or words or unit
-    shown = {"all": models, "words": words or models, "unit": unit or models, "none": []}
+    together = {"all": models, "words": words or models, "unit": unit or models, "none": []}
     for drawing in DRAWINGS:
         if not drawing.when(models):
             continue
-        texts = (drawing.paper, drawing.title, drawing.see)
-        if drawing.of == "each" and len(models) > 1:
-            for one, label in zip(models, style.labels(models), strict=True):
-                own = re.sub(r"[^\w.-]+", "-", label).strip("-")
-                entry = Entry(f"{drawing.name}-{own}", *texts, f"{drawing.alt} Model: {label}.")
-                yield drawing, replace(entry, title=f"{drawing.title}: {label}"), [one]
+        if drawing.of == "each":
+            shown, labels = [[one] for one in models], style.labels(models)
         else:
-            together = shown["all" if drawing.of == "each" else drawing.of]
-            alt = drawing.alt
-            if together:
-                alt += f" Model{'s' * (len(together) > 1)}: {', '.join(style.labels(together))}."
-            yield drawing, Entry(drawing.name, *texts, alt), together
+            shown = [together[drawing.of]]
+            labels = [", ".join(style.labels(shown[0]))]
+        what = drawing.shows or figures.PAPER[drawing.paper].shows
+        for of, label in zip(shown, labels, strict=True):
+            alt = f"{drawing.title}: {what}." + (f" Models: {label}." if label else "")
+            entry = Entry(drawing.name, drawing.paper, drawing.title, drawing.see, alt)
+            if len(shown) > 1:
+                own = re.sub(r"[^\w.-]+", "-", label).strip("-")
+                title = f"{drawing.title}: {label}"
+                entry = replace(entry, name=f"{drawing.name}-{own}", title=title)
+            yield drawing, entry, of
 
 
 _PIXELS = 96  # CSS pixels in an inch; the PNG has twice as many, for sharp screens
@@ -175,14 +164,14 @@ def _drawn(
     drawing: Drawing,
     entry: Entry,
     shown: list[TokenStatistics],
-    choice: Choice,
+    choice: Mapping[str, object],
     folder: Path,
 ) -> Entry:
     """Draw and save a figure: the same statistics give the same SVG, with text as text."""
     with plt.ioff(), mpl.rc_context({"svg.hashsalt": "embvar-kit", "svg.fonttype": "none"}):
         before = set(plt.get_fignums())
         try:
-            drawn = drawing.draw(shown, choice)
+            drawn = _call(drawing.draw or figures.PAPER[entry.paper].function, shown, choice)
             figure = drawn if isinstance(drawn, Figure) else drawn.figure
             files = (f"{entry.name}.png", f"{entry.name}.svg")
             figure.set_dpi(110)  # the layout depends on it, and takes as long as a drawing
@@ -192,7 +181,7 @@ def _drawn(
             figure.savefig(folder / files[1], dpi=200, metadata={"Date": None})
             width, height = (round(_PIXELS * inches) for inches in figure.get_size_inches())
             numbers = tuple(
-                (f"{drawing.heading}: {label}", drawing.numbers(one, choice))
+                (f"{drawing.heading}: {label}", _call(drawing.numbers, one, choice))
                 for one, label in zip(shown, style.labels(shown), strict=True)
                 if drawing.numbers is not None
             )
@@ -204,39 +193,29 @@ def _drawn(
     return replace(entry, files=files, size=(width, height), numbers=numbers)
 
 
-def page(given: Sequence[TokenStatistics], choice: Choice, entries: Sequence[Entry]) -> str:
-    """The HTML page of these figures."""
+def _call(function: Callable, given: object, choice: Mapping[str, object]) -> object:
+    """Call a function with those of the choices that it takes."""
+    taken = choice.keys() & inspect.signature(function).parameters.keys()
+    return function(given, **{name: choice[name] for name in taken})
+
+
+def page(
+    given: Sequence[TokenStatistics], choice: Mapping[str, object], entries: Sequence[Entry]
+) -> str:
+    """The HTML page of these figures; ``choice`` holds the arguments of :func:`write`."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["subscripts"] = _subscripts
     template = resources.files("embvar_kit.figures").joinpath("atlas.html").read_text("utf-8")
-    names = ", ".join(dict.fromkeys(one.info["model"]["name"] for one in given))
-    most = "" if choice.max_count is None else f" ≤ {choice.max_count:,}"
-    forms = "finite-sample corrected where a figure has them" if choice.unbiased else "as measured"
     return environment.from_string(template).render(
-        title=f"Norm and variance: {names}",
-        models=[
-            _described(one, label) for one, label in zip(given, style.labels(given), strict=True)
-        ],
-        choice=f"Tokens with {choice.min_count:,} ≤ n_t{most}; M, V and V_B {forms}.",
+        names=dict.fromkeys(one.info["model"]["name"] for one in given),
+        models=list(zip(style.labels(given), given, strict=True)),
+        choice=choice,
         drawn=[entry for entry in entries if entry.reason is None],
         missing=[entry for entry in entries if entry.reason is not None],
         version=__version__,
     )
-
-
-def _described(one: TokenStatistics, label: str) -> dict:
-    """What the head of the page says of one model's statistics."""
-    groups = "words" if style.letter(one) == "w" else "tokens"
-    left_out = one.info.get("left_out") or ()
-    names = ", ".join(map(repr, left_out[:8])) + (", ..." if len(left_out) > 8 else "")
-    return {
-        "label": label,
-        "corpora": ", ".join(corpus["name"] for corpus in one.info["corpora"]),
-        "occurrences": f"{int(one.n.sum()):,} of {len(one):,} {groups}",
-        "left_out": names,
-    }
 
 
 def _subscripts(text: str) -> str:
@@ -251,24 +230,27 @@ def _subscripts(text: str) -> str:
 class Drawing:
     """A figure of the page: its texts, and how to draw it.
 
+    ``draw`` and ``numbers`` are called with those arguments of :func:`write` that they take.
+
     Attributes:
-        name, paper, title, see, alt: as in :class:`Entry`.
-        draw: the function that draws it from a list of statistics.
+        name, paper, title, see: as in :class:`Entry`.
+        shows: what it shows, if :data:`embvar_kit.figures.PAPER` does not say so.
+        draw: the function that draws it from a list of statistics, if not that of ``PAPER``.
         of: what that list holds: ``"all"`` models, ``"each"`` model for a figure of its own,
             statistics by ``"words"``, those of site ``"unit"``, or ``"none"``.
         numbers: the function that gives the table behind it, for one model.
         heading: heading of that table.
-        when: whether the figure is of use for these models.
+        when: whether these models need the figure.
     """
 
     name: str
     paper: str
     title: str
     see: str
-    alt: str
-    draw: Callable[[list[TokenStatistics], Choice], Figure | Axes]
+    shows: str = ""
+    draw: Callable[..., Figure | Axes] | None = None
     of: str = "all"
-    numbers: Callable[[TokenStatistics, Choice], pd.DataFrame] | None = None
+    numbers: Callable[..., pd.DataFrame] | None = None
     heading: str = "The numbers"
     when: Callable[[list[TokenStatistics]], bool] = lambda models: True
 
@@ -282,25 +264,36 @@ def _wide(models: list[TokenStatistics]) -> bool:
     return any(not one.sinks(factor=_WIDE).empty for one in models)
 
 
-def _clouds(models: list[TokenStatistics], choice: Choice) -> Axes:
-    if not choice.embeddings:
+def _clouds(
+    models: list[TokenStatistics], min_count: int, max_count: int | None, embeddings: bool
+) -> Axes:
+    if not embeddings:
         raise StatisticsError("Embeddings were not requested (--no-embeddings).")
     (one,) = models
     layer = style.layer_of(one, "middle")
-    tokens = figures.pick_tokens(one, **choice.counts)["token"].tolist()
+    tokens = figures.pick_tokens(one, min_count=min_count, max_count=max_count)["token"].tolist()
     from embvar_kit.extraction.embeddings import collect_again  # importing torch takes seconds
 
     found = collect_again(one, tokens, layer, most=_MOST)
     return figures.token_clouds(found, layer=layer, stats=one)
 
 
-def _with_names(models: list[TokenStatistics], choice: Choice) -> Axes:
-    (one,) = models
-    tokens = figures.pick_tokens(one, **choice.counts)["token"].tolist()
-    return figures.V_on_M(one, label=tokens, log=_wide(models), **choice.moments)
+def _in_every_layer(
+    models: list[TokenStatistics], min_count: int, max_count: int | None, unbiased: bool
+) -> Figure:
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    return figures.V_on_M_by_layer(models, log=_wide(models), **choice)
 
 
-def _example_lengths(models: list[TokenStatistics], choice: Choice) -> Figure:
+def _with_names(
+    models: list[TokenStatistics], min_count: int, max_count: int | None, unbiased: bool
+) -> Axes:
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    tokens = figures.pick_tokens(models, **choice)["token"].tolist()
+    return figures.V_on_M(models, label=tokens, log=_wide(models), **choice)
+
+
+def _example_lengths(_: list[TokenStatistics]) -> Figure:
     random = np.random.default_rng(3)
     groups = np.repeat([0, 1, 2], [8, 14, 5])
     centres = np.array([[2.6, 0.6], [4.2, 3.0], [0.9, 3.1]])
@@ -316,8 +309,7 @@ DRAWINGS = (
         f"Each token's embeddings (at most {_MOST} of them) form a cloud around its mean. The "
         "lighter the colour, the more frequent the token. Do means near the origin belong to wide "
         "clouds, and means far from it to narrow ones? Where the trade-off holds, they do.",
-        "Scatter plot on two principal axes with embeddings, means and the origin.",
-        _clouds,
+        draw=_clouds,
         of="each",
     ),
     Drawing(
@@ -326,8 +318,6 @@ DRAWINGS = (
         "The norm-variance trade-off in the middle layer",
         "Each point is a token, coloured by its frequency; the line is the regression of V on M. "
         "If Q were the same for all tokens, every point would lie on a line of slope -1.",
-        "Scatter plot of V against M over tokens, with a line.",
-        lambda models, choice: figures.V_on_M(models, layer="middle", **choice.moments),
     ),
     Drawing(
         "fig-02-tradeoff-logarithmic",
@@ -335,8 +325,7 @@ DRAWINGS = (
         "The same on logarithmic axes",
         "A few tokens are far from all others, and these axes show both. The line is the same as "
         "above, but curved here.",
-        "Scatter plot of V against M over tokens on logarithmic axes, with a line.",
-        lambda models, choice: figures.V_on_M(models, layer="middle", log=True, **choice.moments),
+        draw=partial(figures.V_on_M, log=True),
         when=_wide,
     ),
     Drawing(
@@ -344,8 +333,7 @@ DRAWINGS = (
         "Fig. 2",
         "The trade-off in every layer",
         "In which layers do the points lie along the line?",
-        "Scatter plots of V against M over tokens, one for each layer.",
-        lambda models, choice: figures.V_on_M_by_layer(models, log=_wide(models), **choice.moments),
+        draw=_in_every_layer,
         of="each",
     ),
     Drawing(
@@ -355,8 +343,7 @@ DRAWINGS = (
         "An illustration with three made-up clouds, not these statistics. The squared length to "
         "the overall mean is M. The mean squared length from there to the token means is V_B, and "
         "that from the token means to the embeddings is V_W. They add up to Q.",
-        "Three clouds of points with arrows to their means, and a stacked bar.",
-        _example_lengths,
+        draw=_example_lengths,
         of="none",
     ),
     Drawing(
@@ -365,9 +352,7 @@ DRAWINGS = (
         "The trade-off, layer by layer",
         "Where Q varies least over tokens (left), the slope comes near -1 (middle, dotted) and R² "
         "is high (right).",
-        "Three line plots against the layer.",
-        lambda models, choice: figures.tradeoff_by_layer(models, **choice.moments),
-        numbers=lambda one, choice: one.tradeoff(**choice.moments),
+        numbers=TokenStatistics.tradeoff,
     ),
     Drawing(
         "fig-05-shares",
@@ -375,17 +360,13 @@ DRAWINGS = (
         "What the mean squared norm consists of",
         "Blue grows where embeddings move away from the origin together, orange where a token's "
         "embeddings differ between contexts, green where tokens differ from each other.",
-        "Stacked bars of the shares of Q, one for each layer.",
-        lambda models, choice: figures.shares_by_layer(models, **choice.moments),
-        numbers=lambda one, choice: one.decomposition(**choice.moments),
+        numbers=TokenStatistics.decomposition,
     ),
     Drawing(
         "fig-06-within",
         "Fig. 6",
         "The share of the variance that lies within tokens",
         "The higher the share, the more an embedding says about its context rather than its token.",
-        "Line plot of V_W over V against the layer.",
-        lambda models, choice: figures.within_share_by_layer(models, **choice.moments),
     ),
     Drawing(
         "fig-07-frequency",
@@ -394,18 +375,15 @@ DRAWINGS = (
         "Do frequent tokens lie nearer to the origin, and do they spread wider? Rare tokens are "
         "biased: few occurrences make M too large and V too small, which the unbiased forms "
         "correct.",
-        "Three scatter plots against the logarithm of frequency, with lines, for each model.",
-        lambda models, choice: figures.moments_on_frequency(models, **choice.moments),
     ),
     Drawing(
         "fig-08-named",
         "Fig. 8",
         "The trade-off, with a few tokens named",
         "The tokens of Fig. 1 and Table 2 (below), drawn at random from ten bins of frequency.",
-        "Scatter plot of V against M with a few tokens labelled.",
-        _with_names,
+        draw=_with_names,
         of="each",
-        numbers=lambda one, choice: figures.pick_tokens(one, **choice.moments),
+        numbers=figures.pick_tokens,
         heading="Table 2, these tokens",
     ),
     Drawing(
@@ -413,8 +391,6 @@ DRAWINGS = (
         "Fig. 9",
         "Lengths of the sentences",
         "How many words the sentences have.",
-        "Histogram of sentences over their number of words.",
-        lambda models, choice: figures.sentence_lengths(models),
     ),
     Drawing(
         "fig-10-frequencies",
@@ -422,16 +398,13 @@ DRAWINGS = (
         "How often tokens occur",
         "Few tokens are frequent, most are rare. The paper's figures use those between the dotted "
         "lines.",
-        "Histogram of the logarithm of frequency.",
-        lambda models, choice: figures.token_frequencies(models),
+        draw=lambda models: figures.token_frequencies(models),
     ),
     Drawing(
         "fig-11-layers",
         "Figs. 11-13",
         "Five layers",
         "From the first layer (top) to the last: how Q, M and V depend on frequency, and V on M.",
-        "Four scatter plots with lines for each of five layers.",
-        lambda models, choice: figures.statistics_grid(models, **choice.counts),
         of="each",
     ),
     Drawing(
@@ -439,8 +412,6 @@ DRAWINGS = (
         "Figs. 14-16",
         "Histograms of Q, M and V",
         "A narrow Q makes a trade-off. The largest hundredth of the values is trimmed.",
-        "Three histograms for each of five layers.",
-        lambda models, choice: figures.moment_histograms(models, **choice.moments),
         of="each",
     ),
     Drawing(
@@ -448,32 +419,24 @@ DRAWINGS = (
         "Fig. 17",
         "Dependence on frequency, layer by layer",
         "Below 0, frequent tokens have smaller values than rare ones; above 0, larger ones.",
-        "Line plots of three regression slopes against the layer.",
-        lambda models, choice: figures.frequency_slopes(models, **choice.counts),
     ),
     Drawing(
         "fig-18-parts",
         "Fig. 18",
         "Parts of Q, layer by layer",
         "The shares of Fig. 5 in one panel each, to compare models.",
-        "Line plots of four shares of Q against the layer.",
-        lambda models, choice: figures.parts_over_Q_by_layer(models, **choice.moments),
     ),
     Drawing(
         "fig-19-moments",
         "Fig. 19",
         "Q, M and V of all embeddings",
         "Absolute values grow with depth in models without a normalization on the residual stream.",
-        "Line plots of Q, M and V against the layer.",
-        lambda models, choice: figures.moments_of_all_by_layer(models, **choice.moments),
     ),
     Drawing(
         "fig-20-variance",
         "Fig. 20",
         "Variance within and between tokens",
         "Absolute values of both, and the share that lies between tokens.",
-        "Line plots of V_W, V_B and V_B over V against the layer.",
-        lambda models, choice: figures.variance_parts_by_layer(models, **choice.moments),
     ),
     Drawing(
         "fig-22-words",
@@ -481,8 +444,6 @@ DRAWINGS = (
         "Words, by their number of sub-words",
         "Words that the tokenizer cuts into more pieces are rarer. Does the trade-off hold for "
         "words as it does for tokens?",
-        "Four scatter plots of words: Q, M and V against frequency, V against M.",
-        lambda words, choice: figures.word_moments(words, **choice.moments),
         of="words",
     ),
     Drawing(
@@ -492,8 +453,8 @@ DRAWINGS = (
         "Mean cosine similarities. Between two embeddings drawn from all (solid): the farther from "
         "0, the more all embeddings point in one direction. Between two of the same token "
         "(dashed): the part above the solid line belongs to the token.",
-        "Line plot of two mean cosine similarities against the layer.",
-        lambda unit, choice: figures.anisotropy_by_layer(unit, min_count=max(2, choice.min_count)),
+        shows="two mean cosine similarities against the layer",
+        draw=lambda unit, min_count: figures.anisotropy_by_layer(unit, min_count=max(2, min_count)),
         of="unit",
     ),
 )

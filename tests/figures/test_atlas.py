@@ -14,7 +14,7 @@ import pytest
 import embvar_kit as ek
 from embvar_kit import atlas
 from embvar_kit.extraction import embeddings
-from embvar_kit.figures.atlas import Choice, Entry, page
+from embvar_kit.figures.atlas import Entry, page
 
 COUNTS = {"min_count": 5}
 
@@ -156,7 +156,7 @@ def test_sinks_are_left_out_where_asked(sites, tmp_path):
     shown = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
     # The token is left out of the unit vectors of the same pass, too.
     assert shown.count("(1 token left out)wikipedia") == 2
-    assert shown.count(f"tokens{stats.tokens[0]!r}") == 2
+    assert shown.count(f"“{stats.tokens[0]}”") == 2
 
 
 def test_where_tokens_differ_by_orders_of_magnitude_axes_are_logarithmic(sites, tmp_path):
@@ -182,7 +182,7 @@ def test_texts_and_names_are_escaped(sites):
     info = {**stats.info, "model": {**stats.info["model"], "name": "<script>"}}
     entry = Entry("a", "Fig. 1", "<b>& V_B", "see <i>", 'alt "x"', files=("a.png",))
     missing = Entry("b", "", "no", "", "", reason="<script>")
-    choice = Choice(10, None, unbiased=True, embeddings=False)
+    choice = {"min_count": 10, "max_count": None, "unbiased": True}
     html = page([replace(stats, info=info)], choice, [entry, missing])
     shown = Page(html)
     assert shown.images == {"a.png": 'alt "x"'}
@@ -190,7 +190,9 @@ def test_texts_and_names_are_escaped(sites):
     assert "V<sub>B</sub>" in html
     assert "see <i>" in shown.text
     assert shown.text.count("<script>") == 4  # title, heading, name, reason
-    assert "Tokens with 10 ≤ nt; M, V and VB finite-sample corrected" in shown.text
+    assert "Tokens with 10 ≤ nt; M, V and VB finite-sample corrected" in " ".join(
+        shown.text.split()
+    )
     assert not shown.sources
 
 
