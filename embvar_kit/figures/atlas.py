@@ -148,7 +148,7 @@ def _planned(
             labels = [", ".join(style.labels(shown[0]))]
         what = drawing.shows or figures.PAPER[drawing.paper].shows
         for of, label in zip(shown, labels, strict=True):
-            alt = f"{drawing.title}: {what}." + (f" Models: {label}." if label else "")
+            alt = f"{what[:1].upper()}{what[1:]}." + (f" Models: {label}." if label else "")
             entry = Entry(drawing.name, drawing.paper, drawing.title, drawing.see, alt)
             if len(shown) > 1:
                 own = re.sub(r"[^\w.-]+", "-", label).strip("-")
@@ -234,7 +234,7 @@ class Drawing:
 
     Attributes:
         name, paper, title, see: as in :class:`Entry`.
-        shows: what it shows, if :data:`embvar_kit.figures.PAPER` does not say so.
+        shows: the alternative text, if not that of :data:`embvar_kit.figures.PAPER`.
         draw: the function that draws it from a list of statistics, if not that of ``PAPER``.
         of: what that list holds: ``"all"`` models, ``"each"`` model for a figure of its own,
             statistics by ``"words"``, those of site ``"unit"``, or ``"none"``.
@@ -325,6 +325,7 @@ DRAWINGS = (
         "The same on logarithmic axes",
         "A few tokens are far from all others, and these axes show both. The line is the same as "
         "above, but curved here.",
+        shows="scatter plot of V against M over tokens on logarithmic axes, with a line",
         draw=partial(figures.V_on_M, log=True),
         when=_wide,
     ),
@@ -333,6 +334,7 @@ DRAWINGS = (
         "Fig. 2",
         "The trade-off in every layer",
         "In which layers do the points lie along the line?",
+        shows="scatter plots of V against M over tokens in each layer, with lines",
         draw=_in_every_layer,
         of="each",
     ),
@@ -453,7 +455,7 @@ DRAWINGS = (
         "Mean cosine similarities. Between two embeddings drawn from all (solid): the farther from "
         "0, the more all embeddings point in one direction. Between two of the same token "
         "(dashed): the part above the solid line belongs to the token.",
-        shows="two mean cosine similarities against the layer",
+        shows="lines by layer: two mean cosine similarities",
         draw=lambda unit, min_count: figures.anisotropy_by_layer(unit, min_count=max(2, min_count)),
         of="unit",
     ),
