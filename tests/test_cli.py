@@ -346,7 +346,7 @@ def test_figures_draws_into_a_folder_beside_the_statistics(command, saved, tmp_p
     text = page.read_text(encoding="utf-8")
     assert text.count("<figure ") == drawn > 15
     assert text.count("<li>") == left > 0
-    assert "5 ≤ n_t ≤ 100,000; M, V and V_B as measured" in text
+    assert "5 ≤ n<sub>t</sub> ≤ 100,000; M, V and V<sub>B</sub> as measured" in text
 
 
 def test_every_choice_of_figures_reaches_them(command, saved, tmp_path, monkeypatch):

@@ -176,7 +176,7 @@ class NormalizationBench(Explorer):
             if number := int(outside.sum()):
                 text = f"{number} token{'s' * (number > 1)} outside"
                 ax.text(0.97, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=8)
-        colours = ScalarMappable(_colours(part), FREQUENCY_MAP)
+        colours = ScalarMappable(Normalize(*style.count_range(part.n)), FREQUENCY_MAP)
         sheet.figure.colorbar(colours, ax=axes, label=r"$\log_{10} n_t$")
         sheet.freeze()
         return sheet, axes
@@ -196,10 +196,6 @@ def _same_tokens(part: AffineMoments, inputs: TokenStatistics) -> pd.DataFrame:
     return table.loc[list(part.tokens)].reset_index()
 
 
-def _colours(table: pd.DataFrame | AffineMoments) -> Normalize:
-    return Normalize(1, max(2.0, float(np.log10(np.max(table.n)))))
-
-
 def _points(ax: Axes, table: pd.DataFrame, line: analysis.Tradeoff) -> list[Artist]:
     table = table[::-1]  # the few frequent tokens on top of the many rare ones
     points = ax.scatter(
@@ -208,7 +204,7 @@ def _points(ax: Axes, table: pd.DataFrame, line: analysis.Tradeoff) -> list[Arti
         s=4,
         c=np.log10(table["n"]),
         cmap=FREQUENCY_MAP,
-        norm=_colours(table),
+        norm=Normalize(*style.count_range(table["n"])),
         linewidths=0,
     )
     ends = np.array([table["M"].min(), table["M"].max()])

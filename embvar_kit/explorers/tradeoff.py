@@ -29,7 +29,7 @@ from embvar_kit.explorers.rendering import png_of
 from embvar_kit.explorers.tables import MOST_NAMED, marked_table, number, signed
 from embvar_kit.explorers.token_card import TokenCard
 from embvar_kit.explorers.tradeoff_state import TradeoffState
-from embvar_kit.figures.style import FREQUENCY_MAP, as_label, label_points
+from embvar_kit.figures.style import FREQUENCY_MAP, as_label, count_range, label_points
 from embvar_kit.figures.tradeoff import scatter_V_on_M
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -102,7 +102,7 @@ class TradeoffExplorer(Explorer):
         figure = Figure(figsize=(7.4, 5.0), dpi=96, layout="constrained")
         ax = figure.subplots()
         table = state.table()[::-1]
-        limits = colour_range(table["n"].to_numpy())
+        limits = count_range(table["n"])
         log = state.scales == "log"
         points, _ = scatter_V_on_M(ax, table, limits, size=9, log=log)
         if not log:
@@ -441,7 +441,7 @@ class TradeoffPlot:
         return kind(*x), kind(*y)
 
     def _norm(self) -> Normalize:
-        low, high = colour_range(self.state.points.n)
+        low, high = count_range(self.state.points.n)
         return Normalize(np.floor(low), np.ceil(high))  # round numbers in the legend
 
     def _titles(self) -> list[str]:
@@ -505,11 +505,6 @@ class TradeoffPlot:
         state.marked = tokens
         if len(tokens) == 1:
             state.token = tokens[0]
-
-
-def colour_range(n: np.ndarray) -> tuple[float, float]:
-    """The range of log10 n_t: 1 to 2, or more where there is more."""
-    return min(1.0, float(np.log10(n.min()))), max(2.0, float(np.log10(n.max())))
 
 
 def _four_digits(x: np.ndarray) -> np.ndarray:

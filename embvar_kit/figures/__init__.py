@@ -1,9 +1,9 @@
-"""All figures: one function for each of the paper's, and those that teach.
+"""All figures: one function for each figure of the paper, and figures for teaching.
 
-A function takes the statistics of one model or of several, draws on the Axes it is given or makes,
-and returns that Axes, or the Figure where it draws several. :data:`PAPER` says which function
-draws which of the paper's figures. Nothing global is set and nothing is shown: the caller's style
-and backend stand.
+A function takes the statistics of one model or of several. It draws on the Axes it is given, or
+on new ones, and returns them; a figure of several panels is returned as a Figure. :data:`PAPER`
+says which function draws which figure of the paper. No function changes matplotlib's global
+settings or shows a figure: the caller's style and backend apply.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class PaperFigure(NamedTuple):
     """A figure or table of the paper.
 
     Attributes:
-        function: what draws it (or, of a table, makes it).
+        function: the function that draws the figure, or makes the table.
         shows: what it shows, in one line.
     """
 
@@ -62,29 +62,41 @@ class PaperFigure(NamedTuple):
 
 
 PAPER = {
-    "Fig. 1": PaperFigure(token_clouds, "embeddings of a few tokens in two dimensions, by PCA"),
-    "Fig. 2": PaperFigure(V_on_M, "V against M over tokens, with the regression line"),
-    "Fig. 3": PaperFigure(decomposition_lengths, "M, V_W and V_B as lengths"),
-    "Fig. 4": PaperFigure(
-        tradeoff_by_layer, "coefficient of variation of Q; slope and R² of V on M"
+    "Fig. 1": PaperFigure(
+        token_clouds, "scatter plot of a few tokens' embeddings, their means and the origin, by PCA"
     ),
-    "Fig. 5": PaperFigure(shares_by_layer, "M, V_B and V_W as shares of Q, stacked"),
-    "Fig. 6": PaperFigure(within_share_by_layer, "V_W as a share of V"),
-    "Fig. 7": PaperFigure(moments_on_frequency, "Q, M and V against log10 n_t"),
-    "Fig. 8": PaperFigure(V_on_M, "V against M with a few tokens named (label=)"),
-    "Fig. 9": PaperFigure(sentence_lengths, "how many words the sentences have"),
-    "Fig. 10": PaperFigure(token_frequencies, "how often tokens occur"),
-    "Figs. 11-13": PaperFigure(statistics_grid, "five layers: Q, M, V against log10 n_t; V on M"),
+    "Fig. 2": PaperFigure(
+        V_on_M, "scatter plot of V against M over tokens, with the regression line"
+    ),
+    "Fig. 3": PaperFigure(
+        decomposition_lengths, "drawing of M, V_W and V_B as lengths, and bars of their squares"
+    ),
+    "Fig. 4": PaperFigure(
+        tradeoff_by_layer, "lines by layer: coefficient of variation of Q, slope and R² of V on M"
+    ),
+    "Fig. 5": PaperFigure(shares_by_layer, "stacked bars by layer: M, V_B and V_W as shares of Q"),
+    "Fig. 6": PaperFigure(within_share_by_layer, "line by layer: V_W as a share of V"),
+    "Fig. 7": PaperFigure(
+        moments_on_frequency, "scatter plots of Q, M and V against log10 n_t, with lines"
+    ),
+    "Fig. 8": PaperFigure(V_on_M, "scatter plot of V against M over tokens, a few of them named"),
+    "Fig. 9": PaperFigure(sentence_lengths, "histogram of sentences over their number of words"),
+    "Fig. 10": PaperFigure(token_frequencies, "histogram of tokens over log10 n_t"),
+    "Figs. 11-13": PaperFigure(
+        statistics_grid,
+        "five layers: scatter plots of Q, M and V against log10 n_t, and of V against M",
+    ),
     "Figs. 14-16": PaperFigure(moment_histograms, "five layers: histograms of Q, M and V"),
-    "Fig. 17": PaperFigure(frequency_slopes, "slopes of log Q, M and V on log n_t by layer"),
-    "Fig. 18": PaperFigure(parts_over_Q_by_layer, "M, V, V_W and V_B over Q by layer"),
-    "Fig. 19": PaperFigure(moments_of_all_by_layer, "Q, M and V of all embeddings by layer"),
-    "Fig. 20": PaperFigure(variance_parts_by_layer, "V_W, V_B and V_B over V by layer"),
-    "Fig. 22": PaperFigure(word_moments, "words: Q, M, V against log10 n_w; V on M"),
+    "Fig. 17": PaperFigure(frequency_slopes, "lines by layer: slopes of log Q, M and V on log n_t"),
+    "Fig. 18": PaperFigure(parts_over_Q_by_layer, "lines by layer: M, V, V_W and V_B over Q"),
+    "Fig. 19": PaperFigure(moments_of_all_by_layer, "lines by layer: Q, M and V of all embeddings"),
+    "Fig. 20": PaperFigure(variance_parts_by_layer, "lines by layer: V_W, V_B and V_B over V"),
+    "Fig. 22": PaperFigure(
+        word_moments, "scatter plots of words: Q, M and V against log10 n_w, and V against M"
+    ),
     "Table 2": PaperFigure(pick_tokens, "a few tokens of every frequency: n_t, Q, M and V"),
 }
-"""The paper's figures and the table that come from statistics, in its order, and what draws them
-here."""
+"""The paper's figures and table that are made from statistics, in its order."""
 
 __all__ = [
     "COLOURS",

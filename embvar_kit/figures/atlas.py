@@ -1,17 +1,26 @@
-"""An atlas: every figure of given statistics, as PNG and SVG, with a page that shows them."""
+"""All figures of given statistics as PNG and SVG files, with an HTML page that shows them.
+
+:data:`DRAWINGS` lists the figures, :func:`write` draws them, and the template ``atlas.html``
+beside this module makes the page.
+"""
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
+from importlib import resources
 from pathlib import Path
 
+import jinja2
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from embvar_kit import figures
@@ -19,6 +28,33 @@ from embvar_kit._version import __version__
 from embvar_kit.errors import EmbvarError, StatisticsError, StatisticsFileError
 from embvar_kit.figures import style
 from embvar_kit.statistics.token_statistics import TokenStatistics
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A figure on the page, drawn or not.
+
+    Attributes:
+        name: name of its files, without their endings.
+        paper: its number in the paper, or ``""`` if the paper does not have it.
+        title: its title.
+        see: what to see in it.
+        alt: a description for readers who cannot see it.
+        files: the files written, ``.png`` and ``.svg``.
+        size: width and height on the page, in CSS pixels.
+        reason: why it could not be drawn; ``None`` if it was.
+        numbers: the tables behind it, with their headings.
+    """
+
+    name: str
+    paper: str
+    title: str
+    see: str
+    alt: str
+    files: tuple[str, ...] = ()
+    size: tuple[int, int] = (0, 0)
+    reason: str | None = None
+    numbers: tuple[tuple[str, pd.DataFrame], ...] = ()
 
 
 def write(
@@ -33,18 +69,18 @@ def write(
 ) -> list[Entry]:
     """Draw every figure that the statistics allow into a folder with an ``index.html``.
 
-    Several models stand side by side, or each in figures of its own where one draws one model.
-    Statistics by word are used for Fig. 22, those of site ``"unit"`` for the anisotropy, unless
+    Several models stand side by side, or have a figure each if it draws a single model.
+    Statistics by word are used for Fig. 22 and those of site ``"unit"`` for the anisotropy, unless
     there are no others.
 
     Args:
         statistics: one model's statistics, or those of several.
-        out: the folder; files of the same names are replaced.
+        out: the folder to write to; files of the same names are replaced.
         min_count, max_count: draw the tokens with ``min_count <= n_t <= max_count``.
-        unbiased: draw finite-sample corrected forms where a figure has them.
+        unbiased: draw finite-sample corrected forms in the figures that have them.
         without_sinks: leave out the tokens that :meth:`TokenStatistics.sinks` finds.
         embeddings: also draw embeddings themselves (Fig. 1), which runs the model again on the
-            sentences of a few tokens, where model and corpus are at hand.
+            sentences of a few tokens and needs model and corpus.
 
     Returns:
         The figures, drawn or not, in the order of the page.
@@ -55,27 +91,26 @@ def write(
     """
     given = style.several(statistics)
     if without_sinks:
-        # Unit vectors have no sinks of their own: those of the same pass' hidden states count.
+        # Unit vectors have no sinks of their own: leave out those of the hidden states, if given.
         found = {
             _pass_of(one): one.sinks()["token"]
             for one in sorted(given, key=lambda one: _site(one) == "hidden")
         }
         given = [one.without(found[_pass_of(one)]) for one in given]
+    choice = {
+        "min_count": min_count,
+        "max_count": max_count,
+        "unbiased": unbiased,
+        "embeddings": embeddings,
+    }
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        entries = []
-        for plate in plates(given, min_count, max_count, unbiased, embeddings):
-            entry = Entry(plate.name, plate.paper, plate.title, plate.see, plate.alt)
-            try:
-                entries.append(_written(entry, plate, folder))
-            except EmbvarError as error:
-                entries.append(replace(entry, reason=str(error)))
-        lines = _described(given, min_count, max_count, unbiased)
-        names = ", ".join(dict.fromkeys(one.info["model"]["name"] for one in given))
-        (folder / "index.html").write_text(
-            page(f"Norm and variance: {names}", lines, entries), encoding="utf-8"
-        )
+        entries = [
+            _drawn(drawing, entry, shown, choice, folder)
+            for drawing, entry, shown in _planned(given)
+        ]
+        (folder / "index.html").write_text(page(given, choice, entries), encoding="utf-8")
     except OSError as error:
         raise StatisticsFileError(
             f"Figures cannot be written to {str(folder)!r}: {error.strerror or error}."
@@ -88,408 +123,341 @@ def _site(statistics: TokenStatistics) -> str | None:
 
 
 def _pass_of(statistics: TokenStatistics) -> str:
-    """What statistics of several sites of one pass have in common."""
+    """A key that statistics of several sites share if they come from one pass over a corpus."""
     info = statistics.info
     convention = {k: v for k, v in info.get("convention", {}).items() if k != "site"}
     return repr((info["model"], info["corpora"], convention))
 
 
-def _written(entry: Entry, plate: Plate, folder: Path) -> Entry:
-    """Draw and save: the same statistics give the same SVG, byte for byte, with text as text."""
+def _planned(
+    given: Sequence[TokenStatistics],
+) -> Iterator[tuple[Drawing, Entry, list[TokenStatistics]]]:
+    """Each figure to draw, its entry so far, and the statistics that it shows."""
+    words = [one for one in given if one.subwords is not None]
+    unit = [one for one in given if _site(one) == "unit"]
+    models = [one for one in given if one.subwords is None and _site(one) != "unit"]
+    models = models or words or unit
+    together = {"all": models, "words": words or models, "unit": unit or models, "none": []}
+    for drawing in DRAWINGS:
+        if not drawing.when(models):
+            continue
+        if drawing.of == "each":
+            shown, labels = [[one] for one in models], style.labels(models)
+        else:
+            shown = [together[drawing.of]]
+            labels = [", ".join(style.labels(shown[0]))]
+        what = drawing.shows or figures.PAPER[drawing.paper].shows
+        for of, label in zip(shown, labels, strict=True):
+            alt = f"{what[:1].upper()}{what[1:]}." + (f" Models: {label}." if label else "")
+            entry = Entry(drawing.name, drawing.paper, drawing.title, drawing.see, alt)
+            if len(shown) > 1:
+                own = re.sub(r"[^\w.-]+", "-", label).strip("-")
+                title = f"{drawing.title}: {label}"
+                entry = replace(entry, name=f"{drawing.name}-{own}", title=title)
+            yield drawing, entry, of
+
+
+_PIXELS = 96  # CSS pixels in an inch; the PNG has twice as many, for sharp screens
+
+
+def _drawn(
+    drawing: Drawing,
+    entry: Entry,
+    shown: list[TokenStatistics],
+    choice: Mapping[str, object],
+    folder: Path,
+) -> Entry:
+    """Draw and save a figure: the same statistics give the same SVG, with text as text."""
     with plt.ioff(), mpl.rc_context({"svg.hashsalt": "embvar-kit", "svg.fonttype": "none"}):
         before = set(plt.get_fignums())
         try:
-            figure = plate.draw()
+            drawn = _call(drawing.draw or figures.PAPER[entry.paper].function, shown, choice)
+            figure = drawn if isinstance(drawn, Figure) else drawn.figure
             files = (f"{entry.name}.png", f"{entry.name}.svg")
-            figure.savefig(folder / files[0], dpi=110)
-            figure.set_layout_engine("none")  # laid out; doing it again takes as long
+            figure.set_dpi(110)  # the layout depends on it, and takes as long as a drawing
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            figure.savefig(folder / files[0], dpi=2 * _PIXELS)
             figure.savefig(folder / files[1], dpi=200, metadata={"Date": None})
-        finally:  # a figure function that fails may leave a figure behind
+            width, height = (round(_PIXELS * inches) for inches in figure.get_size_inches())
+            numbers = tuple(
+                (f"{drawing.heading}: {label}", _call(drawing.numbers, one, choice))
+                for one, label in zip(shown, style.labels(shown), strict=True)
+                if drawing.numbers is not None
+            )
+        except EmbvarError as error:
+            return replace(entry, reason=str(error))
+        finally:  # even a function that fails may leave a figure open
             for number in set(plt.get_fignums()) - before:
                 plt.close(number)
-    return replace(entry, files=files, numbers=plate.numbers())
+    return replace(entry, files=files, size=(width, height), numbers=numbers)
 
 
-def _described(
-    given: Sequence[TokenStatistics], min_count: int, max_count: int | None, unbiased: bool
-) -> list[str]:
-    """What was drawn and how, for the head of the page."""
-    lines = []
-    for one, label in zip(given, style.labels(given), strict=True):
-        corpora = ", ".join(corpus["name"] for corpus in one.info["corpora"])
-        text = f"{label}: {int(one.n.sum()):,} occurrences of {len(one):,} tokens in {corpora}."
-        if left_out := one.info.get("left_out"):
-            names = ", ".join(map(repr, left_out[:8])) + (", ..." if len(left_out) > 8 else "")
-            text += f" {len(left_out)} left out: {names}."
-        lines.append(text)
-    most = "" if max_count is None else f" ≤ {max_count:,}"
-    forms = "finite-sample corrected where a figure has them" if unbiased else "as measured"
-    lines.append(f"Tokens with {min_count:,} ≤ n_t{most}; M, V and V_B {forms}.")
-    return lines
+def _call(function: Callable, given: object, choice: Mapping[str, object]) -> object:
+    """Call a function with those of the choices that it takes."""
+    taken = choice.keys() & inspect.signature(function).parameters.keys()
+    return function(given, **{name: choice[name] for name in taken})
 
 
-# Which figures there are
+def page(
+    given: Sequence[TokenStatistics], choice: Mapping[str, object], entries: Sequence[Entry]
+) -> str:
+    """The HTML page of these figures; ``choice`` holds the arguments of :func:`write`."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["subscripts"] = _subscripts
+    template = resources.files("embvar_kit.figures").joinpath("atlas.html").read_text("utf-8")
+    return environment.from_string(template).render(
+        names=dict.fromkeys(one.info["model"]["name"] for one in given),
+        models=list(zip(style.labels(given), given, strict=True)),
+        choice=choice,
+        drawn=[entry for entry in entries if entry.reason is None],
+        missing=[entry for entry in entries if entry.reason is not None],
+        version=__version__,
+    )
 
 
-_WIDE = 7  # less than what makes a sink: tokens that are one now and then are left
-_MOST = 100  # occurrences of a token whose embeddings are drawn
+def _subscripts(text: str) -> str:
+    """A text as HTML, with subscripts in n_t, V_W and V_B."""
+    return re.sub(r"\b([nV])_([twWB])\b", r"\1<sub>\2</sub>", escape(text))
+
+
+# The figures
 
 
 @dataclass(frozen=True)
-class Plate:
-    """One figure of the atlas: what it is called, what there is to see, and how to draw it."""
+class Drawing:
+    """A figure of the page: its texts, and how to draw it.
+
+    ``draw`` and ``numbers`` are called with those arguments of :func:`write` that they take.
+
+    Attributes:
+        name, paper, title, see: as in :class:`Entry`.
+        shows: the alternative text, if not that of :data:`embvar_kit.figures.PAPER`.
+        draw: the function that draws it from a list of statistics, if not that of ``PAPER``.
+        of: what that list holds: ``"all"`` models, ``"each"`` model for a figure of its own,
+            statistics by ``"words"``, those of site ``"unit"``, or ``"none"``.
+        numbers: the function that gives the table behind it, for one model.
+        heading: heading of that table.
+        when: whether these models need the figure.
+    """
 
     name: str
     paper: str
     title: str
     see: str
-    alt: str
-    draw: Callable[[], Figure]
-    numbers: Callable[[], tuple] = tuple
+    shows: str = ""
+    draw: Callable[..., Figure | Axes] | None = None
+    of: str = "all"
+    numbers: Callable[..., pd.DataFrame] | None = None
+    heading: str = "The numbers"
+    when: Callable[[list[TokenStatistics]], bool] = lambda models: True
 
 
-def plates(
-    given: Sequence[TokenStatistics],
-    min_count: int,
-    max_count: int | None,
-    unbiased: bool,
-    embeddings: bool,
-) -> Iterator[Plate]:
-    """The figures, in the paper's order, then those beyond it."""
-    words = [one for one in given if one.subwords is not None]
-    unit = [one for one in given if one.info.get("convention", {}).get("site") == "unit"]
-    main = [one for one in given if one not in words and one not in unit] or words or unit
-    of = style.letter(main[0])
-    names = style.labels(main)
-    counts = {"min_count": min_count, "max_count": max_count}
-    choice = {**counts, "unbiased": unbiased}
-    side = f"Models: {', '.join(names)}."
+_WIDE = 7  # less than what makes a sink: tokens that are sinks in some layers only remain
+_MOST = 100  # occurrences of a token whose embeddings are drawn
 
-    def plate(name, paper, title, see, alt, draw, numbers=tuple):
-        return Plate(name, paper, title, see, alt, lambda: _figure(draw()), numbers)
 
-    def each(name, paper, title, see, alt, draw, numbers=lambda one: ()):
-        """A figure of its own for each model."""
-        for one, label in zip(main, names, strict=True):
-            own = name if len(main) == 1 else f"{name}-{_file_name(label)}"
-            yield plate(
-                own,
-                paper,
-                f"{title}: {label}",
-                see,
-                f"{alt} Model: {label}.",
-                lambda one=one: draw(one),
-                lambda one=one: numbers(one),
-            )
+def _wide(models: list[TokenStatistics]) -> bool:
+    """Whether tokens differ so much that linear axes show only the few largest."""
+    return any(not one.sinks(factor=_WIDE).empty for one in models)
 
-    def table(method: str) -> Callable[[], tuple]:
-        return lambda: tuple(
-            (f"The numbers: {label}", getattr(one, method)(**choice))
-            for one, label in zip(main, names, strict=True)
-        )
 
-    yield from each(
+def _clouds(
+    models: list[TokenStatistics], min_count: int, max_count: int | None, embeddings: bool
+) -> Axes:
+    if not embeddings:
+        raise StatisticsError("Embeddings were not requested (--no-embeddings).")
+    (one,) = models
+    layer = style.layer_of(one, "middle")
+    tokens = figures.pick_tokens(one, min_count=min_count, max_count=max_count)["token"].tolist()
+    from embvar_kit.extraction.embeddings import collect_again  # importing torch takes seconds
+
+    found = collect_again(one, tokens, layer, most=_MOST)
+    return figures.token_clouds(found, layer=layer, stats=one)
+
+
+def _in_every_layer(
+    models: list[TokenStatistics], min_count: int, max_count: int | None, unbiased: bool
+) -> Figure:
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    return figures.V_on_M_by_layer(models, log=_wide(models), **choice)
+
+
+def _with_names(
+    models: list[TokenStatistics], min_count: int, max_count: int | None, unbiased: bool
+) -> Axes:
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    tokens = figures.pick_tokens(models, **choice)["token"].tolist()
+    return figures.V_on_M(models, label=tokens, log=_wide(models), **choice)
+
+
+def _example_lengths(_: list[TokenStatistics]) -> Figure:
+    random = np.random.default_rng(3)
+    groups = np.repeat([0, 1, 2], [8, 14, 5])
+    centres = np.array([[2.6, 0.6], [4.2, 3.0], [0.9, 3.1]])
+    x = centres[groups] + random.normal(scale=0.6, size=(len(groups), 2))
+    return figures.decomposition_lengths(x, groups)
+
+
+DRAWINGS = (
+    Drawing(
         "fig-01-embeddings",
         "Fig. 1",
         "Embeddings of a few tokens",
         f"Each token's embeddings (at most {_MOST} of them) form a cloud around its mean. The "
         "lighter the colour, the more frequent the token. Do means near the origin belong to wide "
         "clouds, and means far from it to narrow ones? Where the trade-off holds, they do.",
-        "Scatter plot of two principal axes with embeddings, means and the origin.",
-        lambda one: _clouds(one, counts, embeddings),
-    )
-    yield plate(
+        draw=_clouds,
+        of="each",
+    ),
+    Drawing(
         "fig-02-tradeoff",
         "Fig. 2",
         "The norm-variance trade-off in the middle layer",
-        "One point a token, coloured by frequency, and the regression line. If Q were the same "
-        "for all tokens, the line would have slope -1 and hold every point.",
-        f"Scatter plot of V against M over tokens, with a line. {side}",
-        lambda: figures.V_on_M(main, layer="middle", **choice),
-    )
-    if any(_wide(one) for one in main):
-        yield plate(
-            "fig-02-tradeoff-logarithmic",
-            "Fig. 2",
-            "The same on logarithmic axes",
-            "Where a few tokens are far from all others, these axes show both. The line is the "
-            "same as above, and bends here.",
-            f"Scatter plot of V against M over tokens on logarithmic axes, with a line. {side}",
-            lambda: figures.V_on_M(main, layer="middle", log=True, **choice),
-        )
-    yield from each(
+        "Each point is a token, coloured by its frequency; the line is the regression of V on M. "
+        "If Q were the same for all tokens, every point would lie on a line of slope -1.",
+    ),
+    Drawing(
+        "fig-02-tradeoff-logarithmic",
+        "Fig. 2",
+        "The same on logarithmic axes",
+        "A few tokens are far from all others, and these axes show both. The line is the same as "
+        "above, but curved here.",
+        shows="scatter plot of V against M over tokens on logarithmic axes, with a line",
+        draw=partial(figures.V_on_M, log=True),
+        when=_wide,
+    ),
+    Drawing(
         "fig-02-tradeoff-all-layers",
         "Fig. 2",
         "The trade-off in every layer",
         "In which layers do the points lie along the line?",
-        "Scatter plots of V against M over tokens, one a layer.",
-        lambda one: figures.V_on_M_by_layer(one, log=_wide(one), **choice),
-    )
-    yield plate(
+        shows="scatter plots of V against M over tokens in each layer, with lines",
+        draw=_in_every_layer,
+        of="each",
+    ),
+    Drawing(
         "fig-03-lengths",
         "Fig. 3",
         "M, V_B and V_W as lengths",
-        "A drawing of three made-up clouds, not of these statistics: the squared length to the "
-        "overall mean is M, the mean squared length from there to the token means V_B, that from "
-        "these to the embeddings V_W. They add up to Q.",
-        "Three clouds of points with arrows to their means, and a stacked bar.",
-        lambda: figures.decomposition_lengths(*_example_clouds()),
-    )
-    yield plate(
+        "An illustration with three made-up clouds, not these statistics. The squared length to "
+        "the overall mean is M. The mean squared length from there to the token means is V_B, and "
+        "that from the token means to the embeddings is V_W. They add up to Q.",
+        draw=_example_lengths,
+        of="none",
+    ),
+    Drawing(
         "fig-04-tradeoff-by-layer",
         "Fig. 4",
         "The trade-off, layer by layer",
         "Where Q varies least over tokens (left), the slope comes near -1 (middle, dotted) and R² "
         "is high (right).",
-        f"Three line plots against the layer. {side}",
-        lambda: figures.tradeoff_by_layer(main, **choice),
-        table("tradeoff"),
-    )
-    yield plate(
+        numbers=TokenStatistics.tradeoff,
+    ),
+    Drawing(
         "fig-05-shares",
         "Fig. 5",
         "What the mean squared norm consists of",
         "Blue grows where embeddings move away from the origin together, orange where a token's "
         "embeddings differ between contexts, green where tokens differ from each other.",
-        f"Stacked bars of the shares of Q, one a layer. {side}",
-        lambda: _figure(figures.shares_by_layer(main, **choice)),
-        table("decomposition"),
-    )
-    yield plate(
+        numbers=TokenStatistics.decomposition,
+    ),
+    Drawing(
         "fig-06-within",
         "Fig. 6",
         "The share of the variance that lies within tokens",
-        "The higher, the more an embedding says of its context rather than of its token.",
-        f"Line plot of V_W over V against the layer. {side}",
-        lambda: figures.within_share_by_layer(main, **choice),
-    )
-    yield plate(
+        "The higher the share, the more an embedding says about its context rather than its token.",
+    ),
+    Drawing(
         "fig-07-frequency",
         "Fig. 7",
         "Q, M and V against frequency, middle layer",
-        "Do frequent tokens lie nearer to the origin, and do they spread wider? Rare tokens lean: "
-        "few occurrences make M too large and V too small, which the unbiased forms undo.",
-        f"Three scatter plots against log10 n_{of}, with lines, for each model. {side}",
-        lambda: figures.moments_on_frequency(main, **choice),
-    )
-    yield from each(
+        "Do frequent tokens lie nearer to the origin, and do they spread wider? Rare tokens are "
+        "biased: few occurrences make M too large and V too small, which the unbiased forms "
+        "correct.",
+    ),
+    Drawing(
         "fig-08-named",
         "Fig. 8",
         "The trade-off, with a few tokens named",
-        "The tokens of Fig. 1 and Table 2 (below), drawn from ten bins of frequency.",
-        "Scatter plot of V against M with a few tokens labelled.",
-        lambda one: figures.V_on_M(
-            one, label=_few(one, counts)["token"].tolist(), log=_wide(one), **choice
-        ),
-        lambda one: (("Table 2: these tokens", _few(one, choice)),),
-    )
-    yield plate(
+        "The tokens of Fig. 1 and Table 2 (below), drawn at random from ten bins of frequency.",
+        draw=_with_names,
+        of="each",
+        numbers=figures.pick_tokens,
+        heading="Table 2, these tokens",
+    ),
+    Drawing(
         "fig-09-sentences",
         "Fig. 9",
         "Lengths of the sentences",
         "How many words the sentences have.",
-        "Histogram of sentences over their number of words.",
-        lambda: figures.sentence_lengths(main),
-    )
-    yield plate(
+    ),
+    Drawing(
         "fig-10-frequencies",
         "Fig. 10",
         "How often tokens occur",
-        "Few tokens are frequent, most are rare. The paper's figures take those between the dotted "
+        "Few tokens are frequent, most are rare. The paper's figures use those between the dotted "
         "lines.",
-        f"Histogram of log10 n_{of}. {side}",
-        lambda: figures.token_frequencies(main),
-    )
-    yield from each(
+        draw=lambda models: figures.token_frequencies(models),
+    ),
+    Drawing(
         "fig-11-layers",
         "Figs. 11-13",
         "Five layers",
         "From the first layer (top) to the last: how Q, M and V depend on frequency, and V on M.",
-        "Four scatter plots with lines for each of five layers.",
-        lambda one: figures.statistics_grid(one, **counts),
-    )
-    yield from each(
+        of="each",
+    ),
+    Drawing(
         "fig-14-histograms",
         "Figs. 14-16",
         "Histograms of Q, M and V",
-        "A narrow Q is what makes a trade-off. The largest hundredth of the values is trimmed.",
-        "Three histograms for each of five layers.",
-        lambda one: figures.moment_histograms(one, **choice),
-    )
-    yield plate(
+        "A narrow Q makes a trade-off. The largest hundredth of the values is trimmed.",
+        of="each",
+    ),
+    Drawing(
         "fig-17-frequency-slopes",
         "Fig. 17",
         "Dependence on frequency, layer by layer",
-        "Below 0, frequent tokens have smaller values; above, larger ones.",
-        f"Line plots of three regression slopes against the layer. {side}",
-        lambda: figures.frequency_slopes(main, **counts),
-    )
-    for name, paper, title, see, function in (
-        (
-            "fig-18-parts",
-            "Fig. 18",
-            "Parts of Q, layer by layer",
-            "The shares of Fig. 5, one panel each, to compare models.",
-            figures.parts_over_Q_by_layer,
-        ),
-        (
-            "fig-19-moments",
-            "Fig. 19",
-            "Q, M and V of all embeddings",
-            "Absolute values: models without a normalization on the residual stream grow with "
-            "depth.",
-            figures.moments_of_all_by_layer,
-        ),
-        (
-            "fig-20-variance",
-            "Fig. 20",
-            "Variance within and between tokens",
-            "Absolute values, and the share between tokens.",
-            figures.variance_parts_by_layer,
-        ),
-    ):
-        yield plate(
-            name,
-            paper,
-            title,
-            see,
-            f"Line plots against the layer. {side}",
-            lambda function=function: function(main, **choice),
-        )
-    yield plate(
+        "Below 0, frequent tokens have smaller values than rare ones; above 0, larger ones.",
+    ),
+    Drawing(
+        "fig-18-parts",
+        "Fig. 18",
+        "Parts of Q, layer by layer",
+        "The shares of Fig. 5 in one panel each, to compare models.",
+    ),
+    Drawing(
+        "fig-19-moments",
+        "Fig. 19",
+        "Q, M and V of all embeddings",
+        "Absolute values grow with depth in models without a normalization on the residual stream.",
+    ),
+    Drawing(
+        "fig-20-variance",
+        "Fig. 20",
+        "Variance within and between tokens",
+        "Absolute values of both, and the share that lies between tokens.",
+    ),
+    Drawing(
         "fig-22-words",
         "Fig. 22",
         "Words, by their number of sub-words",
         "Words that the tokenizer cuts into more pieces are rarer. Does the trade-off hold for "
         "words as it does for tokens?",
-        "Four scatter plots of words: Q, M and V against frequency, V against M.",
-        lambda: figures.word_moments(words or main, **choice),
-    )
-    yield plate(
+        of="words",
+    ),
+    Drawing(
         "anisotropy",
         "",
         "Anisotropy",
         "Mean cosine similarities. Between two embeddings drawn from all (solid): the farther from "
-        "0, the more all point into one direction. Between two of the same token (dashed): what "
-        "is above the solid line is the token's own.",
-        "Line plot of two mean cosine similarities against the layer.",
-        lambda: figures.anisotropy_by_layer(unit or main, min_count=max(2, min_count)),
-    )
-
-
-def _figure(drawn: object) -> Figure:
-    return drawn if isinstance(drawn, Figure) else drawn.figure
-
-
-def _file_name(label: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", label).strip("-")
-
-
-def _wide(one: TokenStatistics) -> bool:
-    """Whether tokens differ so much that linear axes show a few of them and nothing else."""
-    return not one.sinks(factor=_WIDE).empty
-
-
-def _example_clouds() -> tuple[np.ndarray, np.ndarray]:
-    random = np.random.default_rng(3)
-    groups = np.repeat([0, 1, 2], [8, 14, 5])
-    centres = np.array([[2.6, 0.6], [4.2, 3.0], [0.9, 3.1]])
-    return centres[groups] + random.normal(scale=0.6, size=(len(groups), 2)), groups
-
-
-def _few(one: TokenStatistics, choice: dict) -> object:
-    return figures.pick_tokens(one, **choice)
-
-
-def _clouds(one: TokenStatistics, counts: dict, embeddings: bool) -> object:
-    if not embeddings:
-        raise StatisticsError("Embeddings were not asked for (--no-embeddings).")
-    layer = style.layer_of(one, "middle")
-    tokens = _few(one, counts)["token"].tolist()
-    from embvar_kit.extraction.embeddings import collect_again  # imports torch: takes seconds
-
-    found = collect_again(one, tokens, layer, most=_MOST)
-    return figures.token_clouds(found, layer=layer, stats=one)
-
-
-# The page
-
-
-_STYLE = """
-body { max-width: 68rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif; }
-figure { margin: 2.5rem 0; } img { max-width: 100%; height: auto; }
-figcaption { max-width: 48rem; } h2 { font-size: 1.1rem; margin-bottom: .3rem; }
-table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .1rem .7rem; }
-td, th { text-align: right; border-bottom: 1px solid #ddd; }
-code { background: #f4f4f4; padding: 0 .2rem; }
-"""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A figure of an atlas, drawn or not.
-
-    Attributes:
-        name: of its files, without their endings.
-        paper: the paper's number, or ``""`` for one that goes beyond it.
-        title: what it is.
-        see: what to see in it.
-        alt: what is drawn, for those who do not see it.
-        files: those written, ``.png`` and ``.svg``.
-        reason: why it could not be drawn; ``None`` if it was.
-        numbers: tables behind it, by their titles.
-    """
-
-    name: str
-    paper: str
-    title: str
-    see: str
-    alt: str
-    files: tuple[str, ...] = ()
-    reason: str | None = None
-    numbers: tuple[tuple[str, pd.DataFrame], ...] = ()
-
-
-def page(heading: str, lines: Sequence[str], entries: Sequence[Entry]) -> str:
-    """The HTML of an atlas.
-
-    Args:
-        heading: its title.
-        lines: what was drawn and how, a paragraph each.
-        entries: the figures, in order.
-    """
-    drawn = [entry for entry in entries if entry.reason is None]
-    missing = [entry for entry in entries if entry.reason is not None]
-    parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(heading)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{escape(heading)}</h1>",
-        *(f"<p>{escape(line)}</p>" for line in lines),
-        *map(_figure_html, drawn),
-    ]
-    if missing:
-        parts.append('<h2 id="not-drawn">Not drawn, and why</h2><ul>')
-        for entry in missing:
-            what = f"{entry.paper}: {entry.title}" if entry.paper else entry.title
-            parts.append(f"<li><b>{escape(what)}.</b> {escape(str(entry.reason))}</li>")
-        parts.append("</ul>")
-    parts.append(f"<p>Written by embvar-kit {escape(__version__)}.</p></body></html>")
-    return "\n".join(parts) + "\n"
-
-
-def _figure_html(entry: Entry) -> str:
-    what = f"{entry.paper} · {entry.title}" if entry.paper else entry.title
-    parts = [f'<figure id="{escape(entry.name)}">', f"<h2>{escape(what)}</h2>"]
-    picture = next((name for name in entry.files if name.endswith(".png")), None)
-    if picture:
-        parts.append(f'<img src="{escape(picture)}" alt="{escape(entry.alt)}">')
-    links = " · ".join(
-        f'<a href="{escape(name)}">{name.rpartition(".")[2].upper()}</a>' for name in entry.files
-    )
-    parts.append(f"<figcaption>{escape(entry.see)} {links}</figcaption>")
-    for title, table in entry.numbers:
-        shown = table.to_html(index=False, border=0, float_format="{:.3f}".format)
-        parts.append(f"<details><summary>{escape(title)}</summary>{shown}</details>")
-    return "\n".join([*parts, "</figure>"])
+        "0, the more all embeddings point in one direction. Between two of the same token "
+        "(dashed): the part above the solid line belongs to the token.",
+        shows="lines by layer: two mean cosine similarities",
+        draw=lambda unit, min_count: figures.anisotropy_by_layer(unit, min_count=max(2, min_count)),
+        of="unit",
+    ),
+)
+"""The figures in the paper's order, then those that the paper does not have."""

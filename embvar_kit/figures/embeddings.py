@@ -1,4 +1,4 @@
-"""Embeddings themselves: a few tokens, their occurrences in two dimensions, their statistics."""
+"""A few tokens: their statistics in a table, and their embeddings in two dimensions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from embvar_kit.figures.style import FREQUENCY_MAP, as_label, label_points, writ
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds
+if TYPE_CHECKING:  # importing torch takes seconds
     from embvar_kit.extraction.embeddings import Occurrences
 
 
@@ -35,30 +35,36 @@ def pick_tokens(
 ) -> pd.DataFrame:
     """A few tokens of every frequency, with their n_t, Q, M and V (paper, Table 2).
 
-    The range of log10 n_t is cut into bins of equal width, and ``per_bin`` tokens are drawn from
-    each; a bin with fewer tokens gives those it has.
+    The range of log10 n_t is cut into bins of equal width, and ``per_bin`` tokens are drawn at
+    random from each; a bin with fewer tokens gives all of them.
 
     Args:
         stats: one model's statistics.
-        layer: of the Q, M and V; the draw does not depend on it.
-        per_bin, bins, seed: of the draw.
+        layer: the layer of Q, M and V; the choice of tokens does not depend on it.
+        per_bin: how many tokens to draw from each bin.
+        bins: the number of bins.
+        seed: seed of the random draw.
         min_count, max_count, special, unbiased: as in
             :meth:`embvar_kit.TokenStatistics.table`.
 
     Returns:
-        Rows of that table, the rarest bin first and in it the most frequent token first, with
-        ``bin`` counted from 1.
+        Rows of that table and their ``bin``, counted from 1. The rarest bin comes first, and
+        within it the most frequent token.
+
+    Raises:
+        StatisticsError: if no token is in the range of counts, or ``per_bin`` or ``bins`` is less
+            than 1.
     """
     one = style.only(stats, "pick_tokens")
     if per_bin < 1 or bins < 1:
-        raise StatisticsError(f"per_bin={per_bin} and bins={bins}: both are at least 1.")
+        raise StatisticsError(f"per_bin={per_bin} and bins={bins}: both must be at least 1.")
     layer = style.layer_of(one, layer)
     style.chosen(one, layer, min_count=min_count, max_count=max_count)
     table = one.table(
         layer, min_count=min_count, max_count=max_count, special=special, unbiased=unbiased
     )
     if table.empty:
-        raise StatisticsError("Only special tokens are in this range: special=True keeps them.")
+        raise StatisticsError("All tokens in this range are special ones: special=True keeps them.")
     frequency = np.log10(table["n"].to_numpy())
     edges = np.linspace(frequency.min(), frequency.max(), bins + 1)
     number = np.clip(np.searchsorted(edges, frequency, side="right"), 1, bins)
@@ -80,22 +86,25 @@ def token_clouds(
 ) -> Axes:
     """Embeddings of a few tokens in two dimensions, with their means and the origin (Fig. 1).
 
-    The two axes are the first principal ones of the token means and the origin; embeddings are
-    projected on them. What the other dimensions hold is not seen, so a cloud may look narrower
-    than it is; the axes' labels say the share of the means' variance that each shows.
+    Embeddings are projected on the first two principal axes of the token means and the origin.
+    The other dimensions are not shown, so a cloud may look narrower than it is; the axes' labels
+    say which share of the means' variance each shows.
 
     Args:
-        occurrences: per token, from :func:`embvar_kit.collect_embeddings`.
-        layer: one of those collected.
-        stats: colour the tokens by log10 n_t, and take their means over all occurrences from here
-            (unless these statistics keep none).
-        ax: draw here.
+        occurrences: each token's occurrences, from :func:`embvar_kit.collect_embeddings`.
+        layer: one of the layers collected.
+        stats: statistics with these tokens. If given, tokens are coloured by log10 n_t, and their
+            means are those over all occurrences, if the statistics hold means.
+        ax: the Axes to draw on; by default new ones.
+
+    Returns:
+        The Axes.
 
     Raises:
         StatisticsError: if there are fewer than two tokens, or one is not in ``stats``.
     """
     if len(occurrences) < 2:
-        raise StatisticsError("Two axes need two tokens or more: collect the embeddings of more.")
+        raise StatisticsError("Two axes need at least two tokens: collect the embeddings of more.")
     points = [found.at(layer) for found in occurrences.values()]
     means = np.array([x.mean(axis=0, dtype=np.float64) for x in points])
     counts = None
@@ -108,11 +117,10 @@ def token_clouds(
     ax = style.new_axes(ax, 7.2, 5.6)
     colours = [style.model_colour(i) for i in range(len(points))]
     if counts is not None:
-        limits = (min(1.0, np.log10(counts.min())), max(2.0, np.log10(counts.max())))
-        colour_of = ScalarMappable(Normalize(*limits), FREQUENCY_MAP)
+        colour_of = ScalarMappable(Normalize(*style.count_range(counts)), FREQUENCY_MAP)
         colours = [colour_of.to_rgba(np.log10(n)) for n in counts]
         ax.figure.colorbar(colour_of, ax=ax, label=r"$\log_{10} n_t$")
-    # The largest clouds first, so that they do not cover the small ones.
+    # The largest clouds come first, so that they do not cover the small ones.
     flat = [(x - centre) @ axes.T for x in points]
     for i in sorted(range(len(flat)), key=lambda i: -np.ptp(flat[i], axis=0).sum()):
         token = list(occurrences)[i]
@@ -137,7 +145,7 @@ def _rows(stats: TokenStatistics, tokens: list[str]) -> np.ndarray:
     row = {token: at for at, token in enumerate(stats.tokens)}
     if absent := [token for token in tokens if token not in row]:
         raise StatisticsError(
-            f"{', '.join(map(repr, absent))}: not in the statistics given; leave stats out, or "
-            "take those of the same model and corpus."
+            f"The statistics do not hold {', '.join(map(repr, absent))}: leave stats out, or "
+            "pass those of the same model and corpus."
         )
     return np.array([row[token] for token in tokens])

@@ -1,6 +1,6 @@
-"""Teaching figures: what Q, M and V are, how they are computed, what V_W and V_B add.
+"""Teaching figures: what Q, M and V are, how they are computed, how V splits into V_W and V_B.
 
-They draw vectors and numbers that are given, not statistics of a model.
+They draw vectors and numbers given by the caller, not the statistics of a model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.figures.style import COLOURS
+from embvar_kit.figures.style import COLOURS, GROUP_MARKERS, new_axes
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
 
@@ -32,13 +32,14 @@ def moments_of(x: np.ndarray) -> dict[str, float]:
 def variance_formula(x: np.ndarray, *, limit: float | None = None) -> Figure:
     """A cloud of 2-D vectors, its right triangle, and ``Q = M + V`` as bars.
 
-    Left, the vectors with their mean and a circle of radius ``sqrt(V)`` about it. Middle, the
-    lengths: legs ``sqrt(M)`` and ``sqrt(V)``, hypotenuse ``sqrt(Q)``. Right, the squared lengths.
+    Left: the vectors with their mean and a circle of radius ``sqrt(V)`` around it. Middle: the
+    lengths, with legs ``sqrt(M)`` and ``sqrt(V)`` and hypotenuse ``sqrt(Q)``. Right: the squared
+    lengths.
 
     Args:
         x: ``(N, 2)`` vectors.
-        limit: half width of the cloud's plot, which fixes all scales (for a figure that moves); by
-            default each plot takes what it needs.
+        limit: half the width of the cloud's plot. It fixes the scales of all three plots, so that
+            animated figures keep them; by default they follow the vectors.
     """
     figure = plt.figure(figsize=(11, 3.9), layout="constrained")
     moments = moments_of(x)
@@ -54,9 +55,10 @@ def formula_frame(figure: Figure, limit: float, top: float | None = None) -> tup
     """The three Axes of :func:`variance_formula`, empty: cloud, triangle and bars.
 
     Args:
-        figure: to be drawn on.
-        limit: half width of the cloud's plot.
-        top: the largest squared norm that the others hold; by default, all that fits the cloud's.
+        figure: the figure to draw on.
+        limit: half the width of the cloud's plot.
+        top: the largest squared norm that the other two plots show; by default a little more than
+            ``limit**2``.
     """
     cloud, triangle, bars = figure.subplots(1, 3, width_ratios=(3, 3, 1.7))
     top = 1.1 * limit**2 if top is None else top
@@ -77,15 +79,15 @@ def formula_frame(figure: Figure, limit: float, top: float | None = None) -> tup
 def formula_artists(
     axes: tuple[Axes, ...], x: np.ndarray, moments: Mapping[str, float]
 ) -> list[Artist]:
-    """What :func:`variance_formula` shows of one cloud, drawn into its frame.
+    """Draw one cloud, its triangle and its bars on the Axes of :func:`variance_formula`.
 
     Args:
-        axes: from :func:`formula_frame`.
+        axes: the three Axes, from :func:`formula_frame`.
         x: ``(N, 2)`` vectors.
-        moments: theirs, from :func:`moments_of`.
+        moments: the vectors' Q, M and V, from :func:`moments_of`.
 
     Returns:
-        The artists, the bars' title among them.
+        All artists drawn, including the title of the bars.
     """
     cloud, triangle, bars = axes
     return [
@@ -131,7 +133,7 @@ def _draw_bars(ax: Axes, moments: Mapping[str, float]) -> list[Artist]:
     for name, at, bottom in (("Q", 0, 0.0), ("M", 1, 0.0), ("V", 1, moments["M"])):
         height = moments[name]
         drawn += ax.bar([at], [height], bottom=[bottom], color=COLOURS[name], width=0.6)
-        # Inside the bar where there is room, else on top of it (V) or not at all.
+        # The name stands inside the bar if it fits; else V is named above it, Q and M are not.
         if height > 0.08 * top:
             middle = bottom + height / 2
             drawn.append(ax.text(at, middle, f"${name}$", ha="center", va="center", color="white"))
@@ -145,8 +147,8 @@ def _draw_bars(ax: Axes, moments: Mapping[str, float]) -> list[Artist]:
 def moments_by_layer(
     layers: Sequence[int], M: Sequence[float], V: Sequence[float], *, ax: Axes | None = None
 ) -> Axes:
-    """M and V of one set of embeddings stacked, a bar a layer: the height of a bar is Q."""
-    ax = plt.subplots(figsize=(7, 3.6), layout="constrained")[1] if ax is None else ax
+    """M and V of one set of embeddings, stacked in one bar per layer whose height is Q."""
+    ax = new_axes(ax, 7, 3.6)
     ax.bar(layers, M, color=COLOURS["M"], label="$M$")
     ax.bar(layers, V, bottom=M, color=COLOURS["V"], label="$V$")
     ax.set(xlabel="layer", ylabel="squared norm, $Q = M + V$", xticks=list(layers))
@@ -155,13 +157,14 @@ def moments_by_layer(
 
 
 def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None = None) -> Axes:
-    """Q, M and V after each vector of a sequence; dotted, their values after the last one.
+    """Q, M and V after each vector of a sequence, with dotted lines at their final values.
 
     Args:
         x: ``(N, d)`` vectors in the order in which they arrive.
-        upto: mark the state after this many.
+        upto: mark the values after this many vectors.
+        ax: the Axes to draw on; by default new ones.
     """
-    ax = plt.subplots(figsize=(7.5, 3.8), layout="constrained")[1] if ax is None else ax
+    ax = new_axes(ax, 7.5, 3.8)
     path = running_path(x)
     k = np.arange(1, len(x) + 1)
     for name in "QMV":
@@ -176,7 +179,7 @@ def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None =
 
 
 def running_path(x: np.ndarray) -> dict[str, np.ndarray]:
-    """Q, M and V after each vector of a sequence ``(N, d)``: ``(N,)`` each."""
+    """Q, M and V after each vector of a sequence ``(N, d)``, as arrays ``(N,)``."""
     k = np.arange(1, len(x) + 1)
     wide = x.astype(np.float64)
     mean = np.cumsum(wide, axis=0) / k[:, None]
@@ -185,7 +188,7 @@ def running_path(x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def running_marks(ax: Axes, path: Mapping[str, np.ndarray], upto: int) -> list[Artist]:
-    """Mark the state after so many vectors on the Axes of :func:`running_moments`."""
+    """Mark the values after ``upto`` vectors on the Axes of :func:`running_moments`."""
     marks = [
         point
         for name in "QMV"
@@ -197,13 +200,14 @@ def running_marks(ax: Axes, path: Mapping[str, np.ndarray], upto: int) -> list[A
 def subtraction_error(
     ratio: np.ndarray, errors: Mapping[str, np.ndarray], *, ax: Axes | None = None
 ) -> Axes:
-    """Relative error of V against how small V is beside Q, for several ways of computing it.
+    """Relative error of V against V/Q, for up to three ways of computing V.
 
     Args:
         ratio: ``(T,)`` true V / Q of each set of vectors.
-        errors: per way, ``(T,)`` its relative error ``|V - true V| / true V``.
+        errors: for each way, by its name, ``(T,)`` relative errors ``|V - true V| / true V``.
+        ax: the Axes to draw on; by default new ones.
     """
-    ax = plt.subplots(figsize=(7.5, 4), layout="constrained")[1] if ax is None else ax
+    ax = new_axes(ax, 7.5, 4)
     floor = 1e-16  # where an error of exactly 0 is drawn
     looks = (("o", COLOURS["V"]), ("^", COLOURS["M"]), ("s", COLOURS["Q"]))
     for (way, error), (marker, colour) in zip(errors.items(), looks, strict=False):
@@ -230,23 +234,23 @@ def sample_size_bias(
     corrected: Mapping[str, np.ndarray],
     whole: Mapping[str, float],
 ) -> Figure:
-    """How M and V depend on the number of occurrences they are computed from.
+    """M and V against the number of occurrences that they are computed from.
 
     Args:
-        sizes: sample sizes.
-        measured: for ``"M"`` and ``"V"``, ``(sizes, repeats)`` values as computed.
-        corrected: the same in their unbiased forms.
-        whole: the values over all occurrences.
+        sizes: the sample sizes.
+        measured: ``"M"`` and ``"V"`` as computed, ``(sizes, repeats)`` values each.
+        corrected: ``"M"`` and ``"V"`` in their unbiased forms, in the same shape.
+        whole: ``"M"`` and ``"V"`` over all occurrences.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for ax, name in zip(axes, "MV", strict=True):
-        for values, style, label in (
+        for values, look, label in (
             (measured[name], "o-", f"${name}$ as computed"),
             (corrected[name], "s--", rf"unbiased $\tilde{{{name}}}$"),
         ):
             centre, spread = values.mean(axis=1), values.std(axis=1)
-            colour = COLOURS[name] if style == "o-" else COLOURS["Q"]
-            ax.plot(sizes, centre, style, color=colour, label=label)
+            colour = COLOURS[name] if look == "o-" else COLOURS["Q"]
+            ax.plot(sizes, centre, look, color=colour, label=label)
             ax.fill_between(sizes, centre - spread, centre + spread, color=colour, alpha=0.15)
         ax.axhline(whole[name], color="black", linestyle=":", label="over all occurrences")
         ax.set_xscale("log")
@@ -256,27 +260,28 @@ def sample_size_bias(
 
 
 def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
-    """A drawing of M, V_W and V_B as lengths, and their squares stacked to Q (paper, Fig. 3).
+    """M, V_W and V_B as lengths, and their squares stacked to Q (paper, Fig. 3).
 
-    Left, an arrow from the origin to the overall mean, of length ``sqrt(M)``; from there, arrows
-    to the mean of each token, whose mean squared length (weighted by ``n_t``) is V_B; from these,
-    lines to the token's embeddings, whose mean squared length is V_W. Right, ``Q = M + V_W + V_B``.
+    Left: an arrow of length ``sqrt(M)`` leads from the origin to the overall mean. Arrows from
+    there lead to the mean of each token; their mean squared length, weighted by ``n_t``, is V_B.
+    Lines from these means lead to the token's embeddings; their mean squared length is V_W.
+    Right: ``Q = M + V_W + V_B``.
 
     Args:
         x: ``(N, 2)`` vectors.
-        groups: ``(N,)`` the token, 0, 1 ..., that each belongs to; at most 6 of them.
+        groups: ``(N,)`` the token of each vector, 0, 1 ...; at most 6 tokens.
 
     Raises:
         StatisticsError: if the vectors are not two-dimensional, the groups do not fit them, or
-            there are too many groups to tell apart.
+            there are more than 6 groups.
     """
     x, groups = np.asarray(x, dtype=float), np.asarray(groups)
     if x.ndim != 2 or x.shape[1] != 2 or groups.shape != x.shape[:1] or not len(x):
         raise StatisticsError(
             f"Give (N, 2) vectors and (N,) groups; these are {x.shape} and {groups.shape}."
         )
-    if len(tokens := np.unique(groups)) > len(_GROUP_MARKERS):
-        raise StatisticsError(f"{len(tokens)} groups: a drawing holds {len(_GROUP_MARKERS)}.")
+    if len(tokens := np.unique(groups)) > len(GROUP_MARKERS):
+        raise StatisticsError(f"{len(tokens)} groups: at most {len(GROUP_MARKERS)} can be drawn.")
     number = np.searchsorted(tokens, groups)
     moments = GroupedMoments(len(tokens), 2)
     moments.update(x, number)
@@ -291,7 +296,7 @@ def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
         for point in own:
             cloud.plot(*np.transpose([mean, point]), color=COLOURS["V_W"], linewidth=0.8, zorder=1)
         cloud.plot(
-            *own.T, _GROUP_MARKERS[at], color=_CLOUD, markersize=5, zorder=2, label=f"$X_{at + 1}$"
+            *own.T, GROUP_MARKERS[at], color=_CLOUD, markersize=5, zorder=2, label=f"$X_{at + 1}$"
         )
         _arrow(cloud, overall, mean, COLOURS["V_B"])
     _arrow(cloud, np.zeros(2), overall, COLOURS["M"])
@@ -321,9 +326,6 @@ def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
     return figure
 
 
-_GROUP_MARKERS = "os^Dv*"
-
-
 def _arrow(ax: Axes, start: np.ndarray, end: np.ndarray, colour: str) -> None:
-    style = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.2, "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=style, zorder=4)
+    look = {"arrowstyle": "-|>", "color": colour, "linewidth": 2.2, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=look, zorder=4)

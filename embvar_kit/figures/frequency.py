@@ -1,4 +1,4 @@
-"""Q, M and V against the frequency of tokens, and how all of them are distributed."""
+"""Q, M and V against the frequency of tokens, and the distributions of all four."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def moments_on_frequency(
 ) -> Figure:
     """Q, M and V against log10 n_t, with regression lines (paper, Fig. 7).
 
-    A row a model; each panel's title says slope and R².
+    Each model has a row of panels, whose titles give slope and R².
 
     Args:
         stats: one model's statistics or those of several.
-        layer: a number, or ``"middle"``.
+        layer: the layer's number, or ``"middle"``.
         min_count, max_count: draw the tokens with ``min_count <= n_t <= max_count``.
-        unbiased: draw the finite-sample corrected M and V; the plain ones of rare tokens lean.
+        unbiased: draw the finite-sample corrected M and V; uncorrected, those of rare tokens are
+            biased.
     """
     statistics = style.several(stats)
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
@@ -47,8 +48,7 @@ def moments_on_frequency(
         of = style.letter(one)
         for ax, moment in zip(row, "QMV", strict=True):
             _on_frequency(ax, table, table[moment].to_numpy(), COLOURS[moment], of)
-            symbol = rf"\tilde{{{moment}}}" if unbiased and moment != "Q" else moment
-            ax.set_ylabel(f"${symbol}(X_{of})$")
+            ax.set_ylabel(style.symbol(moment, of, unbiased=unbiased))
         style.sink_note(row[0], table["Q"].to_numpy())
         style.panel_title(row[0], f"{name}, layer {at}\n{row[0].get_title()}")
     return figure
@@ -63,11 +63,12 @@ def statistics_grid(
 ) -> Figure:
     """Five layers of one model: log10(1+Q), log10(1+M), log10(1+V) against log10 n_t, and V on M.
 
-    The paper's Figs. 11-13. A row a layer; each panel's title says slope and R².
+    These are the paper's Figs. 11-13. Each layer has a row of panels, whose titles give slope and
+    R².
 
     Args:
         stats: one model's statistics.
-        layers: others than the first, the quarters, the middle and the last.
+        layers: the layers to draw; by default the first, the last and the quarters between.
         min_count, max_count: draw the tokens with ``min_count <= n_t <= max_count``.
     """
     one = style.only(stats, "statistics_grid")
@@ -76,7 +77,7 @@ def statistics_grid(
         style.chosen(one, layer, min_count=min_count, max_count=max_count) for layer in chosen
     ]
     figure, axes = style.panels(4 * len(chosen), 4, 2.7, 2.4)
-    limits, of = style.count_range(tables), style.letter(one)
+    limits, of = style.count_range(*(table["n"] for table in tables)), style.letter(one)
     rows = list(zip(*[iter(axes)] * 4, strict=True))
     for layer, table, row in zip(chosen, tables, rows, strict=True):
         for ax, moment in zip(row, "QMV", strict=False):
@@ -102,7 +103,7 @@ def statistics_grid(
 def _on_frequency(
     ax: Axes, table: pd.DataFrame, y: np.ndarray, colour: str, of: str
 ) -> analysis.Line:
-    """Points and regression line of y on log10 n_t; slope and R² as the title."""
+    """Draw points and regression line of y on log10 n_t, titled with slope and R²."""
     x = np.log10(table["n"].to_numpy())
     fit = analysis.regress(x, y, names=("n_t", "Q, M or V"))
     many = len(table) > style.MANY
@@ -124,21 +125,21 @@ def moment_histograms(
     unbiased: bool = False,
     trim: float = 0.01,
 ) -> Figure:
-    """Five layers of one model: how Q, M and V are distributed over tokens (Figs. 14-16).
+    """Five layers of one model: histograms of Q, M and V over tokens (paper, Figs. 14-16).
 
-    A row a layer. The largest values are trimmed, as in the paper; each panel says how many and
-    how far they reach.
+    Each layer has a row of panels. The largest values are trimmed, as in the paper; a panel's
+    title says how many they are and how far they reach.
 
     Args:
         stats: one model's statistics.
-        layers: others than the first, the quarters, the middle and the last.
+        layers: the layers to draw; by default the first, the last and the quarters between.
         min_count, max_count: count the tokens with ``min_count <= n_t <= max_count``.
-        unbiased: of the finite-sample corrected M and V.
-        trim: share of the tokens, those with the largest values, to leave out of a panel.
+        unbiased: draw the finite-sample corrected M and V.
+        trim: the share of tokens, those with the largest values, to leave out of each panel.
     """
     one = style.only(stats, "moment_histograms")
     if not 0 <= trim < 1:
-        raise StatisticsError(f"trim={trim}: give a share, at least 0 and less than 1.")
+        raise StatisticsError(f"trim={trim} must be a share, at least 0 and less than 1.")
     chosen = style.five_layers(one) if layers is None else list(layers)
     figure, axes = style.panels(3 * len(chosen), 3, 3.3, 2.0)
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
@@ -149,8 +150,8 @@ def moment_histograms(
             value = table[moment].to_numpy()
             kept = value[value <= np.quantile(value, 1 - trim)]
             sns.histplot(x=kept, bins=40, ax=ax, color=COLOURS[moment], linewidth=0, alpha=1)
-            symbol = rf"\tilde{{{moment}}}" if unbiased and moment != "Q" else moment
-            ax.set(xlabel=f"${symbol}(X_{of})$", ylabel="tokens" if of == "t" else "words")
+            name = style.symbol(moment, of, unbiased=unbiased)
+            ax.set(xlabel=name, ylabel="tokens" if of == "t" else "words")
             style.few_ticks(ax)
             if number := len(value) - len(kept):
                 style.panel_title(ax, f"trimmed: {number}, up to {value.max():,.4g}", 9)
@@ -168,12 +169,12 @@ def frequency_slopes(
 ) -> Figure:
     """Slopes of log10(1+Q), log10(1+M), log10(1+V) on log10 n_t by layer (paper, Fig. 17).
 
-    Below 0, frequent tokens have the smaller values. One line a model.
+    Below 0, frequent tokens have smaller values than rare ones. Each model has a line.
 
     Args:
         stats: one model's statistics or those of several.
         depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
-        min_count, max_count: over the tokens with ``min_count <= n_t <= max_count``.
+        min_count, max_count: use the tokens with ``min_count <= n_t <= max_count``.
     """
     statistics = style.several(stats)
     x, axis = style.depths(statistics, depth)
@@ -204,14 +205,14 @@ def _slope(
 def token_frequencies(
     stats: Statistics, *, min_count: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """How many tokens occur how often: the distribution of log10 n_t (paper, Fig. 10).
+    """How often tokens occur: a histogram of log10 n_t (paper, Fig. 10).
 
-    The paper's range, ``1 <= log10 n_t <= 5``, lies between the dotted lines.
+    Dotted lines mark the paper's range, ``1 <= log10 n_t <= 5``.
 
     Args:
         stats: one model's statistics or those of several.
-        min_count: count the tokens that occur so often; by default all there are.
-        ax: draw here.
+        min_count: count only the tokens that occur at least this often; by default all.
+        ax: the Axes to draw on; by default new ones.
     """
     statistics = style.several(stats)
     ax = style.new_axes(ax)
@@ -219,16 +220,16 @@ def token_frequencies(
     for one in statistics:
         kept = one.n if min_count is None else one.n[one.n >= min_count]
         if not len(kept):
-            raise StatisticsError(f"No token occurs {min_count} times: lower min_count.")
+            raise StatisticsError(f"No token occurs {min_count} times or more: lower min_count.")
         counts.append(np.log10(kept))
     step = 0.2
     edges = np.arange(0, max(x.max() for x in counts) + step + 1e-9, step)
     single = len(statistics) == 1
-    of, styles = style.letter(statistics[0]), style.looks(statistics, COLOURS["Q"])
+    of, styles = style.letter(statistics[0]), style.looks(len(statistics), COLOURS["Q"])
     names = style.labels(statistics)
     for at, one in enumerate(statistics):
         least = max(min_count or 1, one.info.get("compact", {}).get("min_count", 1))
-        if least > 1:  # not all tokens are there
+        if least > 1:  # rarer tokens are missing
             names[at] += f", $n_{of}$ ≥ {least}"
     for x, name, look in zip(counts, names, styles, strict=True):
         sns.histplot(
@@ -246,23 +247,23 @@ def token_frequencies(
         if bound <= edges[-1]:
             ax.axvline(bound, color="black", linestyle=":", linewidth=1)
     ax.set_yscale("log")
-    ax.set_ylim(bottom=0.7)  # a bar of height 1 is to be seen
+    ax.set_ylim(bottom=0.7)  # so that a bar of height 1 can be seen
     ax.set(xlabel=rf"$\log_{{10}} n_{of}$", ylabel="tokens" if of == "t" else "words")
     ax.set_title(names[0]) if single else ax.legend()
     return ax
 
 
 def sentence_lengths(stats: Statistics, *, ax: Axes | None = None) -> Axes:
-    """How many sentences have how many words, separated by white space (paper, Fig. 9).
+    """How many words, separated by white space, the sentences have (paper, Fig. 9).
 
-    A histogram for each corpus: models that ran on the same sentences share one.
+    Each corpus has a histogram: models that ran on the same sentences share one.
 
     Args:
         stats: one model's statistics or those of several.
-        ax: draw here.
+        ax: the Axes to draw on; by default new ones.
 
     Raises:
-        StatisticsError: if the statistics do not hold the lengths.
+        StatisticsError: if the statistics do not hold the sentences' lengths.
     """
     statistics = style.several(stats)
     found: dict[tuple[int, ...], str] = {}
@@ -270,11 +271,11 @@ def sentence_lengths(stats: Statistics, *, ax: Axes | None = None) -> Axes:
         if "sentences_by_words" not in one.info:
             raise StatisticsError(
                 f"These statistics of {one.info['model']['name']!r} do not hold the lengths of the "
-                "sentences, nor can they be had from Q, M and V: extract from the corpus again."
+                "sentences, which Q, M and V do not tell: extract from the corpus again."
             )
         found[tuple(one.info["sentences_by_words"])] = written(one.info["corpora"][0]["name"])
     ax = style.new_axes(ax)
-    styles = style.looks([None] * len(found), COLOURS["Q"])
+    styles = style.looks(len(found), COLOURS["Q"])
     for (lengths, corpus), look in zip(found.items(), styles, strict=True):
         title = f"{corpus}: {sum(lengths):,} sentences"
         sns.histplot(

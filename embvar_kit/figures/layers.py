@@ -1,7 +1,7 @@
-"""All embeddings of a model together, layer by layer: where they lie, and what varies.
+"""All embeddings of a model together, layer by layer: their mean, and the parts of their variance.
 
-Each figure takes one model's statistics or those of several. M, V, V_W and V_B are of the union X
-of the tokens' embeddings in the range of counts (see
+Each figure takes one model's statistics or those of several. M(X), V(X), V_W(X) and V_B(X) are
+those of the set X of all embeddings of the tokens in the range of counts (see
 :meth:`embvar_kit.TokenStatistics.decomposition`).
 """
 
@@ -20,9 +20,9 @@ from embvar_kit.figures.style import COLOURS, Statistics
 
 _SYMBOLS = {"Q": "Q(X)", "M": "M(X)", "V": "V(X)", "V_W": "V_W(X)", "V_B": "V_B(X)"}
 PARTS_OF = {"Q": ("M", "V_B", "V_W"), "V": ("V_B", "V_W")}
-"""What Q(X) and V(X) consist of, from the bottom of a stack to its top."""
+"""The parts of Q(X) and of V(X), from the bottom of a stack to its top."""
 
-_WIDE = 100  # a range of values from which on an axis of absolute values is logarithmic
+_WIDE = 100  # axes of absolute values are logarithmic if these differ by this factor
 
 
 def shares_by_layer(
@@ -37,14 +37,14 @@ def shares_by_layer(
     """M(X), V_B(X) and V_W(X) as shares of Q(X), stacked to 1 (paper, Fig. 5).
 
     Args:
-        stats: one model's statistics, or those of several: a panel each.
+        stats: one model's statistics, or those of several, which have a panel each.
         depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
-        min_count, max_count: over the tokens with ``min_count <= n_t <= max_count``.
+        min_count, max_count: use the tokens with ``min_count <= n_t <= max_count``.
         unbiased: remove what finite samples add to M and V_B.
-        ax: draw here; for one model only.
+        ax: the Axes to draw on, for one model only; by default new ones.
 
     Returns:
-        The Axes of one model, the Figure of several.
+        The Axes for one model, the Figure for several.
     """
     statistics = style.several(stats)
     x, name = style.depths(statistics, depth)
@@ -70,14 +70,14 @@ def shares_by_layer(
 def stack_parts(
     ax: Axes, at: np.ndarray, parts: pd.DataFrame, *, of: str = "Q", absolute: bool = False
 ) -> float:
-    """Stack the parts of a decomposition, a bar a layer; the legend's texts are set.
+    """Stack the parts of a decomposition in one bar per layer, and label them for a legend.
 
     Args:
-        ax: draw here.
-        at: ``(L,)`` where the layers stand.
+        ax: the Axes to draw on.
+        at: ``(L,)`` the layers' positions.
         parts: rows of :meth:`embvar_kit.TokenStatistics.decomposition`.
-        of: ``"Q"`` stacks M, V_B and V_W; ``"V"`` only the last two.
-        absolute: stack the parts themselves, not their shares of the whole.
+        of: ``"Q"`` stacks M, V_B and V_W; ``"V"`` only V_B and V_W.
+        absolute: stack the parts themselves instead of their shares of the whole.
 
     Returns:
         The height of the highest bar: 1 for shares.
@@ -100,9 +100,9 @@ def within_share_by_layer(
     unbiased: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """V_W(X) / V(X): how much of the variance lies within tokens (paper, Fig. 6).
+    """V_W(X) / V(X): the share of the variance that lies within tokens (paper, Fig. 6).
 
-    The arguments are those of :func:`shares_by_layer`; ``ax`` takes several models, too.
+    The arguments are those of :func:`shares_by_layer`, but ``ax`` takes several models, too.
     """
     ax = style.new_axes(ax, 6, 3.6)
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
@@ -120,7 +120,7 @@ def parts_over_Q_by_layer(
     max_count: int | None = 100_000,
     unbiased: bool = False,
 ) -> Figure:
-    """M(X), V(X), V_W(X) and V_B(X) over Q(X), a panel each (paper, Fig. 18).
+    """M(X), V(X), V_W(X) and V_B(X) over Q(X), in one panel each (paper, Fig. 18).
 
     The arguments are those of :func:`shares_by_layer`.
     """
@@ -143,9 +143,9 @@ def moments_of_all_by_layer(
     max_count: int | None = 100_000,
     unbiased: bool = False,
 ) -> Figure:
-    """Q(X), M(X) and V(X), a panel each (paper, Fig. 19).
+    """Q(X), M(X) and V(X), in one panel each (paper, Fig. 19).
 
-    The arguments are those of :func:`shares_by_layer`. Where the values of a panel differ by a
+    The arguments are those of :func:`shares_by_layer`. If the values in a panel differ by a
     factor of 100 or more, the axes are logarithmic.
     """
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
@@ -163,9 +163,9 @@ def variance_parts_by_layer(
     max_count: int | None = 100_000,
     unbiased: bool = False,
 ) -> Figure:
-    """V_W(X), V_B(X) and V_B(X) / V(X), a panel each (paper, Fig. 20).
+    """V_W(X), V_B(X) and V_B(X) / V(X), in one panel each (paper, Fig. 20).
 
-    The arguments are those of :func:`shares_by_layer`. Where the values of a panel differ by a
+    The arguments are those of :func:`shares_by_layer`. If the values in a panel differ by a
     factor of 100 or more, the first two axes are logarithmic.
     """
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
@@ -184,16 +184,16 @@ def anisotropy_by_layer(
     min_count: int = 10,
     ax: Axes | None = None,
 ) -> Axes:
-    """Mean cosine similarities: over all pairs, and over the pairs of one token.
+    """Mean cosine similarities over all pairs of embeddings, and over pairs of the same token.
 
-    Ethayarajh's (2019) anisotropy baseline (filled, solid) and self-similarity (open, dashed),
-    exactly: see :meth:`embvar_kit.TokenStatistics.anisotropy`.
+    These are exact values of Ethayarajh's (2019) anisotropy baseline (filled markers, solid) and
+    self-similarity (open markers, dashed); see :meth:`embvar_kit.TokenStatistics.anisotropy`.
 
     Args:
         stats: statistics of site ``"unit"``, of one model or of several.
         depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
-        min_count: self-similarity is averaged over the tokens that occur so often.
-        ax: draw here.
+        min_count: average self-similarity over the tokens that occur at least this often.
+        ax: the Axes to draw on; by default new ones.
     """
     statistics = style.several(stats)
     found = [one.anisotropy(min_count=min_count) for one in statistics]
@@ -203,7 +203,7 @@ def anisotropy_by_layer(
         ("self_similarity", "within a token, mean over tokens", "--", "white"),
         ("anisotropy", "all pairs (anisotropy baseline)", "-", None),
     )
-    names, styles = style.labels(statistics), style.looks(statistics)
+    names, styles = style.labels(statistics), style.looks(len(statistics))
     for at, table, name, look in zip(x, found, names, styles, strict=True):
         for column, text, line, face in kinds:
             label = text if len(statistics) == 1 else f"{name}: {text}"
@@ -225,31 +225,32 @@ def dimension_shares(
     layers: Sequence[int] | None = None,
     top: int = 5,
 ) -> Figure:
-    """Each dimension's share of M(X) and of V(X), stacked, a bar a layer.
+    """Each dimension's share of M(X) and of V(X), stacked in one bar per layer.
 
-    In many decoders a few dimensions carry nearly all of both. Named are the ``top`` dimensions
-    with the largest share of either at any layer, in one colour throughout; the rest is grey.
+    In many decoders a few dimensions carry nearly all of both. The ``top`` dimensions with the
+    largest share of either at any layer have a colour each; the others are grey.
 
     Args:
         mean: ``(L, d)`` overall mean of the embeddings at each layer.
-        variance: ``(L, d)`` variance of each dimension.
-        layers: ``(L,)`` what the layers are called; by default 0, 1, ...
+        variance: ``(L, d)`` variance of each dimension at each layer.
+        layers: ``(L,)`` the layers' numbers; by default 0, 1, ...
         top: how many dimensions to name, at most 8.
 
     Raises:
-        StatisticsError: if the arrays do not fit together.
+        StatisticsError: if the arrays do not fit together, a variance is negative, or ``top`` is
+            out of range.
     """
     mean, variance = np.asarray(mean, dtype=float), np.asarray(variance, dtype=float)
     if mean.ndim != 2 or mean.shape != variance.shape or (variance < 0).any():
         raise StatisticsError(
-            f"Give means and variances, both (layers, d); these are {mean.shape} and "
+            f"Pass means and variances, both of shape (layers, d); these are {mean.shape} and "
             f"{variance.shape}, and no variance may be negative."
         )
     if not 1 <= top <= 8:
         raise StatisticsError(f"top={top}: between 1 and 8 dimensions can be told apart.")
     layers = np.arange(len(mean)) if layers is None else np.asarray(layers)
     if len(layers) != len(mean):
-        raise StatisticsError(f"{len(layers)} layers are named, and there are {len(mean)}.")
+        raise StatisticsError(f"layers has {len(layers)} numbers for {len(mean)} layers.")
     squares = {"M": mean**2, "V": variance}
     shares = {
         name: square / np.maximum(square.sum(axis=1, keepdims=True), np.finfo(float).tiny)
@@ -279,7 +280,7 @@ def dimension_shares(
         ax.bar(layers, rest, width, bottom, color="#d9d9d9", linewidth=0, label=others)
         ax.set(ylim=(0, 1), title=f"share of ${moment}(X)$")
         style.depth_axis(ax, "layer")
-        if len(layers) <= 12:  # few, and perhaps not next to each other
+        if len(layers) <= 12:  # they may not be consecutive
             ax.set_xticks(layers)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
@@ -311,7 +312,7 @@ def _by_layer(
     depth: str | None,
     choice: Mapping[str, int | bool | None],
 ) -> None:
-    """Draw a quantity of the decomposition on each Axes, a line a model."""
+    """Draw a quantity of the decomposition on each Axes, with a line for each model."""
     statistics = style.several(stats)
     x, name = style.depths(statistics, depth)
     found = [one.decomposition(**choice) for one in statistics]
@@ -322,7 +323,7 @@ def _by_layer(
 
 
 def _name(ax: Axes, stats: Statistics) -> None:
-    """Say which models one Axes shows."""
+    """Name the models that a figure of a single panel shows."""
     statistics = style.several(stats)
     if len(statistics) == 1:
         ax.set(ylabel=ax.get_title(), title=style.labels(statistics)[0])
@@ -332,7 +333,7 @@ def _name(ax: Axes, stats: Statistics) -> None:
 
 
 def _absolute(axes: Sequence[Axes]) -> None:
-    """Logarithmic axes where one shows values that differ much, and none is 0 or less."""
+    """Make the axes logarithmic if values in one differ much and all are positive."""
     values = [np.concatenate([line.get_ydata() for line in ax.lines]) for ax in axes]
     least = min(float(of.min()) for of in values)
     if least > 0 and any(of.max() >= _WIDE * of.min() for of in values):

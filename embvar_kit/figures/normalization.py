@@ -1,4 +1,4 @@
-"""Layer normalization drawn: its geometry, what γ and β do to the line, and the twins' training."""
+"""Layer normalization: its geometry, what γ and β do to slope and R², and the twins' training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embvar_kit.errors import StatisticsError
 from embvar_kit.figures import style
 from embvar_kit.figures.style import COLOURS
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds
+if TYPE_CHECKING:  # importing torch takes seconds
     from embvar_kit.extraction.affine import AffineMoments
 
 PLANE = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])
@@ -28,13 +28,13 @@ def layer_norm_geometry(
 ) -> Figure:
     """What a layer normalization does to vectors of three features.
 
-    Left, the vectors and the all-ones direction. Middle, what centring and scaling make of them,
-    seen along that direction: points on a circle of radius √3, with the mean of each group inside.
-    Right, the circle stretched by γ and shifted by β.
+    Left: the vectors and the all-ones direction. Middle: the vectors centred and scaled, seen
+    along that direction; they lie on a circle of radius √3, with the mean of each group inside.
+    Right: the circle stretched by γ and shifted by β.
 
     Args:
         x: ``(N, 3)`` vectors.
-        groups: ``(N,)`` the token of each, from 0.
+        groups: ``(N,)`` the token of each vector, 0, 1 ...
         gamma, beta: 3 numbers each.
 
     Raises:
@@ -42,7 +42,7 @@ def layer_norm_geometry(
     """
     x = np.asarray(x, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] != 3:
-        raise StatisticsError(f"The geometry is drawn in three features, not for {x.shape}.")
+        raise StatisticsError(f"The geometry is drawn for (N, 3) vectors, not for {x.shape}.")
     groups = np.asarray(groups)
     import torch
 
@@ -93,10 +93,10 @@ def affine_mixture(parts: Mapping[int, AffineMoments] | AffineMoments) -> Figure
     """Slope and R² of V on M while γ alone, β alone, or both are mixed in, from none to all.
 
     Args:
-        parts: of one layer or of several, from :func:`embvar_kit.affine_moments`.
+        parts: moments of one layer or of several, from :func:`embvar_kit.affine_moments`.
 
     Returns:
-        The Figure: slopes above, R² below, a column a layer.
+        The Figure, with a column for each layer: the slope above, R² below.
     """
     found = list(parts.values()) if isinstance(parts, Mapping) else [parts]
     shares = np.linspace(0, 1, 21)
@@ -127,15 +127,15 @@ def affine_mixture(parts: Mapping[int, AffineMoments] | AffineMoments) -> Figure
 
 
 def bends(part: AffineMoments, *, top: int = 12) -> Figure:
-    """Which dimensions take the line away from slope -1, and how few it takes to bring it back.
+    """Which dimensions turn the line away from slope -1, and how few bring it back.
 
-    Left, the ``top`` dimensions by their bend (see :meth:`AffineMoments.by_dimension`), with their
-    γ and β. Right, the slope when so many of them, the largest first, are given the median
-    ``|γ|``, and no β (:meth:`AffineMoments.without`).
+    Left: the ``top`` dimensions with the largest bend (see :meth:`AffineMoments.by_dimension`),
+    with their γ and β. Right: the slope after the first dimensions, in order of their bend, are
+    given the median ``|γ|`` and no β (:meth:`AffineMoments.without`), against their number.
 
     Args:
-        part: of one layer, from :func:`embvar_kit.affine_moments`.
-        top: how many dimensions are named.
+        part: moments of one layer, from :func:`embvar_kit.affine_moments`.
+        top: how many dimensions to name.
     """
     table = part.by_dimension()
     named, d = table.head(top), len(table)
@@ -167,9 +167,9 @@ def training_curves(losses: pd.DataFrame, references: Mapping[str, float] | None
     """Losses of the twins against the tokens they have seen.
 
     Args:
-        losses: columns ``twin, tokens, train, held_out`` (nats a token), as
-            :func:`embvar_kit.twin_losses` gives them.
-        references: losses to judge by, by name, drawn as horizontal lines.
+        losses: a table with columns ``twin, tokens, train, held_out`` (nats per token), from
+            :func:`embvar_kit.twin_losses`.
+        references: losses to compare with, by name, drawn as horizontal lines.
     """
     ax = style.new_axes(None, 7.5, 4.2)
     for at, (name, own) in enumerate(losses.groupby("twin", sort=False)):

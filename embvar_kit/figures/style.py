@@ -1,8 +1,8 @@
-"""What the figures share: colours, names of models, layers by depth, panels.
+"""What the figures share: colours, models' names, layers by depth, panels, labels of points.
 
-Colours are Okabe and Ito's, safe for colour-blind readers, and mean the same everywhere: M is
-blue, V is vermilion, Q is dark grey. Models have colours of their own (Paul Tol's muted ones),
-which are none of a statistic's. Nothing global is set and nothing is shown.
+The colours are Okabe and Ito's, which colour-blind readers can tell apart, and mean the same in
+every figure: M is blue, V is vermilion, Q is dark grey. Models have other colours, Paul Tol's
+muted ones. Nothing here changes matplotlib's global settings or shows a figure.
 """
 
 from __future__ import annotations
@@ -24,37 +24,77 @@ from matplotlib.transforms import Bbox
 from embvar_kit.errors import StatisticsError
 from embvar_kit.statistics.token_statistics import SINK_FACTOR, TokenStatistics
 
+Statistics = TokenStatistics | Sequence[TokenStatistics]
+"""One model's statistics, or those of several models to be drawn side by side."""
+
+
+# Colours and markers
+
 COLOURS = {"Q": "#4d4d4d", "M": "#0072b2", "V": "#d55e00", "V_W": "#e69f00", "V_B": "#009e73"}
 """The colour of each statistic."""
 
 FREQUENCY_MAP = "viridis"
 """The colour map of log10 n_t."""
 
+GROUP_MARKERS = "os^Dv*"
+"""Markers of a few groups of points in one panel."""
+
 _MODEL_COLOURS = ("#332288", "#cc6677", "#44aa99", "#882255", "#999933", "#88ccee", "#aa4499")
-_MARKERS = "os^Dv<>"
-_LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
+_MODEL_MARKERS = "os^Dv<>"
+_MODEL_LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 
 MANY = 1000
-"""Points beyond which a vector file holds them as a picture: ten thousand shapes open slowly."""
-
-Statistics = TokenStatistics | Sequence[TokenStatistics]
-"""One model's statistics, or those of several models to be drawn side by side."""
+"""More points than this are stored as an image in a vector file, which opens faster."""
 
 
-# Which statistics, what they are called, where their layers lie
+def model_colour(at: int) -> str:
+    """The colour of model number ``at``, or of anything else that is not a statistic."""
+    return _MODEL_COLOURS[at % len(_MODEL_COLOURS)]
+
+
+def looks(number: int, colour: str | None = None) -> list[dict]:
+    """Colour, marker and line style of so many models; a single one takes ``colour``, if given."""
+    if number == 1:
+        colour = colour or model_colour(0)
+        return [{"color": colour, "marker": "o", "linestyle": "-", "markersize": 4}]
+    return [
+        {
+            "color": model_colour(at),
+            "marker": _MODEL_MARKERS[at % len(_MODEL_MARKERS)],
+            "linestyle": _MODEL_LINES[at % len(_MODEL_LINES)],
+            "markersize": 4,
+        }
+        for at in range(number)
+    ]
+
+
+def count_range(*counts: np.ndarray | pd.Series) -> tuple[float, float]:
+    """The range of log10 n_t that colours span in all panels: 1 to 2, extended to what occurs.
+
+    Args:
+        counts: n_t of the tokens of each panel.
+
+    >>> count_range(np.array([10, 50])), count_range(np.array([1, 1000]))
+    ((1.0, 2.0), (0.0, 3.0))
+    """
+    least, most = min(n.min() for n in counts), max(n.max() for n in counts)
+    return min(1.0, float(np.log10(least))), max(2.0, float(np.log10(most)))
+
+
+# The statistics given: how many, of which tokens, under which names
 
 
 def several(stats: Statistics) -> list[TokenStatistics]:
     """The statistics as a list, whether one or several are given.
 
     Raises:
-        StatisticsError: if there are none, or something else is given.
+        StatisticsError: if the list is empty or holds anything else, or if there are no layers.
     """
     if isinstance(stats, TokenStatistics):
         return [stats]
     found = list(stats)
     if not found or not all(isinstance(one, TokenStatistics) for one in found):
-        raise StatisticsError("A figure draws TokenStatistics: give one, or a list of some.")
+        raise StatisticsError("A figure draws TokenStatistics: pass one, or a list of them.")
     for one in found:
         if not len(one.layers):
             raise StatisticsError("There is no layer to draw.")
@@ -62,35 +102,58 @@ def several(stats: Statistics) -> list[TokenStatistics]:
 
 
 def only(stats: Statistics, what: str) -> TokenStatistics:
-    """The one statistics that a figure of a single model draws.
+    """The statistics of a figure that draws a single model; ``what`` is the function's name.
 
     Raises:
         StatisticsError: if there are several.
     """
     found = several(stats)
     if len(found) > 1:
-        raise StatisticsError(f"{what} draws one model: call it for each of the {len(found)}.")
+        raise StatisticsError(f"{what} draws one model: call it once for each of the {len(found)}.")
     return found[0]
 
 
-def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
-    """A name for each: the model's; where these are equal, also the corpus, the site or the like.
+def chosen(
+    one: TokenStatistics,
+    layer: int,
+    *,
+    min_count: int,
+    max_count: int | None,
+    unbiased: bool = False,
+) -> pd.DataFrame:
+    """The table of a layer's tokens with ``min_count <= n_t <= max_count``.
 
-    Tokens that were left out are always mentioned.
+    Raises:
+        StatisticsError: if there is no such token.
+    """
+    table = one.table(layer, min_count=min_count, max_count=max_count, unbiased=unbiased)
+    if table.empty:
+        most = "" if max_count is None else f" <= {max_count:,}"
+        raise StatisticsError(
+            f"No token of {one.info['model']['name']} has {min_count:,} <= n_t{most}: lower "
+            "min_count, raise max_count, or take a larger corpus."
+        )
+    return table
+
+
+def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
+    """A distinct name for each: the model's, and the corpus, site and so on where models repeat.
+
+    A name always says how many tokens were left out.
     """
     names = [written(one.info["model"]["name"]) for one in statistics]
-    ways = (
+    distinctions = (
         lambda one: "on " + one.info["corpora"][0]["name"],
         lambda one: "site " + str(one.info.get("convention", {}).get("site")),
         lambda one: "by " + str(one.info.get("convention", {}).get("by")),
         lambda one: str(one.info["corpora"][0].get("settings") or "all sentences"),
     )
-    for told in ways:
+    for distinction in distinctions:
         for name in {name for name in names if names.count(name) > 1}:
             alike = [at for at, other in enumerate(names) if other == name]
-            if len({told(statistics[at]) for at in alike}) > 1:
+            if len({distinction(statistics[at]) for at in alike}) > 1:
                 for at in alike:
-                    names[at] = f"{name}, {written(told(statistics[at]))}"
+                    names[at] = f"{name}, {written(distinction(statistics[at]))}"
     for at, one in enumerate(statistics):
         if left_out := one.info.get("left_out"):
             names[at] += f" ({len(left_out)} token{'s' * (len(left_out) > 1)} left out)"
@@ -101,32 +164,30 @@ def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
     ]
 
 
-def looks(statistics: Sequence, colour: str | None = None) -> list[dict]:
-    """Colour, marker and line style of each model; ``colour`` is used where there is only one."""
-    if len(statistics) == 1:
-        colour = colour or model_colour(0)
-        return [{"color": colour, "marker": "o", "linestyle": "-", "markersize": 4}]
-    return [
-        {
-            "color": model_colour(at),
-            "marker": _MARKERS[at % len(_MARKERS)],
-            "linestyle": _LINES[at % len(_LINES)],
-            "markersize": 4,
-        }
-        for at in range(len(statistics))
-    ]
+def letter(one: TokenStatistics) -> str:
+    """The index of a group in formulas: ``t`` for tokens, ``w`` for words."""
+    return "w" if one.info.get("convention", {}).get("by") == "word" else "t"
 
 
-def model_colour(at: int) -> str:
-    """The colour of the model drawn as number ``at``, or of another thing that is no statistic."""
-    return _MODEL_COLOURS[at % len(_MODEL_COLOURS)]
+def symbol(moment: str, group: str | None = None, *, unbiased: bool = False) -> str:
+    """Q, M or V as a formula; the unbiased M and V have a tilde. ``group`` is from :func:`letter`.
+
+    >>> symbol("Q", "t", unbiased=True), symbol("M", "t", unbiased=True), symbol("V")
+    ('$Q(X_t)$', '$\\\\tilde{M}(X_t)$', '$V$')
+    """
+    corrected = unbiased and moment != "Q"
+    of = "" if group is None else f"(X_{group})"
+    return rf"$\tilde{{{moment}}}{of}$" if corrected else f"${moment}{of}$"
+
+
+# Layers
 
 
 def n_states(one: TokenStatistics, remedy: str) -> int:
-    """How many hidden states the model has.
+    """The number of the model's hidden states.
 
     Raises:
-        StatisticsError: if the statistics do not say; the message gives ``remedy``.
+        StatisticsError: if the statistics do not hold it; the message says to do ``remedy``.
     """
     number = one.info["model"].get("n_states")
     if number is None:
@@ -138,10 +199,10 @@ def n_states(one: TokenStatistics, remedy: str) -> int:
 
 
 def layer_of(one: TokenStatistics, layer: int | str) -> int:
-    """A layer by number (-1 is the last one extracted), or ``"middle"``.
+    """The number of a layer given by its number (-1 is the last one extracted) or as ``"middle"``.
 
-    The middle is half way from the first hidden state to the last, or what was extracted nearest
-    to it: layer 6 of 12, as in the paper.
+    The middle is the extracted layer nearest to half way between the first and the last hidden
+    state: layer 6 of 12, as in the paper.
     """
     if layer == "middle":
         return _nearest(one, 0.5)
@@ -163,11 +224,12 @@ def _nearest(one: TokenStatistics, share: float) -> int:
 def depths(
     statistics: Sequence[TokenStatistics], depth: str | None
 ) -> tuple[list[np.ndarray], str]:
-    """Where the layers of each stand on the axis, and what the axis is called.
+    """Each model's layers as positions on the axis, and the axis' label.
 
     Args:
+        statistics: of one model or of several.
         depth: ``"index"``, or ``"relative"``: 0 for the embedding layer's output, 1 for the last
-            hidden state. By default relative where models differ in depth, else the index.
+            hidden state. By default relative if models differ in depth, else the index.
     """
     if depth not in (None, "relative", "index"):
         raise StatisticsError(f"depth={depth!r} is unknown: it is 'relative' or 'index'.")
@@ -183,69 +245,16 @@ def depths(
     )
 
 
-def letter(one: TokenStatistics) -> str:
-    """The index of a group: ``t`` for tokens, ``w`` for words."""
-    return "w" if one.info.get("convention", {}).get("by") == "word" else "t"
-
-
-# What is drawn of them
-
-
-def chosen(
-    one: TokenStatistics,
-    layer: int,
-    *,
-    min_count: int,
-    max_count: int | None,
-    unbiased: bool = False,
-) -> pd.DataFrame:
-    """The table of a layer's tokens in a range of counts.
-
-    Raises:
-        StatisticsError: if there is no such token.
-    """
-    table = one.table(layer, min_count=min_count, max_count=max_count, unbiased=unbiased)
-    if table.empty:
-        most = "" if max_count is None else f" <= {max_count:,}"
-        raise StatisticsError(
-            f"No token of {one.info['model']['name']} has {min_count:,} <= n_t{most}: lower "
-            "min_count, raise max_count, or take a larger corpus."
-        )
-    return table
-
-
-def count_range(tables: Iterable[pd.DataFrame]) -> tuple[float, float]:
-    """Limits of the colours of log10 n_t over all panels: 1 to 2, or more where there is more."""
-    counts = [np.log10(table["n"].to_numpy()) for table in tables]
-    least, most = (float(f([f(n) for n in counts])) for f in (min, max))
-    return min(1.0, least), max(2.0, most)
-
-
-def sink_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
-    """Say in a panel that a few tokens are out of all proportion, where they are.
-
-    The rest of the panel is empty then. ``short`` leaves out what to do about it.
-    """
-    ratio = Q / np.median(Q)
-    number = int((ratio >= SINK_FACTOR).sum())
-    if number:
-        text = f"{number} sink{'s' * (number > 1)}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
-        if not short:
-            text += "\n\nstats.without(stats.sinks().token)\nleaves them out, log=True shows all"
-        placed = {"transform": ax.transAxes, "ha": "center", "va": "center"}
-        ax.text(0.5, 0.55, text, fontsize=8, style="italic", **placed).set_in_layout(False)
-
-
-# Figures and panels
+# Figures, panels and axes
 
 
 def new_axes(ax: Axes | None, width: float = 7, height: float = 3.8) -> Axes:
-    """The Axes given, or those of a new figure of this size in inches."""
+    """``ax``, or the Axes of a new figure of this size in inches."""
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
 
 def panels(number: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of ``number`` panels, each of this size in inches, in at most so many columns."""
+    """A figure of ``number`` panels in at most ``columns`` columns; a panel's size is in inches."""
     columns = min(columns, number)
     rows = -(-number // columns)
     figure, axes = plt.subplots(
@@ -263,10 +272,10 @@ def panels(number: int, columns: int, width: float, height: float) -> tuple[Figu
 def one_or_panels(
     number: int, ax: Axes | None, columns: int, width: float, height: float
 ) -> tuple[Figure, list[Axes]]:
-    """Axes for each of several models, ``ax`` for a single one.
+    """``ax`` for a single model, or new panels for ``number`` models.
 
     Raises:
-        StatisticsError: if ``ax`` is given for several.
+        StatisticsError: if ``ax`` is given for several models.
     """
     if ax is None:
         return panels(number, columns, width, height)
@@ -275,17 +284,15 @@ def one_or_panels(
     return ax.figure, [ax]
 
 
-def line_order(r2: float) -> float:
-    """Where a regression line is drawn: over the points, but under those that all lie on it.
-
-    >>> line_order(0.9) > 1 > line_order(1.0)  # points are drawn at 1
-    True
-    """
-    return 0.9 if r2 > 0.999 else 2.0
+def panel_title(ax: Axes, text: str, size: float | None = 10) -> None:
+    """Set a title that does not move up, and out of the figure, for an axis' power of ten."""
+    ax.set_title(text, y=1.0)
+    if size is not None:
+        ax.title.set_fontsize(size)
 
 
 def few_ticks(ax: Axes) -> None:
-    """Few ticks, and powers of ten for large and small numbers: for a small panel."""
+    """Set few ticks on a small panel, with powers of ten for large and small numbers."""
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     ax.ticklabel_format(scilimits=(-3, 4), useMathText=True)
@@ -293,7 +300,7 @@ def few_ticks(ax: Axes) -> None:
 
 
 def log_axes(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """Logarithmic axes for these positive values, with ticks that leave one another room."""
+    """Make the axes logarithmic for these positive values, with ticks far enough apart to read."""
     ax.set(xscale="log", yscale="log")
     for axis, values in ((ax.xaxis, x), (ax.yaxis, y)):
         axis.set_major_locator(FixedLocator(_log_ticks(values.min(), values.max())))
@@ -302,7 +309,7 @@ def log_axes(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Two or three round numbers in the range, as far as it holds so many."""
+    """Two or three round numbers between ``low`` and ``high``, or fewer if there are none."""
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
         ticks = [power * step for power in powers for step in steps if low <= power * step <= high]
@@ -311,17 +318,14 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return ticks[:: -(-len(ticks) // 3)] or [low]
 
 
-def panel_title(ax: Axes, text: str, size: float | None = 10) -> None:
-    """A title that stays where it is: one that gives way to a power of ten leaves the figure."""
-    ax.set_title(text, y=1.0)
-    if size is not None:
-        ax.title.set_fontsize(size)
+def depth_axis(ax: Axes, name: str) -> None:
+    """Label the horizontal axis of layers; layers by number get ticks at whole numbers."""
+    ax.set_xlabel(name)
+    if name == "layer":
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def bar_width(at: np.ndarray) -> float:
-    """Of bars at these layers: with gaps between them while there are few."""
-    apart = float(np.diff(at).min()) if len(at) > 1 else 1.0
-    return apart * (0.92 if len(at) <= 15 else 1.0)
+# What is drawn in a panel
 
 
 def lines(
@@ -331,21 +335,29 @@ def lines(
     values: Iterable[Sequence[float]],
     colour: str | None = None,
 ) -> None:
-    """A line a model, of a value at each of its layers; ``colour`` as in :func:`looks`."""
-    models = zip(x, values, labels(statistics), looks(statistics, colour), strict=True)
-    for at, value, name, look in models:
+    """Draw one line per model through its value at each layer; ``colour`` as in :func:`looks`."""
+    styles = looks(len(statistics), colour)
+    for at, value, name, look in zip(x, values, labels(statistics), styles, strict=True):
         ax.plot(at, value, label=name, **look)
 
 
-def depth_axis(ax: Axes, name: str) -> None:
-    """Call the horizontal axis by its name; layers by number get whole numbers."""
-    ax.set_xlabel(name)
-    if name == "layer":
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+def line_order(r2: float) -> float:
+    """The zorder of a regression line: above the points, but below points that all lie on it.
+
+    >>> line_order(0.9) > 1 > line_order(1.0)  # points are drawn at 1
+    True
+    """
+    return 0.9 if r2 > 0.999 else 2.0
+
+
+def bar_width(at: np.ndarray) -> float:
+    """The width of bars at these layers, which leaves gaps between a few and none between many."""
+    apart = float(np.diff(at).min()) if len(at) > 1 else 1.0
+    return apart * (0.92 if len(at) <= 15 else 1.0)
 
 
 def name_models(figure: Figure, ax: Axes, statistics: Sequence[TokenStatistics]) -> None:
-    """Say which models are drawn: a legend below all panels, or one model's name above them."""
+    """Name the models: one above all panels, several in a legend below them."""
     if len(statistics) == 1:
         figure.suptitle(labels(statistics)[0], fontsize=11)
         return
@@ -354,7 +366,22 @@ def name_models(figure: Figure, ax: Axes, statistics: Sequence[TokenStatistics])
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
-# Labels
+def sink_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
+    """Note in a panel that it is nearly empty because a few tokens have a huge Q, if any have.
+
+    ``short`` leaves out what the reader can do about it.
+    """
+    ratio = Q / np.median(Q)
+    number = int((ratio >= SINK_FACTOR).sum())
+    if number:
+        text = f"{number} sink{'s' * (number > 1)}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
+        if not short:
+            text += "\n\nstats.without(stats.sinks().token)\nleaves them out, log=True shows all"
+        placed = {"transform": ax.transAxes, "ha": "center", "va": "center"}
+        ax.text(0.5, 0.55, text, fontsize=8, style="italic", **placed).set_in_layout(False)
+
+
+# Text: tokens as matplotlib can write them, labels beside points
 
 
 @lru_cache
@@ -363,7 +390,7 @@ def _font():
 
 
 def written(text: str) -> str:
-    """A token as matplotlib can write it: no mathematics, and codes for what its font lacks.
+    """A token as matplotlib can write it: ``$`` escaped, and codes for what the font lacks.
 
     >>> written("$x$")
     '\\\\$x\\\\$'
@@ -378,7 +405,7 @@ def written(text: str) -> str:
 
 
 def as_label(token: str) -> str:
-    """A token as a label of a point: in quotation marks where it has no letter or digit.
+    """A token as the label of a point, in quotation marks if it has no letter or digit.
 
     >>> as_label("the"), as_label(",")
     ('the', '‘,’')
@@ -388,9 +415,9 @@ def as_label(token: str) -> str:
 
 
 def label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -> None:
-    """Write a label beside each point, where it covers no other label nor labelled point.
+    """Write a label beside each point so that it covers no other label and no labelled point.
 
-    The places are found for the Axes' present size.
+    Positions are chosen for the present size of the Axes: resize it before, not after.
     """
     ax.figure.draw_without_rendering()
     at = ax.transData.transform(np.column_stack([x, y]))
@@ -430,6 +457,6 @@ def label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -
             va="center",
             fontsize=size,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            arrowprops=line if best >= 8 else None,
+            arrowprops=line if best >= len(around) else None,  # far from its point
             zorder=6,
         )

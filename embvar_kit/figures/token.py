@@ -1,4 +1,4 @@
-"""One token, looked at closely: its Q, M and V by layer, its occurrences in two dimensions."""
+"""One token in detail: its Q, M and V by layer, and its occurrences in two dimensions."""
 
 from __future__ import annotations
 
@@ -6,39 +6,37 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures import style
-from embvar_kit.figures.style import COLOURS, as_label, written
+from embvar_kit.figures.style import COLOURS, GROUP_MARKERS, as_label, written
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds
+if TYPE_CHECKING:  # importing torch takes seconds
     from embvar_kit.extraction.embeddings import Occurrences
 
-MOST_NEIGHBOURS = 6
-"""Neighbours that get a colour and a mark of their own; the others are grey dots."""
+MOST_NEIGHBOURS = len(GROUP_MARKERS)
+"""How many neighbours have a colour and a marker of their own; the others are grey dots."""
 
-_MARKS = "os^Dv*"
-_WIDE = 100  # a range of values from which on the axis is logarithmic
+_WIDE = 100  # the axis is logarithmic if Q differs by this factor between layers
 
 
 def moments_of_token(
     stats: TokenStatistics, token: str, *, unbiased: bool = False, ax: Axes | None = None
 ) -> Axes:
-    """Q(X_t), M(X_t) and V(X_t) of one token, against the layer.
+    """Q(X_t), M(X_t) and V(X_t) of one token against the layer.
 
     Args:
         stats: one model's statistics.
-        token: as it is called there.
-        unbiased: the finite-sample corrected M and V.
-        ax: draw here.
+        token: the token, as written in the statistics.
+        unbiased: draw the finite-sample corrected M and V.
+        ax: the Axes to draw on; by default new ones.
 
     Raises:
-        StatisticsError: if there is no such token.
+        StatisticsError: if the statistics do not hold the token.
     """
     found = np.flatnonzero(stats.tokens.astype(str) == token)
     if not len(found):
@@ -47,11 +45,10 @@ def moments_of_token(
     M, V = stats.M[:, at], stats.V[:, at]
     if unbiased:
         M, V = analysis.unbiased(np.full(len(M), stats.n[at]), M, V)
-    ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")[1] if ax is None else ax
-    tilde = r"\tilde{%s}" if unbiased else "%s"
+    ax = style.new_axes(ax, 5.4, 3.4)
     styles = (("Q", stats.Q[:, at], "s--"), ("M", M, "o-"), ("V", V, "^-"))
     for name, values, look in styles:
-        label = f"${name if name == 'Q' else tilde % name}$"
+        label = style.symbol(name, unbiased=unbiased)
         ax.plot(stats.layers, values, look, color=COLOURS[name], markersize=4, label=label)
     values = np.concatenate([values for _, values, _ in styles])
     Q = stats.Q[:, at]
@@ -77,25 +74,27 @@ def occurrences_in_plane(
 ) -> Axes:
     """Embeddings of one token on their first two principal axes, marked by a neighbouring token.
 
-    Occurrences of one sense tend to have neighbours in common and to lie together.
+    Occurrences of the same sense tend to share neighbours and to lie close together.
 
     Args:
-        occurrences: from :meth:`embvar_kit.explorers.concordance.Concordance.find`.
-        neighbours: ``(n,)`` of each occurrence the token before or after it.
-        layer: one of those collected.
-        what: heading of the legend.
-        ax: draw here.
+        occurrences: the token's occurrences, from
+            :meth:`embvar_kit.explorers.concordance.Concordance.find`.
+        neighbours: ``(n,)`` the token before or after each occurrence.
+        layer: one of the layers collected.
+        what: the legend's heading.
+        ax: the Axes to draw on; by default new ones.
 
     Raises:
-        StatisticsError: if there are fewer than three occurrences, or neighbours do not fit them.
+        StatisticsError: if there are fewer than three occurrences, or their number is not that of
+            the neighbours.
     """
     x = occurrences.at(layer)
     if len(x) < 3 or len(neighbours) != len(x):
         raise StatisticsError(
-            f"{len(x)} occurrences and {len(neighbours)} neighbours: two axes need three "
-            "occurrences or more, and a neighbour each."
+            f"{len(x)} occurrences and {len(neighbours)} neighbours: two axes need at least three "
+            "occurrences, and a neighbour for each."
         )
-    ax = plt.subplots(figsize=(5.4, 3.4), layout="constrained")[1] if ax is None else ax
+    ax = style.new_axes(ax, 5.4, 3.4)
     if not np.ptp(x, axis=0).any():
         note = "all these vectors are the same"
         ax.text(0.5, 0.5, note, ha="center", va="center", transform=ax.transAxes)
@@ -111,7 +110,7 @@ def occurrences_in_plane(
         ax.scatter(*flat[rest].T, label=f"others ({rest.sum()})", **look)
     for at, neighbour in enumerate(named):
         own = np.array([n == neighbour for n in neighbours])
-        look = {"color": style.model_colour(at), "marker": _MARKS[at], "s": 26}
+        look = {"color": style.model_colour(at), "marker": GROUP_MARKERS[at], "s": 26}
         label = f"{as_label(neighbour)} ({own.sum()})"
         ax.scatter(*flat[own].T, label=label, linewidths=0, zorder=3, **look)
     ax.set_xlabel(f"first principal axis ({share[0]:.0%})")

@@ -1,4 +1,4 @@
-"""The norm-variance trade-off: V against M over tokens, and its measures by layer."""
+"""The norm-variance trade-off: V against M over tokens, and how well it holds in each layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from embvar_kit.figures.style import FREQUENCY_MAP, Statistics, as_label, label_
 from embvar_kit.statistics import analysis
 
 ZERO = 1e-6
-"""V/Q or M/Q below which a token has no place on logarithmic axes."""
+"""Tokens with V/Q or M/Q below this are not drawn on logarithmic axes."""
 
 
 def V_on_M(
@@ -34,25 +34,25 @@ def V_on_M(
 ) -> Axes | Figure:
     """V against M for every token of a layer, with the regression line (paper, Figs. 2 and 8).
 
-    Points are coloured by the logarithm of the token's frequency; the title says slope and R².
+    Points are coloured by the logarithm of the token's frequency; the title gives slope and R².
 
     Args:
         stats: one model's statistics, or those of several, which share one range of colours.
-        layer: a number, or ``"middle"``.
+        layer: the layer's number, or ``"middle"``.
         min_count, max_count: draw the tokens with ``min_count <= n_t <= max_count``.
         unbiased: draw the finite-sample corrected M and V.
-        log: logarithmic axes, for models whose tokens differ by orders of magnitude; the line is
-            the same, and bends there. Tokens with V or M of less than a millionth of Q have no
-            place on them, and are counted in the plot.
+        log: draw logarithmic axes, for models whose tokens differ by orders of magnitude. The
+            line is the same, but curved on them. Tokens whose V or M is less than a millionth of
+            Q are not drawn; a note in the plot counts them.
         label: tokens to name in the plot (Fig. 8).
-        ax: draw here; for one model only.
+        ax: the Axes to draw on, for one model only; by default new ones.
 
     Returns:
-        The Axes of one model, the Figure of several.
+        The Axes for one model, the Figure for several.
 
     Raises:
-        StatisticsError: if no line can be fitted to the tokens in the range, or a token of
-            ``label`` is in no model's.
+        StatisticsError: if no line can be fitted to the tokens in the range, or no model has a
+            token of ``label``.
     """
     statistics = style.several(stats)
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
@@ -61,23 +61,23 @@ def V_on_M(
     absent = set(label) - {token for table in tables for token in table["token"]}
     if absent:
         raise StatisticsError(
-            f"{', '.join(map(repr, sorted(absent)))}: no such token among those drawn; look at "
-            "stats.table(layer), and at min_count and max_count."
+            f"{', '.join(map(repr, sorted(absent)))}: no such token among those drawn. Check "
+            "stats.table(layer), min_count and max_count."
         )
     single = len(statistics) == 1
     size = (6.2, 4.6) if single else (3.4, 3.3)
     if label:
         size = (7.6, 5.6) if single else (5.2, 4.6)
     figure, axes = style.one_or_panels(len(statistics), ax, 2 if label else 3, *size)
-    limits = style.count_range(tables)
+    limits = style.count_range(*(table["n"] for table in tables))
     names = style.labels(statistics)
     for one, at, table, name, axis in zip(statistics, layers, tables, names, axes, strict=True):
         points, fit = scatter_V_on_M(axis, table, limits, size=9 if single else 5, log=log)
-        of, tilde = style.letter(one), r"\tilde{%s}" if unbiased else "%s"
-        axis.set_xlabel(f"${tilde % 'M'}(X_{of})$")
-        axis.set_ylabel(f"${tilde % 'V'}(X_{of})$")
+        of = style.letter(one)
+        axis.set_xlabel(style.symbol("M", of, unbiased=unbiased))
+        axis.set_ylabel(style.symbol("V", of, unbiased=unbiased))
         what = f"{name}, layer {at}"
-        # A narrow panel has room for so many letters.
+        # A narrow panel has room for 40 letters.
         title = f"{what if single else fill(what, 40)}{': ' if single else chr(10)}{fit_text(fit)}"
         style.panel_title(axis, title, None if single else 10)
     of = style.letter(statistics[0])
@@ -101,7 +101,7 @@ def V_on_M_by_layer(
     unbiased: bool = False,
     log: bool = False,
 ) -> Figure:
-    """The plot of :func:`V_on_M` for each layer of one model, on one range of colours.
+    """The plot of :func:`V_on_M` for each layer of one model, with one range of colours.
 
     The arguments are those of :func:`V_on_M`; see also the paper's Figs. 2 and 11.
     """
@@ -110,13 +110,13 @@ def V_on_M_by_layer(
     tables = [style.chosen(one, int(layer), **choice) for layer in one.layers]
     figure, axes = style.panels(len(tables), 4, 2.9, 2.9)
     figure.set_figwidth(figure.get_figwidth() + 0.8)
-    limits, of = style.count_range(tables), style.letter(one)
-    tilde = r"\tilde{%s}" if unbiased else "%s"
+    limits, of = style.count_range(*(table["n"] for table in tables)), style.letter(one)
+    M, V = (style.symbol(name, of, unbiased=unbiased) for name in "MV")
     for ax, layer, table in zip(axes, one.layers, tables, strict=True):
         points, fit = scatter_V_on_M(ax, table, limits, size=4, log=log)
         style.panel_title(ax, f"layer {layer}: {fit_text(fit)}", 9)
-        ax.set(xlabel=f"${tilde % 'M'}(X_{of})$", ylabel=f"${tilde % 'V'}(X_{of})$")
-    tall = figure.get_figheight() / 6  # the bar keeps its width
+        ax.set(xlabel=M, ylabel=V)
+    tall = figure.get_figheight() / 6  # keeps the colour bar as narrow in a tall figure
     label = rf"$\log_{{10}} n_{of}$"
     figure.colorbar(points, ax=axes, label=label, shrink=0.8, aspect=20 * max(1.0, tall))
     return figure
@@ -130,10 +130,10 @@ def tradeoff_by_layer(
     max_count: int | None = 100_000,
     unbiased: bool = False,
 ) -> Figure:
-    """How constant Q is, and how V follows M, layer by layer (paper, Fig. 4).
+    """How constant Q is, and how closely V follows M, layer by layer (paper, Fig. 4).
 
-    Three panels: the coefficient of variation of Q(X_t); the slope of V on M, with a dotted line
-    at -1, the slope that a constant Q gives; R² of that regression. One line a model.
+    The three panels show the coefficient of variation of Q(X_t); the slope of V on M, with a
+    dotted line at -1, which a constant Q gives; and R² of that regression. Each model has a line.
 
     Args:
         stats: one model's statistics or those of several.
@@ -169,7 +169,21 @@ def scatter_V_on_M(
     *,
     log: bool = False,
 ) -> tuple[PathCollection, analysis.Tradeoff]:
-    """Points of a table from :meth:`TokenStatistics.table`, coloured by log10 n_t, and the line."""
+    """Draw the tokens of a table coloured by log10 n_t, with the regression line of V on M.
+
+    Args:
+        ax: the Axes to draw on.
+        table: the tokens, from :meth:`TokenStatistics.table`.
+        limits: the range of log10 n_t that the colours span.
+        size: size of the points.
+        log: draw logarithmic axes, as in :func:`V_on_M`.
+
+    Returns:
+        The points, for a colour bar, and the trade-off's measures over all tokens of the table.
+
+    Raises:
+        StatisticsError: if no line can be fitted, or no token can be drawn on logarithmic axes.
+    """
     fit = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
     ends = np.array([table["M"].min(), table["M"].max()])
     if log:
@@ -181,13 +195,15 @@ def scatter_V_on_M(
             ax.text(0.03, 0.03, text, fontsize=8, style="italic", **where)
         table = table[placed]
         if table.empty:
-            raise StatisticsError("All M or all V are 0: these have no logarithm. Pass log=False.")
+            raise StatisticsError(
+                "M or V of every token is 0, which has no logarithm: pass log=False."
+            )
         style.log_axes(ax, table["M"].to_numpy(), table["V"].to_numpy())
         ends = np.geomspace(table["M"].min(), table["M"].max(), 200)
     else:
         style.sink_note(ax, table["Q"].to_numpy(), short=size < 9)
         style.few_ticks(ax)
-    table = table[::-1]  # the few frequent tokens on top of the many rare ones
+    table = table[::-1]  # draws the few frequent tokens over the many rare ones
     points = ax.scatter(
         table["M"],
         table["V"],
@@ -200,7 +216,7 @@ def scatter_V_on_M(
         rasterized=len(table) > style.MANY,
     )
     line = fit.intercept + fit.slope * ends
-    if log:  # below the points the line has no more to say, and would stretch the axis
+    if log:  # below the points, the line would only stretch the axis
         seen = line >= table["V"].min()
         ends, line = ends[seen], line[seen]
     ax.plot(ends, line, color="black", linewidth=1.5, zorder=style.line_order(fit.r2))
@@ -208,7 +224,7 @@ def scatter_V_on_M(
 
 
 def fit_text(fit: analysis.Tradeoff | analysis.Line) -> str:
-    """Slope and R² of a line, for a title."""
+    """Slope and R² of a line, as text for a title."""
     plain = fit.slope == 0 or 0.005 <= abs(fit.slope) < 1000
     slope = f"{fit.slope:.2f}" if plain else f"{fit.slope:.1e}"
     r2 = "undefined" if np.isnan(fit.r2) else f"{fit.r2:.2f}"

@@ -1,4 +1,4 @@
-"""Words instead of tokens: the paper's Appendix J."""
+"""Words instead of tokens (paper, Appendix J)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def word_moments(
     """Q, M and V of words against log10 n_w, and V on M (paper, Fig. 22).
 
     Points are coloured by the number of sub-words that the tokenizer cuts the word into (the mean
-    over its occurrences, rounded); lines and titles are of all words together. A row a model.
+    over its occurrences, rounded). Lines and titles are those of all words together. Each model
+    has a row of panels.
 
     Args:
         stats: statistics by word, of one model or of several.
-        layer: a number, or ``"middle"``.
+        layer: the layer's number, or ``"middle"``.
         min_count, max_count: draw the words with ``min_count <= n_w <= max_count``.
         unbiased: draw the finite-sample corrected M and V.
 
@@ -48,8 +49,7 @@ def word_moments(
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
     figure, axes = style.panels(4 * len(statistics), 4, 2.75, 3.0)
     colours = sns.color_palette("viridis", as_cmap=True)([0.0, 0.4, 0.72, 0.93])
-    mark = r"\tilde{%s}" if unbiased else "%s"
-    symbols = {"Q": "$Q(X_w)$", "M": f"${mark % 'M'}(X_w)$", "V": f"${mark % 'V'}(X_w)$"}
+    symbols = {moment: style.symbol(moment, "w", unbiased=unbiased) for moment in "QMV"}
     rows = zip(*[iter(axes)] * 4, strict=True)
     for one, name, row in zip(statistics, style.labels(statistics), rows, strict=True):
         at = style.layer_of(one, layer)

@@ -1,4 +1,4 @@
-"""The atlas: what is written, what the page says, what is left out and why."""
+"""All figures and their page: what is written, what the page says, what is left out and why."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.images, self.links, self.sources, self.text = {}, [], [], ""
+        self.images, self.links, self.names, self.sources, self.text = {}, [], [], [], ""
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
+        if "id" in found:
+            self.names.append(found["id"])
         if tag == "img":
             self.images[found["src"]] = found["alt"]
         if tag == "a":
@@ -53,7 +55,7 @@ def shallow(loaded):
 
 @pytest.fixture(scope="module")
 def written(sites, tmp_path_factory):
-    """An atlas of one model, and its folder."""
+    """The figures of one model, and their folder."""
     plt.close("all")  # what other tests left
     folder = tmp_path_factory.mktemp("atlas") / "deep" / "out"
     return atlas.write(list(sites.values()), folder, **COUNTS), folder
@@ -66,7 +68,9 @@ def test_every_figure_is_written_and_shown(written):
     drawn = [entry for entry in entries if entry.reason is None]
     assert len(drawn) == len(entries) - 1
     assert list(shown.images) == [f"{entry.name}.png" for entry in drawn]
-    assert shown.links == [name for entry in drawn for name in entry.files]
+    contents = [*(f"#{entry.name}" for entry in drawn), "#not-drawn"]
+    assert shown.links == contents + [name for entry in drawn for name in entry.files]
+    assert set(contents) == {f"#{name}" for name in shown.names}
     assert not shown.sources
     for entry in drawn:
         png, svg = ((folder / name).read_bytes() for name in entry.files)
@@ -103,7 +107,9 @@ def test_the_page_holds_the_numbers(written, sites):
     shown = Page((written[1] / "index.html").read_text(encoding="utf-8")).text
     for row in sites["hidden"].tradeoff(**COUNTS).itertuples():
         assert f"{row.slope:.3f}" in shown
-    assert "Tokens with 5 ≤ n_t ≤ 100,000; M, V and V_B as measured." in shown
+    assert "Tokens with 5 ≤ nt ≤ 100,000; M, V and VB as measured." in shown
+    stats = sites["hidden"]
+    assert f"{stats.n.sum():,} of {len(stats):,} tokens" in shown
 
 
 @pytest.mark.slow
@@ -153,8 +159,9 @@ def test_sinks_are_left_out_where_asked(sites, tmp_path):
     entries = atlas.write(both, tmp_path, without_sinks=True, embeddings=False, **COUNTS)
     assert not any("logarithmic" in entry.name for entry in entries)
     shown = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
-    assert shown.count("(1 token left out): ") == 2  # in the unit vectors of the pass, too
-    assert f"1 left out: {stats.tokens[0]!r}." in shown
+    # The token is left out of the unit vectors of the same pass, too.
+    assert shown.count("(1 token left out)wikipedia") == 2
+    assert shown.count(f"“{stats.tokens[0]}”") == 2
 
 
 @pytest.mark.slow
@@ -176,14 +183,22 @@ def test_a_folder_that_cannot_be_written(sites, tmp_path):
         atlas.write(sites["hidden"], tmp_path / "file" / "out")
 
 
-def test_what_a_page_is_given_is_escaped():
-    entry = Entry("a", "Fig. 1", "<b>&", "see <i>", 'alt "x"', files=("a.png",))
-    left_out = Entry("b", "", "no", "", "", reason="<script>")
-    html = page("<h>", ["a < b"], [entry, left_out])
+def test_texts_and_names_are_escaped(sites):
+    stats = sites["hidden"]
+    info = {**stats.info, "model": {**stats.info["model"], "name": "<script>"}}
+    entry = Entry("a", "Fig. 1", "<b>& V_B", "see <i>", 'alt "x"', files=("a.png",))
+    missing = Entry("b", "", "no", "", "", reason="<script>")
+    choice = {"min_count": 10, "max_count": None, "unbiased": True}
+    html = page([replace(stats, info=info)], choice, [entry, missing])
     shown = Page(html)
     assert shown.images == {"a.png": 'alt "x"'}
-    assert "<b>&" in shown.text
-    assert "a < b" in shown.text
+    assert "<b>& VB" in shown.text
+    assert "V<sub>B</sub>" in html
+    assert "see <i>" in shown.text
+    assert shown.text.count("<script>") == 4  # title, heading, name, reason
+    assert "Tokens with 10 ≤ nt; M, V and VB finite-sample corrected" in " ".join(
+        shown.text.split()
+    )
     assert not shown.sources
 
 

@@ -1,4 +1,4 @@
-"""Figures draw what the analysis says: read from the artists, never from the pixels."""
+"""Figures draw what the analysis says; tests read artists, never pixels."""
 
 import re
 

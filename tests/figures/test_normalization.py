@@ -1,4 +1,4 @@
-"""Figures and explorer of layer normalization: drawn is what the analysis says."""
+"""Figures and explorer of layer normalization draw what the analysis says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embvar_kit import analysis, figures
 
 @pytest.fixture(scope="module")
 def measured(tiny):
-    """A model whose γ and β are off 1 and 0, its moments by dimension, and its norms' inputs."""
+    """A model whose γ and β are not 1 and 0, its moments by dimension, and its norms' inputs."""
     model = ek.load_model(tiny("bert"), device="cpu")
     random = np.random.default_rng(0)
     for state in model.norms:
@@ -44,7 +44,7 @@ def test_the_geometry_is_a_circle_with_the_means_inside():
         z = centred / centred.std(1, keepdims=True)
         M, V = (z.mean(0) ** 2).sum(), z.var(0).sum()
         assert f"$M$ = {M:.2f}, $V$ = {V:.2f}" in text
-    with pytest.raises(ek.StatisticsError, match="three features"):
+    with pytest.raises(ek.StatisticsError, match=r"\(N, 3\) vectors, not for \(80, 2\)"):
         figures.layer_norm_geometry(x[:, :2], groups, [1, 1, 1], [0, 0, 0])
 
 
@@ -121,7 +121,7 @@ def test_the_bench_is_tied_both_ways_and_redrawn(measured):
     bench.state.layer = 2
     assert bench.wait() and controls["embvar-layer"].value == 2
     assert bench.still().startswith(b"\x89PNG")
-    # A state that is come back to looks as it did, whatever was drawn between.
+    # A state looks the same when it returns, whatever was drawn in between.
     for name, away, back in (("gamma", 0.0, 0.3), ("layer", 1, 2)):
         before = bench.still()
         setattr(bench.state, name, away)

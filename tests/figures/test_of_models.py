@@ -1,4 +1,4 @@
-"""Figures of one model and of several: artists hold what statistics and analysis say."""
+"""Figures of one model and of several draw what the statistics and the analysis say."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def words(minilm, corpus):
 
 @pytest.fixture(scope="module")
 def shallow(loaded, corpus):
-    """Another model, of 3 hidden states."""
+    """Statistics of another model, with 3 hidden states."""
     return ek.extract(loaded("gpt2"), corpus, progress=False)
 
 
@@ -408,7 +408,7 @@ def test_clouds_without_statistics_take_their_own_means(minilm, corpus):
         own = next(p for p in ax.collections if p.get_label() == token)
         middle = np.asarray(own.get_offsets()).mean(axis=0)
         np.testing.assert_allclose(ax.collections[-1].get_offsets()[at], middle, atol=1e-4)
-    with pytest.raises(ek.StatisticsError, match="two tokens or more"):
+    with pytest.raises(ek.StatisticsError, match="at least two tokens"):
         figures.token_clouds({"the": found["the"]}, layer=3)
 
 
@@ -484,7 +484,7 @@ def test_figures_of_one_model_refuse_several(stats, shallow):
 
 def test_what_is_no_statistics_is_refused(stats):
     for wrong in ([], [stats, "minilm"]):
-        with pytest.raises(ek.StatisticsError, match="give one, or a list"):
+        with pytest.raises(ek.StatisticsError, match="pass one, or a list"):
             figures.tradeoff_by_layer(wrong)
     with pytest.raises(ek.StatisticsError, match="depth='deep'"):
         figures.tradeoff_by_layer(stats, depth="deep")
@@ -495,7 +495,7 @@ def test_what_is_no_statistics_is_refused(stats):
 
 
 def test_the_number_of_layers_may_be_unknown(stats):
-    """As in files of the authors, which hold no description of the model."""
+    """The authors' files hold no description of the model."""
     model = {name: value for name, value in stats.info["model"].items() if name != "n_states"}
     bare = replace(stats, info={**stats.info, "model": model})
     with pytest.raises(ek.StatisticsError, match="name the layer by its number"):

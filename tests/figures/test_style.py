@@ -1,4 +1,4 @@
-"""Labels: any token can be written, and labels do not cover one another where there is room."""
+"""Labels: any token can be written, and labels do not overlap if there is room."""
 
 import warnings
 
