@@ -135,10 +135,10 @@ def test_a_picture_that_was_drawn_once_is_kept():
     first = picture(playground._picture)
     playground.state.mean_1 = 1.0
     assert playground.wait()
-    made = playground.pictures.made
+    made = playground.pictures.computed
     playground.state.mean_1 = 2.0
     assert picture(playground._picture) == first
-    assert playground.wait() and playground.pictures.made == made
+    assert playground.wait() and playground.pictures.computed == made
 
 
 @pytest.mark.parametrize(
@@ -518,14 +518,14 @@ def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     plane = picture(find(explorer, "embvar-card-plane"))
     find(explorer, "embvar-card-side").value = "before"
     assert explorer.wait() and picture(find(explorer, "embvar-card-plane")) != plane
-    passes = explorer.card.found.made
+    passes = explorer.card.samples.computed
     explorer.state.layer = 4  # the layers of one pass are all there
-    assert explorer.wait() and explorer.card.found.made == passes == 1
+    assert explorer.wait() and explorer.card.samples.computed == passes == 1
     assert picture(find(explorer, "embvar-card-profile")) != profile
     explorer.state.search = "the"
-    assert explorer.wait() and explorer.card.found.made == 2
+    assert explorer.wait() and explorer.card.samples.computed == 2
     explorer.state.token = "state"
-    assert explorer.wait() and explorer.card.found.made == 2
+    assert explorer.wait() and explorer.card.samples.computed == 2
 
 
 def test_a_card_loads_the_model_and_the_text_again_by_name(stats):
@@ -591,7 +591,7 @@ def test_the_numbers_of_a_layer_are_the_decomposition(stats):
 def test_the_mouse_finds_each_layers_bar_and_its_numbers(stats):
     explorer = ek.LayerExplorer({"one": stats, "other": stats})
     assert explorer.wait()
-    areas = explorer._hover.areas
+    areas = explorer._tooltip.areas
     parts = explorer.state.parts("one")
     assert len(areas) == 2 * len(parts)
     image = np.asarray(Image.open(io.BytesIO(explorer._picture.value)).convert("RGB"))
@@ -605,7 +605,7 @@ def test_the_mouse_finds_each_layers_bar_and_its_numbers(stats):
     assert first[2] < second[0], "the second model's panel is to the right of the first's"
     explorer.state.of = "V"
     assert explorer.wait()
-    assert "V_W/V" in explorer._hover.areas[0][4]
+    assert "V_W/V" in explorer._tooltip.areas[0][4]
 
 
 def test_without_sinks_is_the_decomposition_without_them():
@@ -654,13 +654,13 @@ def test_layers_that_make_no_sense_are_refused(stats, name, value, reason):
 def test_pictures_of_all_layers_are_drawn_ahead_once(stats):
     explorer = ek.LayerExplorer(stats)
     assert explorer.wait()
-    assert explorer.pictures.made == len(stats.layers)
+    assert explorer.pictures.computed == len(stats.layers)
     shown = find(explorer, "embvar-picture")
     seen = set()
     for layer in stats.layers:
         find(explorer, "embvar-layer").value = int(layer)
         seen.add(picture(shown))
-    assert len(seen) == len(stats.layers) == explorer.pictures.made
+    assert len(seen) == len(stats.layers) == explorer.pictures.computed
     assert f">{stats.layers[-1]}</td>" in find(explorer, "embvar-numbers").value
     before = picture(shown)
     find(explorer, "embvar-of").value = "V"
@@ -697,15 +697,15 @@ def test_results_are_made_in_the_background_the_one_asked_for_first():
         order.append(key)
         return key * 10
 
-    ahead = rendering.Ahead(make, lambda key, result: shown.append((key, result)))
-    assert not ahead.ask(1, [2, 3])
+    prefetcher = rendering.Prefetcher(make, lambda key, result: shown.append((key, result)))
+    assert not prefetcher.request(1, [2, 3])
     assert begun.wait(10)
-    assert not ahead.ask(5, [4])  # 2 and 3 are given up; 1 is being made
+    assert not prefetcher.request(5, [4])  # 2 and 3 are given up; 1 is being made
     gate.set()
-    assert ahead.wait(10)
+    assert prefetcher.wait(10)
     assert order == [1, 5, 4]
     assert shown == [(5, 50)]  # nobody asks for 1 any more
-    assert ahead.ask(4) and shown[-1] == (4, 40) and ahead.made == 3
+    assert prefetcher.request(4) and shown[-1] == (4, 40) and prefetcher.computed == 3
 
 
 def test_a_result_that_cannot_be_made_is_told_and_the_next_ones_are():
@@ -716,19 +716,19 @@ def test_a_result_that_cannot_be_made_is_told_and_the_next_ones_are():
             raise ValueError("no such picture")
         return key
 
-    ahead = rendering.Ahead(make, lambda *_: None, told.append)
-    ahead.ask(1, [2])
-    assert ahead.wait(10)
+    prefetcher = rendering.Prefetcher(make, lambda *_: None, told.append)
+    prefetcher.request(1, [2])
+    assert prefetcher.wait(10)
     assert [str(error) for error in told] == ["no such picture"]
-    assert 2 in ahead and 1 not in ahead
+    assert 2 in prefetcher and 1 not in prefetcher
 
 
 def test_the_oldest_results_are_let_go():
-    ahead = rendering.Ahead(lambda key: key, lambda *_: None, keep=3)
+    prefetcher = rendering.Prefetcher(lambda key: key, lambda *_: None, keep=3)
     for key in range(5):
-        ahead.ask(key)
-        assert ahead.wait(10)
-    assert [key in ahead for key in range(5)] == [False, False, True, True, True]
+        prefetcher.request(key)
+        assert prefetcher.wait(10)
+    assert [key in prefetcher for key in range(5)] == [False, False, True, True, True]
 
 
 def test_formulas_of_two_threads_do_not_mix():
@@ -736,9 +736,9 @@ def test_formulas_of_two_threads_do_not_mix():
     text = r"$\sum_t \frac{n_t}{n} \sqrt{V_W^{%d}}$"
 
     def draw(number):
-        sheet = rendering.Sheet(3, 1)
-        sheet.figure.text(0.1, 0.4, text % number)
-        return sheet.png()
+        blitted = rendering.BlittedFigure(3, 1)
+        blitted.figure.text(0.1, 0.4, text % number)
+        return blitted.png()
 
     expected = {number: draw(number) for number in range(100, 112)}
     stop, failures = threading.Event(), []
