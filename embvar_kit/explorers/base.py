@@ -222,7 +222,9 @@ class TokenList(widgets.Select):
         on_choice: called with the token that the reader chooses.
     """
 
-    def __init__(self, css: str, tooltip: str, lines: int, on_choice: Callable[[str], None]):
+    def __init__(
+        self, css: str, tooltip: str, lines: int, on_choice: Callable[[str], None]
+    ) -> None:
         super().__init__(options=(), rows=lines, tooltip=tooltip, layout={"width": "auto"})
         self.add_class(css)
         self._filling = False

@@ -34,7 +34,7 @@ ProfileKey = tuple[int, str, int, bool]
 """Id of the statistics, token, layer, whether M and V are unbiased."""
 
 PlaneKey = tuple[int, str, int, str]
-"""Id of the statistics, token, layer, side of the neighbour that gives the colour."""
+"""Id of the statistics, token, layer, side of the neighbour to mark by."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class TokenCard:
 
     Attributes:
         view: the widget.
-        side: the buttons that choose the neighbour to colour by, ``"after"`` or ``"before"``.
+        side: the buttons that choose the neighbour to mark by, ``"after"`` or ``"before"``.
     """
 
     def __init__(self, concordances: Sequence[Concordance] = (), *, recall: bool = False) -> None:
@@ -82,8 +82,8 @@ class TokenCard:
         self._contexts = with_class(widgets.HTML(), "embvar-card-contexts")
         self.side = widgets.ToggleButtons(
             options=[("the following token", "after"), ("the preceding token", "before")],
-            description="coloured by",
-            tooltips=["colour by the following token", "colour by the preceding token"],
+            description="marked by",
+            tooltips=["mark by the following token", "mark by the preceding token"],
             style={"description_width": "initial", "button_width": "160px"},
         )
         with_class(self.side, "embvar-card-side").observe(lambda _: self._request_plane(), "value")
