@@ -36,7 +36,7 @@ from embvar_kit.figures.layers import PARTS_OF, stack_parts
 from embvar_kit.figures.style import written
 from embvar_kit.statistics.token_statistics import CHOICES, TokenStatistics
 
-_COLUMNS = 3
+_COLUMNS = 3  # panels side by side
 _SYMBOLS = {"M": "M(X)", "V": "V(X)", "Q": "Q(X)", "V_W": "V<sub>W</sub>(X)"}
 _SYMBOLS["V_B"] = "V<sub>B</sub>(X)"
 
@@ -271,7 +271,7 @@ class LayerExplorer(Explorer):
         self._numbers = with_class(widgets.HTML(layout=scrolling), "embvar-numbers")
         self._message = with_class(widgets.HTML(), "embvar-message")
         self._tooltip, self._areas_of = Tooltip(), None
-        self.pictures = Prefetcher(self._draw_key, self._show_picture, self._show_error, keep=400)
+        self.pictures = Prefetcher(self._draw, self._show_picture, self._show_error, keep=400)
         self.view = self._layout()
         self.state.observe(lambda _: self._update(), ["setting", "step"])
         self._update()
@@ -282,38 +282,35 @@ class LayerExplorer(Explorer):
 
     def still(self) -> bytes:
         """The current picture as a PNG with a palette."""
-        with self._drawing:
-            return self._draw(self.state.setting, self.state.step, small=True)
+        return self._draw((self.state.setting, self.state.step), small=True)
 
-    def _draw_key(self, key: tuple[Setting, int]) -> bytes:
+    def _draw(self, key: tuple[Setting, int], *, small: bool = False) -> bytes:
+        setting, step = key
         with self._drawing:
-            return self._draw(*key)
-
-    def _draw(self, setting: Setting, step: int, *, small: bool = False) -> bytes:
-        blitted, axes = self._figure(setting)
-        marks = [self._mark(ax, name, setting, step) for name, ax in axes.items()]
-        try:
-            return blitted.png(marks, small=small)
-        finally:
-            for mark in marks:
-                mark.remove()
+            blitted, axes = self._figure(setting)
+            marks = [self._mark(ax, name, setting, step) for name, ax in axes.items()]
+            try:
+                return blitted.png(marks, small=small)
+            finally:
+                for mark in marks:
+                    mark.remove()
 
     def _figure(self, setting: Setting) -> tuple[BlittedFigure, dict[str, Axes]]:
         """A setting's figure: bars of all layers, none marked."""
         if setting in self._figures:
             return self._figures[setting]
-        state, number = self.state, len(setting.shown)
-        columns = min(number, _COLUMNS)
-        lines = -(-number // columns)
-        blitted = BlittedFigure(7.6 if number == 1 else 4.4 * columns, 3.7 * lines)
+        state, models = self.state, len(setting.shown)
+        columns = min(models, _COLUMNS)
+        lines = -(-models // columns)
+        blitted = BlittedFigure(7.6 if models == 1 else 4.4 * columns, 3.7 * lines)
         panels = blitted.figure.subplots(lines, columns, squeeze=False).flat
         axes = {}
         for name, ax in zip(setting.shown, panels, strict=False):
             at = state.depth(name, setting.shown)
             parts = state.parts(name, setting)
             top = stack_parts(ax, at, parts, of=setting.of, absolute=setting.absolute)
-            whole = f"${setting.of}(X)$"
-            label = f"squared norm: parts of {whole}" if setting.absolute else f"share of {whole}"
+            total = f"${setting.of}(X)$"
+            label = f"squared norm: parts of {total}" if setting.absolute else f"share of {total}"
             ax.set(ylim=(0, 1.04 * top if setting.absolute else 1), title=written(name))
             ax.set_ylabel(label)
             if setting.absolute:
@@ -322,7 +319,7 @@ class LayerExplorer(Explorer):
             relative = "relative depth (layer / last layer)"
             style.depth_axis(ax, relative if state.relative(setting.shown) else "layer")
             axes[name] = ax
-        for ax in list(panels)[number:]:
+        for ax in list(panels)[models:]:
             ax.remove()
         handles, names = next(iter(axes.values())).get_legend_handles_labels()
         blitted.figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
