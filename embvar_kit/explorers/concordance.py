@@ -103,8 +103,7 @@ class Concordance:
         sentences = np.unique(occurrences.sentence)
         part = self._part(sentences)
         work, spans = self._plan(part), self._spans(part)
-        text, token_of = work.text, _first_token_of(work)
-        sequence_of = np.searchsorted(text.starts, token_of, side="right") - 1
+        text, token_of, sequence_of = work.text, work.first_token, work.sequence
         place = {
             (int(text.sentence[sequence]), int(token - text.starts[sequence])): at
             for at, (token, sequence) in enumerate(zip(token_of, sequence_of, strict=True))
@@ -185,15 +184,7 @@ class Concordance:
     @cached_property
     def _sentence_of(self) -> np.ndarray:
         """``(K,)`` the sentence of each occurrence."""
-        text, token = self.tokenized.text, _first_token_of(self.tokenized)
-        return text.sentence[np.searchsorted(text.starts, token, side="right") - 1]
-
-
-def _first_token_of(work: Plan) -> np.ndarray:
-    """``(K,)`` the first token of each occurrence; where words form groups, the word's first."""
-    if work.word is None:
-        return np.arange(len(work.text.ids))
-    return np.unique(work.word, return_index=True)[1][-len(work.group) :]
+        return self.tokenized.text.sentence[self.tokenized.sequence]
 
 
 def source_link(corpus: Corpus, sentence: int) -> str | None:
