@@ -1,7 +1,8 @@
-"""The explorers' door: figures to play with.
+"""Explorers: interactive figures for notebooks.
 
 ``explorer.state`` holds values and no widget, and can be set from code or a test;
-``explorer.view`` shows them. The two are tied both ways. The mathematics is elsewhere.
+``explorer.view`` shows them. The two are bound both ways. The numbers come from
+:mod:`embvar_kit.statistics`, the drawing from :mod:`embvar_kit.figures`.
 """
 
 from __future__ import annotations

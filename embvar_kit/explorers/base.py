@@ -1,112 +1,40 @@
-"""What the explorers are made of: a class, controls, and the ties between state and view.
+"""What explorers share: the base class, controls, and the binding of state to controls.
 
 An explorer keeps its values in ``state``, which knows no widget, and shows them in ``view``.
-Callbacks only choose: what takes longer than a few milliseconds is made in the background (see
-:mod:`embvar_kit.explorers.rendering`).
+Callbacks only change the state: anything that takes more than a few milliseconds is computed in the
+background (see :mod:`embvar_kit.explorers.rendering`).
 """
 
 from __future__ import annotations
 
 import abc
 import base64
+import importlib.resources
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import anywidget
 import ipywidgets as widgets
 import traitlets
 
 COUNTS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
-"""Where the range of frequencies may begin and end."""
+"""Round numbers at which a range of frequencies may begin and end."""
 
-
-def tie(
-    state: traitlets.HasTraits,
-    name: str,
-    control: widgets.Widget,
-    say: Callable[[str], None],
-    *,
-    shown: Callable[[Any], Any] = lambda value: value,
-    meant: Callable[[Any], Any] = lambda value: value,
-) -> None:
-    """Tie a value of a state to a control, both ways; a value refused puts the control back.
-
-    Args:
-        say: called with the reason of a refusal, and with ``""`` when a value was taken.
-        shown, meant: from the state's value to the control's, and back.
-    """
-
-    following = False
-
-    def follow(_: object = None) -> None:
-        nonlocal following
-        following = True
-        try:
-            value = shown(getattr(state, name))
-            if control.value != value:
-                control.value = value
-        finally:
-            following = False
-
-    def take(change: dict) -> None:
-        if following or shown(getattr(state, name)) == change["new"]:
-            return
-        try:
-            setattr(state, name, meant(change["new"]))
-        except traitlets.TraitError as error:
-            say(str(error))
-            follow()
-        else:
-            say("")
-
-    follow()
-    state.observe(follow, name)
-    control.observe(take, "value")
-
-
-class CountsSlider(widgets.SelectionRangeSlider):
-    """A range of frequencies ``(least, most)`` on round numbers; ``most=None`` is no limit.
-
-    A value set from code that is no round number joins them.
-    """
-
-    def __init__(self, least: int, value: tuple[int, int | None]) -> None:
-        super().__init__(
-            options=self._options({*(n for n in COUNTS if n >= least), *value}),
-            value=value,
-            description="occurrences",
-            tooltip="keep the tokens that occur so often: least and most",
-            style={"description_width": "initial"},
-            layout={"width": "340px"},
-        )
-        self.add_class("embvar-counts")
-
-    def admit(self, value: tuple[int, int | None]) -> tuple[int, int | None]:
-        """Make a value one of the options, and return it."""
-        there = {n for _, n in self.options}
-        if not set(value) <= there:
-            self.options = self._options(there | set(value))
-            self.value = value
-        return value
-
-    @staticmethod
-    def _options(counts: Iterable[int | None]) -> list[tuple[str, int | None]]:
-        ordered = sorted((n for n in counts if n is not None), key=int)
-        return [*((f"{n:,}", n) for n in ordered), ("no limit", None)]
+DOMWidget = TypeVar("DOMWidget", bound=widgets.DOMWidget)
 
 
 class Explorer(abc.ABC):
-    """An explorer: ``state`` holds values and no widget, ``view`` shows them, tied both ways."""
+    """A figure with controls: ``state`` holds values and no widget, ``view`` shows them."""
 
     state: traitlets.HasTraits
     view: widgets.DOMWidget
 
     @abc.abstractmethod
     def still(self) -> bytes:
-        """A PNG of the present state, for readers of a page without a kernel."""
+        """A PNG of the current state, shown where a saved page has no kernel."""
 
     def wait(self, seconds: float = 60.0) -> bool:
-        """Wait for what is drawn in the background; whether it was done in time."""
+        """Wait for background drawing; return whether it finished in time."""
         return True
 
     def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
@@ -116,46 +44,101 @@ class Explorer(abc.ABC):
         return bundle
 
 
-def framed(*parts: widgets.Widget, kind: str = "formula") -> widgets.VBox:
-    """An explorer's view: its parts below one another, in a frame that has its keys to itself."""
-    view = widgets.VBox([*parts, OwnKeys()])
-    return named(named(view, "embvar-explorer"), f"embvar-{kind}")
+def bind(
+    state: traitlets.HasTraits,
+    name: str,
+    control: widgets.Widget,
+    show_message: Callable[[str], None],
+    *,
+    to_control: Callable[[Any], Any] = lambda value: value,
+    to_state: Callable[[Any], Any] = lambda value: value,
+) -> None:
+    """Bind a trait of a state to a control, both ways.
 
+    If the state rejects the control's value, the control returns to the state's value.
 
-def named(control: widgets.DOMWidget, css: str) -> widgets.DOMWidget:
-    """Give a control the class by which styles and tests find it, ``embvar-...``."""
-    control.add_class(css)
-    return control
-
-
-def picture(css: str, least: int) -> tuple[widgets.Image, widgets.Box]:
-    """A picture, and the box to show it in.
-
-    Never larger than it was drawn, which would blur it; smaller in a narrow window, but no
-    narrower than ``least`` pixels, so that its text can be read: the box scrolls then.
+    Args:
+        state: the explorer's state.
+        name: name of the trait.
+        control: widget with a ``value``.
+        show_message: called with the reason for a rejection, and with ``""`` after a valid value.
+        to_control: converts the state's value to the control's.
+        to_state: converts the control's value to the state's.
     """
-    layout = {
-        "max_width": "calc(100% - 8px)",
-        "min_width": f"{least}px",
-        "align_self": "flex-start",
-    }
-    image = widgets.Image(format="png", layout=layout)
-    box = widgets.VBox([image], layout={"overflow": "auto", "max_width": "100%"})
-    return named(image, css), box
+    updating = False
+
+    def update_control(_: object = None) -> None:
+        nonlocal updating
+        updating = True
+        try:
+            value = to_control(getattr(state, name))
+            if control.value != value:
+                control.value = value
+        finally:
+            updating = False
+
+    def update_state(change: dict) -> None:
+        if updating or to_control(getattr(state, name)) == change["new"]:
+            return
+        try:
+            setattr(state, name, to_state(change["new"]))
+        except traitlets.TraitError as error:
+            show_message(str(error))
+            update_control()
+        else:
+            show_message("")
+
+    update_control()
+    state.observe(update_control, name)
+    control.observe(update_state, "value")
 
 
-def rows(*controls: widgets.Widget) -> widgets.HBox:
-    """Controls in a row that wraps where the window is narrow."""
+# Layout
+
+
+def explorer_frame(*parts: widgets.Widget, kind: str = "formula") -> widgets.VBox:
+    """An explorer's view: its parts in a column, with keyboard shortcuts suppressed inside it."""
+    view = widgets.VBox([*parts, ShortcutGuard()])
+    return with_class(with_class(view, "embvar-explorer"), f"embvar-{kind}")
+
+
+def wrapping_row(*controls: widgets.Widget) -> widgets.HBox:
+    """Controls in a row that wraps in a narrow window."""
     layout = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 14px"}
     return widgets.HBox(list(controls), layout=layout)
 
 
-def layer_slider(least: int, most: int, value: int) -> tuple[widgets.Play, widgets.IntSlider]:
+def scrolling_image(css: str, min_width: int) -> tuple[widgets.Image, widgets.Box]:
+    """An image, and the box to show it in.
+
+    The image is never enlarged, which would blur it. In a narrow window it shrinks to at least
+    ``min_width`` pixels, so that its text stays legible; below that, the box scrolls.
+    """
+    layout = {
+        "max_width": "calc(100% - 8px)",
+        "min_width": f"{min_width}px",
+        "align_self": "flex-start",
+    }
+    image = widgets.Image(format="png", layout=layout)
+    box = widgets.VBox([image], layout={"overflow": "auto", "max_width": "100%"})
+    return with_class(image, css), box
+
+
+def with_class(control: DOMWidget, css: str) -> DOMWidget:
+    """Add the CSS class, ``embvar-...``, by which styles and tests find a control."""
+    control.add_class(css)
+    return control
+
+
+# Controls
+
+
+def layer_slider(first: int, last: int, value: int) -> tuple[widgets.Play, widgets.IntSlider]:
     """A slider over layers, and the buttons that play through them."""
     slider = widgets.IntSlider(
         value=value,
-        min=least,
-        max=most,
+        min=first,
+        max=last,
         description="layer",
         tooltip="the layer shown; arrow keys move it",
         style={"description_width": "initial"},
@@ -163,132 +146,125 @@ def layer_slider(least: int, most: int, value: int) -> tuple[widgets.Play, widge
     )
     play = widgets.Play(
         value=value,
-        min=least,
-        max=most,
+        min=first,
+        max=last,
         interval=900,
         show_repeat=False,
         tooltip="play through the layers",
     )
     for trait in ("min", "max", "value"):
         traitlets.link((slider, trait), (play, trait))
-    return named(play, "embvar-play"), named(slider, "embvar-layer")
+    return with_class(play, "embvar-play"), with_class(slider, "embvar-layer")
 
 
-def choice(
-    text: str, css: str, options: list, tooltip: str, width: str = "220px"
+def dropdown(
+    description: str, css: str, options: list, tooltip: str, width: str = "220px"
 ) -> widgets.Dropdown:
-    """A dropdown with its description, its tooltip and its class."""
+    """A dropdown with its description, tooltip and CSS class."""
     control = widgets.Dropdown(
         options=options,
-        description=text,
+        description=description,
         tooltip=tooltip,
         style={"description_width": "initial"},
         layout={"width": width, "max_width": "100%"},
     )
-    return named(control, css)
+    return with_class(control, css)
 
 
-def box(text: str, css: str, tooltip: str) -> widgets.Checkbox:
-    """A checkbox with its description, its tooltip and its class."""
+def checkbox(description: str, css: str, tooltip: str) -> widgets.Checkbox:
+    """A checkbox with its description, tooltip and CSS class."""
     control = widgets.Checkbox(
-        description=text, tooltip=tooltip, indent=False, layout={"width": "auto"}
+        description=description, tooltip=tooltip, indent=False, layout={"width": "auto"}
     )
-    return named(control, css)
+    return with_class(control, css)
+
+
+class CountsSlider(widgets.SelectionRangeSlider):
+    """A range of frequencies ``(least, most)`` in round numbers; ``most=None`` means no limit.
+
+    Args:
+        least: smallest number offered.
+        value: range at the start; numbers that are not round are added to the options.
+    """
+
+    def __init__(self, least: int, value: tuple[int, int | None]) -> None:
+        super().__init__(
+            options=self._options({*(n for n in COUNTS if n >= least), *value}),
+            value=value,
+            description="occurrences",
+            tooltip="show only tokens whose number of occurrences lies in this range",
+            style={"description_width": "initial"},
+            layout={"width": "340px"},
+        )
+        self.add_class("embvar-counts")
+
+    def admit(self, value: tuple[int, int | None]) -> tuple[int, int | None]:
+        """Add a range's ends to the options if they are missing; return the range."""
+        offered = {n for _, n in self.options}
+        if not set(value) <= offered:
+            self.options = self._options(offered | set(value))
+            self.value = value
+        return value
+
+    @staticmethod
+    def _options(counts: Iterable[int | None]) -> list[tuple[str, int | None]]:
+        ordered = sorted(n for n in counts if n is not None)
+        return [*((f"{n:,}", n) for n in ordered), ("no limit", None)]
 
 
 class TokenList(widgets.Select):
-    """A list of tokens to choose from; ``chosen`` is called with the one that a reader chooses."""
+    """A list of tokens to choose from.
 
-    def __init__(self, css: str, tooltip: str, lines: int, chosen: Callable[[str], None]) -> None:
+    Args:
+        css: its CSS class.
+        tooltip: its tooltip.
+        lines: how many lines are visible.
+        on_choice: called with the token that the reader chooses.
+    """
+
+    def __init__(
+        self, css: str, tooltip: str, lines: int, on_choice: Callable[[str], None]
+    ) -> None:
         super().__init__(options=(), rows=lines, tooltip=tooltip, layout={"width": "auto"})
         self.add_class(css)
         self._filling = False
-        self._then = chosen
-        self.observe(self._take, "value")
+        self._on_choice = on_choice
+        self.observe(self._choose, "value")
 
-    def fill(self, lines: Iterable[tuple[str, str]]) -> None:
-        """New rows ``(text, token)``, none of them chosen; nothing follows from that."""
-        lines = tuple(lines)
+    def fill(self, options: Iterable[tuple[str, str]]) -> None:
+        """Replace the options ``(text, token)``; none is chosen and ``on_choice`` is not called."""
+        options = tuple(options)
         self._filling = True
         try:
-            if self.options != lines:
-                self.options = lines
+            if self.options != options:
+                self.options = options
             self.value = None
         finally:
             self._filling = False
 
-    def _take(self, change: dict) -> None:
+    def _choose(self, change: dict) -> None:
         if change["new"] is not None and not self._filling:
-            self._then(change["new"])
+            self._on_choice(change["new"])
 
 
-# Hovering
+# Widgets in JavaScript
 
 
-_SCRIPT = """
-function render({ model, el }) {
-  el.style.display = "none";
-  const tip = document.createElement("div");
-  tip.className = "embvar-tip";
-  tip.style.cssText = "position:fixed; z-index:1000; pointer-events:none; display:none;" +
-    "padding:3px 8px; background:#fff; color:#000; border:1px solid #888; font-size:12px;" +
-    "white-space:pre";
-  document.body.append(tip);
-  const move = (event) => {
-    const explorer = el.closest(".embvar-explorer");
-    const image = event.target;
-    if (!explorer || !explorer.contains(image) || !image.matches("img.embvar-picture")) {
-      tip.style.display = "none";
-      return;
-    }
-    const box = image.getBoundingClientRect();
-    const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
-    const area = model.get("areas").find(([x0, y0, x1, y1]) =>
-      x >= x0 && x < x1 && y >= y0 && y < y1);
-    tip.style.display = area ? "block" : "none";
-    if (!area) return;
-    tip.textContent = area[4];
-    const right = event.clientX + 14 + tip.offsetWidth < window.innerWidth;
-    tip.style.left = `${right ? event.clientX + 14 : event.clientX - 14 - tip.offsetWidth}px`;
-    tip.style.top = `${event.clientY + 14}px`;
-  };
-  document.addEventListener("mousemove", move);
-  return () => { document.removeEventListener("mousemove", move); tip.remove(); };
-}
-export default { render };
-"""
+def _script(name: str) -> str:
+    """The text of a JavaScript file of this folder."""
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-class Hover(anywidget.AnyWidget):
-    """Shows the text of the area of the picture that the mouse is over; it has no look itself."""
+class Tooltip(anywidget.AnyWidget):
+    """Shows the text of the area of an explorer's picture that the mouse is over."""
 
-    _esm = _SCRIPT
+    _esm = _script("tooltip.js")
     areas = traitlets.List(
-        help="left, upper, right, lower edge as shares of the picture's size, and the text"
+        help="(left, upper, right, lower, text), edges as fractions of the picture's size"
     ).tag(sync=True)
 
 
-# Keyboard
+class ShortcutGuard(anywidget.AnyWidget):
+    """Keeps JupyterLab's shortcuts from taking the keys pressed in an explorer's controls."""
 
-
-_SCRIPT = """
-function render({ el }) {
-  el.style.display = "none";
-  const keys = (event) => {
-    const explorer = el.closest(".embvar-explorer");
-    if (!explorer || !explorer.contains(event.target)) return;
-    // Lumino, which handles shortcuts, leaves an element with this mark alone; it looks at the
-    // focused one first. With Control or Command, Ctrl+S for one, shortcuts stay as they are.
-    event.target.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey));
-  };
-  window.addEventListener("keydown", keys, true);  // before Lumino, which listens at the document
-  return () => window.removeEventListener("keydown", keys, true);
-}
-export default { render };
-"""
-
-
-class OwnKeys(anywidget.AnyWidget):
-    """Put into an explorer, it keeps the explorer's keys for its controls. It shows nothing."""
-
-    _esm = _SCRIPT
+    _esm = _script("shortcut_guard.js")

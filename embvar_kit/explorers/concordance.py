@@ -1,6 +1,6 @@
-"""Where a token occurs: its occurrences in context, its neighbours, its embeddings.
+"""Concordance of a corpus: a token's occurrences in context, its neighbours, its embeddings.
 
-Nothing is run through the model but the sentences of the occurrences asked for.
+The model runs only on the sentences of the occurrences asked for.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from embvar_kit.extraction.plan import Plan, plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
-_AROUND = 70  # characters of context on each side
+_WIDTH = 70  # characters of context on each side
 
 
 @dataclass(frozen=True)
 class Context:
-    """One occurrence of a token, as it is read.
+    """One occurrence of a token in its sentence: keyword in context.
 
     Attributes:
-        left, keyword, right: the sentence around it, cut to some seventy characters a side.
-        before, after: the neighbouring tokens (or words), as the statistics call them; ``None`` at
-            the edges of what the model was given.
-        where: the source, as :meth:`embvar_kit.corpora.corpus.Corpus.where` says it.
-        link: its address, where the corpus has one: of the offline excerpt, the article's.
+        left: the sentence before the keyword, its last seventy characters at most.
+        keyword: the token's characters in the sentence.
+        right: the sentence after the keyword, its first seventy characters at most.
+        before: the preceding token (or word), as the statistics name it; ``None`` at the start of
+            the model's input.
+        after: the following token (or word); ``None`` at the end of the model's input.
+        where: the source, from :meth:`embvar_kit.corpora.corpus.Corpus.where`.
+        link: the source's address (for the offline excerpt, the article's), if it has one.
     """
 
     left: str
@@ -49,10 +52,10 @@ class Concordance:
     """The occurrences of each token of a corpus.
 
     Attributes:
-        model: whose tokenizer says what a token is.
+        model: the model whose tokenizer is used and whose embeddings are collected.
         corpus: the sentences.
         by: what forms a group, ``"token"``, ``"id"`` or ``"word"``.
-        long: what is done with sentences longer than the model takes.
+        long: what is done with sentences longer than the model's input.
     """
 
     model: EmbeddingModel
@@ -61,23 +64,23 @@ class Concordance:
     long: str = "split"
 
     @cached_property
-    def work(self) -> Plan:
-        """The tokenized corpus: made at the first use, which takes a few seconds."""
+    def tokenized(self) -> Plan:
+        """The tokenized corpus; the first use takes a few seconds."""
         return self._plan(self.corpus)
 
     def count(self, token: str) -> int:
-        """How often a token occurs in this corpus; 0 if never."""
+        """How often a token occurs in this corpus."""
         at = self._index.get(token)
-        return 0 if at is None else int(self.work.n[at])
+        return 0 if at is None else int(self.tokenized.n[at])
 
     def find(self, token: str, *, most: int = 60, seed: int = 0) -> Occurrences:
         """Occurrences of a token with their embeddings at each layer, in the corpus' order.
 
         Args:
-            token: as the statistics call it.
-            most: of one that occurs more often, draw so many, or a few more: a sentence that is
-                drawn gives all it has.
-            seed: of that draw.
+            token: the token's name in the statistics.
+            most: if the token occurs more often, draw this many occurrences. A few more may be
+                returned: all those in the sentences drawn.
+            seed: seed of the random draw.
 
         Raises:
             ExtractionError: if the token does not occur.
@@ -85,7 +88,7 @@ class Concordance:
         at = self._index.get(token)
         if at is None:
             raise ExtractionError(f"{token!r} does not occur in corpus {self.corpus.name!r}.")
-        own = np.flatnonzero(self.work.group == at)
+        own = np.flatnonzero(self.tokenized.group == at)
         if len(own) > most:
             own = np.random.default_rng(seed).choice(own, most, replace=False)
         sentences = np.unique(self._sentence_of[own])
@@ -96,14 +99,11 @@ class Concordance:
         )
 
     def contexts(self, occurrences: Occurrences) -> list[Context]:
-        """What stands around occurrences that :meth:`find` gave, in their order."""
+        """Contexts of the occurrences that :meth:`find` returned, in their order."""
         sentences = np.unique(occurrences.sentence)
         part = self._part(sentences)
         work, spans = self._plan(part), self._spans(part)
-        text, token_of = work.text, np.arange(len(work.text.ids))
-        if work.word is not None:  # the first token of each word
-            token_of = np.unique(work.word, return_index=True)[1][-len(work.group) :]
-        sequence_of = np.searchsorted(text.starts, token_of, side="right") - 1
+        text, token_of, sequence_of = work.text, work.first_token, work.sequence
         place = {
             (int(text.sentence[sequence]), int(token - text.starts[sequence])): at
             for at, (token, sequence) in enumerate(zip(token_of, sequence_of, strict=True))
@@ -113,79 +113,84 @@ class Concordance:
         contexts = []
         for sentence, position in zip(occurrences.sentence, occurrences.position, strict=True):
             at = place[row[int(sentence)], int(position)]
-            near = [
+            neighbours = [
                 str(work.labels[work.group[i]])
                 if 0 <= i < len(work.group) and sequence_of[i] == sequence_of[at]
                 else None
                 for i in (at - 1, at + 1)
             ]
-            shown = self._shown(work, spans, token_of[at], at, str(self.corpus[int(sentence)]))
+            parts = self._split(work, spans, token_of[at], at, str(self.corpus[int(sentence)]))
             where = self.corpus.where(int(sentence))
             link = source_link(self.corpus, int(sentence))
-            contexts.append(Context(*shown, *near, where, link))
+            contexts.append(Context(*parts, *neighbours, where, link))
         return contexts
 
-    def _shown(
+    def _split(
         self, work: Plan, spans: np.ndarray | None, token: int, at: int, sentence: str
     ) -> tuple[str, str, str]:
+        """The sentence before, in and after an occurrence.
+
+        Args:
+            work: the tokenized sentences.
+            spans: ``(N, 2)`` first character and end of each token, if the tokenizer knows them.
+            token: the occurrence's first token, an index in all tokens.
+            at: the occurrence, an index in all occurrences.
+            sentence: the text.
+        """
         last = token
         if work.word is not None:
             last = int(np.flatnonzero(work.word == at)[-1])
-        if spans is None:  # a tokenizer that does not say where its tokens stand
+        if spans is None:  # the tokenizer does not report its tokens' characters
             sequence = np.searchsorted(work.text.starts, token, side="right") - 1
             start, end = work.text.starts[[sequence, sequence + 1]]
             decode = self.model.tokenizer.decode
             parts = (slice(start, token), slice(token, last + 1), slice(last + 1, end))
             left, keyword, right = (decode(work.text.ids[part].tolist()) for part in parts)
-        elif spans[token, 0] < 0:  # a begin or end token, which stands for no characters
+        elif spans[token, 0] < 0:  # a begin or end token has no characters
             first = token in work.text.starts
             keyword = str(work.labels[work.group[at]])
             left, right = ("", sentence) if first else (sentence, "")
         else:
             begin, end = int(spans[token, 0]), int(spans[last, 1])
             left, keyword, right = sentence[:begin], sentence[begin:end], sentence[end:]
-        left = left if len(left) <= _AROUND else "…" + left[-_AROUND:]
-        right = right if len(right) <= _AROUND else right[:_AROUND] + "…"
+        left = left if len(left) <= _WIDTH else "…" + left[-_WIDTH:]
+        right = right if len(right) <= _WIDTH else right[:_WIDTH] + "…"
         return left, keyword, right
 
     def _spans(self, corpus: Corpus) -> np.ndarray | None:
         model = self.model
         if not model.tokenizer.is_fast:
             return None
-        around = {"begin": model.begin, "end": model.end, "max_tokens": model.max_tokens}
-        return tokenize(model.tokenizer, corpus, **around, long=self.long, spans=True).spans
+        how = {"begin": model.begin, "end": model.end, "max_tokens": model.max_tokens}
+        return tokenize(model.tokenizer, corpus, **how, long=self.long, spans=True).spans
 
     def _plan(self, corpus: Corpus) -> Plan:
         return plan(self.model, corpus, by=self.by, long=self.long)
 
     def _part(self, sentences: Sequence[int]) -> Corpus:
-        of = self.corpus
+        whole = self.corpus
         return Corpus(
-            of.name,
-            [of.sentences[i] for i in sentences],
-            [of.titles[i] for i in sentences],
-            of.positions[sentences],
-            of.unit,
+            whole.name,
+            [whole.sentences[i] for i in sentences],
+            [whole.titles[i] for i in sentences],
+            whole.positions[sentences],
+            whole.unit,
         )
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        return {str(label): at for at, label in enumerate(self.work.labels)}
+        return {str(label): at for at, label in enumerate(self.tokenized.labels)}
 
     @cached_property
     def _sentence_of(self) -> np.ndarray:
         """``(K,)`` the sentence of each occurrence."""
-        text, work = self.work.text, self.work
-        token = np.arange(len(text.ids))
-        if work.word is not None:
-            token = np.unique(work.word, return_index=True)[1][-len(work.group) :]
-        return text.sentence[np.searchsorted(text.starts, token, side="right") - 1]
+        return self.tokenized.text.sentence[self.tokenized.sequence]
 
 
 def source_link(corpus: Corpus, sentence: int) -> str | None:
-    """The address of a sentence's source, or ``None``: of the offline excerpt, its article's.
+    """The address of a sentence's source: for the offline excerpt its article's, else ``None``.
 
-    Today's article may read otherwise: the excerpt is of a dump years old.
+    The article may have changed since: the excerpt comes from a dump that is years old.
     """
     if corpus.name != "wikipedia":
         return None
@@ -198,10 +203,11 @@ def concordances(
     model: EmbeddingModel | Sequence[EmbeddingModel] | None,
     corpus: Corpus | None,
 ) -> list[Concordance]:
-    """One for each model given, grouping occurrences as its statistics do.
+    """A concordance for each model given, which groups occurrences as the model's statistics do.
 
     Raises:
-        StatisticsError: if a model is none of the statistics', or one of model and corpus lacks.
+        StatisticsError: if a model is not among the statistics', or only one of model and corpus
+            is given.
     """
     models = [] if model is None else [model] if isinstance(model, EmbeddingModel) else list(model)
     if bool(models) != (corpus is not None):

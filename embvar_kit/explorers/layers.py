@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -19,279 +19,30 @@ from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.base import (
     CountsSlider,
     Explorer,
-    Hover,
-    box,
-    choice,
-    framed,
+    Tooltip,
+    bind,
+    checkbox,
+    dropdown,
+    explorer_frame,
     layer_slider,
-    named,
-    picture,
-    rows,
-    tie,
+    scrolling_image,
+    with_class,
+    wrapping_row,
 )
-from embvar_kit.explorers.rendering import Ahead, Sheet, outwards
+from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
 from embvar_kit.explorers.tables import cell, number
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts
 from embvar_kit.figures.style import written
 from embvar_kit.statistics.token_statistics import CHOICES, TokenStatistics
 
-_COLUMNS = 3
+_COLUMNS = 3  # panels side by side
 _SYMBOLS = {"M": "M(X)", "V": "V(X)", "Q": "Q(X)", "V_W": "V<sub>W</sub>(X)"}
 _SYMBOLS["V_B"] = "V<sub>B</sub>(X)"
 
 
-class LayerExplorer(Explorer):
-    """Stacked parts of Q(X) or V(X) by layer; a slider goes through the layers.
-
-    Its pictures are drawn ahead in the background, the one shown first. When a choice changes, the
-    old picture stays until the new one is there.
-
-    Args:
-        stats: one model's statistics, or those of several by name. Of compact ones
-            (:meth:`embvar_kit.TokenStatistics.compact`) only the choices of tokens that
-            they hold can be had; others are refused.
-        values: of the state at the start, ``sinks=False`` for one.
-
-    Attributes:
-        state: see :class:`embvar_kit.explorers.layers.LayerState`.
-        pictures: those drawn, by setting and step.
-    """
-
-    def __init__(
-        self, stats: TokenStatistics | Mapping[str, TokenStatistics], **values: Any
-    ) -> None:
-        self.state = LayerState(stats, **values)
-        self._drawing = threading.RLock()
-        self._sheets: dict[Setting, tuple[Sheet, dict[str, Axes]]] = {}
-        self._picture, self._shown = picture("embvar-picture", 480)
-        # The table scrolls where the window is narrower.
-        wide = {"max_width": "100%", "overflow": "auto"}
-        self._numbers = named(widgets.HTML(layout=wide), "embvar-numbers")
-        self._message = named(widgets.HTML(), "embvar-message")
-        self._hover, self._hovered = Hover(), None
-        self.pictures = Ahead(self._make, self._put, self._say_error, keep=400)
-        self.view = self._layout()
-        self.state.observe(lambda _: self._show(), ["setting", "step"])
-        self._show()
-
-    def wait(self, seconds: float = 60.0) -> bool:
-        """Wait until all layers' pictures are drawn; whether they were in time."""
-        return self.pictures.wait(seconds)
-
-    def still(self) -> bytes:
-        """The present picture, in a palette."""
-        with self._drawing:
-            return self._drawn(self.state.setting, self.state.step, small=True)
-
-    def _make(self, key: tuple[Setting, int]) -> bytes:
-        with self._drawing:
-            return self._drawn(*key)
-
-    def _drawn(self, setting: Setting, step: int, *, small: bool = False) -> bytes:
-        sheet, axes = self._sheet(setting)
-        marks = [mark for name, ax in axes.items() for mark in self._marks(ax, name, setting, step)]
-        try:
-            return sheet.png(marks, small=small)
-        finally:
-            for mark in marks:
-                mark.remove()
-
-    def _sheet(self, setting: Setting) -> tuple[Sheet, dict[str, Axes]]:
-        """The frame of a setting: bars of all layers, nothing marked."""
-        if setting in self._sheets:
-            return self._sheets[setting]
-        state, number = self.state, len(setting.shown)
-        columns = min(number, _COLUMNS)
-        lines = -(-number // columns)
-        sheet = Sheet(7.6 if number == 1 else 4.4 * columns, 3.7 * lines)
-        panels = sheet.figure.subplots(lines, columns, squeeze=False).flat
-        axes = {}
-        for name, ax in zip(setting.shown, panels, strict=False):
-            at = state.depth(name, setting.shown)
-            parts = state.parts(name, setting)
-            top = stack_parts(ax, at, parts, of=setting.of, absolute=setting.absolute)
-            whole = f"${setting.of}(X)$"
-            label = f"squared norm: parts of {whole}" if setting.absolute else f"share of {whole}"
-            ax.set(ylim=(0, 1.04 * top if setting.absolute else 1), title=written(name))
-            ax.set_ylabel(label)
-            if setting.absolute:
-                ax.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
-                style.panel_title(ax, written(name), None)
-            relative = "relative depth (layer / last layer)"
-            style.depth_axis(ax, relative if state.relative(setting.shown) else "layer")
-            axes[name] = ax
-        for ax in list(panels)[number:]:
-            ax.remove()
-        handles, names = next(iter(axes.values())).get_legend_handles_labels()
-        sheet.figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
-        sheet.freeze()
-        self._sheets = dict([*self._sheets.items(), (setting, (sheet, axes))][-4:])
-        return sheet, axes
-
-    def _marks(self, ax: Axes, name: str, setting: Setting, step: int) -> list[Artist]:
-        """A frame around the bar of the layer looked at."""
-        state, shown = self.state, setting.shown
-        at, row = state.depth(name, shown), state.row(name, step, shown)
-        width = style.bar_width(at)
-        height = state.parts(name, setting)[setting.of].iloc[row] if setting.absolute else 1.0
-        frame = Rectangle((at[row] - width / 2, 0), width, height, fill=False)
-        frame.set(edgecolor="black", linewidth=2.2, clip_on=False)
-        return [ax.add_patch(frame)]
-
-    def _areas(self, setting: Setting) -> list[list]:
-        """Where each layer's bar stands in the picture, and its numbers, for the mouse."""
-        state, (sheet, axes) = self.state, self._sheet(setting)
-        found = []
-        for name, ax in axes.items():
-            at, parts = state.depth(name, setting.shown), state.parts(name, setting)
-            half = style.bar_width(at) / 2
-            lower, upper = ax.get_position().intervaly
-            for x, row in zip(at, parts.itertuples(index=False), strict=True):
-                left, right = (
-                    sheet.figure.transFigure.inverted().transform(
-                        ax.transData.transform((edge, 0))
-                    )[0]
-                    for edge in (x - half, x + half)
-                )
-                area = [left, 1 - upper, right, 1 - lower]
-                found.append([*map(float, area), hover_text(name, row, setting.of)])
-        return found
-
-    # The view
-
-    def _layout(self) -> widgets.Widget:
-        state = self.state
-        play, layer = layer_slider(0, state.steps() - 1, state.step)
-        self._layer = layer
-        tie(state, "step", layer, self._say)
-        of = choice("split", "embvar-of", [("Q(X)", "Q"), ("V(X)", "V")], "what is split", "130px")
-        absolute = choice(
-            "show",
-            "embvar-absolute",
-            [("shares", False), ("absolute values", True)],
-            "shares of the whole, or squared norms",
-            "190px",
-        )
-        special = box("special tokens", "embvar-special", "count begin, end and the like")
-        sinks = box(
-            "attention sinks",
-            "embvar-sinks",
-            "count tokens whose Q is at some layer ten times the median or more (notebook 4)",
-        )
-        unbiased = box("corrected", "embvar-unbiased", "without what few occurrences add to V_B")
-        for name, control in (
-            ("of", of),
-            ("absolute", absolute),
-            ("special", special),
-            ("sinks", sinks),
-            ("unbiased", unbiased),
-        ):
-            tie(state, name, control, self._say)
-        controls = [rows(play, layer, of, absolute), rows(self._range(), special, sinks, unbiased)]
-        if len(state.sources) > 1:
-            controls.append(self._models())
-        below = (self._message, self._shown, self._numbers, self._hover)
-        return framed(*controls, *below, kind="layers")
-
-    def _range(self) -> widgets.Widget:
-        state, ranges = self.state, self.state.ranges()
-        if ranges is None:
-            counts = CountsSlider(1, state.counts)
-            tie(state, "counts", counts, self._say, shown=counts.admit)
-            return counts
-        texts = [f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
-                 for least, most in ranges]  # fmt: skip
-        counts = choice(
-            "occurrences",
-            "embvar-counts",
-            list(zip(texts, ranges, strict=True)),
-            "keep the tokens that occur so often; compact statistics hold these ranges only",
-        )
-        tie(state, "counts", counts, self._say)
-        return counts
-
-    def _models(self) -> widgets.Widget:
-        """A box for each model; the last one shown stays."""
-        state = self.state
-        boxes = {name: box(name, "embvar-shown", f"show {name}") for name in state.sources}
-
-        def follow(_: object = None) -> None:
-            for name, one in boxes.items():
-                one.value = name in state.shown
-
-        def take(_: object) -> None:
-            wanted = [name for name, one in boxes.items() if one.value]
-            if wanted == state.shown:
-                return
-            if not wanted:
-                self._say("One model at least is shown.")
-                follow()
-                return
-            try:
-                state.shown = wanted
-            except Exception as error:
-                self._say(str(error))
-                follow()
-
-        follow()
-        state.observe(follow, "shown")
-        for one in boxes.values():
-            one.observe(take, "value")
-        return rows(widgets.HTML("models"), *boxes.values())
-
-    def _show(self) -> None:
-        state = self.state
-        if self._layer.max != state.steps() - 1:
-            self._layer.max = state.steps() - 1
-        self._layer.description = "depth" if state.relative() else "layer"
-        others = outwards(range(state.steps()), state.step)
-        self.pictures.ask((state.setting, state.step), ((state.setting, other) for other in others))
-
-    def _put(self, key: tuple[Setting, int], png: bytes) -> None:
-        setting, step = key
-        self._picture.value = png
-        if setting != self._hovered:
-            self._hover.areas, self._hovered = self._areas(setting), setting
-        self._numbers.value = numbers_table(self.state.numbers(step, setting), setting)
-
-    def _say(self, text: str) -> None:
-        self._message.value = html.escape(text)
-
-    def _say_error(self, error: Exception) -> None:
-        self._say(f"This could not be drawn: {error}")
-
-
-def hover_text(name: str, row: NamedTuple, of: str) -> str:
-    """The numbers of one layer of one model, for the mouse."""
-    whole = getattr(row, of)
-    shares = [f"{part}/{of} = {getattr(row, part) / whole:.3f}" for part in PARTS_OF[of]]
-    values = [f"{part} = {number(getattr(row, part))}" for part in (of, *PARTS_OF[of])]
-    return f"{name}, layer {row.layer}\n{'   '.join(values)}\n{'   '.join(shares)}"
-
-
-def numbers_table(numbers: pd.DataFrame, setting: Setting) -> str:
-    """HTML: the numbers of the layer looked at, a row a model."""
-    values = ["Q", "M", "V", "V_B", "V_W"]
-    shares = [name for name in numbers if "/" in name]
-    head = ["model", "layer", *(_SYMBOLS[name] for name in values)]
-    head += [f"{_SYMBOLS[name.split('/')[0]]} / {setting.of}(X)" for name in shares]
-    lines = "".join(
-        f"<tr>{cell(html.escape(str(name)), 'left')}{cell(str(int(row.layer)))}"
-        + "".join(cell(number(row[value])) for value in values)
-        + "".join(cell(f"<b>{row[share]:.3f}</b>") for share in shares)
-        + "</tr>"
-        for name, row in numbers.iterrows()
-    )
-    cells = "".join(cell(f"<b>{text}</b>") for text in head)
-    return f"<table class='embvar-table'><tr>{cells}</tr>{lines}</table>"
-
-
-# State
-
-
 class Setting(NamedTuple):
-    """All that a picture depends on but the layer."""
+    """Everything that a picture depends on except the layer."""
 
     shown: tuple[str, ...]
     of: str
@@ -303,30 +54,36 @@ class Setting(NamedTuple):
 
 
 class LayerState(traitlets.HasTraits):
-    """What the layer explorer shows. Values that make no sense are refused.
+    """What the layer explorer shows. Invalid values are rejected.
 
     Args:
-        stats: one model's statistics, or those of several by name.
-        values: of the traits.
+        stats: one model's statistics, or those of several models by name.
+        values: initial values of the traits.
+
+    Raises:
+        StatisticsError: if ``stats`` is something else, or empty.
+        traitlets.TraitError: if a value is invalid, at the start or later.
     """
 
     shown = traitlets.List(traitlets.Unicode(), minlen=1, help="the models shown")
     of = traitlets.Enum(("Q", "V"), default_value="Q", help="what is split: Q(X) or V(X)")
-    absolute = traitlets.Bool(False, help="the parts themselves, not their shares")
+    absolute = traitlets.Bool(False, help="show the parts themselves, not their shares")
     counts = traitlets.Tuple(
         traitlets.Int(min=1),
         traitlets.Int(min=1, allow_none=True),
         default_value=(10, 100_000),
-        help="least and most occurrences; None is no limit",
+        help="least and most occurrences; None means no limit",
     )
-    special = traitlets.Bool(True, help="whether special tokens are in")
-    sinks = traitlets.Bool(True, help="whether attention sinks are in")
-    unbiased = traitlets.Bool(False, help="without what finite samples add to M and V_B")
-    step = traitlets.Int(0, min=0, help="the layer looked at, of the deepest model shown")
-    setting = traitlets.Any(read_only=True, help="all that a picture depends on but the step")
+    special = traitlets.Bool(True, help="whether special tokens are included")
+    sinks = traitlets.Bool(True, help="whether attention sinks are included")
+    unbiased = traitlets.Bool(False, help="subtract the finite-sample bias of M and V_B")
+    step = traitlets.Int(0, min=0, help="index of the selected layer in the deepest model shown")
+    setting = traitlets.Instance(
+        Setting, read_only=True, help="everything that a picture depends on except the step"
+    )
 
     def __init__(
-        self, stats: TokenStatistics | Mapping[str, TokenStatistics], **values: Any
+        self, stats: TokenStatistics | Mapping[str, TokenStatistics], **values: object
     ) -> None:
         if isinstance(stats, TokenStatistics):
             stats = {str(stats.info["model"]["name"]): stats}
@@ -335,7 +92,7 @@ class LayerState(traitlets.HasTraits):
         self.sources = {str(name): one for name, one in stats.items()}
         if not all(isinstance(one, TokenStatistics) for one in self.sources.values()):
             raise StatisticsError("Give TokenStatistics by name: {name: statistics}.")
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # pictures are drawn in a thread
         self._without: dict[str, TokenStatistics] = {}
         self._parts: dict[tuple, pd.DataFrame] = {}
         self._ready = False
@@ -343,14 +100,14 @@ class LayerState(traitlets.HasTraits):
         self._ready = True
         for name, value in values.items():
             if not self.has_trait(name):
-                raise traitlets.TraitError(f"There is no {name!r} to set.")
+                raise traitlets.TraitError(f"The layer explorer has no value {name!r}.")
             setattr(self, name, value)
-        self._follow()
+        self._update_setting()
 
     def ranges(self) -> list[tuple[int, int | None]] | None:
-        """The ranges of frequency that can be had; ``None`` if any can.
+        """The ranges of frequency on offer; ``None`` if any range can be computed.
 
-        Compact statistics know a few: see :data:`embvar_kit.statistics.token_statistics.CHOICES`.
+        Compact statistics hold a few: see :data:`embvar_kit.statistics.token_statistics.CHOICES`.
         """
         if all(one.decompositions is None for one in self.sources.values()):
             return None
@@ -358,12 +115,12 @@ class LayerState(traitlets.HasTraits):
         return list(dict.fromkeys(pairs))
 
     def relative(self, shown: Sequence[str] | None = None) -> bool:
-        """Whether layers stand at their relative depth: where the models shown differ in depth."""
+        """Whether layers are drawn at their relative depth: if the models shown differ in depth."""
         shown = self.shown if shown is None else shown
         return len({int(self.sources[name].layers[-1]) for name in shown}) > 1
 
     def depth(self, name: str, shown: Sequence[str] | None = None) -> np.ndarray:
-        """``(L,)`` where a model's layers stand, by number or :meth:`relative`."""
+        """``(L,)`` positions of a model's layers: their numbers, or relative depths in 0 to 1."""
         layers = self.sources[name].layers
         if self.relative(shown):
             return layers / max(1, int(layers[-1]))
@@ -375,14 +132,14 @@ class LayerState(traitlets.HasTraits):
         return max(len(self.sources[name].layers) for name in shown)
 
     def row(self, name: str, step: int, shown: Sequence[str] | None = None) -> int:
-        """The row of the layer of a model that a step stands for: the nearest in depth."""
+        """The row of a model's layer that is nearest in relative depth to a step."""
         number = len(self.sources[name].layers)
         return round(step / max(1, self.steps(shown) - 1) * (number - 1))
 
     def parts(self, name: str, setting: Setting | None = None) -> pd.DataFrame:
-        """The decomposition of a model: ``layer, Q, M, V, V_W, V_B``, a row a layer.
+        """The decomposition of a model: ``layer, Q, M, V, V_W, V_B``, one row per layer.
 
-        Computed once for each choice of tokens.
+        It is computed once for each choice of tokens.
         """
         setting = self.setting if setting is None else setting
         key = (name, setting.counts, setting.special, setting.sinks, setting.unbiased)
@@ -407,9 +164,9 @@ class LayerState(traitlets.HasTraits):
             return self._without[name]
 
     def numbers(self, step: int | None = None, setting: Setting | None = None) -> pd.DataFrame:
-        """A row a model shown: ``layer``, Q, M, V, V_W and V_B, and the shares of what is split.
+        """The numbers of the selected layer, one row per model shown.
 
-        Shares are named ``M/Q`` and so on.
+        Columns ``layer, Q, M, V, V_W, V_B``, then the shares of the total, such as ``M/Q``.
         """
         setting = self.setting if setting is None else setting
         step = self.step if step is None else step
@@ -435,7 +192,7 @@ class LayerState(traitlets.HasTraits):
         return value
 
     @traitlets.validate("counts", "special", "sinks", "unbiased")
-    def _possible(self, proposal: Mapping) -> Any:
+    def _computable(self, proposal: Mapping) -> tuple[int, int | None] | bool:
         if self._ready:
             self._check(**{proposal["trait"].name: proposal["value"]})
         return proposal["value"]
@@ -444,19 +201,19 @@ class LayerState(traitlets.HasTraits):
     def _in_range(self, proposal: Mapping) -> int:
         if self._ready and proposal["value"] >= self.steps():
             raise traitlets.TraitError(
-                f"step={proposal['value']}: the models shown have {self.steps()} layers at most."
+                f"step={proposal['value']}: the models shown have at most {self.steps()} layers."
             )
         return proposal["value"]
 
-    def _check(self, **changed: Any) -> None:
-        """Refuse what cannot be computed, before it is computed."""
-        now = {name: getattr(self, name) for name in Setting._fields if name != "of"}
-        setting = {**now, **changed}
+    def _check(self, **changed: object) -> None:
+        """Reject a setting that cannot be computed, before it is drawn."""
+        current = {name: getattr(self, name) for name in Setting._fields if name != "of"}
+        setting = {**current, **changed}
         least, most = setting["counts"]
         try:
             if setting["unbiased"] and least < 2:
                 raise StatisticsError(
-                    "The correction needs two occurrences of a token: raise the range to 2."
+                    "The correction needs two occurrences of each token: start the range at 2."
                 )
             for name in setting["shown"]:
                 one = self.sources[name] if setting["sinks"] else self.without_sinks(name)
@@ -467,7 +224,7 @@ class LayerState(traitlets.HasTraits):
                     except StatisticsError as error:
                         raise StatisticsError(
                             f"The statistics of {name} are compact: they hold the decompositions "
-                            "of a few choices of tokens, and this is none of them."
+                            "of a few choices of tokens only, and this one is not among them."
                         ) from error
                 elif one.table(int(one.layers[0]), **choice).empty:
                     raise StatisticsError(f"No token of {name} is in this range: widen it.")
@@ -475,12 +232,260 @@ class LayerState(traitlets.HasTraits):
             raise traitlets.TraitError(str(error)) from error
 
     @traitlets.observe(*Setting._fields)
-    def _changed(self, _: object) -> None:
+    def _change(self, _: object) -> None:
         if self._ready:
-            self._follow()
+            self._update_setting()
 
-    def _follow(self) -> None:
+    def _update_setting(self) -> None:
         if self.step >= self.steps():
             self.step = self.steps() - 1
         values = {name: getattr(self, name) for name in Setting._fields}
         self.set_trait("setting", Setting(**{**values, "shown": tuple(self.shown)}))
+
+
+class LayerExplorer(Explorer):
+    """Stacked parts of Q(X) or V(X) by layer; a slider selects a layer.
+
+    The pictures of all layers are drawn in the background, starting with the selected one. When a
+    choice changes, the old picture stays until the new one is ready.
+
+    Args:
+        stats: one model's statistics, or those of several models by name. Compact statistics
+            (:meth:`embvar_kit.TokenStatistics.compact`) offer only the choices of tokens that
+            they hold; others are rejected.
+        values: initial values of the state, for example ``sinks=False``.
+
+    Attributes:
+        state: see :class:`embvar_kit.explorers.layers.LayerState`.
+        pictures: the pictures drawn so far, by setting and step.
+    """
+
+    def __init__(
+        self, stats: TokenStatistics | Mapping[str, TokenStatistics], **values: object
+    ) -> None:
+        self.state = LayerState(stats, **values)
+        self._drawing = threading.RLock()
+        self._figures: dict[Setting, tuple[BlittedFigure, dict[str, Axes]]] = {}
+        self._picture, self._shown = scrolling_image("embvar-picture", 480)
+        scrolling = {"max_width": "100%", "overflow": "auto"}
+        self._numbers = with_class(widgets.HTML(layout=scrolling), "embvar-numbers")
+        self._message = with_class(widgets.HTML(), "embvar-message")
+        self._tooltip, self._areas_of = Tooltip(), None
+        self.pictures = Prefetcher(self._draw, self._show_picture, self._show_error, keep=400)
+        self.view = self._layout()
+        self.state.observe(lambda _: self._update(), ["setting", "step"])
+        self._update()
+
+    def wait(self, seconds: float = 60.0) -> bool:
+        """Wait until all layers' pictures are drawn; return whether they were in time."""
+        return self.pictures.wait(seconds)
+
+    def still(self) -> bytes:
+        """The current picture as a PNG with a palette."""
+        return self._draw((self.state.setting, self.state.step), small=True)
+
+    def _draw(self, key: tuple[Setting, int], *, small: bool = False) -> bytes:
+        setting, step = key
+        with self._drawing:
+            blitted, axes = self._figure(setting)
+            marks = [self._mark(ax, name, setting, step) for name, ax in axes.items()]
+            try:
+                return blitted.png(marks, small=small)
+            finally:
+                for mark in marks:
+                    mark.remove()
+
+    def _figure(self, setting: Setting) -> tuple[BlittedFigure, dict[str, Axes]]:
+        """A setting's figure: bars of all layers, none marked."""
+        if setting in self._figures:
+            return self._figures[setting]
+        state, models = self.state, len(setting.shown)
+        columns = min(models, _COLUMNS)
+        lines = -(-models // columns)
+        blitted = BlittedFigure(7.6 if models == 1 else 4.4 * columns, 3.7 * lines)
+        panels = blitted.figure.subplots(lines, columns, squeeze=False).flat
+        axes = {}
+        for name, ax in zip(setting.shown, panels, strict=False):
+            at = state.depth(name, setting.shown)
+            parts = state.parts(name, setting)
+            top = stack_parts(ax, at, parts, of=setting.of, absolute=setting.absolute)
+            total = f"${setting.of}(X)$"
+            label = f"squared norm: parts of {total}" if setting.absolute else f"share of {total}"
+            ax.set(ylim=(0, 1.04 * top if setting.absolute else 1), title=written(name))
+            ax.set_ylabel(label)
+            if setting.absolute:
+                ax.ticklabel_format(axis="y", scilimits=(-3, 4), useMathText=True)
+                style.panel_title(ax, written(name), None)
+            relative = "relative depth (layer / last layer)"
+            style.depth_axis(ax, relative if state.relative(setting.shown) else "layer")
+            axes[name] = ax
+        for ax in list(panels)[models:]:
+            ax.remove()
+        handles, names = next(iter(axes.values())).get_legend_handles_labels()
+        blitted.figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+        blitted.draw_background()
+        self._figures = dict([*self._figures.items(), (setting, (blitted, axes))][-4:])
+        return blitted, axes
+
+    def _mark(self, ax: Axes, name: str, setting: Setting, step: int) -> Artist:
+        """A frame around the bar of the selected layer."""
+        state, shown = self.state, setting.shown
+        at, row = state.depth(name, shown), state.row(name, step, shown)
+        width = style.bar_width(at)
+        height = state.parts(name, setting)[setting.of].iloc[row] if setting.absolute else 1.0
+        frame = Rectangle((at[row] - width / 2, 0), width, height, fill=False)
+        frame.set(edgecolor="black", linewidth=2.2, clip_on=False)
+        return ax.add_patch(frame)
+
+    def _areas(self, setting: Setting) -> list[list[float | str]]:
+        """The tooltip's areas: where each layer's bar is in the picture, and its numbers."""
+        state, (blitted, axes) = self.state, self._figure(setting)
+        found = []
+        for name, ax in axes.items():
+            at, parts = state.depth(name, setting.shown), state.parts(name, setting)
+            half = style.bar_width(at) / 2
+            lower, upper = ax.get_position().intervaly
+            for x, row in zip(at, parts.itertuples(index=False), strict=True):
+                left, right = (
+                    blitted.figure.transFigure.inverted().transform(
+                        ax.transData.transform((edge, 0))
+                    )[0]
+                    for edge in (x - half, x + half)
+                )
+                area = [left, 1 - upper, right, 1 - lower]
+                found.append([*map(float, area), tooltip_text(name, row, setting.of)])
+        return found
+
+    def _layout(self) -> widgets.Widget:
+        state = self.state
+        play, layer = layer_slider(0, state.steps() - 1, state.step)
+        self._layer = layer
+        bind(state, "step", layer, self._show_message)
+        totals = [("Q(X)", "Q"), ("V(X)", "V")]
+        of = dropdown("split", "embvar-of", totals, "the total that is split", "130px")
+        absolute = dropdown(
+            "show",
+            "embvar-absolute",
+            [("shares", False), ("absolute values", True)],
+            "shares of the total, or squared norms",
+            "190px",
+        )
+        special = checkbox("special tokens", "embvar-special", "include [CLS], </s> and the like")
+        sinks = checkbox(
+            "attention sinks",
+            "embvar-sinks",
+            "include tokens whose Q at any layer is ten times the median or more (notebook 4)",
+        )
+        unbiased = checkbox(
+            "corrected", "embvar-unbiased", "subtract the bias that few occurrences cause in V_B"
+        )
+        for name, control in (
+            ("of", of),
+            ("absolute", absolute),
+            ("special", special),
+            ("sinks", sinks),
+            ("unbiased", unbiased),
+        ):
+            bind(state, name, control, self._show_message)
+        controls = [
+            wrapping_row(play, layer, of, absolute),
+            wrapping_row(self._counts_control(), special, sinks, unbiased),
+        ]
+        if len(state.sources) > 1:
+            controls.append(self._model_checkboxes())
+        below = (self._message, self._shown, self._numbers, self._tooltip)
+        return explorer_frame(*controls, *below, kind="layers")
+
+    def _counts_control(self) -> widgets.Widget:
+        state, ranges = self.state, self.state.ranges()
+        if ranges is None:
+            counts = CountsSlider(1, state.counts)
+            bind(state, "counts", counts, self._show_message, to_control=counts.admit)
+            return counts
+        texts = [f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
+                 for least, most in ranges]  # fmt: skip
+        counts = dropdown(
+            "occurrences",
+            "embvar-counts",
+            list(zip(texts, ranges, strict=True)),
+            "show only tokens with so many occurrences; compact statistics hold these ranges only",
+        )
+        bind(state, "counts", counts, self._show_message)
+        return counts
+
+    def _model_checkboxes(self) -> widgets.Widget:
+        """A checkbox for each model; the last one checked cannot be cleared."""
+        state = self.state
+        boxes = {name: checkbox(name, "embvar-shown", f"show {name}") for name in state.sources}
+
+        def update_boxes(_: object = None) -> None:
+            for name, box in boxes.items():
+                box.value = name in state.shown
+
+        def update_state(_: object) -> None:
+            checked = [name for name, box in boxes.items() if box.value]
+            if checked == state.shown:
+                return
+            if not checked:
+                self._show_message("At least one model must be shown.")
+                update_boxes()
+                return
+            try:
+                state.shown = checked
+            except traitlets.TraitError as error:
+                self._show_message(str(error))
+                update_boxes()
+
+        update_boxes()
+        state.observe(update_boxes, "shown")
+        for box in boxes.values():
+            box.observe(update_state, "value")
+        return wrapping_row(widgets.HTML("models"), *boxes.values())
+
+    def _update(self) -> None:
+        state = self.state
+        if self._layer.max != state.steps() - 1:
+            self._layer.max = state.steps() - 1
+        self._layer.description = "depth" if state.relative() else "layer"
+        others = nearest_first(range(state.steps()), state.step)
+        self.pictures.request(
+            (state.setting, state.step), ((state.setting, other) for other in others)
+        )
+
+    def _show_picture(self, key: tuple[Setting, int], png: bytes) -> None:
+        setting, step = key
+        self._picture.value = png
+        if setting != self._areas_of:
+            self._tooltip.areas, self._areas_of = self._areas(setting), setting
+        self._numbers.value = numbers_table(self.state.numbers(step, setting), setting)
+
+    def _show_message(self, text: str) -> None:
+        self._message.value = html.escape(text)
+
+    def _show_error(self, error: Exception) -> None:
+        self._show_message(f"This could not be drawn: {error}")
+
+
+def tooltip_text(name: str, row: NamedTuple, of: str) -> str:
+    """The numbers of one layer of one model, as text."""
+    whole = getattr(row, of)
+    shares = [f"{part}/{of} = {getattr(row, part) / whole:.3f}" for part in PARTS_OF[of]]
+    values = [f"{part} = {number(getattr(row, part))}" for part in (of, *PARTS_OF[of])]
+    return f"{name}, layer {row.layer}\n{'   '.join(values)}\n{'   '.join(shares)}"
+
+
+def numbers_table(numbers: pd.DataFrame, setting: Setting) -> str:
+    """HTML: the numbers of the selected layer, one row per model."""
+    values = ["Q", "M", "V", "V_B", "V_W"]
+    shares = [name for name in numbers if "/" in name]
+    head = ["model", "layer", *(_SYMBOLS[name] for name in values)]
+    head += [f"{_SYMBOLS[name.split('/')[0]]} / {setting.of}(X)" for name in shares]
+    lines = "".join(
+        f"<tr>{cell(html.escape(str(name)), 'left')}{cell(str(int(row.layer)))}"
+        + "".join(cell(number(row[value])) for value in values)
+        + "".join(cell(f"<b>{row[share]:.3f}</b>") for share in shares)
+        + "</tr>"
+        for name, row in numbers.iterrows()
+    )
+    cells = "".join(cell(f"<b>{text}</b>") for text in head)
+    return f"<table class='embvar-table'><tr>{cells}</tr>{lines}</table>"

@@ -1,4 +1,4 @@
-"""Explorer of notebook 5: V on M before, in and after a normalization, γ and β under the hand."""
+"""The normalization explorer: V on M before, within and after a norm whose γ and β can be mixed."""
 
 from __future__ import annotations
 
@@ -17,57 +17,69 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.base import Explorer, choice, framed, named, picture, rows, tie
-from embvar_kit.explorers.rendering import Ahead, Sheet
+from embvar_kit.explorers.base import (
+    Explorer,
+    bind,
+    dropdown,
+    explorer_frame,
+    scrolling_image,
+    with_class,
+    wrapping_row,
+)
+from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher
 from embvar_kit.figures import style
 from embvar_kit.figures.style import FREQUENCY_MAP
 from embvar_kit.figures.tradeoff import fit_text
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds
+if TYPE_CHECKING:  # this imports torch, which takes seconds
     from embvar_kit.extraction.affine import AffineMoments
 
 SITES = ("norm_input", "standardized", "norm_output")
 _TITLES = ("the norm's input", "standardized", r"$\gamma$ and $\beta$ mixed in")
-_SHOWN = 0.99  # share of the tokens that the axes hold
+_SHOWN = 0.99  # fraction of the tokens that lies inside the axes
 
 
 class NormalizationState(traitlets.HasTraits):
-    """A layer, and how much of its γ and β is mixed in; values out of range are refused.
+    """A layer, and the fractions of its γ and β that are applied. Invalid values are rejected.
 
     Args:
-        parts: by layer, from :func:`embvar_kit.affine_moments`.
+        parts: moments by layer, from :func:`embvar_kit.affine_moments`.
         inputs: statistics at site ``"norm_input"`` of the same layers and tokens.
+        values: initial values of the traits.
+
+    Raises:
+        StatisticsError: if there is no layer, or the inputs lack tokens of the parts.
     """
 
-    layer = traitlets.Int(help="hidden state")
-    gamma = traitlets.Float(1.0, min=0.0, max=1.0, help="0: every γ is 1; 1: the trained ones")
-    beta = traitlets.Float(1.0, min=0.0, max=1.0, help="0: every β is 0; 1: the trained ones")
+    layer = traitlets.Int(help="number of the hidden state shown")
+    gamma = traitlets.Float(1.0, min=0.0, max=1.0, help="0: every γ is 1; 1: the trained values")
+    beta = traitlets.Float(1.0, min=0.0, max=1.0, help="0: every β is 0; 1: the trained values")
     lines = traitlets.Dict(read_only=True, help="the regression at each of the three sites")
 
     def __init__(
         self, parts: Mapping[int, AffineMoments], inputs: TokenStatistics, **values: float
     ) -> None:
         if not parts:
-            raise StatisticsError("There is no layer to show: affine_moments() makes some.")
+            raise StatisticsError("There is no layer to show: get some from affine_moments().")
         self.parts = dict(parts)
         self.inputs = {layer: _same_tokens(part, inputs) for layer, part in self.parts.items()}
         super().__init__(**{"layer": next(iter(self.parts)), **values})
 
     @traitlets.validate("layer")
-    def _there(self, proposal: Mapping) -> int:
+    def _known_layer(self, proposal: Mapping) -> int:
         if proposal["value"] not in self.parts:
-            there = ", ".join(map(str, self.parts))
-            raise traitlets.TraitError(f"layer={proposal['value']}: there are {there}.")
+            layers = ", ".join(map(str, self.parts))
+            raise traitlets.TraitError(f"layer={proposal['value']}: there are {layers}.")
         return proposal["value"]
 
     @traitlets.default("lines")
-    def _first(self) -> dict[str, analysis.Tradeoff]:
+    def _initial_lines(self) -> dict[str, analysis.Tradeoff]:
         return self._fits()
 
     @traitlets.observe("layer", "gamma", "beta")
-    def _follow(self, _: object) -> None:
+    def _update_lines(self, _: object) -> None:
         self.set_trait("lines", self._fits())
 
     def _fits(self) -> dict[str, analysis.Tradeoff]:
@@ -81,7 +93,7 @@ class NormalizationBench(Explorer):
     """Three plots of V on M: at the norm's input, standardized, and with γ and β mixed in.
 
     Args:
-        parts: by layer, from :func:`embvar_kit.affine_moments`.
+        parts: moments by layer, from :func:`embvar_kit.affine_moments`.
         inputs: statistics at site ``"norm_input"`` of the same model, corpus and layers.
 
     Raises:
@@ -91,13 +103,13 @@ class NormalizationBench(Explorer):
     def __init__(self, parts: Mapping[int, AffineMoments], inputs: TokenStatistics) -> None:
         self.state = NormalizationState(parts, inputs)
         self._drawing = threading.RLock()
-        self._sheets: dict[int, tuple[Sheet, list[Axes]]] = {}
-        self._picture, shown = picture("embvar-picture", 860)
-        self._numbers = named(widgets.HTML(), "embvar-numbers")
-        self._message = named(widgets.HTML(), "embvar-message")
-        self.pictures = Ahead(self._make, lambda _, png: setattr(self._picture, "value", png))
+        self._figures: dict[int, tuple[BlittedFigure, list[Axes]]] = {}
+        self._picture, shown = scrolling_image("embvar-picture", 860)
+        self._numbers = with_class(widgets.HTML(), "embvar-numbers")
+        self._message = with_class(widgets.HTML(), "embvar-message")
+        self.pictures = Prefetcher(self._draw, lambda _, png: setattr(self._picture, "value", png))
         layers = [(f"layer {layer}", layer) for layer in self.state.parts]
-        layer = choice("", "embvar-layer", layers, "the hidden state shown", width="120px")
+        layer = dropdown("", "embvar-layer", layers, "the hidden state shown", width="120px")
         controls = {"layer": layer}
         for name, what in (("gamma", "γ"), ("beta", "β")):
             controls[name] = widgets.FloatSlider(
@@ -105,28 +117,28 @@ class NormalizationBench(Explorer):
                 max=1,
                 step=0.05,
                 description=f"{what} mixed in",
-                tooltip=f"0: none of {what}; 1: as trained; arrow keys move it",
+                tooltip=f"0: without {what}; 1: {what} as trained; arrow keys move it",
                 style={"description_width": "initial"},
                 layout={"width": "300px"},
             )
         for name, control in controls.items():
-            tie(self.state, name, named(control, f"embvar-{name}"), self._say)
-        self.state.observe(lambda _: self._show(), ["layer", "gamma", "beta"])
-        above = rows(*controls.values())
-        self.view = framed(above, shown, self._numbers, self._message, kind="normalization")
-        self._show()
+            bind(self.state, name, with_class(control, f"embvar-{name}"), self._show_message)
+        self.state.observe(lambda _: self._update(), ["layer", "gamma", "beta"])
+        above = wrapping_row(*controls.values())
+        self.view = explorer_frame(above, shown, self._numbers, self._message, kind="normalization")
+        self._update()
         self.wait()
 
     def wait(self, seconds: float = 60.0) -> bool:
-        """Wait for the picture of the present state; whether it was drawn in time."""
+        """Wait for the picture of the current state; return whether it was drawn in time."""
         return self.pictures.wait(seconds)
 
     def still(self) -> bytes:
-        """The present picture, in a palette."""
-        return self._make(self._key(), small=True)
+        """The current picture as a PNG with a palette."""
+        return self._draw(self._key(), small=True)
 
-    def _show(self) -> None:
-        self.pictures.ask(self._key())
+    def _update(self) -> None:
+        self.pictures.request(self._key())
         self._numbers.value = " &emsp; ".join(
             f"<b>{site}</b>: slope {line.slope:.3f}, R² {line.r2:.3f}, CV of Q {line.cv_Q:.3f}"
             for site, line in self.state.lines.items()
@@ -135,69 +147,72 @@ class NormalizationBench(Explorer):
     def _key(self) -> tuple[int, float, float]:
         return self.state.layer, self.state.gamma, self.state.beta
 
-    def _make(self, key: tuple[int, float, float], *, small: bool = False) -> bytes:
+    def _draw(self, key: tuple[int, float, float], *, small: bool = False) -> bytes:
         layer, gamma, beta = key
         part = self.state.parts[layer]
         with self._drawing:
-            if layer not in self._sheets:
-                self._sheets[layer] = self._frame(layer)
-            sheet, axes = self._sheets[layer]
+            if layer not in self._figures:
+                self._figures[layer] = self._new_figure(layer)
+            blitted, axes = self._figures[layer]
             line = part.tradeoff(gamma, beta)
-            moving = _points(axes[2], part.mixed(gamma, beta), line)
+            points = _plot_points(axes[2], part.mixed(gamma, beta), line)
             try:
-                return sheet.png([*moving, _title(axes[2], _TITLES[2], line)], small=small)
+                return blitted.png([*points, _set_title(axes[2], _TITLES[2], line)], small=small)
             finally:
-                for artist in moving:
+                for artist in points:
                     artist.remove()
 
-    def _frame(self, layer: int) -> tuple[Sheet, list[Axes]]:
-        """What does not move at a layer: the first two plots, and the third's axes."""
+    def _new_figure(self, layer: int) -> tuple[BlittedFigure, list[Axes]]:
+        """A layer's figure without what γ and β change: the points and title of the third plot."""
         part, table = self.state.parts[layer], self.state.inputs[layer]
-        sheet = Sheet(11.5, 4)
-        axes = list(sheet.figure.subplots(1, 3))
+        blitted = BlittedFigure(11.5, 4)
+        axes = list(blitted.figure.subplots(1, 3))
         before = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
         mixtures = [part.mixed(*shares) for shares in ((0, 0), (1, 1), (1, 0), (0, 1))]
-        shown = (
+        # Points, regression line, and the tables that must fit on the axes.
+        plots = (
             (table, before, [table]),
             (mixtures[0], part.tradeoff(0, 0), mixtures[:1]),
             (None, None, mixtures),
         )
-        for ax, name, (points, line, held) in zip(axes, _TITLES, shown, strict=True):
+        for ax, name, (points, line, fitting) in zip(axes, _TITLES, plots, strict=True):
             for axis, column in (("x", "M"), ("y", "V")):
-                most = max(float(one[column].quantile(_SHOWN)) for one in held)
+                most = max(float(one[column].quantile(_SHOWN)) for one in fitting)
                 ax.set(**{f"{axis}lim": (0, 1.08 * most), f"{axis}label": f"${column}(X_t)$"})
             style.few_ticks(ax)
             if points is None:
-                _title(ax, name, part.tradeoff()).set_animated(True)
+                _set_title(ax, name, part.tradeoff()).set_animated(True)
                 continue
-            _points(ax, points, line)
-            _title(ax, name, line)
+            _plot_points(ax, points, line)
+            _set_title(ax, name, line)
             outside = (points["M"] > ax.get_xlim()[1]) | (points["V"] > ax.get_ylim()[1])
             if number := int(outside.sum()):
                 text = f"{number} token{'s' * (number > 1)} outside"
                 ax.text(0.97, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=8)
         colours = ScalarMappable(Normalize(*style.count_range(part.n)), FREQUENCY_MAP)
-        sheet.figure.colorbar(colours, ax=axes, label=r"$\log_{10} n_t$")
-        sheet.freeze()
-        return sheet, axes
+        blitted.figure.colorbar(colours, ax=axes, label=r"$\log_{10} n_t$")
+        blitted.draw_background()
+        return blitted, axes
 
-    def _say(self, text: str) -> None:
+    def _show_message(self, text: str) -> None:
         self._message.value = html.escape(text)
 
 
 def _same_tokens(part: AffineMoments, inputs: TokenStatistics) -> pd.DataFrame:
+    """``token, n, Q, M, V`` of the inputs, for the tokens of the parts and in their order."""
     table = inputs.table(part.layer).set_index("token")
     absent = [token for token in part.tokens if token not in table.index]
     if absent:
         raise StatisticsError(
-            f"The inputs lack {len(absent)} of the tokens, {absent[0]!r} for one: both must come "
-            "from the same corpus."
+            f"The inputs lack {len(absent)} of the tokens, for example {absent[0]!r}: both must "
+            "come from the same corpus."
         )
     return table.loc[list(part.tokens)].reset_index()
 
 
-def _points(ax: Axes, table: pd.DataFrame, line: analysis.Tradeoff) -> list[Artist]:
-    table = table[::-1]  # the few frequent tokens on top of the many rare ones
+def _plot_points(ax: Axes, table: pd.DataFrame, line: analysis.Tradeoff) -> list[Artist]:
+    """Draw tokens and their regression line; return the artists in drawing order."""
+    table = table[::-1]  # draws the few frequent tokens over the many rare ones
     points = ax.scatter(
         table["M"],
         table["V"],
@@ -213,6 +228,6 @@ def _points(ax: Axes, table: pd.DataFrame, line: analysis.Tradeoff) -> list[Arti
     return sorted([points, fit], key=Artist.get_zorder)
 
 
-def _title(ax: Axes, name: str, line: analysis.Tradeoff) -> Artist:
+def _set_title(ax: Axes, name: str, line: analysis.Tradeoff) -> Artist:
     style.panel_title(ax, f"{name}\n{fit_text(line)}")
     return ax.title

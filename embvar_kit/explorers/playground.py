@@ -1,4 +1,4 @@
-"""Explorers of notebooks 1 and 2: a cloud to move about, a sequence to step through."""
+"""Explorers of the definitions: a cloud whose mean and spread are set, and a running sequence."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ import traitlets
 from matplotlib.artist import Artist
 
 from embvar_kit import figures
-from embvar_kit.explorers.base import Explorer, framed, named, picture, rows, tie
-from embvar_kit.explorers.rendering import Ahead, Sheet
+from embvar_kit.explorers.base import (
+    Explorer,
+    bind,
+    explorer_frame,
+    scrolling_image,
+    with_class,
+    wrapping_row,
+)
+from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher
 from embvar_kit.figures.formula import formula_artists, formula_frame, running_marks, running_path
 
-_LIMIT = 5.0
+_LIMIT = 5.0  # end of both axes of the cloud
 
 
 class CloudState(traitlets.HasTraits):
-    """A 2-D cloud: where its mean is, how far it spreads, how many vectors it has.
+    """A 2-D cloud: its mean, its spread and its number of vectors; :attr:`moments` follow.
 
-    Its :attr:`moments` follow whatever is set. Values out of range are refused.
+    Values out of range are rejected.
     """
 
     mean_1 = traitlets.Float(2.0, min=-3.0, max=3.0, help="mean of feature 1")
@@ -30,28 +37,33 @@ class CloudState(traitlets.HasTraits):
     spread_1 = traitlets.Float(0.8, min=0.0, max=2.0, help="standard deviation of feature 1")
     spread_2 = traitlets.Float(0.4, min=0.0, max=2.0, help="standard deviation of feature 2")
     n = traitlets.Int(300, min=2, max=2000, help="number of vectors")
-    seed = traitlets.Int(0, min=0, help="of the draw")
+    seed = traitlets.Int(0, min=0, help="seed of the random draw")
     moments = traitlets.Dict(read_only=True, help="Q, M and V of the cloud")
 
     @traitlets.default("moments")
-    def _first_moments(self) -> dict[str, float]:
+    def _initial_moments(self) -> dict[str, float]:
         return figures.moments_of(self.cloud())
 
     @traitlets.observe("mean_1", "mean_2", "spread_1", "spread_2", "n", "seed")
-    def _follow(self, _: object) -> None:
+    def _update_moments(self, _: object) -> None:
         self.set_trait("moments", figures.moments_of(self.cloud()))
 
     def cloud(self) -> np.ndarray:
-        """``(n, 2)`` vectors: normal, standardized so that mean and spread are those set."""
+        """``(n, 2)`` normal vectors, rescaled to have exactly the mean and spread set."""
         noise = np.random.default_rng(self.seed).normal(size=(self.n, 2))
         noise = (noise - noise.mean(axis=0)) / noise.std(axis=0)
         return np.array([self.mean_1, self.mean_2]) + noise * [self.spread_1, self.spread_2]
 
 
 class SequenceState(traitlets.HasTraits):
-    """A sequence of vectors and how many of them have been seen."""
+    """A sequence of vectors, and how many of them have been seen.
 
-    k = traitlets.Int(1, min=1, help="vectors seen")
+    Args:
+        x: ``(N, d)`` vectors.
+        values: initial values of the traits.
+    """
+
+    k = traitlets.Int(1, min=1, help="number of vectors seen")
     moments = traitlets.Dict(read_only=True, help="Q, M and V after k vectors")
 
     def __init__(self, x: np.ndarray, **values: int) -> None:
@@ -65,89 +77,101 @@ class SequenceState(traitlets.HasTraits):
         return proposal["value"]
 
     @traitlets.default("moments")
-    def _first_moments(self) -> dict[str, float]:
+    def _initial_moments(self) -> dict[str, float]:
         return figures.moments_of(self.x[: self.k])
 
     @traitlets.observe("k")
-    def _follow(self, _: object) -> None:
+    def _update_moments(self, _: object) -> None:
         self.set_trait("moments", figures.moments_of(self.x[: self.k]))
 
 
-class _Live(Explorer):
-    """Controls above a picture whose frame is drawn once; what moves is drawn at each change.
+class _BlittedExplorer(Explorer):
+    """Controls above a picture of which only the artists given by a subclass are redrawn.
 
-    In the background, so that a slider that is dragged does not wait for pictures that it has left
-    behind. Subclasses say what moves.
+    Pictures are drawn in the background, so that a dragged slider need not wait for the pictures
+    of values that it has already left.
+
+    Args:
+        state: the explorer's state.
+        controls: by the name of the state's value that each is bound to.
+        blitted: figure whose background is ready to be drawn.
+        before: widgets placed before the controls.
     """
 
     drawn: tuple[str, ...]
-    """The state's values that the picture depends on."""
+    """Names of the state's values that the picture depends on."""
 
     def __init__(
         self,
         state: traitlets.HasTraits,
         controls: Mapping[str, widgets.Widget],
-        sheet: Sheet,
+        blitted: BlittedFigure,
         before: tuple[widgets.Widget, ...] = (),
     ) -> None:
-        self.state, self._sheet = state, sheet
+        self.state, self._figure = state, blitted
         self._artists: list[Artist] = []
-        self._picture, shown = picture("embvar-picture", 560)
-        self._numbers = named(widgets.HTML(), "embvar-numbers")
-        self._message = named(widgets.HTML(), "embvar-message")
-        # What moves is there when the frame is laid out, to have its room, and is not drawn on it.
-        for artist in self._move(self._values()):
+        self._picture, shown = scrolling_image("embvar-picture", 560)
+        self._numbers = with_class(widgets.HTML(), "embvar-numbers")
+        self._message = with_class(widgets.HTML(), "embvar-message")
+        # The artists must exist when the background is laid out, to be given space, but must not
+        # be drawn on it.
+        for artist in self._replace_artists(self._values()):
             artist.set_animated(True)
-        sheet.freeze()
-        self.pictures = Ahead(self._make, lambda _, png: setattr(self._picture, "value", png))
+        blitted.draw_background()
+        self.pictures = Prefetcher(self._draw, lambda _, png: setattr(self._picture, "value", png))
         for name, control in controls.items():
-            tie(state, name, named(control, f"embvar-{name.replace('_', '-')}"), self._say)
-        # After the state's own observers, so that its moments are up to date; not on the moments
-        # themselves, which may stay the same while the cloud moves.
-        state.observe(lambda _: self._show(), list(self.drawn))
-        above = rows(*before, *controls.values())
-        self.view = framed(above, shown, self._numbers, self._message)
-        self._show()
+            bind(
+                state,
+                name,
+                with_class(control, f"embvar-{name.replace('_', '-')}"),
+                self._show_message,
+            )
+        # Registered after the state's own observers, so that its moments are up to date. Observing
+        # the moments would not do: they may stay the same while the cloud moves.
+        state.observe(lambda _: self._update(), list(self.drawn))
+        above = wrapping_row(*before, *controls.values())
+        self.view = explorer_frame(above, shown, self._numbers, self._message)
+        self._update()
         self.wait()
 
     def wait(self, seconds: float = 60.0) -> bool:
-        """Wait for the picture of the present state; whether it was drawn in time."""
+        """Wait for the picture of the current state; return whether it was drawn in time."""
         return self.pictures.wait(seconds)
 
     def still(self) -> bytes:
-        """The present picture, in a palette."""
+        """The current picture as a PNG with a palette."""
         self.wait()
-        return self._sheet.png(self._artists, small=True)
+        return self._figure.png(self._artists, small=True)
 
     @abc.abstractmethod
     def artists(self, values: Mapping[str, float]) -> list[Artist]:
-        """What moves, drawn for these values of the state."""
+        """Draw what depends on these values of the state; return its artists."""
 
     def _values(self) -> tuple[float, ...]:
         return tuple(getattr(self.state, name) for name in self.drawn)
 
-    def _move(self, values: tuple[float, ...]) -> list[Artist]:
+    def _replace_artists(self, values: tuple[float, ...]) -> list[Artist]:
         for artist in self._artists:
-            if artist is not artist.axes.title:  # a title stays, and takes another text
+            if artist is not artist.axes.title:  # a title is kept and given a new text
                 artist.remove()
         self._artists = self.artists(dict(zip(self.drawn, values, strict=True)))
         return self._artists
 
-    def _make(self, values: tuple[float, ...]) -> bytes:
-        return self._sheet.png(self._move(values))
+    def _draw(self, values: tuple[float, ...]) -> bytes:
+        return self._figure.png(self._replace_artists(values))
 
-    def _show(self) -> None:
-        self.pictures.ask(self._values())
+    def _update(self) -> None:
+        self.pictures.request(self._values())
         self._numbers.value = " &emsp; ".join(
             f"{name} = {value:.3f}" for name, value in self.state.moments.items()
         )
 
-    def _say(self, text: str) -> None:
+    def _show_message(self, text: str) -> None:
         self._message.value = html.escape(text)
 
 
-class VariancePlayground(_Live):
-    """Move the mean and the spread of a cloud, and watch ``Q = M + V`` hold.
+class VariancePlayground(_BlittedExplorer):
+    """Set the mean and the spread of a cloud, and see that ``Q = M + V`` holds.
 
     >>> playground = VariancePlayground()
     >>> playground.state.mean_1, playground.state.mean_2 = 3.0, 0.0
@@ -158,8 +182,8 @@ class VariancePlayground(_Live):
     drawn = ("mean_1", "mean_2", "spread_1", "spread_2", "n", "seed")
 
     def __init__(self) -> None:
-        sheet = Sheet(11, 3.9)
-        self._axes = formula_frame(sheet.figure, _LIMIT)
+        blitted = BlittedFigure(11, 3.9)
+        self._axes = formula_frame(blitted.figure, _LIMIT)
         controls = {}
         for name, what, least, most in (
             ("mean", "mean", -3, 3),
@@ -173,16 +197,16 @@ class VariancePlayground(_Live):
                     description=f"{name} {feature}",
                     tooltip=f"{what} of feature {feature}; arrow keys move it",
                 )
-        super().__init__(CloudState(), controls, sheet)
+        super().__init__(CloudState(), controls, blitted)
 
     def artists(self, values: Mapping[str, float]) -> list[Artist]:
         """Cloud, triangle and bars of :func:`embvar_kit.figures.variance_formula`."""
-        of = CloudState(**values)
-        return formula_artists(self._axes, of.cloud(), of.moments)
+        state = CloudState(**values)
+        return formula_artists(self._axes, state.cloud(), state.moments)
 
 
-class SequencePlayer(_Live):
-    """Step through the occurrences of a token, and watch Q, M and V settle.
+class SequencePlayer(_BlittedExplorer):
+    """Step through the occurrences of a token, and see Q, M and V converge.
 
     Args:
         x: ``(N, d)`` embeddings in the order in which they arrive.
@@ -192,20 +216,20 @@ class SequencePlayer(_Live):
 
     def __init__(self, x: np.ndarray) -> None:
         state = SequenceState(x)
-        sheet = Sheet(7.5, 3.8)
-        self._ax = figures.running_moments(state.x, ax=sheet.figure.subplots())
+        blitted = BlittedFigure(7.5, 3.8)
+        self._ax = figures.running_moments(state.x, ax=blitted.figure.subplots())
         self._path = running_path(state.x)
         slider = widgets.IntSlider(
             min=1,
             max=len(state.x),
             description="seen, k",
-            tooltip="how many occurrences have been seen; arrow keys move it",
+            tooltip="number of occurrences seen; arrow keys move it",
         )
         player = widgets.Play(
-            min=1, max=len(state.x), interval=200, show_repeat=False, tooltip="let them arrive"
+            min=1, max=len(state.x), interval=200, show_repeat=False, tooltip="play the sequence"
         )
         traitlets.link((player, "value"), (slider, "value"))
-        super().__init__(state, {"k": slider}, sheet, before=(named(player, "embvar-play"),))
+        super().__init__(state, {"k": slider}, blitted, before=(with_class(player, "embvar-play"),))
 
     def artists(self, values: Mapping[str, float]) -> list[Artist]:
         """The marks of :func:`embvar_kit.figures.running_moments`."""

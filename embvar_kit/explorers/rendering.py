@@ -1,7 +1,7 @@
-"""Pictures for explorers, made without pyplot and beside the main thread.
+"""Drawing for explorers: fast, without pyplot, and in a background thread.
 
-pyplot's figures belong to the notebook. A :class:`Sheet` draws a frame once and what moves over it;
-:class:`Ahead` makes results in the background and keeps them.
+pyplot's figures belong to the notebook. A :class:`BlittedFigure` draws its background once and the
+parts that change over it; a :class:`Prefetcher` computes results in the background and caches them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -21,18 +21,22 @@ from matplotlib.mathtext import MathTextParser
 from PIL import Image
 
 DPI = 96
-"""Of the pictures: one to one on a plain screen."""
+"""Resolution of the pictures: one pixel of theirs is one CSS pixel."""
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
+Result = TypeVar("Result")
 
 _DRAWING = threading.RLock()
 _STOPPING = threading.Event()
 atexit.register(_STOPPING.set)  # at shutdown no thread begins another picture
 
 
-class _Mathematics(MathTextParser):
-    """A parser of formulas that is ours alone.
+class _MathTextParser(MathTextParser):
+    """A formula parser used by this module only.
 
-    matplotlib's is one for all threads and keeps state while it parses: a figure that a cell draws
-    at the same time would get symbols of ours, or we of it.
+    matplotlib's parser is shared by all threads and keeps state while it parses: a figure drawn by
+    a cell at the same time would get symbols of the explorer's formulas, or the reverse.
     """
 
     _parser = None
@@ -41,53 +45,62 @@ class _Mathematics(MathTextParser):
 class _Canvas(FigureCanvasAgg):
     def get_renderer(self) -> RendererAgg:
         renderer = super().get_renderer()
-        # The instance is its own, the parser the class's. Of which kind it is, depends on the
-        # release of matplotlib.
-        renderer.mathtext_parser.__class__ = _Mathematics
+        # The attribute belongs to the renderer, but its parser to the class of the attribute, which
+        # differs between releases of matplotlib.
+        renderer.mathtext_parser.__class__ = _MathTextParser
         return renderer
 
 
-class Sheet:
-    """A figure whose frame is drawn once; what moves is drawn over it, a picture at a time.
+class BlittedFigure:
+    """A figure whose background is drawn once; animated artists are drawn over a copy of it.
 
-    Ten times as fast as drawing everything again, and safe in a thread.
+    This is about ten times as fast as drawing everything again. It may be used from any thread.
 
     Args:
-        width, height: in inches.
+        width: in inches.
+        height: in inches.
     """
 
     def __init__(self, width: float, height: float) -> None:
         self.figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         self._canvas = _Canvas(self.figure)
-        self._frame: Any = None
+        self._background: Any = None  # matplotlib's buffer region has no public type
 
-    def freeze(self) -> None:
-        """Draw what is on the figure now: the frame of all pictures."""
+    def draw_background(self) -> None:
+        """Draw everything now on the figure that is not animated: the background of all pictures.
+
+        The layout is fixed from then on.
+        """
         with _DRAWING:
             self._canvas.draw()
-            self.figure.set_layout_engine("none")  # the frame must not give way to what moves
-            self._frame = self._canvas.copy_from_bbox(self.figure.bbox)
+            self.figure.set_layout_engine("none")
+            self._background = self._canvas.copy_from_bbox(self.figure.bbox)
 
-    def png(self, moving: Iterable[Artist] = (), *, small: bool = False) -> bytes:
-        """The frame and these artists as a PNG; ``small`` takes a palette, for a saved page."""
+    def png(self, animated: Iterable[Artist] = (), *, small: bool = False) -> bytes:
+        """The background with these artists over it, as a PNG.
+
+        Args:
+            animated: the artists that change from picture to picture.
+            small: reduce the colours to a palette, for a saved page.
+        """
         with _DRAWING:
-            if self._frame is None:
-                self.freeze()
-            self._canvas.restore_region(self._frame)
-            for artist in moving:
+            if self._background is None:
+                self.draw_background()
+            self._canvas.restore_region(self._background)
+            for artist in animated:
                 artist.axes.draw_artist(artist)
-            return _encoded(self._canvas, small)
+            return _encode(self._canvas, small)
 
 
 def png_of(figure: Figure, *, small: bool = False) -> bytes:
-    """A figure that was made without pyplot, as a PNG."""
+    """A PNG of a figure made without pyplot; ``small`` reduces its colours to a palette."""
     with _DRAWING:
         canvas = _Canvas(figure)
         canvas.draw()
-        return _encoded(canvas, small)
+        return _encode(canvas, small)
 
 
-def _encoded(canvas: FigureCanvasAgg, small: bool) -> bytes:
+def _encode(canvas: FigureCanvasAgg, small: bool) -> bytes:
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     data = io.BytesIO()
     if small:
@@ -98,57 +111,67 @@ def _encoded(canvas: FigureCanvasAgg, small: bool) -> bytes:
     return data.getvalue()
 
 
-class Ahead:
-    """Results made in the background, one thread at a time, and kept: the one shown comes first.
+class Prefetcher(Generic[Key, Result]):
+    """Results computed in one background thread and cached; the one requested comes first.
 
     Args:
-        make: computes the result of a key; called in a thread.
-        show: called with a key and its result when it is there and still the one asked for.
-        failed: called with the error if ``make`` raises one for the key asked for.
-        keep: how many results are kept; the ones longest unused go first.
+        compute: computes the result of a key; called in the background thread.
+        show: called with a key and its result once it is available, if it is still the key
+            requested.
+        on_error: called with the exception if ``compute`` raises one for the key requested.
+        keep: how many results are cached; those unused for longest are dropped first.
+
+    Attributes:
+        computed: how many results were computed so far; cached ones are not counted again.
     """
 
     def __init__(
         self,
-        make: Callable[[Any], Any],
-        show: Callable[[Any, Any], None],
-        failed: Callable[[Exception], None] | None = None,
+        compute: Callable[[Key], Result],
+        show: Callable[[Key, Result], None],
+        on_error: Callable[[Exception], None] | None = None,
         keep: int = 200,
     ) -> None:
-        self._make, self._show, self._failed, self._keep = make, show, failed, keep
+        self._compute, self._show, self._on_error, self._keep = compute, show, on_error, keep
         self._lock = threading.RLock()
-        self._made: OrderedDict[Hashable, Any] = OrderedDict()
-        self._wanted: Hashable = None
-        self._waiting: list[Hashable] = []
+        self._cache: OrderedDict[Key, Result] = OrderedDict()
+        self._requested: Key | None = None
+        self._queue: list[Key] = []
         self._thread: threading.Thread | None = None
-        self.made = 0
-        """How many results were made so far: a key that is asked for again adds none."""
+        self.computed = 0
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._made
+    def __contains__(self, key: Key) -> bool:
+        return key in self._cache
 
-    def __getitem__(self, key: Hashable) -> Any:
-        return self._made[key]
+    def __getitem__(self, key: Key) -> Result:
+        return self._cache[key]
 
-    def ask(self, key: Hashable, ahead: Iterable[Hashable] = ()) -> bool:
-        """Show the result of a key now if it was made, else as soon as it is; then make others.
+    def request(self, key: Key, then: Iterable[Key] = ()) -> bool:
+        """Show a key's result at once if it is cached, otherwise as soon as it is computed.
 
-        What was asked for before and not begun is given up. Returns whether it was there.
+        Earlier requests that have not started are cancelled.
+
+        Args:
+            key: the key whose result is to be shown.
+            then: keys to compute afterwards, in this order.
+
+        Returns:
+            Whether the result was cached.
         """
         with self._lock:
-            self._wanted = key
-            there = key in self._made
-            if there:
-                self._made.move_to_end(key)
-                self._show(key, self._made[key])
-            self._waiting = [k for k in (key, *ahead) if k not in self._made][: self._keep]
-            if self._waiting and self._thread is None:
+            self._requested = key
+            cached = key in self._cache
+            if cached:
+                self._cache.move_to_end(key)
+                self._show(key, self._cache[key])
+            self._queue = [k for k in (key, *then) if k not in self._cache][: self._keep]
+            if self._queue and self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True)
                 self._thread.start()
-        return there
+        return cached
 
     def wait(self, seconds: float = 60.0) -> bool:
-        """Wait until nothing is left to make; whether that was so in time."""
+        """Wait until nothing is left to compute; return whether that was so in time."""
         thread = self._thread
         if thread is not None:
             thread.join(seconds)
@@ -157,31 +180,31 @@ class Ahead:
     def _work(self) -> None:
         while True:
             with self._lock:
-                if not self._waiting or _STOPPING.is_set():
+                if not self._queue or _STOPPING.is_set():
                     self._thread = None
                     return
-                key = self._waiting.pop(0)
+                key = self._queue.pop(0)
             try:
-                result, error = self._make(key), None
-            except Exception as raised:  # a thread has nobody to raise to
+                result, error = self._compute(key), None
+            except Exception as raised:  # a thread has no caller to raise to
                 result, error = None, raised
             with self._lock:
                 if error is None:
-                    self.made += 1
-                    self._made[key] = result
-                    while len(self._made) > self._keep:
-                        self._made.popitem(last=False)
-                if key == self._wanted:
+                    self.computed += 1
+                    self._cache[key] = result
+                    while len(self._cache) > self._keep:
+                        self._cache.popitem(last=False)
+                if key == self._requested:
                     if error is None:
                         self._show(key, result)
-                    elif self._failed is not None:
-                        self._failed(error)
+                    elif self._on_error is not None:
+                        self._on_error(error)
 
 
-def outwards(items: Sequence, at: int) -> list:
-    """The items in the order in which they will be asked for: the neighbours of one first.
+def nearest_first(items: Sequence[Item], at: int) -> list[Item]:
+    """All items but the one at an index, its neighbours first: the order to prefetch them in.
 
-    >>> outwards("abcde", 1)
+    >>> nearest_first("abcde", 1)
     ['c', 'a', 'd', 'e']
     """
     return [items[i] for i in sorted(range(len(items)), key=lambda i: (abs(i - at), -i)) if i != at]

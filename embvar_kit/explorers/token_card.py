@@ -1,4 +1,4 @@
-"""The card of one token: its moments by layer, its occurrences in context and in two dimensions."""
+"""The token card: one token's moments by layer, its occurrences in context and in a plane."""
 
 from __future__ import annotations
 
@@ -8,94 +8,120 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
+from matplotlib.axes import Axes
 
 from embvar_kit.errors import EmbvarError
-from embvar_kit.explorers.base import named, picture, rows
-from embvar_kit.explorers.rendering import Ahead, Sheet, outwards
+from embvar_kit.explorers.base import scrolling_image, with_class, wrapping_row
+from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
 from embvar_kit.explorers.tables import contexts_table, number
 from embvar_kit.figures.token import moments_of_token, occurrences_in_plane
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
-if TYPE_CHECKING:  # they import torch, which takes seconds and only an open card needs
+if TYPE_CHECKING:  # these import torch, which takes seconds and only an open card needs
     from embvar_kit.explorers.concordance import Concordance, Context
     from embvar_kit.extraction.embeddings import Occurrences
 
 MOST = 60
-"""Occurrences of a token that are run through the model for its card."""
+"""Number of a token's occurrences that are run through the model for its card."""
 
-_SITES = ("hidden",)  # what collecting embeddings gives
+_SITES = ("hidden",)  # where embeddings of single occurrences can be collected
+
+OccurrencesKey = tuple[int, str]
+"""Id of the statistics and token."""
+
+ProfileKey = tuple[int, str, int, bool]
+"""Id of the statistics, token, layer, whether M and V are unbiased."""
+
+PlaneKey = tuple[int, str, int, str]
+"""Id of the statistics, token, layer, side of the neighbour to mark by."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a pass over the sentences of a token gave: embeddings and contexts, in one order."""
+class OccurrenceSample:
+    """Some occurrences of a token.
+
+    Attributes:
+        count: how often the token occurs in the corpus.
+        occurrences: embeddings of the sampled occurrences.
+        contexts: text around the sampled occurrences, in the same order.
+    """
 
     count: int
     occurrences: Occurrences
     contexts: list[Context]
 
     def neighbours(self, side: str) -> list[str | None]:
-        """Of each occurrence the token after it or before it."""
+        """The token next to each occurrence; ``side`` is ``"after"`` or ``"before"``."""
         return [getattr(context, side) for context in self.contexts]
 
 
 class TokenCard:
-    """A card that follows a token and a layer; made in the background, a part at a time.
+    """A card about a token at a layer; its parts are computed in the background, one by one.
 
     Args:
-        concordances: where a model's tokens occur, for the models that came with a corpus; one
-            for each pair of model name and revision.
-        recall: load the model and the text of other statistics again by their names, when a card
-            is first opened.
+        concordances: one for each model that was given with a corpus.
+        recall: when a card is first opened, load the model and text of statistics that have no
+            concordance by their names.
 
     Attributes:
         view: the widget.
-        side: buttons, what colours the occurrences: ``"after"`` or ``"before"``.
+        side: the buttons that choose the neighbour to mark by, ``"after"`` or ``"before"``.
     """
 
     def __init__(self, concordances: Sequence[Concordance] = (), *, recall: bool = False) -> None:
         self._recall = recall
         self._concordances = {(c.model.name, c.model.revision): c for c in concordances}
         self._stats: TokenStatistics | None = None
-        self._asked: tuple | None = None
+        self._requested: ProfileKey | None = None
         self._sources: dict[int, TokenStatistics] = {}
-        self._sheets: dict[tuple, tuple] = {}
-        self._head = named(widgets.HTML(), "embvar-card-head")
-        self._profile, self._left = picture("embvar-card-profile", 300)
-        self._plane, plane = picture("embvar-card-plane", 300)
-        self._contexts = named(widgets.HTML(), "embvar-card-contexts")
+        self._figures: dict[tuple[int, str, bool], tuple[BlittedFigure, Axes]] = {}
+        self._head = with_class(widgets.HTML(), "embvar-card-head")
+        self._profile, self._left = scrolling_image("embvar-card-profile", 300)
+        self._plane, plane = scrolling_image("embvar-card-plane", 300)
+        self._contexts = with_class(widgets.HTML(), "embvar-card-contexts")
         self.side = widgets.ToggleButtons(
             options=[("the following token", "after"), ("the preceding token", "before")],
             description="marked by",
-            tooltips=["colour by what follows", "colour by what precedes"],
+            tooltips=["mark by the following token", "mark by the preceding token"],
             style={"description_width": "initial", "button_width": "160px"},
         )
-        named(self.side, "embvar-card-side").observe(lambda _: self._ask_plane(), "value")
+        with_class(self.side, "embvar-card-side").observe(lambda _: self._request_plane(), "value")
         self._right = widgets.VBox([self.side, plane])
         self.view = widgets.VBox(
-            [self._head, rows(self._left, self._right), self._contexts],
+            [self._head, wrapping_row(self._left, self._right), self._contexts],
             layout={"border": "1px solid #bbb", "padding": "6px 10px", "margin": "8px 0"},
         )
-        named(self.view, "embvar-card")
-        self.profiles = Ahead(self._make_profile, lambda _, png: _put(self._profile, png))
-        self.found = Ahead(self._find, self._show_found, self._say_why, keep=20)
-        self.planes = Ahead(self._make_plane, lambda _, png: _put(self._plane, png), self._say_why)
+        with_class(self.view, "embvar-card")
+        self.profiles = Prefetcher(
+            self._draw_profile, lambda _, png: _set_image(self._profile, png)
+        )
+        self.samples = Prefetcher(self._sample, self._show_sample, self._show_error, keep=20)
+        self.planes = Prefetcher(
+            self._draw_plane, lambda _, png: _set_image(self._plane, png), self._show_error
+        )
         self.show(None, None, 0)
 
     def show(
         self, stats: TokenStatistics | None, token: str | None, layer: int, unbiased: bool = False
     ) -> None:
-        """Show a token at a layer; without a token, the card says how to open one."""
-        before, self._asked = self._asked, None
+        """Show a token at a layer.
+
+        Args:
+            stats: the statistics shown.
+            token: one of their tokens; ``None`` closes the card, which then says how to open it.
+            layer: one of their layers.
+            unbiased: whether M and V are corrected for finite samples.
+        """
+        before, self._requested = self._requested, None
         if stats is None or token is None:
             self._head.value = (
                 "<b>Token card</b>: click a point, search for a token, or choose one from a list."
             )
-            self._visible(False)
+            self._show_parts(False)
             return
         self._sources[id(stats)] = stats
-        self._stats, self._asked = stats, (id(stats), token, layer, unbiased)
+        self._stats, self._requested = stats, (id(stats), token, layer, unbiased)
         at = int((stats.tokens.astype(str) == token).nonzero()[0][0])
         row = int((stats.layers == layer).nonzero()[0][0])
         M, V = stats.M[row, at], stats.V[row, at]
@@ -107,132 +133,136 @@ class TokenCard:
             f"Q = {number(stats.Q[row, at])} &emsp; M = {number(M)} &emsp; V = {number(V)} "
             f"&emsp; {'(unbiased M and V)' if unbiased else ''}"
         )
-        self._visible(True)
+        self._show_parts(True)
         layers = [int(one) for one in stats.layers]
-        ahead = [(*self._asked[:2], one, unbiased) for one in outwards(layers, row)]
-        self.profiles.ask(self._asked, ahead)
-        if before is None or before[:2] != self._asked[:2]:
+        ahead = [(*self._requested[:2], one, unbiased) for one in nearest_first(layers, row)]
+        self.profiles.request(self._requested, ahead)
+        if before is None or before[:2] != self._requested[:2]:
             self._plane.value = b""
-            self._ask_found()
+            self._request_sample()
         else:
-            self._ask_plane()
+            self._request_plane()
 
     def wait(self, seconds: float = 120.0) -> bool:
-        """Wait until all parts are there; whether they were in time."""
-        done = self.profiles.wait(seconds) and self.found.wait(seconds)
+        """Wait until all parts are complete; return whether they were in time."""
+        done = self.profiles.wait(seconds) and self.samples.wait(seconds)
         return done and self.planes.wait(seconds)
 
-    def _visible(self, there: bool) -> None:
+    def _show_parts(self, visible: bool) -> None:
         for part in (self._left, self._right, self._contexts):
-            part.layout.display = None if there else "none"
+            part.layout.display = None if visible else "none"
 
     # Q, M and V by layer
 
-    def _make_profile(self, key: tuple) -> bytes:
-        _, token, layer, unbiased = key
-        frame = (key[0], token, unbiased)
-        if frame not in self._sheets:
-            sheet = Sheet(5.4, 3.2)
+    def _draw_profile(self, key: ProfileKey) -> bytes:
+        source, token, layer, unbiased = key
+        frame = (source, token, unbiased)
+        if frame not in self._figures:
+            blitted = BlittedFigure(5.4, 3.2)
             ax = moments_of_token(
-                self._sources[key[0]], token, unbiased=unbiased, ax=sheet.figure.subplots()
+                self._sources[source], token, unbiased=unbiased, ax=blitted.figure.subplots()
             )
-            sheet.freeze()
-            self._sheets = {frame: (sheet, ax)}  # one at a time: a token is looked at for a while
-        sheet, ax = self._sheets[frame]
+            blitted.draw_background()
+            self._figures = {frame: (blitted, ax)}  # only the current token's is kept
+        blitted, ax = self._figures[frame]
         mark = ax.axvline(layer, color="black", linewidth=1.2)
         try:
-            return sheet.png([mark])
+            return blitted.png([mark])
         finally:
             mark.remove()
 
     # Occurrences, which need the model
 
     def _concordance(self, stats: TokenStatistics) -> Concordance | None:
-        of = stats.info["model"]
-        return self._concordances.get((of["name"], of.get("revision")))
+        """The concordance of the statistics' model, if it was given or loaded."""
+        model = stats.info["model"]
+        return self._concordances.get((model["name"], model.get("revision")))
 
-    def _recalled(self, stats: TokenStatistics) -> Concordance:
-        """That of the statistics' own model and text, loaded by name if none was given."""
-        if (there := self._concordance(stats)) is not None:
-            return there
+    def _load_concordance(self, stats: TokenStatistics) -> Concordance:
+        """The concordance of the statistics' model; if none was given, load it by name."""
+        if (known := self._concordance(stats)) is not None:
+            return known
         from embvar_kit.explorers.concordance import concordances
         from embvar_kit.extraction.embeddings import load_again
 
-        (made,) = concordances([stats], *load_again(stats))
-        self._concordances[made.model.name, made.model.revision] = made
-        return made
+        (loaded,) = concordances([stats], *load_again(stats))
+        self._concordances[loaded.model.name, loaded.model.revision] = loaded
+        return loaded
 
-    def _ask_found(self) -> None:
+    def _request_sample(self) -> None:
         concordance = self._concordance(self._stats)
         if concordance is None and not self._recall:
             name = html.escape(str(self._stats.info["model"]["name"]))
-            self._nothing(
-                "To see occurrences in context and in two dimensions, give the explorer the model "
-                "and the corpus, <code>TradeoffExplorer(stats, model=…, corpus=…)</code>, or let "
-                f"it load them again by name, <code>recall=True</code>; none came with {name}."
+            self._show_instead(
+                f"The explorer has no model and corpus for {name}. To see occurrences in context "
+                "and in two dimensions, pass both, <code>TradeoffExplorer(stats, model=…, "
+                "corpus=…)</code>, or let it load them by name, <code>recall=True</code>."
             )
             return
         convention = self._stats.info.get("convention", {})
         if concordance is not None and convention.get("by", "token") != concordance.by:
-            self._nothing("These statistics group occurrences otherwise than the model given.")
+            self._show_instead(
+                "These statistics group occurrences differently from the model given."
+            )
             return
-        if self._asked[:2] not in self.found:
-            self._nothing("Looking for occurrences; the first time, the text is read …")
+        if self._requested[:2] not in self.samples:
+            self._show_instead("Looking for occurrences; the first time, the text is tokenized …")
         self._right.layout.display = None
-        self.found.ask(self._asked[:2])
+        self.samples.request(self._requested[:2])
 
-    def _nothing(self, sentence: str) -> None:
+    def _show_instead(self, sentence: str) -> None:
         self._contexts.value = f"<i>{sentence}</i>"
         self._right.layout.display = "none"
 
-    def _find(self, key: tuple) -> Found:
-        concordance = self._recalled(self._sources[key[0]])
-        occurrences = concordance.find(key[1], most=MOST)
+    def _sample(self, key: OccurrencesKey) -> OccurrenceSample:
+        source, token = key
+        concordance = self._load_concordance(self._sources[source])
+        occurrences = concordance.find(token, most=MOST)
         contexts = concordance.contexts(occurrences)
-        return Found(concordance.count(key[1]), occurrences, contexts)
+        return OccurrenceSample(concordance.count(token), occurrences, contexts)
 
-    def _show_found(self, key: tuple, found: Found) -> None:
-        if self._asked is None or key != self._asked[:2]:
+    def _show_sample(self, key: OccurrencesKey, sample: OccurrenceSample) -> None:
+        if self._requested is None or key != self._requested[:2]:
             return
         corpus = self._concordance(self._stats).corpus
         known = {one.get("fingerprint") for one in self._stats.info["corpora"]}
-        other = "" if corpus.fingerprint in known else ", not the text that the statistics are of"
-        self._contexts.value = contexts_table(found.contexts, found.count, corpus.name + other)
+        other = "" if corpus.fingerprint in known else ", which is not the statistics' own text"
+        self._contexts.value = contexts_table(sample.contexts, sample.count, corpus.name + other)
         self._right.layout.display = None
-        self._ask_plane()
+        self._request_plane()
 
-    def _ask_plane(self) -> None:
-        if self._asked is None or self._asked[:2] not in self.found:
+    def _request_plane(self) -> None:
+        if self._requested is None or self._requested[:2] not in self.samples:
             return
         site = self._stats.info.get("convention", {}).get("site", "hidden")
         if site not in _SITES:
             self._right.layout.display = "none"
             return
-        side, (source, token, layer, _) = self.side.value, self._asked
+        side, (source, token, layer, _) = self.side.value, self._requested
         layers = [int(one) for one in self._stats.layers]
-        ahead = [(source, token, one, side) for one in outwards(layers, layers.index(layer))]
-        self.planes.ask((source, token, layer, side), ahead[:2])
+        ahead = [(source, token, one, side) for one in nearest_first(layers, layers.index(layer))]
+        self.planes.request((source, token, layer, side), ahead[:2])
 
-    def _make_plane(self, key: tuple) -> bytes:
+    def _draw_plane(self, key: PlaneKey) -> bytes:
         source, token, layer, side = key
-        found = self.found[source, token]
-        sheet = Sheet(6.0, 3.2)
+        sample = self.samples[source, token]
+        blitted = BlittedFigure(6.0, 3.2)
         what = {"after": "followed by", "before": "preceded by"}[side]
         occurrences_in_plane(
-            found.occurrences,
-            found.neighbours(side),
+            sample.occurrences,
+            sample.neighbours(side),
             layer=layer,
             what=what,
-            ax=sheet.figure.subplots(),
+            ax=blitted.figure.subplots(),
         )
-        return sheet.png()
+        return blitted.png()
 
-    def _say_why(self, error: Exception) -> None:
+    def _show_error(self, error: Exception) -> None:
         reason = (
             str(error) if isinstance(error, EmbvarError) else f"{type(error).__name__}: {error}"
         )
-        self._nothing(html.escape(reason))
+        self._show_instead(html.escape(reason))
 
 
-def _put(picture: widgets.Image, png: bytes) -> None:
-    picture.value = png
+def _set_image(image: widgets.Image, png: bytes) -> None:
+    image.value = png

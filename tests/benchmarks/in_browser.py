@@ -24,7 +24,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_notebook
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from browser import serving
+from browser import servers
 
 import embvar_kit as ek
 
@@ -101,7 +101,7 @@ CONTESTANTS = (
 
 def measure(contestant: Contestant, steps: int) -> dict[str, float]:
     """Medians over the steps of one explorer, and what it cost to begin with."""
-    from browser import driving, looking
+    from browser import notebook_page, view
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory(prefix="embvar-bench-") as work:
@@ -113,25 +113,25 @@ def measure(contestant: Contestant, steps: int) -> dict[str, float]:
         book = new_notebook(cells=cells, metadata={"kernelspec": kernel})
         nbformat.write(book, folder / "x.ipynb")
         with (
-            serving.jupyterlab(folder) as server,
+            servers.jupyterlab(folder) as server,
             sync_playwright() as playwright,
-            driving.chromium(playwright) as browser,
+            notebook_page.chromium(playwright) as browser,
         ):
-            notebook = driving.Notebook(browser, server, "x.ipynb")
+            notebook = notebook_page.Notebook(browser, server, "x.ipynb")
             page = notebook.page
             page.set_viewport_size({"width": 1280, "height": 1400})
             page.locator(".jp-Cell").first.click()
             received = notebook.traffic.received
             started = notebook.begin("run-all")
             explorer = page.locator(f".embvar-{contestant.css}")
-            looking.slider(explorer).wait_for(state="attached")
-            picture = looking.watch(explorer)
+            view.slider(explorer).wait_for(state="attached")
+            picture = view.watch(explorer)
             usable = (picture.rest(120)["changed"] - started) / 1000
             notebook.idle()
             begin = notebook.traffic.received - received
             explorer.scroll_into_view_if_needed()
             page.wait_for_timeout(3000)
-            looking.slider(explorer).focus()
+            view.slider(explorer).focus()
             callbacks = folder / "callbacks.txt"
             callbacks.touch()
             taken, sizes, spent = [], [], []
@@ -140,11 +140,11 @@ def measure(contestant: Contestant, steps: int) -> dict[str, float]:
                 before = len(callbacks.read_text().split())
                 received = notebook.traffic.received
                 rest = picture.press(key)
-                layer = looking.readout(explorer)
+                layer = view.readout(explorer)
                 if layer == last:
                     raise RuntimeError(f"The slider did not move: {layer}")
-                most = looking.slider(explorer).evaluate("handle => handle.ariaValueMax")
-                least = looking.slider(explorer).evaluate("handle => handle.ariaValueMin")
+                most = view.slider(explorer).evaluate("handle => handle.ariaValueMax")
+                least = view.slider(explorer).evaluate("handle => handle.ariaValueMin")
                 if layer in (float(most), float(least)):
                     key = {"ArrowRight": "ArrowLeft", "ArrowLeft": "ArrowRight"}[key]
                 last = layer
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=24, help="counted")
     parser.add_argument("--out", type=Path, default=HERE / "browser.md")
     chosen = parser.parse_args()
-    if problem := serving.missing():
+    if problem := servers.missing():
         print(f"{problem}\nThe explorers are not timed.")
         return
     for name in ("minilm", "smollm2"):

@@ -1,4 +1,4 @@
-"""The browser tests' server, browser and notebooks. ``make test-browser`` runs them."""
+"""Server, browser and notebooks of the browser tests, which ``make test-browser`` runs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import serving
+from . import servers
 
-if TYPE_CHECKING:  # it imports playwright, which may be missing: then the first hook says so
+if TYPE_CHECKING:  # this imports playwright: if that is missing, the first hook says so
     from playwright.sync_api import Browser
 
-    from .driving import Notebook
+    from .notebook_page import Notebook
 
-SCREENSHOTS = serving.ROOT / "screenshots"
+SCREENSHOTS = servers.ROOT / "screenshots"
 
 
 def pytest_sessionstart() -> None:
-    if problem := serving.missing():
+    if problem := servers.missing():
         pytest.exit(problem, returncode=1)
     SCREENSHOTS.mkdir(exist_ok=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of a notebook after another, so that it is opened and run once."""
+    """Group the tests by notebook, so that each notebook is opened and run once."""
 
     def notebook(item: pytest.Item) -> str:
         call = getattr(item, "callspec", None)
@@ -38,18 +38,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium, without a window."""
+    """Headless Chromium."""
     from playwright.sync_api import sync_playwright
 
-    from . import driving
+    from . import notebook_page
 
-    with sync_playwright() as playwright, driving.chromium(playwright) as browser:
+    with sync_playwright() as playwright, notebook_page.chromium(playwright) as browser:
         yield browser
 
 
 @pytest.fixture(scope="session", autouse=True)
 def statistics() -> None:
-    """Those that the explorers show: a first pass is no part of what is tested here."""
+    """Fill the cache with the statistics that the explorers show, outside the tests' timeouts."""
     import embvar_kit as ek
 
     ek.cached_statistics("minilm")
@@ -57,58 +57,58 @@ def statistics() -> None:
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Server]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     """JupyterLab on copies of the notebooks."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(
-        serving.ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+        servers.ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )
-    with serving.jupyterlab(folder) as server:
+    with servers.jupyterlab(folder) as server:
         yield server
 
 
 class Desk:
-    """One notebook open at a time, run from top to bottom: each has models in its memory."""
+    """Opens one notebook at a time, since each holds models in memory."""
 
-    def __init__(self, browser: Browser, server: serving.Server) -> None:
+    def __init__(self, browser: Browser, server: servers.Server) -> None:
         self._browser, self._server = browser, server
         self.notebook: Notebook | None = None
 
     def open(self, name: str, *, run: bool = True) -> Notebook:
-        """A notebook: the one that is open, or another in its place."""
-        from .driving import Notebook
+        """Return a notebook, run from top to bottom; another one that is open is closed first."""
+        from .notebook_page import Notebook
 
         if self.notebook is None or self.notebook.name != name:
-            self.clear()
+            self.close()
             self.notebook = Notebook(self._browser, self._server, name)
             if run:
                 self.notebook.run_all()
         return self.notebook
 
-    def clear(self) -> None:
-        """Close what is open."""
+    def close(self) -> None:
+        """Close the open notebook, if any."""
         if self.notebook is not None:
             notebook, self.notebook = self.notebook, None
             notebook.close()
 
 
 @pytest.fixture(scope="session")
-def desk(browser: Browser, lab: serving.Server) -> Iterator[Desk]:
-    """Where notebooks are opened."""
+def desk(browser: Browser, lab: servers.Server) -> Iterator[Desk]:
+    """The opener of notebooks, shared by all tests."""
     desk = Desk(browser, lab)
     yield desk
-    desk.clear()
+    desk.close()
 
 
 @pytest.fixture
 def opened(request: pytest.FixtureRequest, desk: Desk) -> Notebook:
-    """The notebook that a test is about, open and run."""
+    """The notebook that a test names, open and run."""
     return desk.open(request.param)
 
 
 @pytest.fixture(autouse=True)
-def picture_of_a_failure(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A screenshot of each page that is open when a test fails."""
+def screenshot_of_a_failure(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Take a screenshot of each open page when a test fails."""
     failed = request.session.testsfailed
     yield
     if request.session.testsfailed > failed and "browser" in request.fixturenames:
@@ -119,5 +119,5 @@ def picture_of_a_failure(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def screenshot(name: str) -> Path:
-    """Where a screenshot goes."""
+    """The path of a screenshot."""
     return SCREENSHOTS / f"{name}.png"

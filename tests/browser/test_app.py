@@ -1,4 +1,4 @@
-"""The page that ``make app`` serves: both explorers, alive, for this machine alone."""
+"""The page that ``make app`` serves: both explorers work, and only this machine reaches it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page
 
-from . import looking, serving
+from . import servers, view
 from .conftest import screenshot
-from .driving import Traffic, poll
+from .notebook_page import Traffic, poll
 
 WAIT = 120_000
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Server]:
-    """``make app`` at work."""
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
+    """The running server of ``make app``."""
     folder = tmp_path_factory.mktemp("app") / "state"
-    with serving.app(folder) as server:
+    with servers.app(folder) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser, app: serving.Server) -> Iterator[Page]:
-    """Its page, once the explorers are there."""
+def page(browser: Browser, app: servers.Server) -> Iterator[Page]:
+    """Its page, once the explorers are shown."""
     context = browser.new_context(viewport={"width": 1280, "height": 2000})
     page = context.new_page()
     page.set_default_timeout(WAIT)
     Traffic().listen(page)
     page.elsewhere = {}
     page.on("request", lambda request: page.elsewhere.setdefault(request.url, "sent"))
-    # What the page's own policy forbids never leaves the browser.
+    # Requests that the page's security policy forbids never leave the browser.
     page.on("requestfailed", lambda one: page.elsewhere.update({one.url: one.failure}))
     page.goto(app.url(""))
     page.wait_for_selector(".embvar-tradeoff canvas", state="attached")
@@ -49,20 +49,20 @@ def test_both_explorers_follow_the_keyboard(page: Page):
     for css in ("tradeoff", "layers"):
         explorer = page.locator(f".embvar-{css}")
         explorer.scroll_into_view_if_needed()
-        picture = looking.watch(explorer)
+        picture = view.watch(explorer)
         first = picture.rest()
-        looking.slider(explorer).focus()
+        view.slider(explorer).focus()
         assert picture.press("ArrowRight")["hash"] != first["hash"]
         assert picture.press("ArrowLeft")["hash"] == first["hash"]
         picture.stop()
-        assert looking.cut_off(explorer) == []
+        assert view.cut_off(explorer) == []
     tradeoff = page.locator(".embvar-tradeoff")
-    wanted = looking.Fit.computed(tradeoff)
-    assert poll(lambda: looking.Fit.shown(tradeoff), lambda fit: fit == wanted) == wanted
+    wanted = view.Fit.computed(tradeoff)
+    assert poll(lambda: view.Fit.shown(tradeoff), lambda fit: fit == wanted) == wanted
     page.screenshot(path=screenshot("app"), full_page=True)
 
 
-def test_it_asks_for_nothing_from_another_machine(page: Page, app: serving.Server):
+def test_it_requests_nothing_from_another_machine(page: Page, app: servers.Server):
     here = (f"http://127.0.0.1:{app.port}/", "data:", "blob:")
     others = {url: how for url, how in page.elsewhere.items() if not url.startswith(here)}
     assert {url: how for url, how in others.items() if how != "csp"} == {}
@@ -73,7 +73,7 @@ def test_it_shows_no_code_and_no_error(page: Page):
     assert page.locator(".jp-RenderedText[data-mime-type*=stderr]").count() == 0
 
 
-def test_it_is_for_this_machine_and_its_token_only(app: serving.Server):
+def test_it_needs_the_token_and_this_machine(app: servers.Server):
     here = f"http://127.0.0.1:{app.port}/"
     for path in ("", "?token=guessed"):
         with urllib.request.urlopen(here + path, timeout=30) as response:

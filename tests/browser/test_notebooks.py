@@ -1,8 +1,8 @@
 """Each notebook in JupyterLab: it runs without an error, and its explorers follow the keyboard.
 
-Notebooks are found by what is in them. Those without explorers are only opened here, and must look
-right: they show text, tables and PNG, which are the same in any front end, and nbval runs their
-cells; running them again would take minutes and see nothing new.
+Explorers are found by their calls in the notebooks. Notebooks without explorers are only opened
+and must look right: nbval runs their cells, and text, tables and PNG look the same in any front
+end.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from playwright.sync_api import Locator
 
 from embvar_kit import explorers
 
-from . import looking, serving
+from . import servers, view
 from .conftest import Desk, screenshot
-from .driving import Notebook, poll
+from .notebook_page import Notebook, poll
 
-FOLDER = serving.ROOT / "notebooks"
+FOLDER = servers.ROOT / "notebooks"
 CALL = re.compile(rf"\b({'|'.join(explorers.__all__)})\(")
 
 
 def calls(name: str) -> list[str]:
-    """The explorers that a notebook shows, in their order."""
+    """Names of the explorers that a notebook shows, in order."""
     cells = nbformat.read(FOLDER / name, as_version=4).cells
     return [
         found for cell in cells if cell.cell_type == "code" for found in CALL.findall(cell.source)
@@ -37,18 +37,18 @@ WITH = [name for name in NAMES if calls(name)]
 
 
 def notebooks_with(*kinds: str):
-    """A test of each notebook that has explorers, or these ones."""
+    """Parametrize a test by the notebooks that have explorers, or explorers of these kinds."""
     names = [name for name in WITH if not kinds or set(kinds) & set(calls(name))]
     return pytest.mark.parametrize("opened", names, ids=lambda name: name[:2], indirect=True)
 
 
 def explorers_of(opened: Notebook) -> list[Locator]:
-    """All explorers of a notebook, once they are there."""
+    """All explorers of a notebook, once they are shown."""
     return opened.explorers(len(calls(opened.name)))
 
 
 def of_kind(opened: Notebook, css: str) -> Locator:
-    """The explorer of a class, in sight."""
+    """The first explorer of a CSS class, scrolled into view."""
     explorer = opened.page.locator(f".embvar-explorer.embvar-{css}").first
     explorer.scroll_into_view_if_needed()
     return explorer
@@ -86,72 +86,68 @@ def test_runs_without_an_error(opened: Notebook):
     ]
     assert streams == []
     assert len(explorers_of(opened)) == len(calls(opened.name))
-    assert opened.elsewhere == [], "the notebook asked for something from another machine"
+    assert opened.elsewhere == [], "the notebook requested something from another machine"
 
 
 @notebooks_with()
 def test_sliders_move_the_picture_and_the_numbers_and_back(opened: Notebook):
-    """Also: the same value gives the same pixels, whichever way it was reached."""
+    """The same value also gives the same pixels, whichever way it was reached."""
     for explorer in explorers_of(opened):
         explorer.scroll_into_view_if_needed()
-        picture = looking.watch(explorer)
+        picture = view.watch(explorer)
         first = picture.rest()
         handle = explorer.locator(".noUi-handle").first
         handle.focus()
-        numbers = looking.text_of(explorer, "numbers")
+        numbers = view.text_of(explorer, "numbers")
         at, most = (handle.get_attribute(f"aria-{name}") for name in ("valuenow", "valuemax"))
         there, back = "ArrowRight", "ArrowLeft"
         if at == most:
             there, back = back, there
         assert picture.press(there)["hash"] != first["hash"]
         changed = poll(
-            lambda e=explorer: looking.text_of(e, "numbers"), lambda text, n=numbers: text != n
+            lambda e=explorer: view.text_of(e, "numbers"), lambda text, n=numbers: text != n
         )
         assert changed != numbers
         assert picture.press(back)["hash"] == first["hash"]
         assert (
-            poll(
-                lambda e=explorer: looking.text_of(e, "numbers"), lambda text, n=numbers: text == n
-            )
+            poll(lambda e=explorer: view.text_of(e, "numbers"), lambda text, n=numbers: text == n)
             == numbers
         )
         picture.stop()
 
 
 @notebooks_with("VariancePlayground")
-def test_the_playground_says_what_its_sliders_mean(opened: Notebook):
+def test_the_playground_shows_the_moments_of_its_sliders(opened: Notebook):
     page = opened.page
     explorer = page.locator(".embvar-explorer", has=page.locator(".embvar-mean-1")).first
-    picture = looking.watch(explorer)
+    picture = view.watch(explorer)
     for css, key in (("mean-1", "ArrowLeft"), ("mean-2", "ArrowRight"), ("spread-1", "ArrowRight")):
-        looking.slider(explorer, css).focus()
+        view.slider(explorer, css).focus()
         picture.rest()
         picture.press(key)
         m1, m2, s1, s2 = (
-            looking.readout(explorer, name) for name in ("mean-1", "mean-2", "spread-1", "spread-2")
+            view.readout(explorer, name) for name in ("mean-1", "mean-2", "spread-1", "spread-2")
         )
         M, V = m1**2 + m2**2, s1**2 + s2**2
         wanted = f"Q = {M + V:.3f} M = {M:.3f} V = {V:.3f}"
-        assert (
-            poll(lambda: looking.text_of(explorer, "numbers"), lambda t, w=wanted: t == w) == wanted
-        )
+        assert poll(lambda: view.text_of(explorer, "numbers"), lambda t, w=wanted: t == w) == wanted
     picture.stop()
 
 
 @notebooks_with("SequencePlayer")
 def test_the_player_steps(opened: Notebook):
-    """Its numbers are held to the definitions in ``test_explorers.py``; here they must add up."""
+    """``test_explorers.py`` holds the numbers to the definitions; here they must add up."""
     page = opened.page
     explorer = page.locator(".embvar-explorer", has=page.locator(".embvar-k")).first
-    picture = looking.watch(explorer)
-    looking.slider(explorer, "k").focus()
-    before = looking.readout(explorer, "k")
+    picture = view.watch(explorer)
+    view.slider(explorer, "k").focus()
+    before = view.readout(explorer, "k")
     picture.rest()
     for step in (1, 2, 3):
         picture.press("ArrowRight")
-        assert looking.readout(explorer, "k") == before + step
-        text = looking.text_of(explorer, "numbers")
-        Q, M, V = map(looking.as_number, re.findall(r"= ([\d.,]+)", text))
+        assert view.readout(explorer, "k") == before + step
+        text = view.text_of(explorer, "numbers")
+        Q, M, V = map(view.as_number, re.findall(r"= ([\d.,]+)", text))
         assert pytest.approx(M + V, abs=0.002) == Q
         assert V > 0
     picture.stop()
@@ -160,45 +156,45 @@ def test_the_player_steps(opened: Notebook):
 @notebooks_with("TradeoffExplorer")
 def test_the_fit_follows_the_layer_and_the_choices(opened: Notebook):
     explorer = of_kind(opened, "tradeoff")
-    picture = looking.watch(explorer)
+    picture = view.watch(explorer)
     picture.rest()
-    looking.slider(explorer).focus()
+    view.slider(explorer).focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "Home", "End", "ArrowLeft"):
         picture.press(key)
-        wanted = looking.Fit.computed(explorer)
-        assert poll(lambda: looking.Fit.shown(explorer), lambda fit, w=wanted: fit == w) == wanted
+        wanted = view.Fit.computed(explorer)
+        assert poll(lambda: view.Fit.shown(explorer), lambda fit, w=wanted: fit == w) == wanted
     explorer.locator(".embvar-unbiased input").focus()
     picture.press("Space")
-    wanted = looking.Fit.computed(explorer)
-    assert poll(lambda: looking.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
+    wanted = view.Fit.computed(explorer)
+    assert poll(lambda: view.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
     picture.press("Space")
-    looking.slider(explorer, "counts").focus()
+    view.slider(explorer, "counts").focus()
     picture.press("ArrowRight")
-    wanted = looking.Fit.computed(explorer)
-    assert poll(lambda: looking.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
+    wanted = view.Fit.computed(explorer)
+    assert poll(lambda: view.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
     picture.press("ArrowLeft")
     picture.stop()
 
 
 @notebooks_with("TradeoffExplorer")
-def test_pointing_at_a_point_tells_its_token_and_clicking_opens_its_card(opened: Notebook):
+def test_hovering_shows_a_points_token_and_clicking_opens_its_card(opened: Notebook):
     explorer, page = of_kind(opened, "tradeoff"), opened.page
-    picture = looking.watch(explorer)
+    picture = view.watch(explorer)
     picture.rest()
-    token, x, y = looking.loneliest(explorer)
-    row = looking.table(explorer).loc[token]
+    token, x, y = view.loneliest(explorer)
+    row = view.table(explorer).loc[token]
     page.mouse.move(x + 60, y + 60)
     page.mouse.move(x + 1, y, steps=4)
     told = poll(lambda: tooltip(explorer), lambda text: token in text)
     assert token in told.split()
-    shown = {looking.as_number(text) for text in re.findall(looking.NUMBER, told)}
+    shown = {view.as_number(text) for text in re.findall(view.NUMBER, told)}
     for value in (row["n"], row["Q"], row["M"], row["V"]):
         assert any(np.isclose(value, one, rtol=1e-3) for one in shown), (value, told)
     page.screenshot(path=screenshot("tradeoff-hover"))
     page.mouse.click(x + 1, y)
-    head = poll(lambda: looking.text_of(explorer, "card-head"), lambda t: t.startswith(f"{token} "))
+    head = poll(lambda: view.text_of(explorer, "card-head"), lambda t: t.startswith(f"{token} "))
     check_head(explorer, token, head)
-    assert looking.text_of(explorer, "marked").count(token) == 1
+    assert view.text_of(explorer, "marked").count(token) == 1
     clear(explorer)
     picture.stop()
 
@@ -206,16 +202,16 @@ def test_pointing_at_a_point_tells_its_token_and_clicking_opens_its_card(opened:
 @notebooks_with("TradeoffExplorer")
 def test_a_search_marks_a_token_at_every_layer_and_opens_its_card(opened: Notebook):
     explorer, page = of_kind(opened, "tradeoff"), opened.page
-    picture = looking.watch(explorer)
+    picture = view.watch(explorer)
     plain = picture.rest()["hash"]
     explorer.locator(".embvar-search input").fill("state")
-    head = poll(lambda: looking.text_of(explorer, "card-head"), lambda t: t.startswith("state "))
+    head = poll(lambda: view.text_of(explorer, "card-head"), lambda t: t.startswith("state "))
     check_head(explorer, "state", head)
     marked = picture.rest()["hash"]
     assert marked != plain
     found = explorer.locator(".embvar-matches option").all_inner_texts()
     assert re.match(r"state\s+n\s=\s", found[0])
-    # Its occurrences: the model runs on the sentences that hold it, the first time after loading.
+    # The model is loaded and runs on the sentences that contain the token.
     explorer.locator(".embvar-card-contexts tr").first.wait_for(timeout=180_000)
     contexts = explorer.locator(".embvar-card-contexts b").all_inner_texts()
     assert contexts and {text.strip().lower() for text in contexts} == {"state"}
@@ -225,22 +221,20 @@ def test_a_search_marks_a_token_at_every_layer_and_opens_its_card(opened: Notebo
     links = explorer.locator(".embvar-card-contexts a").evaluate_all("all => all.map(a => a.href)")
     assert links and all(link.startswith("https://") for link in links)
     shot(opened, explorer, "tradeoff-card")
-    # Another layer: other pixels, the mark stays with the token.
-    looking.slider(explorer).focus()
+    # At another layer the pixels differ, and the mark stays with the token.
+    view.slider(explorer).focus()
     picture.press("ArrowRight")
-    layer = int(looking.readout(explorer))
-    text = poll(
-        lambda: looking.text_of(explorer, "marked"), lambda t: f"Marked at layer {layer}" in t
-    )
-    row = looking.table(explorer).loc["state"]
-    numbers = [looking.as_number(one) for one in re.findall(looking.NUMBER, text)]
+    layer = int(view.readout(explorer))
+    text = poll(lambda: view.text_of(explorer, "marked"), lambda t: f"Marked at layer {layer}" in t)
+    row = view.table(explorer).loc["state"]
+    numbers = [view.as_number(one) for one in re.findall(view.NUMBER, text)]
     for value in (row["Q"], row["M"], row["V"]):
         assert any(np.isclose(value, one, rtol=1e-3) for one in numbers), text
     picture.press("ArrowLeft")
     assert picture.rest()["hash"] == marked
     explorer.locator(".embvar-search input").fill("stat*")
-    many = poll(lambda: looking.text_of(explorer, "marked"), lambda text: "mean of" in text)
-    begin = looking.table(explorer).index.astype(str).str.startswith("stat").sum()
+    many = poll(lambda: view.text_of(explorer, "marked"), lambda text: "mean of" in text)
+    begin = view.table(explorer).index.astype(str).str.startswith("stat").sum()
     assert int(re.search(r"mean of (\d+)", many)[1]) == begin
     clear(explorer)
     assert poll(lambda: picture.hash, lambda now: now == plain) == plain
@@ -249,12 +243,12 @@ def test_a_search_marks_a_token_at_every_layer_and_opens_its_card(opened: Notebo
 
 
 @notebooks_with("TradeoffExplorer")
-def test_the_token_that_moved_most_is_named_and_can_be_chosen(opened: Notebook):
+def test_the_tokens_that_moved_most_are_listed_and_can_be_chosen(opened: Notebook):
     explorer = of_kind(opened, "tradeoff")
-    picture = looking.watch(explorer)
+    picture = view.watch(explorer)
     picture.rest()
     explorer.locator(".embvar-compare select").select_option("layer 0")
-    now, then = looking.table(explorer), looking.table(explorer, 0)
+    now, then = view.table(explorer), view.table(explorer, 0)
     moved = np.hypot(now["M"] - then["M"], now["V"] - then["V"]).nlargest(10)
     options = explorer.locator(".embvar-moved option")
     options.first.wait_for(state="attached")
@@ -262,9 +256,7 @@ def test_the_token_that_moved_most_is_named_and_can_be_chosen(opened: Notebook):
     assert named == moved.index.astype(str).tolist()
     explorer.locator(".embvar-moved select").focus()
     opened.page.keyboard.press("ArrowDown")
-    head = poll(
-        lambda: looking.text_of(explorer, "card-head"), lambda text: text.startswith(named[0])
-    )
+    head = poll(lambda: view.text_of(explorer, "card-head"), lambda text: text.startswith(named[0]))
     check_head(explorer, named[0], head)
     picture.rest()
     shot(opened, explorer, "tradeoff-moved")
@@ -276,28 +268,28 @@ def test_the_token_that_moved_most_is_named_and_can_be_chosen(opened: Notebook):
 @notebooks_with("TradeoffExplorer")
 def test_a_lasso_marks_what_is_inside(opened: Notebook):
     explorer, page = of_kind(opened, "tradeoff"), opened.page
-    picture = looking.watch(explorer)
+    picture = view.watch(explorer)
     picture.rest()
-    found = looking.table(explorer)
-    x, y = looking.Axes(explorer).at(found["M"].to_numpy(), found["V"].to_numpy())
-    box = looking.plot_box(explorer)
+    found = view.table(explorer)
+    x, y = view.Axes(explorer).at(found["M"].to_numpy(), found["V"].to_numpy())
+    box = view.plot_box(explorer)
     left, right = np.quantile(x, [0.4, 0.7])
     upper, lower = np.quantile(y, [0.3, 0.6])
     inside = ((x > left) & (x < right) & (y > upper) & (y < lower)).sum()
     assert inside > 50, box
     explorer.locator('.embvar-scatter button[title*="asso"]').first.click()
-    for _ in range(3):  # a busy browser drops moves of the mouse, and a stroke of few is no lasso
+    for _ in range(3):  # a busy browser drops mouse moves, and a stroke of too few is no lasso
         picture.rest()
         page.mouse.move(left, upper)
         page.mouse.down()
         for corner in ((right, upper), (right, lower), (left, lower), (left, upper)):
             page.mouse.move(*corner, steps=12)
         page.mouse.up()
-        text = poll(lambda: looking.text_of(explorer, "marked"), lambda text: "mean of" in text, 15)
+        text = poll(lambda: view.text_of(explorer, "marked"), lambda text: "mean of" in text, 15)
         if "mean of" in text:
             break
-    marked = int(looking.as_number(re.search(r"mean of ([\d,]+)", text)[1]))
-    assert marked == pytest.approx(inside, rel=0.1), "points stand where the axes say"
+    marked = int(view.as_number(re.search(r"mean of ([\d,]+)", text)[1]))
+    assert marked == pytest.approx(inside, rel=0.1), "points are drawn where the axes say"
     page.screenshot(path=screenshot("tradeoff-lasso"))
     clear(explorer)
     picture.stop()
@@ -306,28 +298,28 @@ def test_a_lasso_marks_what_is_inside(opened: Notebook):
 @notebooks_with("LayerExplorer")
 def test_the_parts_follow_the_layer_and_the_choices(opened: Notebook):
     explorer = of_kind(opened, "layers")
-    picture = looking.watch(explorer)
+    picture = view.watch(explorer)
     picture.rest()
 
     def compare() -> None:
         def close(_: object) -> bool:
-            shown, computed = looking.shown_parts(explorer), looking.computed_parts(explorer)
+            shown, computed = view.shown_parts(explorer), view.computed_parts(explorer)
             return bool(np.allclose(shown, computed, rtol=1e-3, atol=6e-4))
 
         assert poll(lambda: None, close) is None and close(None), (
-            looking.shown_parts(explorer).to_string(),
-            looking.computed_parts(explorer).to_string(),
+            view.shown_parts(explorer).to_string(),
+            view.computed_parts(explorer).to_string(),
         )
 
     compare()
-    looking.slider(explorer).focus()
+    view.slider(explorer).focus()
     for key in ("ArrowRight", "ArrowRight", "End", "ArrowLeft", "Home"):
-        if key != "Home" or looking.readout(explorer) > 0:
+        if key != "Home" or view.readout(explorer) > 0:
             picture.press(key)
         compare()
-    deepest = len(looking.statistics("smollm2").layers) - 1
+    deepest = len(view.statistics("smollm2").layers) - 1
     picture.press("End")
-    assert looking.readout(explorer) == deepest
+    assert view.readout(explorer) == deepest
     compare()
     explorer.locator(".embvar-of select").focus()
     picture.press("ArrowDown")
@@ -349,12 +341,12 @@ def test_the_parts_follow_the_layer_and_the_choices(opened: Notebook):
 
 
 @notebooks_with("LayerExplorer")
-def test_pointing_at_a_bar_tells_its_numbers(opened: Notebook):
+def test_hovering_over_a_bar_shows_its_numbers(opened: Notebook):
     explorer, page = of_kind(opened, "layers"), opened.page
-    picture = looking.watch(explorer)
+    picture = view.watch(explorer)
     picture.rest()
-    looking.slider(explorer).focus()
-    if looking.readout(explorer) > 0:
+    view.slider(explorer).focus()
+    if view.readout(explorer) > 0:
         picture.press("Home")
     image = explorer.locator("img.embvar-picture")
     image.scroll_into_view_if_needed()
@@ -367,12 +359,10 @@ def test_pointing_at_a_bar_tells_its_numbers(opened: Notebook):
             name, layer = re.match(r"(\w+), layer (\d+)", tip.inner_text()).groups()
             told[name, int(layer)] = tip.inner_text()
     page.screenshot(path=screenshot("layers-hover"))
-    models = set(looking.shown_parts(explorer).index)
+    models = set(view.shown_parts(explorer).index)
     assert {name for name, _ in told} == models
-    parts = looking.computed_parts(explorer).loc["minilm"]
-    numbers = [
-        looking.as_number(n) for n in re.findall(rf"= ({looking.NUMBER})", told["minilm", 0])
-    ]
+    parts = view.computed_parts(explorer).loc["minilm"]
+    numbers = [view.as_number(n) for n in re.findall(rf"= ({view.NUMBER})", told["minilm", 0])]
     values = [parts[f"{name}(X)"] for name in ("Q", "M", "VB", "VW")]
     shares = [value / values[0] for value in values[1:]]
     assert numbers == pytest.approx([*values, *shares], rel=2e-3, abs=1e-3)
@@ -384,31 +374,31 @@ def test_pointing_at_a_bar_tells_its_numbers(opened: Notebook):
 @notebooks_with("NormalizationBench")
 def test_the_bench_mixes_gamma_and_beta_in(opened: Notebook):
     explorer, page = of_kind(opened, "normalization"), opened.page
-    picture = looking.watch(explorer)
-    first, text = picture.rest(), looking.text_of(explorer, "numbers")
+    picture = view.watch(explorer)
+    first, text = picture.rest(), view.text_of(explorer, "numbers")
     sites = re.findall(r"(\w+): slope (\S+), R² ([\d.]+), CV of Q ([\d.]+)", text)
     assert [site for site, *_ in sites] == ["norm_input", "standardized", "norm_output"]
-    # None of either: the third is the second; all of both again: what it was.
+    # Without both, the third plot equals the second; with both again, it is as before.
     for css in ("gamma", "beta"):
-        looking.slider(explorer, css).focus()
+        view.slider(explorer, css).focus()
         picture.press("Home")
     without = "norm_output: slope {}, R² {}, CV of Q {}".format(*sites[1][1:])
-    shown = poll(lambda: looking.text_of(explorer, "numbers"), lambda now: without in now)
+    shown = poll(lambda: view.text_of(explorer, "numbers"), lambda now: without in now)
     assert without in shown and "slope -1.000, R² 1.000" in without
     for css in ("gamma", "beta"):
-        looking.slider(explorer, css).focus()
+        view.slider(explorer, css).focus()
         picture.press("End")
     assert poll(lambda: picture.hash, lambda now: now == first["hash"]) == first["hash"]
-    assert looking.text_of(explorer, "numbers") == text
+    assert view.text_of(explorer, "numbers") == text
     explorer.locator(".embvar-layer select").focus()
     assert picture.press("ArrowDown")["hash"] != first["hash"]
-    assert poll(lambda: looking.text_of(explorer, "numbers"), lambda now: now != text) != text
+    assert poll(lambda: view.text_of(explorer, "numbers"), lambda now: now != text) != text
     assert picture.press("ArrowUp")["hash"] == first["hash"]
     image = explorer.locator("img.embvar-picture")
     page.set_viewport_size({"width": 700, "height": 900})
     shrunk = image.evaluate("image => image.clientWidth / image.naturalWidth")
     page.set_viewport_size({"width": 1280, "height": 900})
-    assert shrunk > 0.7, "its text can be read in a narrow window: it scrolls"
+    assert shrunk > 0.7, "in a narrow window the picture scrolls, so that its text stays legible"
     picture.stop()
 
 
@@ -420,11 +410,11 @@ def test_nothing_is_cut_off_in_narrow_and_wide_windows(opened: Notebook, width: 
     try:
         for number, explorer in enumerate(explorers_of(opened)):
             explorer.scroll_into_view_if_needed()
-            looking.watch(explorer).rest()
+            view.watch(explorer).rest()
             page.wait_for_timeout(500)
             name = f"{opened.name[:2]}-{number}-{width}"
             explorer.screenshot(path=screenshot(name))
-            assert looking.cut_off(explorer) == []
+            assert view.cut_off(explorer) == []
     finally:
         page.set_viewport_size({"width": 1280, "height": 900})
 
@@ -434,9 +424,9 @@ def test_tab_reaches_every_control(opened: Notebook):
     page = opened.page
     for explorer in explorers_of(opened):
         explorer.scroll_into_view_if_needed()
-        wanted = looking.controls(explorer)
+        wanted = view.controls(explorer)
         assert wanted
-        explorer.locator(looking.REACHABLE).first.focus()
+        explorer.locator(view.REACHABLE).first.focus()
         reached = set()
         for _ in range(120):
             names = page.evaluate(
@@ -456,7 +446,7 @@ def test_tab_reaches_every_control(opened: Notebook):
 
 
 def tooltip(explorer) -> str:
-    """The text of the plot's tooltip, if it is shown."""
+    """The text of the plot's tooltip; empty if it is hidden."""
     return explorer.locator(".embvar-scatter").evaluate(
         """plot => {
           const title = plot.querySelector(".token-title");
@@ -468,22 +458,22 @@ def tooltip(explorer) -> str:
 
 
 def check_head(explorer, token: str, head: str) -> None:
-    """The card's first line has the token's numbers at the layer shown."""
-    row = looking.table(explorer).loc[token]
-    layer = int(looking.readout(explorer))
-    shown = [looking.as_number(text) for text in re.findall(rf"= ({looking.NUMBER})", head)]
+    """Check that the card's first line has the token's numbers at the layer shown."""
+    row = view.table(explorer).loc[token]
+    layer = int(view.readout(explorer))
+    shown = [view.as_number(text) for text in re.findall(rf"= ({view.NUMBER})", head)]
     assert f"layer {layer}:" in head
     assert shown == pytest.approx([row[name] for name in ("n", "Q", "M", "V")], rel=1e-3)
 
 
 def clear(explorer) -> None:
-    """Take the marks off, and wait until they are."""
+    """Remove the marks, and wait until they are gone."""
     explorer.locator("button.embvar-clear, .embvar-clear button").first.click()
-    assert poll(lambda: looking.text_of(explorer, "marked"), lambda text: text == "") == ""
+    assert poll(lambda: view.text_of(explorer, "marked"), lambda text: text == "") == ""
 
 
 def shot(opened: Notebook, explorer, name: str) -> None:
-    """A screenshot of a whole explorer: in a window that is high enough."""
+    """Take a screenshot of a whole explorer, in a window that is tall enough."""
     page = opened.page
     page.set_viewport_size({"width": 1280, "height": 2200})
     page.wait_for_timeout(700)

@@ -1,4 +1,4 @@
-"""Explorers: the state gives the analysis' numbers, and state and view follow each other."""
+"""Explorers: the state has the numbers of the analysis, and state and view stay in step."""
 
 import html
 import io
@@ -30,15 +30,15 @@ def stats(sites):
 
 
 @pytest.fixture(autouse=True)
-def no_figure_of_the_notebook():
-    """Explorers draw beside pyplot: they leave no figure there, which a cell would show."""
+def no_pyplot_figures():
+    """Explorers draw without pyplot: a figure left there would be shown by the next cell."""
     before = plt.get_fignums()
     yield
     assert plt.get_fignums() == before
 
 
 def find(explorer, css):
-    """The widget of this class."""
+    """The explorer's only widget with this CSS class."""
     found = []
 
     def walk(widget):
@@ -120,22 +120,22 @@ def test_the_picture_moves_even_where_the_moments_do_not():
     assert picture(playground._picture) != before
 
 
-def test_a_picture_that_was_drawn_once_is_kept():
+def test_pictures_are_cached():
     playground = ek.VariancePlayground()
     first = picture(playground._picture)
     playground.state.mean_1 = 1.0
     assert playground.wait()
-    made = playground.pictures.made
+    made = playground.pictures.computed
     playground.state.mean_1 = 2.0
     assert picture(playground._picture) == first
-    assert playground.wait() and playground.pictures.made == made
+    assert playground.wait() and playground.pictures.computed == made
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [("mean_1", 4.0), ("mean_2", "far"), ("spread_1", -0.1), ("n", 1), ("seed", -1)],
 )
-def test_bad_values_are_refused_and_change_nothing(name, value):
+def test_bad_values_are_rejected_and_change_nothing(name, value):
     state = ek.VariancePlayground().state
     before = getattr(state, name)
     with pytest.raises(traitlets.TraitError):
@@ -161,7 +161,7 @@ def test_the_player_steps_through_the_occurrences():
 # The trade-off: state
 
 
-def test_each_layer_has_the_line_of_the_analysis(stats):
+def test_each_layer_has_the_regression_line_of_the_analysis(stats):
     state = TradeoffState(stats, counts=(5, None))
     for unbiased in (False, True):
         state.unbiased = unbiased
@@ -177,7 +177,7 @@ def test_each_layer_has_the_line_of_the_analysis(stats):
             )
 
 
-def test_special_tokens_and_counts_choose_the_points(stats):
+def test_special_tokens_and_counts_select_the_points(stats):
     state = TradeoffState(stats, counts=(3, 50))
     table = stats.table(0, min_count=3, max_count=50, special=False)
     state.special = False
@@ -209,7 +209,7 @@ def test_sinks_get_logarithmic_axes():
 
 
 def tradeoff_of_sinks():
-    """Statistics with a token of a thousandfold norm."""
+    """Statistics with one token whose squared norm is about a thousand times the others'."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 8)).astype(np.float32)
     groups = np.repeat(np.arange(20), 20)
@@ -244,7 +244,7 @@ def tradeoff_of_sinks():
         ("distance", "far", "distance"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(stats, name, value, reason):
+def test_invalid_values_are_rejected(stats, name, value, reason):
     state = TradeoffState(stats, counts=(5, None))
     before, drawn = getattr(state, name), state.drawn
     with pytest.raises(traitlets.TraitError, match=reason):
@@ -255,7 +255,7 @@ def test_values_that_make_no_sense_are_refused(stats, name, value, reason):
 @pytest.mark.parametrize(
     "values", [{"layer": 17}, {"model": "bert"}, {"marked": ["no such token"]}, {"colour": "red"}]
 )
-def test_values_at_the_start_are_looked_at_as_well(stats, values):
+def test_initial_values_are_validated(stats, values):
     with pytest.raises(traitlets.TraitError):
         TradeoffState(stats, counts=(5, None), **values)
     with pytest.raises(traitlets.TraitError):
@@ -275,7 +275,7 @@ def test_unbiased_needs_two_occurrences(stats):
     assert state.counts == (2, None)
 
 
-def test_too_few_tokens_for_a_line_are_said(stats):
+def test_too_few_tokens_for_a_line_are_reported(stats):
     state = TradeoffState(stats, counts=(5, None))
     most = int(np.sort(stats.n)[-2])
     state.counts = (most, None)
@@ -283,7 +283,7 @@ def test_too_few_tokens_for_a_line_are_said(stats):
     assert "says nothing" in state.fit["why"]
 
 
-def test_search_marks_a_token_or_what_begins_so(stats):
+def test_search_marks_a_token_or_all_with_its_prefix(stats):
     state = TradeoffState(stats, counts=(2, None))
     state.search = "the"
     assert (state.marked, state.token) == (["the"], "the")
@@ -319,7 +319,7 @@ def test_what_moved_most_is_the_largest_distance(stats):
         np.testing.assert_allclose(found[["M", "V"]], move.loc[found.index])
 
 
-def test_another_model_keeps_the_depth_and_what_it_has(stats, model):
+def test_another_model_keeps_the_depth_and_the_tokens_it_has(stats, model):
     few = ek.extract(
         model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2, 4, 6], progress=False
     )
@@ -331,18 +331,18 @@ def test_another_model_keeps_the_depth_and_what_it_has(stats, model):
     state.model = "few"
     assert state.layer in few.layers
     assert (state.marked, state.token, state.compare) == (["the"], None, None)
-    assert state.drawn == drawn + 1  # one change, whatever follows from it
+    assert state.drawn == drawn + 1  # one change, however many values adapt
     assert state.fit["n_tokens"] == len(few.table(0, min_count=3))
 
 
-def test_sites_of_one_pass_are_one_models(sites):
+def test_sites_of_one_pass_belong_to_one_model(sites):
     state = TradeoffState(sites, counts=(5, None))
     assert state.sources.keys() == {"minilm"}
     state.site = "unit"
     assert state.table()["Q"].to_numpy() == pytest.approx(1)
 
 
-def test_other_things_than_statistics_are_refused(stats):
+def test_anything_but_statistics_is_rejected(stats):
     for wrong in ({}, "minilm", {"a": 1}, {"a": {}}, [stats]):
         with pytest.raises(ek.StatisticsError, match="Give TokenStatistics"):
             TradeoffState(wrong)
@@ -359,7 +359,7 @@ def explorer(stats):
 
 
 def drawn_points(explorer) -> np.ndarray:
-    """M and V of the points, from what is sent to the browser."""
+    """M and V of the points, from the data sent to the browser."""
     sent = explorer.plot.widget.points[:, :2]
     (left, right), (low, high) = explorer.state.limits()
     return (sent + 1) / 2 * [right - left, high - low] + [left, low]
@@ -381,7 +381,7 @@ def test_the_plot_shows_the_states_points_and_line(explorer, stats):
     assert f"slope {fit['slope']:.3f}" in text and f"CV of Q {fit['cv_Q']:.3f}" in text
 
 
-def test_a_tooltip_tells_the_token_and_its_numbers_at_the_layer_shown(explorer):
+def test_a_tooltip_shows_the_token_and_its_numbers_at_the_layer_shown(explorer):
     explorer.state.layer = 5
     widget = explorer.plot.widget
     sent = []
@@ -432,8 +432,8 @@ def test_selecting_points_marks_them_and_a_single_one_opens_its_card(explorer):
     assert state.marked == []
 
 
-def test_a_plot_that_takes_its_selection_back_by_itself_is_not_obeyed(explorer):
-    """With another number of points, jscatter's own code deselects and says so."""
+def test_a_selection_cleared_by_the_plot_itself_is_restored(explorer):
+    """jscatter clears its selection when the number of points changes, and reports it."""
     state, widget = explorer.state, explorer.plot.widget
     state.search = "the"
     state.counts = (20, None)
@@ -442,7 +442,7 @@ def test_a_plot_that_takes_its_selection_back_by_itself_is_not_obeyed(explorer):
     assert state.points.tokens[widget.selection].tolist() == ["the"]
 
 
-def test_a_layer_to_compare_with_lists_what_moved(explorer):
+def test_comparing_layers_lists_the_tokens_that_moved(explorer):
     state = explorer.state
     moved = find(explorer, "embvar-moved")
     assert moved.options == ()
@@ -453,18 +453,18 @@ def test_a_layer_to_compare_with_lists_what_moved(explorer):
     assert "From layer 5 to layer 2" in find(explorer, "embvar-moved-title").value
     moved.value = expected[1]
     assert (state.marked, state.token) == ([expected[1]], expected[1])
-    assert len(explorer.plot.widget.annotations) == 2  # the line, and the way it came
+    assert len(explorer.plot.widget.annotations) == 2  # the regression line and the trail
     find(explorer, "embvar-compare").value = -1
     assert state.compare is None and moved.options == ()
 
 
-def test_a_refused_value_puts_the_control_back_and_says_why(explorer):
+def test_a_rejected_value_resets_the_control_and_shows_the_reason(explorer):
     explorer.state.counts = (1, None)
     box = find(explorer, "embvar-unbiased")
     box.value = True
     assert (box.value, explorer.state.unbiased) == (False, False)
     assert "two occurrences" in find(explorer, "embvar-message").value
-    explorer.state.counts = (7, 300)  # not among the slider's numbers, but admitted
+    explorer.state.counts = (7, 300)  # not among the slider's numbers: added to them
     assert find(explorer, "embvar-counts").value == (7, 300)
     box.value = True
     assert explorer.state.unbiased and find(explorer, "embvar-message").value == ""
@@ -479,7 +479,7 @@ def test_the_controls_follow_another_model(stats, model):
     assert find(explorer, "embvar-compare").value == -1
     assert len(explorer.plot.widget.points) == len(few.table(0, min_count=3))
     layer = find(explorer, "embvar-layer")
-    layer.value = 1  # not extracted: refused
+    layer.value = 1  # not extracted: rejected
     assert layer.value == explorer.state.layer == 2
 
 
@@ -509,17 +509,17 @@ def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     plane = picture(find(explorer, "embvar-card-plane"))
     find(explorer, "embvar-card-side").value = "before"
     assert explorer.wait() and picture(find(explorer, "embvar-card-plane")) != plane
-    passes = explorer.card.found.made
-    explorer.state.layer = 4  # the layers of one pass are all there
-    assert explorer.wait() and explorer.card.found.made == passes == 1
+    passes = explorer.card.samples.computed
+    explorer.state.layer = 4  # one pass gives all layers
+    assert explorer.wait() and explorer.card.samples.computed == passes == 1
     assert picture(find(explorer, "embvar-card-profile")) != profile
     explorer.state.search = "the"
-    assert explorer.wait() and explorer.card.found.made == 2
+    assert explorer.wait() and explorer.card.samples.computed == 2
     explorer.state.token = "state"
-    assert explorer.wait() and explorer.card.found.made == 2
+    assert explorer.wait() and explorer.card.samples.computed == 2
 
 
-def test_a_card_loads_the_model_and_the_text_again_by_name(stats):
+def test_a_card_loads_the_model_and_the_text_by_name(stats):
     explorer = ek.TradeoffExplorer(stats, recall=True, counts=(5, None))
     explorer.state.search = "state"
     assert explorer.wait(300)
@@ -536,7 +536,7 @@ def test_a_card_says_why_it_cannot_load_them(model):
     assert "'pets' again" in html.unescape(find(explorer, "embvar-card-contexts").value)
 
 
-def test_what_comes_from_a_text_is_escaped(model):
+def test_text_from_a_corpus_is_escaped(model):
     sentences = [f"The <b>bold</b> & the {word} <script> ran." for word in ("old", "new", "red")]
     corpus = ek.Corpus.of(sentences * 3, name="<i>odd</i>")
     stats = ek.extract(model, corpus, progress=False)
@@ -549,7 +549,7 @@ def test_what_comes_from_a_text_is_escaped(model):
         assert f"<b>{html.escape(token)}</b>" in shown
 
 
-def test_a_model_or_text_that_does_not_fit_is_refused(stats, model, corpus):
+def test_a_model_or_text_that_does_not_fit_is_rejected(stats, model, corpus):
     with pytest.raises(ek.StatisticsError, match="give both"):
         ek.TradeoffExplorer(stats, model)
     with pytest.raises(ek.StatisticsError, match="not of the model"):
@@ -579,10 +579,10 @@ def test_the_numbers_of_a_layer_are_the_decomposition(stats):
     assert sum(state.numbers().loc["minilm"][["V_B/V", "V_W/V"]]) == pytest.approx(1)
 
 
-def test_the_mouse_finds_each_layers_bar_and_its_numbers(stats):
+def test_tooltips_cover_each_layers_bar_and_show_its_numbers(stats):
     explorer = ek.LayerExplorer({"one": stats, "other": stats})
     assert explorer.wait()
-    areas = explorer._hover.areas
+    areas = explorer._tooltip.areas
     parts = explorer.state.parts("one")
     assert len(areas) == 2 * len(parts)
     image = np.asarray(Image.open(io.BytesIO(explorer._picture.value)).convert("RGB"))
@@ -591,12 +591,12 @@ def test_the_mouse_finds_each_layers_bar_and_its_numbers(stats):
         assert text.startswith(f"one, layer {row.layer}\n")
         assert f"V_B/Q = {row.V_B / row.Q:.3f}" in text
         x, y = (left + right) / 2 * image.shape[1], (upper + (lower - upper) * 0.9) * image.shape[0]
-        assert image[int(y), int(x)].std() > 10, "a bar is coloured, the paper is not"
+        assert image[int(y), int(x)].std() > 10, "a bar is coloured, the background is not"
     first, second = areas[0], areas[len(parts)]
     assert first[2] < second[0], "the second model's panel is to the right of the first's"
     explorer.state.of = "V"
     assert explorer.wait()
-    assert "V_W/V" in explorer._hover.areas[0][4]
+    assert "V_W/V" in explorer._tooltip.areas[0][4]
 
 
 def test_without_sinks_is_the_decomposition_without_them():
@@ -634,7 +634,7 @@ def test_compact_statistics_offer_what_they_hold(stats):
         ("counts", (10_000_000, None), "No token of minilm"),
     ],
 )
-def test_layers_that_make_no_sense_are_refused(stats, name, value, reason):
+def test_invalid_values_of_the_layer_explorer_are_rejected(stats, name, value, reason):
     state = LayerState(stats)
     before, setting = getattr(state, name), state.setting
     with pytest.raises(traitlets.TraitError, match=reason):
@@ -642,25 +642,25 @@ def test_layers_that_make_no_sense_are_refused(stats, name, value, reason):
     assert (getattr(state, name), state.setting) == (before, setting)
 
 
-def test_pictures_of_all_layers_are_drawn_ahead_once(stats):
+def test_pictures_of_all_layers_are_prefetched_once(stats):
     explorer = ek.LayerExplorer(stats)
     assert explorer.wait()
-    assert explorer.pictures.made == len(stats.layers)
+    assert explorer.pictures.computed == len(stats.layers)
     shown = find(explorer, "embvar-picture")
     seen = set()
     for layer in stats.layers:
         find(explorer, "embvar-layer").value = int(layer)
         seen.add(picture(shown))
-    assert len(seen) == len(stats.layers) == explorer.pictures.made
+    assert len(seen) == len(stats.layers) == explorer.pictures.computed
     assert f">{stats.layers[-1]}</td>" in find(explorer, "embvar-numbers").value
     before = picture(shown)
     find(explorer, "embvar-of").value = "V"
     assert explorer.wait() and picture(shown) != before
     find(explorer, "embvar-of").value = "Q"
-    assert picture(shown) == before  # kept
+    assert picture(shown) == before  # cached
 
 
-def test_models_of_unlike_depth_stand_at_relative_depth(stats, model):
+def test_models_of_different_depth_are_drawn_at_relative_depth(stats, model):
     few = ek.extract(model, ek.load_corpus("wikipedia", limit=60), layers=[0, 3], progress=False)
     explorer = ek.LayerExplorer({"all": stats, "few": few}, counts=(3, None))
     state = explorer.state
@@ -674,63 +674,63 @@ def test_models_of_unlike_depth_stand_at_relative_depth(stats, model):
     picture(find(explorer, "embvar-picture"))
 
 
-# What they are made of
+# Rendering
 
 
-def test_results_are_made_in_the_background_the_one_asked_for_first():
+def test_results_are_computed_in_the_background_the_one_requested_first():
     order, shown = [], []
     begun, gate = threading.Event(), threading.Event()
 
-    def make(key):
+    def compute(key):
         begun.set()
         assert threading.current_thread() is not threading.main_thread()
         assert gate.wait(10)
         order.append(key)
         return key * 10
 
-    ahead = rendering.Ahead(make, lambda key, result: shown.append((key, result)))
-    assert not ahead.ask(1, [2, 3])
+    prefetcher = rendering.Prefetcher(compute, lambda key, result: shown.append((key, result)))
+    assert not prefetcher.request(1, [2, 3])
     assert begun.wait(10)
-    assert not ahead.ask(5, [4])  # 2 and 3 are given up; 1 is being made
+    assert not prefetcher.request(5, [4])  # 2 and 3 are cancelled; 1 is being computed
     gate.set()
-    assert ahead.wait(10)
+    assert prefetcher.wait(10)
     assert order == [1, 5, 4]
-    assert shown == [(5, 50)]  # nobody asks for 1 any more
-    assert ahead.ask(4) and shown[-1] == (4, 40) and ahead.made == 3
+    assert shown == [(5, 50)]  # 1 is no longer requested
+    assert prefetcher.request(4) and shown[-1] == (4, 40) and prefetcher.computed == 3
 
 
-def test_a_result_that_cannot_be_made_is_told_and_the_next_ones_are():
+def test_an_error_is_reported_and_the_next_results_are_computed():
     told = []
 
-    def make(key):
+    def compute(key):
         if key == 1:
             raise ValueError("no such picture")
         return key
 
-    ahead = rendering.Ahead(make, lambda *_: None, told.append)
-    ahead.ask(1, [2])
-    assert ahead.wait(10)
+    prefetcher = rendering.Prefetcher(compute, lambda *_: None, told.append)
+    prefetcher.request(1, [2])
+    assert prefetcher.wait(10)
     assert [str(error) for error in told] == ["no such picture"]
-    assert 2 in ahead and 1 not in ahead
+    assert 2 in prefetcher and 1 not in prefetcher
 
 
-def test_the_oldest_results_are_let_go():
-    ahead = rendering.Ahead(lambda key: key, lambda *_: None, keep=3)
+def test_the_oldest_results_are_dropped():
+    prefetcher = rendering.Prefetcher(lambda key: key, lambda *_: None, keep=3)
     for key in range(5):
-        ahead.ask(key)
-        assert ahead.wait(10)
-    assert [key in ahead for key in range(5)] == [False, False, True, True, True]
+        prefetcher.request(key)
+        assert prefetcher.wait(10)
+    assert [key in prefetcher for key in range(5)] == [False, False, True, True, True]
 
 
 @pytest.mark.slow
 def test_formulas_of_two_threads_do_not_mix():
-    """matplotlib's own parser keeps state while it parses, for all threads together."""
+    """matplotlib's own parser is shared by all threads and keeps state while it parses."""
     text = r"$\sum_t \frac{n_t}{n} \sqrt{V_W^{%d}}$"
 
     def draw(number):
-        sheet = rendering.Sheet(3, 1)
-        sheet.figure.text(0.1, 0.4, text % number)
-        return sheet.png()
+        blitted = rendering.BlittedFigure(3, 1)
+        blitted.figure.text(0.1, 0.4, text % number)
+        return blitted.png()
 
     expected = {number: draw(number) for number in range(100, 112)}
     stop, failures = threading.Event(), []
@@ -760,7 +760,7 @@ def test_formulas_of_two_threads_do_not_mix():
 
 
 @pytest.mark.parametrize("kind", ["playground", "player", "tradeoff", "layers"])
-def test_a_saved_page_has_the_picture(kind, stats):
+def test_a_saved_page_has_a_still_picture(kind, stats):
     made = {
         "playground": ek.VariancePlayground,
         "player": lambda: ek.SequencePlayer(np.eye(4, dtype=np.float32)),

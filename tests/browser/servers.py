@@ -1,4 +1,4 @@
-"""JupyterLab and Voila on loopback for the browser tests, with nothing of the user's own."""
+"""JupyterLab and Voila on loopback for the browser tests, without the user's own settings."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 STARTS_IN = 240
-"""Seconds that a server may take to answer on a busy machine."""
+"""Seconds within which a server must answer, even on a busy machine."""
 
-# JupyterLab asks whether it may fetch news, in a pop-up that lies over the notebook.
+# JupyterLab asks whether it may fetch news, in a pop-up that covers the notebook.
 _SETTINGS = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false"}'
 }
@@ -30,7 +30,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 @dataclass(frozen=True)
 class Server:
-    """A server at work: its address with the token, and the folder it serves."""
+    """A running server: its port, its token and the folder that it serves."""
 
     port: int
     token: str
@@ -46,22 +46,22 @@ def jupyterlab(folder: Path) -> Iterator[Server]:
     """JupyterLab on the notebooks of a folder."""
     command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser"]
     command += ["--ip=127.0.0.1", "--port={port}", "--IdentityProvider.token={token}"]
-    with _serving(folder, [*command, "--ServerApp.root_dir={folder}"]) as server:
+    with _running(folder, [*command, "--ServerApp.root_dir={folder}"]) as server:
         yield server
 
 
 @contextmanager
 def app(folder: Path) -> Iterator[Server]:
-    """What ``make app`` serves, by that very command; its own state goes beside ``folder``."""
+    """The server that ``make app`` starts; its state is kept beside ``folder``."""
     flags = "APP_FLAGS=--no-browser --port={port} --token={token}"
-    with _serving(folder, ["make", "app", flags]) as server:
+    with _running(folder, ["make", "app", flags]) as server:
         yield server
 
 
 @contextmanager
-def _serving(folder: Path, command: list[str]) -> Iterator[Server]:
+def _running(folder: Path, command: list[str]) -> Iterator[Server]:
     port, token = _free_port(), secrets.token_hex(16)
-    own = folder.parent / f"jupyter-{port}"  # beside what is served
+    own = folder.parent / f"jupyter-{port}"
     environment = _environment(own)
     command = [part.format(port=port, token=token, folder=folder) for part in command]
     log = own / "server.log"
@@ -73,7 +73,7 @@ def _serving(folder: Path, command: list[str]) -> Iterator[Server]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, to end it whole
+            start_new_session=True,  # a process group of its own, to end all of it
         )
     server = Server(port, token, folder)
     try:
@@ -84,7 +84,7 @@ def _serving(folder: Path, command: list[str]) -> Iterator[Server]:
 
 
 def _environment(own: Path) -> dict[str, str]:
-    """The environment of a server: its settings and its state in a folder of their own."""
+    """Environment variables that keep a server's settings and state in its own folder."""
     environment = dict(os.environ)
     for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
         environment[f"JUPYTER_{name}"] = str(own / name.lower())
@@ -109,14 +109,14 @@ def _wait_for(server: Server, process: subprocess.Popen, log: Path) -> None:
             with urllib.request.urlopen(server.url("api/status"), timeout=5):
                 return
         except urllib.error.HTTPError:
-            return  # Voila answers, and has no such page
+            return  # Voila answers, but has no such page
         except OSError:
             time.sleep(0.2)
     raise RuntimeError(f"The server did not start:\n{log.read_text(errors='replace')[-3000:]}")
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End a server and what it started: first kindly, so that it ends its kernels itself."""
+    """End a server and its processes: first by SIGTERM, so that it ends its own kernels."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
@@ -133,13 +133,13 @@ def _free_port() -> int:
 
 
 def browser() -> str | None:
-    """The path of a Chromium: the one that ``CHROMIUM`` names, or one that is installed."""
+    """The path of Chromium: the one that ``CHROMIUM`` names, or an installed one."""
     chosen = os.environ.get("CHROMIUM")
     return next(filter(None, map(shutil.which, [chosen] if chosen else BROWSERS)), None)
 
 
 def missing() -> str:
-    """What keeps the browser tests from running, and the remedy; empty if nothing does."""
+    """Why the browser tests cannot run and how to mend it; empty if they can."""
     problems = []
     if browser() is None:
         chosen = os.environ.get("CHROMIUM")

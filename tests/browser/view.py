@@ -1,4 +1,4 @@
-"""What a reader sees of an explorer: its controls, its numbers, where its points stand."""
+"""What a reader sees of an explorer: its controls, its numbers, the places of its points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import Locator
 
 import embvar_kit as ek
 
-from .driving import PICTURE, Watch
+from .notebook_page import PICTURE, Watch
 
 NUMBER = r"[-−]?[\d,]*\.?\d+(?:e[-+]?\d+)?"
 REACHABLE = 'input, select, textarea, button, [tabindex]:not([tabindex="-1"])'
@@ -20,22 +20,22 @@ REACHABLE = 'input, select, textarea, button, [tabindex]:not([tabindex="-1"])'
 
 @cache
 def statistics(model: str, site: str = "hidden") -> ek.TokenStatistics:
-    """A bundled model's, as the notebooks take them."""
+    """Statistics of a bundled model, the same as in the notebooks."""
     return ek.cached_statistics(model, site=site, progress=False)
 
 
 def as_number(text: str) -> float:
-    """A number as it is shown, with thousands apart or a real minus sign."""
+    """Parse a number shown with commas between thousands or a typographic minus sign."""
     return float(text.replace(",", "").replace("−", "-"))
 
 
 def text_of(explorer: Locator, css: str) -> str:
-    """The text of a part of an explorer, on one line."""
+    """The text of a part of an explorer, with all whitespace reduced to single spaces."""
     return " ".join(explorer.locator(f".embvar-{css}").inner_text().split())
 
 
 def watch(explorer: Locator) -> Watch:
-    """The pixels of an explorer's picture: its first canvas with a size, or its image."""
+    """Watch the pixels of an explorer's widest canvas or image."""
     pictures = explorer.locator(PICTURE)
     pictures.first.wait_for(state="attached")
     shown = [pictures.nth(i) for i in range(pictures.count())]
@@ -44,19 +44,19 @@ def watch(explorer: Locator) -> Watch:
 
 
 def checked(explorer: Locator, css: str) -> bool:
-    """Whether a box is ticked."""
+    """Whether a checkbox is checked."""
     return explorer.locator(f".embvar-{css} input").is_checked()
 
 
 def chosen(explorer: Locator, css: str) -> str:
-    """The option of a dropdown."""
+    """The selected option of a dropdown."""
     return explorer.locator(f".embvar-{css} select").evaluate(
         "select => select.selectedOptions[0].textContent"
     )
 
 
 def counts(explorer: Locator) -> dict[str, int | None]:
-    """The range of frequencies that is set, as the analysis takes it: by slider or by list."""
+    """The range of frequencies set by the slider or dropdown, as arguments of the analysis."""
     slides = explorer.locator(".embvar-counts .noUi-handle").count()
     if slides:
         text = explorer.locator(".embvar-counts .widget-readout").inner_text()
@@ -85,7 +85,7 @@ def readout(explorer: Locator, css: str = "layer") -> float:
 
 @dataclass(frozen=True)
 class Fit:
-    """The line of numbers above the plot, rounded as it is shown."""
+    """The line of numbers above the plot, rounded as shown."""
 
     model: str
     site: str
@@ -97,7 +97,7 @@ class Fit:
 
     @classmethod
     def shown(cls, explorer: Locator) -> Fit:
-        """As the page has it."""
+        """The numbers on the page."""
         text = text_of(explorer, "numbers")
         found = re.fullmatch(
             rf"(\w+)(?:, (\w+))?, layer (\d+): ({NUMBER}) tokens, slope ({NUMBER}), R² ({NUMBER}), "
@@ -112,7 +112,7 @@ class Fit:
 
     @classmethod
     def computed(cls, explorer: Locator) -> Fit:
-        """As the analysis has it for what the controls say."""
+        """The numbers of the analysis for the values of the controls."""
         shown = cls.shown(explorer)
         choice = counts(explorer) | {
             "special": checked(explorer, "special"),
@@ -126,7 +126,7 @@ class Fit:
 
 
 def table(explorer: Locator, layer: int | None = None) -> pd.DataFrame:
-    """The tokens that the controls let through, by token, at the layer shown or another."""
+    """The tokens that the controls select, indexed by token, at the layer shown or another."""
     layer = int(readout(explorer)) if layer is None else layer
     choice = counts(explorer) | {"special": checked(explorer, "special")}
     shown = Fit.shown(explorer)
@@ -134,7 +134,7 @@ def table(explorer: Locator, layer: int | None = None) -> pd.DataFrame:
 
 
 class Axes:
-    """Where the values of M and V stand on the page, by the ticks of the plot's axes."""
+    """Positions of values of M and V on the page, from the ticks of the plot's axes."""
 
     def __init__(self, explorer: Locator) -> None:
         plot = explorer.locator(".embvar-scatter")
@@ -151,7 +151,7 @@ class Axes:
         self._y = [(as_number(text), y) for text, _, y in self._y]
 
     def at(self, M: np.ndarray | float, V: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels from the window's left and upper edge."""
+        """Pixels from the left and upper edges of the window."""
         found = []
         for ticks, values in ((self._x, M), (self._y, V)):
             known, pixels = np.array(ticks).T
@@ -160,13 +160,13 @@ class Axes:
 
 
 def loneliest(explorer: Locator, room: int = 40) -> tuple[str, float, float]:
-    """A token whose point has most room around it, and where it stands on the page."""
+    """The token whose point is farthest from all others, and its position on the page."""
     found = table(explorer)
     x, y = Axes(explorer).at(found["M"].to_numpy(), found["V"].to_numpy())
     box = plot_box(explorer)
     inside = (x > box["x"] + room) & (x < box["x"] + box["width"] - room)
     inside &= (y > box["y"] + room) & (y < box["y"] + box["height"] - room)
-    # The legend and the plot's own buttons lie over the corners on the right and the left.
+    # The legend and the plot's buttons cover the upper corners.
     distance = np.zeros(len(found))
     for at in np.flatnonzero(inside):
         apart = np.hypot(x - x[at], y - y[at])
@@ -179,7 +179,7 @@ def loneliest(explorer: Locator, room: int = 40) -> tuple[str, float, float]:
 
 
 def plot_box(explorer: Locator) -> dict[str, float]:
-    """The rectangle of the points."""
+    """The rectangle of the plot."""
     canvases = explorer.locator(".embvar-scatter canvas")
     boxes = [canvases.nth(i).bounding_box() for i in range(canvases.count())]
     return max(filter(None, boxes), key=lambda box: box["width"])
@@ -189,7 +189,7 @@ def plot_box(explorer: Locator) -> dict[str, float]:
 
 
 def shown_parts(explorer: Locator) -> pd.DataFrame:
-    """The table of numbers below the layers' bars, a row a model."""
+    """The table of numbers below the bars, one row per model."""
     lines = explorer.locator(".embvar-numbers tr").evaluate_all(
         "rows => rows.map((row) => [...row.children].map((cell) => cell.textContent))"
     )
@@ -199,7 +199,7 @@ def shown_parts(explorer: Locator) -> pd.DataFrame:
 
 
 def computed_parts(explorer: Locator) -> pd.DataFrame:
-    """The same by the analysis, for the layers that the page names."""
+    """The same table from the analysis, for the layers shown on the page."""
     shown = shown_parts(explorer)
     whole = {"Q(X)": "Q", "V(X)": "V"}[chosen(explorer, "of")]
     choice = counts(explorer) | {
@@ -225,7 +225,7 @@ def computed_parts(explorer: Locator) -> pd.DataFrame:
 
 
 def cut_off(explorer: Locator) -> list[str]:
-    """Controls that reach beyond the page's column, and words that their boxes cut."""
+    """Descriptions of controls that extend beyond their column, and of texts that are cut off."""
     return explorer.evaluate(
         """(explorer) => {
           const column = explorer.closest(".jp-OutputArea-output, .jp-Cell, body");
@@ -241,7 +241,7 @@ def cut_off(explorer: Locator) -> list[str]:
           )) {
             const box = one.getBoundingClientRect();
             if (!box.width || !box.height) continue;
-            // What scrolls by itself may be wider than its window.
+            // An element that scrolls may be wider than its window.
             let scrolls = false;
             for (let up = one.parentElement; up !== explorer; up = up.parentElement) {
               scrolls ||= ["auto", "scroll"].includes(getComputedStyle(up).overflowX) &&
@@ -273,7 +273,7 @@ def cut_off(explorer: Locator) -> list[str]:
 
 
 def controls(explorer: Locator) -> set[str]:
-    """Classes of the parts that can take the focus: what Tab has to reach."""
+    """CSS classes of the parts that can take the focus and that Tab must reach."""
     return set(
         explorer.evaluate(
             f"""(explorer) => [...explorer.querySelectorAll("[class*=embvar-]")].filter((one) =>

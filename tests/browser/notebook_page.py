@@ -1,4 +1,4 @@
-"""A notebook in a browser: run it, find its explorers, press their keys, watch their pixels."""
+"""A notebook in a browser: run it, find its explorers, press keys, watch pixels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import nbformat
 from playwright.sync_api import Browser, ElementHandle, Locator, Page, Playwright, TimeoutError
 
-from . import serving
+from . import servers
 
 FLAGS = (
-    "--no-sandbox",  # in a container it cannot be had
-    "--disable-gpu",  # WebGL by software: the same pixels everywhere
+    "--no-sandbox",  # containers do not allow the sandbox
+    "--disable-gpu",  # software WebGL gives the same pixels everywhere
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -27,8 +27,8 @@ FLAGS = (
 WINDOW = {"width": 1280, "height": 900}
 PICTURE = "canvas, img.widget-image"
 
-# The picture's pixels as a number, and the time of the last animation frame that changed them.
-# Read in animation frames: what is drawn in a frame is then drawn.
+# Keeps a hash of the picture's pixels and the time of the last animation frame that changed them.
+# Pixels are read in animation frames, when whatever a frame draws has been drawn.
 WATCH = """
 window.embvarWatch = (element) => {
   const sheet = document.createElement("canvas");
@@ -61,8 +61,8 @@ window.embvarWatch = (element) => {
 };
 """
 
-# A cell that runs or is to run has a star for its number.
-_AT_WORK = """
+# The prompt of a cell that is running or queued shows a star.
+_BUSY = """
   [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")].some(
     (prompt) => prompt.textContent.includes("*")) ||
   document.querySelector(".jp-Notebook-ExecutionIndicator").dataset.status !== "idle"
@@ -71,8 +71,8 @@ _AT_WORK = """
 
 @contextmanager
 def chromium(playwright: Playwright) -> Iterator[Browser]:
-    """The browser that is installed here."""
-    browser = playwright.chromium.launch(executable_path=serving.browser(), args=list(FLAGS))
+    """The installed Chromium, headless."""
+    browser = playwright.chromium.launch(executable_path=servers.browser(), args=list(FLAGS))
     try:
         yield browser
     finally:
@@ -80,11 +80,11 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
 
 
 class Watch:
-    """The pixels of a picture: whether they changed, and when they came to rest.
+    """Watches the pixels of a picture: whether they changed, and when they became stable.
 
     Args:
         picture: a canvas or an image.
-        quiet: seconds without a change that count as rest.
+        quiet: seconds without a change after which the pixels count as stable.
     """
 
     def __init__(self, picture: ElementHandle, quiet: float = 0.5) -> None:
@@ -96,15 +96,15 @@ class Watch:
 
     @property
     def hash(self) -> int:
-        """A number for the pixels as they are now."""
+        """A hash of the current pixels."""
         return self._watch.evaluate("watch => watch.hash")
 
     def rest(self, seconds: float = 30.0, *, changes: int = 0) -> dict[str, Any]:
-        """Wait until the pixels have changed so often and then came to rest, and are not blank.
+        """Wait until the pixels are stable, not blank, and changed more than ``changes`` times.
 
         Returns:
-            ``hash``, ``changes`` so far, and ``pressed`` and ``changed``, the milliseconds at which
-            a key was last pressed and the pixels last changed.
+            ``hash``, ``changes`` so far, and ``pressed`` and ``changed``: the times in milliseconds
+            at which a key was last pressed and the pixels last changed.
         """
         self._page.wait_for_function(
             "([watch, changes, quiet]) => watch.changes > changes && !watch.blank &&"
@@ -115,19 +115,19 @@ class Watch:
         return self._watch.evaluate("watch => ({ ...watch })")
 
     def press(self, key: str, seconds: float = 30.0) -> dict[str, Any]:
-        """Press a key and wait until the pixels have changed and come to rest."""
+        """Press a key and wait until the pixels have changed and are stable."""
         changes = self._watch.evaluate("watch => watch.changes")
         self._page.keyboard.press(key)
         return self.rest(seconds, changes=changes)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop watching."""
         self._watch.evaluate("watch => { watch.stopped = true; }")
 
 
 @dataclass
 class Traffic:
-    """Bytes that went over websockets, by direction."""
+    """Bytes transferred over websockets, by direction."""
 
     sent: int = 0
     received: int = 0
@@ -140,20 +140,21 @@ class Traffic:
         socket.on("framesent", lambda payload: self._add("sent", payload))
         socket.on("framereceived", lambda payload: self._add("received", payload))
 
-    def _add(self, way: str, payload: str | bytes) -> None:
+    def _add(self, direction: str, payload: str | bytes) -> None:
         size = len(payload.encode() if isinstance(payload, str) else payload)
-        setattr(self, way, getattr(self, way) + size)
+        setattr(self, direction, getattr(self, direction) + size)
 
 
 class Notebook:
     """A notebook open in JupyterLab.
 
     Attributes:
-        page: the browser's page. traffic: what went over its websockets.
-        elsewhere: addresses that the page asked for outside this machine.
+        page: the browser's page.
+        traffic: bytes over its websockets.
+        elsewhere: addresses of other machines that the page requested.
     """
 
-    def __init__(self, browser: Browser, server: serving.Server, name: str) -> None:
+    def __init__(self, browser: Browser, server: servers.Server, name: str) -> None:
         self.server, self.name = server, name
         self.context = browser.new_context(viewport=WINDOW, reduced_motion="reduce")
         self.page = self.context.new_page()
@@ -161,21 +162,22 @@ class Notebook:
         self.traffic = Traffic()
         self.traffic.listen(self.page)
         self.elsewhere: list[str] = []
-        self.page.on("request", lambda request: self._note(request.url))
-        workspace = f"{Path(name).stem}-{time.monotonic_ns()}"  # no tab of an earlier one
+        self.page.on("request", lambda request: self._record(request.url))
+        # A new workspace has no tabs of earlier notebooks.
+        workspace = f"{Path(name).stem}-{time.monotonic_ns()}"
         self.page.goto(f"{server.url(f'lab/workspaces/{workspace}/tree/{name}')}&reset")
         self.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=240_000)
         self.idle()
         # The file browser takes a third of a narrow window.
         self.page.keyboard.press("Control+b")
 
-    def _note(self, url: str) -> None:
+    def _record(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname != "127.0.0.1":
             self.elsewhere.append(url)
 
     def idle(self, seconds: float = 120.0) -> None:
-        """Wait until the kernel has nothing to do."""
+        """Wait until the kernel is idle."""
         self.page.wait_for_selector(
             '.jp-Notebook-ExecutionIndicator[data-status="idle"]',
             state="attached",
@@ -183,34 +185,34 @@ class Notebook:
         )
 
     def run_all(self, seconds: float = 400.0) -> None:
-        """Run all cells by the menu and wait until the last has run."""
+        """Run all cells from the menu and wait until the last has run."""
         self.page.locator(".jp-Cell").first.click()
         self.run("run-all", seconds)
 
     def run(self, command: str, seconds: float = 400.0) -> None:
         """Choose a command from the menu "Run", and wait until its cells have run."""
         self.begin(command)
-        self.page.wait_for_function(f"() => !({_AT_WORK})", timeout=1000 * seconds, polling=200)
+        self.page.wait_for_function(f"() => !({_BUSY})", timeout=1000 * seconds, polling=200)
         self.idle(seconds)
 
     def begin(self, command: str) -> float:
-        """Choose a command from the menu "Run"; the milliseconds at which it was chosen."""
+        """Choose a command from the menu "Run"; return when, in the page's milliseconds."""
         page, chosen = self.page, 0.0
-        for _ in range(5):  # JupyterLab drops a command that comes while a kernel connects
+        for _ in range(5):  # JupyterLab drops a command given while a kernel connects
             page.locator(".lm-MenuBar-item", has_text="Run").first.click()
             item = page.locator(f'.lm-Menu-item[data-command="runmenu:{command}"]')
             item.wait_for()
             chosen = page.evaluate("performance.now()")
             item.click()
             try:
-                page.wait_for_function(f"() => {_AT_WORK}", timeout=5000, polling=20)
+                page.wait_for_function(f"() => {_BUSY}", timeout=5000, polling=20)
             except TimeoutError:
                 continue
             break
         return chosen
 
     def errors(self) -> list[str]:
-        """What cells wrote as errors, and widgets that could not be shown."""
+        """Texts of error outputs, of standard error, and of widgets that could not be shown."""
         found = self.page.locator(
             '[data-mime-type="application/vnd.jupyter.stderr"], .jupyter-widgets-error,'
             '[data-mime-type="application/vnd.jupyter.error"], .jp-mod-error'
@@ -218,18 +220,18 @@ class Notebook:
         return [text for text in found.all_inner_texts() if text.strip()]
 
     def saved(self) -> list[nbformat.NotebookNode]:
-        """The code cells as JupyterLab saves them: all of them, also those out of sight."""
+        """Save the notebook and return its code cells, including those that are not rendered."""
         file = self.server.folder / self.name
         before = file.stat().st_mtime_ns
         self.page.locator(".lm-MenuBar-item", has_text="File").first.click()
         self.page.locator('.lm-Menu-item[data-command="docmanager:save"]').click()
         assert poll(lambda: file.stat().st_mtime_ns, lambda now: now != before) != before
-        time.sleep(0.5)  # the file may be written in two goes
+        time.sleep(0.5)  # the file may be written in two steps
         cells = nbformat.read(file, as_version=4).cells
         return [cell for cell in cells if cell.cell_type == "code"]
 
     def explorers(self, number: int) -> list[Locator]:
-        """The explorers that are shown: so many, once they are there."""
+        """The notebook's explorers, once ``number`` of them are shown."""
         found = self.page.locator(".embvar-explorer")
         found.nth(number - 1).wait_for(state="attached")
         assert found.count() == number
@@ -250,7 +252,7 @@ class Notebook:
 
 
 def poll(get: Callable[[], Any], wanted: Callable[[Any], bool], seconds: float = 30.0) -> Any:
-    """Ask until the answer is the wanted one; the last answer, wanted or not."""
+    """Call ``get`` until ``wanted`` accepts its answer or time is up; return the last answer."""
     until = time.monotonic() + seconds
     while not wanted(answer := get()) and time.monotonic() < until:
         time.sleep(0.05)
