@@ -222,11 +222,11 @@ def test_embeddings_are_those_that_the_statistics_are_of(sites):
     [
         ("model", {"name": "no-such-model"}, "not at hand"),
         ("model", {"name": "a/b/c"}, "not at hand"),
-        ("model", {"revision": "sha256:0"}, "weights of 'minilm' here are others"),
+        ("model", {"revision": "sha256:0"}, "weights of 'minilm' have changed"),
         ("convention", {"site": "unit"}, "site 'hidden'"),
         ("corpora", {"name": "sentences.txt"}, "corpus 'sentences.txt'"),
         ("corpora", {"settings": {"limit": 5, "then": [{}]}}, "corpus 'wikipedia'"),
-        ("corpora", {"fingerprint": "0" * 16}, "another than the one"),
+        ("corpora", {"fingerprint": "0" * 16}, "'wikipedia' has changed"),
     ],
 )
 def test_other_models_and_texts_are_refused(part, changed, words, sites):

@@ -329,7 +329,7 @@ def test_sentence_lengths(stats, shallow):
     assert {at: height for at, height in heights.items() if height} == {
         at: number for at, number in enumerate(lengths) if number
     }
-    assert ax.get_title() == "wikipedia: 150 sentences"
+    assert ax.get_title() == "wikipedia: 300 sentences"
     info = {name: value for name, value in stats.info.items() if name != "sentences_by_words"}
     with pytest.raises(ek.StatisticsError, match="extract from the corpus again"):
         figures.sentence_lengths([stats, replace(stats, info=info)])
