@@ -334,7 +334,7 @@ def test_target_sets_up_and_then_does_its_work(
 
 def test_clean_keeps_what_took_long_to_get() -> None:
     done = call(ROOT, "make", "--dry-run", "clean")
-    removed = done.stdout.split()
+    removed = done.stdout.replace('"', "").split()
     assert "data/cache/executed" in removed
     assert not {"data", "data/models", "data/cache"} & set(removed)
 
