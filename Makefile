@@ -22,6 +22,9 @@ STATISTICS := $(CACHE)/minilm-wikipedia
 FIGURES := $(CACHE)/figures
 EXECUTED := $(CACHE)/executed
 
+# For kernels that share the cores: threads of several processes wait for one another.
+ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+
 # The page of `make app` asks nothing of another machine.
 APP_POLICY := default-src 'self' data: blob: ws://127.0.0.1:* 'unsafe-inline' 'unsafe-eval'; \
   frame-ancestors 'self'
@@ -85,7 +88,7 @@ result: models ## one pass, its central tables and a page with every figure, in 
 run: result ## the result, then all notebooks executed as pages to read
 	@echo
 	@echo "Executing the notebooks, $(JOBS) at a time, into $(EXECUTED):"
-	@$(PY) .ci/execute.py --pages --jobs $(JOBS) --out "$(EXECUTED)" notebooks/*.ipynb
+	@$(ONE_THREAD) $(PY) .ci/execute.py --pages --jobs $(JOBS) --out "$(EXECUTED)" notebooks/*.ipynb
 	@echo
 	@echo "Where to look:"
 	@echo "  $(FIGURES)/index.html"
@@ -110,9 +113,7 @@ app: models ## the two explorers as a page of their own, for a lecture
 
 # --- tests ---
 
-# One thread a process: PyTorch's threads of several processes wait for each other.
-IN_PARALLEL := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
-UNIT_TESTS := MPLBACKEND=Agg $(IN_PARALLEL) --dist worksteal
+UNIT_TESTS := MPLBACKEND=Agg $(PY) -m pytest -n $(JOBS)
 
 check: models ## ruff and the quick tests, in under two minutes
 	$(PY) -m ruff check .
@@ -124,7 +125,7 @@ test: models ## everything CI runs: ruff, unit and property tests, doctests, not
 	$(PY) -m ruff format --check .
 	$(UNIT_TESTS) $(PYTEST_ARGS)
 	@# A cell may take longer than a unit test; nbval's own limit names the cell, so it comes first.
-	$(IN_PARALLEL) --dist loadfile --nbval --nbval-current-env \
+	$(ONE_THREAD) $(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout=600 --timeout=660 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 test-long: models ## the suites of faults and strange input in full: many more tries, other ones each time

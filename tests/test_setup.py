@@ -217,6 +217,7 @@ def assert_fails(done: subprocess.CompletedProcess, *words: str) -> None:
         assert word in done.stderr
 
 
+@pytest.mark.slow
 def test_set_up_gives_the_command_and_a_second_call_does_nothing(ready: Path) -> None:
     assert call(ready, ".venv/bin/embvar").stdout == "the command works\n"
     done = set_up(ready)
