@@ -493,4 +493,4 @@ def test_a_checkpoint_is_removed_once_the_result_is_saved(command, tiny, text_fi
     code, _, err = command(
         "extract", *options, "--out", out, "--checkpoint", kept, "--checkpoint-every", -1
     )
-    assert code == 1 and "no number of seconds" in err
+    assert code == 1 and "not a number of seconds" in err
