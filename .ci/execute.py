@@ -1,4 +1,4 @@
-"""Execute notebooks, several at a time, longest first, and say how long each took.
+"""Execute notebooks, several at a time, and say how long each took.
 
 python .ci/execute.py --out FOLDER [--pages] [--jobs 2] NOTEBOOK...
 
