@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def report(
 
 def _notebook() -> Path:
     """The notebook in the checkout, or the copy that setup.py puts into a wheel."""
-    kept = in_checkout("notebooks", NAME) or Path(__file__).with_name(NAME)
+    kept = in_checkout("notebooks", NAME) or Path(str(resources.files("embvar_kit") / NAME))
     if not kept.is_file():
         raise ReportError(
             f"A report runs notebook {NAME!r}, and {str(kept)!r} is missing. Install the kit "
