@@ -22,8 +22,9 @@ STATISTICS := $(CACHE)/minilm-wikipedia
 FIGURES := $(CACHE)/figures
 EXECUTED := $(CACHE)/executed
 
-# For kernels that share the cores: threads of several processes wait for one another.
-ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+# For processes that share the cores: threads that wait busily hold each other up.
+WAIT_ASLEEP := OMP_WAIT_POLICY=PASSIVE
+ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(WAIT_ASLEEP)
 
 # The page of `make app` asks nothing of another machine.
 APP_POLICY := default-src 'self' data: blob: ws://127.0.0.1:* 'unsafe-inline' 'unsafe-eval'; \
@@ -113,7 +114,7 @@ app: models ## the two explorers as a page of their own, for a lecture
 
 # --- tests ---
 
-UNIT_TESTS := MPLBACKEND=Agg $(PY) -m pytest -n $(JOBS)
+UNIT_TESTS := MPLBACKEND=Agg $(WAIT_ASLEEP) $(PY) -m pytest -n $(JOBS)
 
 check: models ## ruff and the quick tests, in under two minutes
 	$(PY) -m ruff check .
