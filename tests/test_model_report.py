@@ -51,9 +51,9 @@ def test_a_model_that_is_not_there(tmp_path, capsys):
     assert (tmp_path / "out" / "report.ipynb").is_file()
 
 
-def test_without_the_repository_it_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "checkout", lambda: None)
-    with pytest.raises(ek.ReportError, match="Clone the repository"):
+def test_without_the_notebook_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "checkout", lambda: None)  # a wheel has a copy: test_wheel.py
+    with pytest.raises(ek.ReportError, match=r"09_your_own_model.ipynb' is missing.*clone"):
         ek.report("minilm", tmp_path)
 
 

@@ -1,21 +1,17 @@
-"""The set-up: the three lists of packages agree, the commands exist, failures name their remedy.
+"""The three lists of packages agree, make sets up and lists its targets, failures name a remedy.
 
-The bootstrap runs for real, on small stand-in checkouts whose lock is empty; pip's registry is an
-address where nothing listens, so that these runs also show that nothing asks for more.
+The set-up runs for real, on small stand-in checkouts whose lock is empty; pip's registry is an
+address where nothing listens, so these runs also show that nothing is downloaded.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -29,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TARGETS = ("help", "run", "lab", "app", "test", "test-browser", "bench", "lock", "clean")
+TARGETS = ("result", "run", "lab", "app", "check", "test", "test-browser", "bench", "lock", "clean")
 
 
 # --- pyproject.toml, requirements.lock and environment.yml -----------------------------------
@@ -109,7 +105,7 @@ def test_lock_is_bound_to_no_index_and_no_accelerator() -> None:
         text = (ROOT / name).read_text()
         assert "://" not in text and "--index" not in text and "@ " not in text
     packages = [Requirement(line).name for line in requirement_lines(ROOT / "requirements.lock")]
-    assert "torch" in packages and "setuptools" in packages  # the bootstrap builds with the latter
+    assert "torch" in packages and "setuptools" in packages  # the set-up builds with the latter
     assert not [name for name in packages if re.match(r"nvidia-|cuda-|triton$", name)]
 
 
@@ -120,81 +116,7 @@ def test_model_archives_are_pinned_by_version_and_hash() -> None:
         assert re.fullmatch(r"[a-z0-9-]+==[0-9.]+ --hash=sha256:[0-9a-f]{64}", line)
 
 
-# --- the bootstrap's judgement ----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def bootstrap() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bootstrap", ROOT / ".ci" / "bootstrap.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_bootstrap_parses_on_every_python_3() -> None:
-    """An old Python has to get as far as the sentence that says it is too old."""
-    tree = ast.parse((ROOT / ".ci" / "bootstrap.py").read_text())
-    newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef, ast.Match)
-    found = [node.lineno for node in ast.walk(tree) if isinstance(node, newer)]
-    assert not found
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    assert not [f.name for f in functions if f.args.posonlyargs]
-    # Evaluated when the function is defined, so no list[str] and no X | None either.
-    notes = [a.annotation for f in functions for a in f.args.args] + [f.returns for f in functions]
-    assert not [n.lineno for n in notes if n and not isinstance(n, (ast.Name, ast.Constant))]
-
-
-@pytest.mark.parametrize("version", [(3, 4, 10), (3, 9, 18), (2, 7, 18)])
-def test_too_old_python_is_named_with_its_remedy(bootstrap: ModuleType, version: tuple) -> None:
-    problem = bootstrap.python_problem(version, "some/python3")
-    assert "Python 3.10 or later is needed" in problem
-    assert "some/python3 is Python " + ".".join(map(str, version)) in problem
-    assert "PYTHON=" in problem
-
-
-def test_python_that_will_do_is_let_through(bootstrap: ModuleType) -> None:
-    assert bootstrap.python_problem((3, 10, 0), "python3") == ""
-    assert bootstrap.python_problem((4, 0, 0), "python3") == ""
-    minimum = ".".join(map(str, bootstrap.MINIMUM))
-    assert pyproject()["project"]["requires-python"] == f">={minimum}"
-
-
-RETRYING = "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError'\n"
-NONE = (
-    "ERROR: Could not find a version that satisfies the requirement torch==2"
-    " (from versions: none)\n"
-    "ERROR: No matching distribution found for torch==2\n"
-)
-COLLECTED = "Collecting numpy==2\n  Downloading numpy-2.whl (16 MB)\n"
-UNREACHED = "registry could not be reached"
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        (NONE, UNREACHED),
-        (COLLECTED + RETRYING + NONE, UNREACHED),
-        (COLLECTED + "ERROR: HTTPSConnectionPool: Max retries exceeded", UNREACHED),
-        (COLLECTED + "pip._vendor.urllib3.exceptions.ReadTimeoutError: Read timed out.", UNREACHED),
-        ("ERROR: 503 Server Error: Service Unavailable for url: x", UNREACHED),
-        (COLLECTED + NONE, "registry has no torch==2 for Python"),
-        (COLLECTED + "ERROR: OSError: [Errno 28] No space left on device", "The disk is full ("),
-        ("noise\n" * 50 + RETRYING + "ERROR: cannot build it", "  ERROR: cannot build it"),
-    ],
-)
-def test_pip_failure_gets_the_message_of_its_cause(
-    bootstrap: ModuleType, output: str, message: str
-) -> None:
-    problem = bootstrap.pip_problem(output)
-    causes = (UNREACHED, "registry has no torch==2 for Python", "The disk is full (", "  ERROR: ")
-    assert [cause for cause in causes if cause in problem] == [
-        cause for cause in causes if message.startswith(cause)
-    ]
-    assert message in problem
-    assert len(problem.splitlines()) < 20
-
-
-# --- the bootstrap at work --------------------------------------------------------------------
+# --- the set-up at work -----------------------------------------------------------------------
 
 # Builds an editable wheel with the standard library alone: the real backend, setuptools, comes
 # with the real lock, and the stand-in's lock is empty.
@@ -225,13 +147,14 @@ version = "0"
 """
 
 
-def make_checkout(folder: Path, lock: str = "# empty\n") -> Path:
-    """A stand-in for a clean clone, with the real Makefile and bootstrap."""
+def make_checkout(folder: Path) -> Path:
+    """A stand-in for a clean clone, with the real Makefile and set-up script."""
     (folder / ".ci").mkdir(parents=True)
-    shutil.copy(ROOT / ".ci" / "bootstrap.py", folder / ".ci")
+    shutil.copy(ROOT / ".ci" / "venv.sh", folder / ".ci")
     shutil.copy(ROOT / "Makefile", folder)
-    (folder / "requirements.lock").write_text(lock)
+    (folder / "requirements.lock").write_text("# empty\n")
     (folder / "pyproject.toml").write_text(PROJECT)
+    (folder / "setup.py").touch()
     (folder / "backend.py").write_text(BACKEND)
     (folder / "stand_in.py").write_text("def main():\n    print('the command works')\n")
     return folder
@@ -244,7 +167,7 @@ def call(folder: Path, *command: str, **extra: str) -> subprocess.CompletedProce
         "HOME": os.environ.get("HOME", str(folder)),
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_INDEX_URL": "http://127.0.0.1:9",
-        "PIP_RETRIES": "0",
+        "PIP_RETRIES": "1",
         **extra,
     }
     return subprocess.run(
@@ -256,97 +179,122 @@ def set_up(folder: Path, python: str = sys.executable) -> subprocess.CompletedPr
     return call(folder, "make", "--no-print-directory", "setup", f"PYTHON={python}")
 
 
+def age(folder: Path) -> None:
+    """Make every file an hour older, so that one written now is newer by any clock."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            then = path.stat().st_mtime - 3600
+            os.utime(path, (then, then))
+
+
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_checkout(tmp_path_factory.mktemp("a checkout with blanks") / "embvar-kit")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose set-up is done; its path has a blank in it."""
+    folder = make_checkout(tmp_path_factory.mktemp("a checkout") / "embvar-kit")
     done = set_up(folder)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"Making \.venv with Python 3.*installing requirements\.lock", done.stdout)
+    assert re.search(r"Installed the packages in \d+ s", done.stdout)
+    age(folder)
     return folder
 
 
-def test_set_up_gives_the_package_and_the_command(checkout: Path) -> None:
-    done = call(checkout, ".venv/bin/embvar")
-    assert done.stdout == "the command works\n", done.stderr
-
-
-def test_second_call_does_nothing_and_is_quick(checkout: Path) -> None:
-    set_up(checkout)
-    log = checkout / ".venv" / "embvar-setup.log"
-    before = log.read_bytes()
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = set_up(checkout)
-        times.append(time.perf_counter() - start)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert min(times) < 1
-    assert log.read_bytes() == before
-
-
-def test_changed_project_file_installs_the_project_alone_again(checkout: Path) -> None:
-    set_up(checkout)
-    witness = checkout / ".venv" / "witness"
+def assert_made_anew(folder: Path) -> None:
+    witness = folder / ".venv" / "witness"
     witness.touch()
-    with (checkout / "pyproject.toml").open("a") as file:
-        file.write("# changed\n")
-    done = set_up(checkout)
-    assert done.returncode == 0 and "ready" in done.stdout
-    assert witness.exists()
-    assert set_up(checkout).stdout == ""
+    done = set_up(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Making .venv" in done.stdout
+    assert not witness.exists()
+    assert call(folder, ".venv/bin/embvar").stdout == "the command works\n"
+    assert set_up(folder).stdout == ""
 
 
-def assert_plain_failure(done: subprocess.CompletedProcess, *words: str) -> None:
+def assert_fails(done: subprocess.CompletedProcess, *words: str) -> None:
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
     for word in words:
         assert word in done.stderr
 
 
-def test_no_network_is_one_plain_message_and_its_remains_are_not_trusted(checkout: Path) -> None:
-    venv, lock = checkout / ".venv", checkout / "requirements.lock"
-    set_up(checkout)
-    (venv / "witness").touch()
+@pytest.mark.slow
+def test_set_up_gives_the_command_and_a_second_call_does_nothing(ready: Path) -> None:
+    assert call(ready, ".venv/bin/embvar").stdout == "the command works\n"
+    done = set_up(ready)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_changed_project_file_installs_the_project_alone_again(ready: Path) -> None:
+    (ready / ".venv" / "witness").touch()
+    (ready / "pyproject.toml").touch()
+    done = set_up(ready)
+    assert done.returncode == 0 and done.stdout == "set-up: .venv is ready.\n"
+    assert (ready / ".venv" / "witness").exists()
+
+
+@pytest.mark.slow
+def test_no_network_is_named_and_what_it_left_is_not_used(ready: Path) -> None:
+    lock = ready / "requirements.lock"
     lock.write_text("accelerate==1.15.0\n")
-    done = set_up(checkout)
-    assert_plain_failure(done, "registry could not be reached", "HTTPS_PROXY", "PIP_INDEX_URL")
+    done = set_up(ready)
+    assert_fails(done, "registry could not be reached", "HTTPS_PROXY", "PIP_INDEX_URL")
     assert "127.0.0.1" not in done.stdout + done.stderr  # pip's own words stay in the log
-    assert not (venv / "witness").exists(), "packages that left the lock must not linger"
-
-    # As an install that was cut off leaves it: a package that is there by half.
-    next(venv.glob("lib/python3*/site-packages/pip/__init__.py")).unlink()
     lock.write_text("# empty\n")
-    done = set_up(checkout)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "making .venv anew" in done.stdout
-    assert call(checkout, ".venv/bin/embvar").stdout == "the command works\n"
+    assert_made_anew(ready)
 
 
-def test_missing_ensurepip_is_named_with_its_remedy(tmp_path: Path) -> None:
-    folder = make_checkout(tmp_path / "clone")
-    stub = tmp_path / "python3-without-ensurepip"
+@pytest.mark.slow
+def test_venv_of_another_place_or_without_its_python_is_made_anew(
+    ready: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(ready, moved, symlinks=True)
+    age(moved)
+    assert_made_anew(moved)
+    (moved / ".venv" / "bin" / "python").unlink()
+    (moved / ".venv" / "bin" / "python").symlink_to("/python/that/was/removed")
+    assert_made_anew(moved)
+
+
+def python_that(folder: Path, lacks: str) -> str:
+    """An interpreter that runs the line ``lacks`` before what it is given with ``-c``."""
+    stub = folder / "python-stub"
     stub.write_text(
-        f"#!/bin/sh\nexec '{sys.executable}' -c 'import runpy, sys\n"
-        'sys.modules["ensurepip"] = None\nsys.argv.pop(0)\n'
-        'runpy.run_path(sys.argv[0], run_name="__main__")\' "$@"\n'
+        f"""#!/bin/sh\n[ "$1" = -c ] && exec '{sys.executable}' -c "import sys; {lacks}; $2"\n"""
+        f"""exec '{sys.executable}' "$@"\n"""
     )
     stub.chmod(0o755)
-    done = set_up(folder, python=str(stub))
-    assert_plain_failure(done, "lacks the standard module ensurepip", "apt install python3-venv")
+    return str(stub)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "words"),
+    [
+        ("sys.version_info = (3, 9, 18)", ("Python 3.10 or later is needed", "PYTHON=python3.12")),
+        ("sys.modules['ensurepip'] = None", ("lacks the modules venv", "apt install python3-venv")),
+    ],
+)
+def test_unfit_python_is_named_with_its_remedy(
+    lacks: str, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = make_checkout(tmp_path / "clone")
+    assert_fails(set_up(folder, python=python_that(tmp_path, lacks)), *words)
     assert not (folder / ".venv").exists()
 
 
-def test_folder_that_is_no_venv_is_left_alone(tmp_path: Path) -> None:
+def test_missing_python_is_named_with_its_remedy(tmp_path: Path) -> None:
+    folder = make_checkout(tmp_path / "clone")
+    done = set_up(folder, python="python-that-is-not-here")
+    assert_fails(done, "no 'python-that-is-not-here' here", "PYTHON=python3.12")
+
+
+def test_folder_that_is_not_a_venv_is_left_alone(tmp_path: Path) -> None:
     folder = make_checkout(tmp_path / "clone")
     (folder / ".venv").mkdir()
     (folder / ".venv" / "thesis.tex").touch()
-    assert_plain_failure(set_up(folder), "no virtual environment", "move it away")
+    assert_fails(set_up(folder), "not a virtual environment", "Move it away")
     assert (folder / ".venv" / "thesis.tex").exists()
-
-
-def test_missing_interpreter_is_named_with_its_remedy(tmp_path: Path) -> None:
-    folder = make_checkout(tmp_path / "clone")
-    done = set_up(folder, python="python-that-is-not-here")
-    assert_plain_failure(done, "no 'python-that-is-not-here' here", "PYTHON=python3.12")
 
 
 # --- make and CI ------------------------------------------------------------------------------
@@ -362,26 +310,32 @@ def test_make_alone_lists_the_targets() -> None:
 @pytest.mark.parametrize(
     ("target", "commands"),
     [
-        ("run", ["bootstrap.py", "embvar_kit fetch", "nbconvert", "embvar_kit show"]),
-        ("lab", ["bootstrap.py", "embvar_kit fetch", "jupyterlab", "01_variance_formula.ipynb"]),
-        ("app", ["bootstrap.py", "embvar_kit fetch", "voila", "--Voila.ip=127.0.0.1"]),
-        ("test", ["bootstrap.py", "ruff check", "ruff format --check", "pytest", "--nbval "]),
-        ("test-browser", ["bootstrap.py", "embvar_kit fetch", "pytest", "tests/browser"]),
-        ("bench", ["bootstrap.py", "benchmarks/run.py", "benchmarks/in_browser.py"]),
-        ("lock", [".ci/lock.sh"]),
-        ("clean", ["rm -rf .venv"]),
+        ("result", ["embvar_kit fetch", "cached_statistics", "show", "figures"]),
+        ("run", ["embvar_kit fetch", "show", "figures", "execute.py", "Where to look"]),
+        ("lab", ["embvar_kit fetch", "jupyterlab", "01_variance_formula.ipynb"]),
+        ("app", ["embvar_kit fetch", "voila", "--Voila.ip=127.0.0.1"]),
+        ("check", ["embvar_kit fetch", "ruff check", "ruff format --check", '-m "not slow"']),
+        (
+            "test",
+            ["embvar_kit fetch", "ruff check", "ruff format --check", "-m pytest", "--nbval "],
+        ),
+        ("test-browser", ["embvar_kit fetch", "-m pytest", "tests/browser"]),
+        ("bench", ["embvar_kit fetch", "benchmarks/run.py", "benchmarks/in_browser.py"]),
     ],
 )
-def test_target_does_its_own_set_up_and_then_its_work(target: str, commands: list[str]) -> None:
-    done = call(ROOT, "make", "--dry-run", target)
+def test_target_sets_up_and_then_does_its_work(
+    target: str, commands: list[str], tmp_path: Path
+) -> None:
+    done = call(make_checkout(tmp_path / "clone"), "make", "--dry-run", target)
     assert done.returncode == 0, done.stderr
+    commands = [".ci/venv.sh", "--editable .", *commands]
     places = [done.stdout.find(command) for command in commands]
     assert -1 not in places and places == sorted(places), done.stdout
 
 
 def test_clean_keeps_what_took_long_to_get() -> None:
     done = call(ROOT, "make", "--dry-run", "clean")
-    removed = done.stdout.split()
+    removed = done.stdout.replace('"', "").split()
     assert "data/cache/executed" in removed
     assert not {"data", "data/models", "data/cache"} & set(removed)
 
