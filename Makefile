@@ -40,7 +40,7 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models result run notebooks lab app check test test-long test-browser twins \
+.PHONY: help setup models pass result run notebooks lab app check test test-long test-browser twins \
   bench lock clean
 
 help: ## show this list
@@ -77,9 +77,11 @@ models: setup ## fetch the two pinned models into data/models
 
 # --- results ---
 
-result: models ## one pass, its central tables and a page with every figure, in minutes
-	@# The pass over the whole excerpt; the notebooks take its statistics from the cache.
+# The pass over the whole excerpt: notebooks and app take its statistics from the cache.
+pass: models
 	@$(PY) -c "import embvar_kit as ek; ek.cached_statistics()"
+
+result: pass ## one pass, its central tables and a page with every figure, in minutes
 	@$(PY) -m embvar_kit show "$(STATISTICS)/hidden"
 	@echo
 	@$(PY) -m embvar_kit figures "$(STATISTICS)/hidden" "$(STATISTICS)/unit" --out "$(FIGURES)"
@@ -96,7 +98,7 @@ run: result ## the result, then all notebooks executed as pages to read
 	@for page in notebooks/*.ipynb; do echo "  $(EXECUTED)/$$(basename "$$page" .ipynb).html"; done
 	@echo "  make lab    opens the notebooks in JupyterLab, with working sliders"
 
-notebooks: models ## execute the notebooks in place, to commit them
+notebooks: pass ## execute the notebooks in place, to commit them
 	@$(PY) .ci/execute.py --out notebooks notebooks/*.ipynb
 
 lab: models ## open JupyterLab on the first notebook
@@ -104,9 +106,7 @@ lab: models ## open JupyterLab on the first notebook
 	@$(PY) -m jupyterlab --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/01_variance_formula.ipynb $(LAB_FLAGS)
 
-app: models ## the two explorers as a page of their own, for a lecture
-	@# A first pass takes a minute or more: here with a progress bar, not behind an empty page.
-	@$(PY) -c "import embvar_kit as ek; ek.cached_statistics()"
+app: pass ## the two explorers as a page of their own, for a lecture
 	@# Voila has no token unless it is told to make one, and its page asks for a font elsewhere.
 	@$(PY) -m voila notebooks/app/explorers.ipynb --Voila.ip=127.0.0.1 --Voila.auto_token=True \
 	  --Voila.tornado_settings="{'headers': {'Content-Security-Policy': \"$(APP_POLICY)\"}}" \
@@ -121,7 +121,7 @@ check: models ## ruff and the quick tests, in under two minutes
 	$(PY) -m ruff format --check .
 	$(UNIT_TESTS) -m "not slow" $(PYTEST_ARGS)
 
-test: models ## everything CI runs: ruff, unit and property tests, doctests, notebooks
+test: pass ## everything CI runs: ruff, unit and property tests, doctests, notebooks
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(UNIT_TESTS) $(PYTEST_ARGS)
