@@ -121,7 +121,7 @@ check: models ## ruff and the quick tests, in under two minutes
 	$(PY) -m ruff format --check .
 	$(UNIT_TESTS) -m "not slow" $(PYTEST_ARGS)
 
-test: pass ## everything CI runs: ruff, unit and property tests, doctests, notebooks
+test: pass ## ruff, unit and property tests, doctests, notebooks
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(UNIT_TESTS) $(PYTEST_ARGS)

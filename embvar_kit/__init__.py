@@ -19,9 +19,54 @@ importing the kit is quick.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embvar_kit._version import __version__
+
+if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a name is used
+    from embvar_kit import figures
+    from embvar_kit.cached import cached_statistics
+    from embvar_kit.corpora import tokens, words
+    from embvar_kit.corpora.corpus import CORPORA, Corpus, StreamedCorpus, load_corpus
+    from embvar_kit.errors import (
+        CheckpointError,
+        CorpusError,
+        EmbvarError,
+        EmbvarWarning,
+        ExtractionError,
+        ExtractionInterrupted,
+        ModelError,
+        MomentsError,
+        ReleaseError,
+        ReportError,
+        StatisticsError,
+        StatisticsFileError,
+        TrainingError,
+    )
+    from embvar_kit.explorers import (
+        LayerExplorer,
+        NormalizationBench,
+        SequencePlayer,
+        TradeoffExplorer,
+        VariancePlayground,
+    )
+    from embvar_kit.extraction.affine import AffineMoments, affine_moments
+    from embvar_kit.extraction.dimensions import DimensionMoments, dimension_moments
+    from embvar_kit.extraction.embeddings import Occurrences, collect_embeddings, sample_embeddings
+    from embvar_kit.extraction.extract import extract, partial_result, run_plan
+    from embvar_kit.extraction.plan import Plan, plan
+    from embvar_kit.figures import atlas
+    from embvar_kit.files import home
+    from embvar_kit.model_report import report
+    from embvar_kit.models import normalization
+    from embvar_kit.models.bundled import fetch
+    from embvar_kit.models.loading import EmbeddingModel, load_model, untrained
+    from embvar_kit.models.twins import TWINS, load_twin, twin_losses
+    from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
+    from embvar_kit.paper import release
+    from embvar_kit.paper.reproduction import reproduce
+    from embvar_kit.statistics import analysis
+    from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _HOMES = {
     "cached": ("cached_statistics",),

@@ -87,11 +87,7 @@ def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | Non
     try:
         statistics = TokenStatistics.load(folder)
     except StatisticsFileError:
-        # Another process may have replaced the files after their names were read.
-        try:
-            statistics = TokenStatistics.load(folder)
-        except StatisticsFileError:
-            return None
+        return None
     info = statistics.info
     whole = (
         (info["kit_version"] == __version__ or not same_kit)

@@ -253,10 +253,10 @@ def _extract(chosen: argparse.Namespace) -> None:
         checkpoint_every=every,
         progress=not chosen.quiet,
     )
-    sinks = extracted.get("hidden", next(iter(extracted.values()))).sinks()["token"]
     for site, statistics in extracted.items():
         out = Path(chosen.out) if len(extracted) == 1 else Path(chosen.out) / site
         if chosen.compact:
+            sinks = extracted.get("hidden", statistics).sinks()["token"]
             statistics = statistics.compact(left_out=[(), sinks] if len(sinks) else [()])
         statistics.save(out)
         print(f"saved      {out}; look at it with: embvar show {out}")
@@ -343,7 +343,7 @@ def _print_layers(statistics: TokenStatistics, sinks_out: bool = False, **choice
         note = "\nNo decomposition for this choice: the statistics were saved without token means."
     print(statistics)
     if len(sinks):
-        done = "left out" if sinks_out else "counted; --no-sinks leaves them out"
+        done = "left out" if sinks_out else "counted; embvar show --no-sinks leaves them out"
         names = ", ".join(map(repr, sinks[:8])) + (", ..." if len(sinks) > 8 else "")
         print(f"{len(sinks)} sinks (Q at least 10 times the layer's median), {done}: {names}")
     for title, table in parts.items():
@@ -369,7 +369,9 @@ def _add_figures(commands: argparse._SubParsersAction) -> None:
     )
     _add_choice_of_tokens(figures)
     figures.add_argument(
+        "--no-sinks",
         "--without-sinks",
+        dest="without_sinks",
         action="store_true",
         help="leave out attention sinks: tokens with Q at least ten times the layer's median",
     )
@@ -505,7 +507,7 @@ def _add_twins(commands: argparse._SubParsersAction) -> None:
     )
     twins.set_defaults(run=_twins)
     twins.add_argument(
-        "--out", metavar="DIR", help="folder to write to (default: data/twins of the checkout)"
+        "--out", metavar="DIR", help="folder to write to (default: data/twins of the repository)"
     )
     twins.add_argument(
         "--steps", type=int, help="steps of training (default: as many as the kit's twins had)"
@@ -538,7 +540,8 @@ def _twins(chosen: argparse.Namespace) -> None:
     for name, record in records.items():
         last = record["curve"][-1]
         print(f"{name:<12} held-out loss {last['held_out']:.3f} after {last['step']:,} steps")
-    print(f"saved      {out}; a twin is loaded by its name, load_twin({name!r})")
+    where = f", folder={str(out)!r}" if chosen.out else ""
+    print(f"saved      {out}; a twin is loaded by its name, load_twin({name!r}{where})")
 
 
 # models, corpora

@@ -10,11 +10,15 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from embvar_kit.errors import CheckpointError
+
+_ABANDONED = 3600
+"""Seconds, longer than any write takes, after which a scratch folder is left over."""
 
 
 def checkout() -> Path | None:
@@ -73,7 +77,14 @@ def replacing(path: Path) -> Iterator[Path]:
     [('note.txt', 'whole')]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_scratch_prefix(path)) as scratch:
+    for left in leftovers(path):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - _ABANDONED:
+                shutil.rmtree(left)
+    # A scratch folder that cannot be removed does not undo what was written.
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=_scratch_prefix(path), ignore_cleanup_errors=True
+    ) as scratch:
         made = Path(scratch) / path.name
         yield made
         if made.is_dir() and path.exists():

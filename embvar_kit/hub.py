@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: what its cache on this machine holds, and whether the Hub has a name."""
+"""The Hugging Face Hub: what its local cache holds, and whether it has a repository."""
 
 from __future__ import annotations
 

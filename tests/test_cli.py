@@ -319,6 +319,18 @@ def test_several_sites_and_compact_statistics(command, tmp_path):
     assert shown[0] == 0 and "No decomposition for this choice" in shown[1]
 
 
+@pytest.mark.parametrize("compact", [[], ["--compact"]], ids=["whole", "compact"])
+def test_statistics_of_frequent_tokens_only_are_saved_and_shown(command, tmp_path, compact):
+    """Beyond the default range of 10: nothing that follows the pass asks for rarer tokens."""
+    options = ["--limit", 400, "--max-words", 30, "--layers", "0,2", "--min-count", 20, "--quiet"]
+    code, said, err = command("extract", *options, *compact, "--out", tmp_path)
+    assert (code, err) == (0, "") and f"saved      {tmp_path}" in said
+    shown = command("show", tmp_path, "--min-count", 20)[1]
+    assert "V on M over tokens" in shown and "sinks" not in shown
+    drawn = command("figures", tmp_path, "--min-count", 20, "--no-embeddings", "--no-sinks")
+    assert drawn[0] == 0 and "index.html" in drawn[1]
+
+
 def test_show_names_sinks_and_leaves_them_out_when_asked(command, saved, tmp_path):
     stats = ek.TokenStatistics.load(saved)
     at = int(np.flatnonzero(stats.tokens == "the")[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import subprocess
@@ -195,6 +196,16 @@ def test_all_public_names_resolve():
     assert ek.__version__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ek.nothing
+
+
+def test_type_checkers_see_all_public_names():
+    tree = ast.parse(MODULES["__init__"].read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    homes = {alias.name: node.module for node in block.body for alias in node.names}
+    assert set(homes) == set(PUBLIC)
+    for name, home in homes.items():
+        thing = getattr(ek, name)
+        assert getattr(importlib.import_module(home), name) is thing
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -339,7 +339,9 @@ class LayerExplorer(Explorer):
 
     def _areas(self, setting: Setting) -> list[list[float | str]]:
         """The tooltip's areas: where each layer's bar is in the picture, and its numbers."""
-        state, (blitted, axes) = self.state, self._figure(setting)
+        state = self.state
+        with self._drawing:
+            blitted, axes = self._figure(setting)
         found = []
         for name, ax in axes.items():
             at, parts = state.depth(name, setting.shown), state.parts(name, setting)

@@ -29,7 +29,7 @@ from embvar_kit.explorers.rendering import png_of
 from embvar_kit.explorers.tables import MOST_NAMED, marked_table, number, signed
 from embvar_kit.explorers.token_card import TokenCard
 from embvar_kit.explorers.tradeoff_state import Statistics, TradeoffState
-from embvar_kit.figures.style import FREQUENCY_MAP, as_label, count_range, label_points
+from embvar_kit.figures.style import FREQUENCY_MAP, as_label, count_range, label_points, symbol
 from embvar_kit.figures.tradeoff import scatter_V_on_M
 
 if TYPE_CHECKING:
@@ -293,7 +293,10 @@ class TradeoffExplorer(Explorer):
         if not log:
             x, y = state.limits()
             ax.set(xlim=x, ylim=y)
-        ax.set(xlabel=_axis("M", state.unbiased), ylabel=_axis("V", state.unbiased))
+        ax.set(
+            xlabel=symbol("M", "t", unbiased=state.unbiased),
+            ylabel=symbol("V", "t", unbiased=state.unbiased),
+        )
         ax.set_title(_plain(f"{state.model}, layer {state.layer}: {self._fit_text()}"), fontsize=10)
         figure.colorbar(points, ax=ax, label=r"$\log_{10} n_t$")
         marked = table[table["token"].isin(state.marked[:MOST_NAMED])]
@@ -510,10 +513,6 @@ class TradeoffExplorer(Explorer):
 
     def _show_message(self, text: str) -> None:
         self._message.value = html.escape(text)
-
-
-def _axis(name: str, unbiased: bool) -> str:
-    return rf"$\tilde{{{name}}}(X_t)$" if unbiased else f"${name}(X_t)$"
 
 
 def _plain(text: str) -> str:

@@ -33,12 +33,12 @@ class Accumulator:
     """Adds batches to the moments of the groups of a plan.
 
     Args:
-        model: The model that gives the embeddings.
-        work: The plan.
-        sites: Where in the model the embeddings are taken.
+        model: the model that gives the embeddings.
+        work: the plan.
+        sites: where in the model the embeddings are taken.
 
     Attributes:
-        mean, extra: ``(sites, L, T, d)`` Arrays that hold the means of the host's moments.
+        mean, extra: ``(sites, L, T, d)`` arrays that hold the means of the host's moments.
     """
 
     def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:

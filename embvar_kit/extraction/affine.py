@@ -35,12 +35,12 @@ class AffineMoments:
     """Mean and variance of every dimension of a token's standardized embeddings, at one layer.
 
     Attributes:
-        tokens: ``(T,)`` Token strings, the most frequent first.
-        n: ``(T,)`` Number of occurrences of each token.
-        mean: ``(T, d)`` Mean of each dimension of ``z``, float64.
-        variance: ``(T, d)`` Variance of each dimension (population form), float64.
-        layer: The hidden state.
-        norm: The normalization at that hidden state, with the trained γ and β.
+        tokens: ``(T,)`` token strings, the most frequent first.
+        n: ``(T,)`` number of occurrences of each token.
+        mean: ``(T, d)`` mean of each dimension of ``z``, float64.
+        variance: ``(T, d)`` variance of each dimension (population form), float64.
+        layer: the hidden state.
+        norm: the normalization at that hidden state, with the trained γ and β.
     """
 
     tokens: np.ndarray
@@ -54,7 +54,7 @@ class AffineMoments:
         """``(T,)`` M and ``(T,)`` V of the tokens' ``γ ⊙ z + β``, in squared norm.
 
         Args:
-            gamma, beta: ``(d,)`` Any values.
+            gamma, beta: ``(d,)`` any values.
         """
         # Expanded, so that moving a slider costs three matrix-vector products and no large array.
         M = self._squared_mean @ gamma**2 + self.mean @ (2 * gamma * beta) + beta @ beta
@@ -74,9 +74,9 @@ class AffineMoments:
         """One row a token, ``token, n, Q, M, V``, with shares of γ and β mixed in.
 
         Args:
-            gamma: With 0 every γ is 1, with 1 it is the trained one; a share a gives
+            gamma: with 0 every γ is 1, with 1 it is the trained one; a share a gives
                 ``1 + a (γ - 1)``.
-            beta: With 0 every β is 0, with 1 it is the trained one.
+            beta: with 0 every β is 0, with 1 it is the trained one.
         """
         M, V = self.moments(*self._mix(gamma, beta))
         columns = {"token": self.tokens, "n": self.n, "Q": M + V, "M": M, "V": V}
@@ -153,9 +153,9 @@ def affine_moments(
 
     Args:
         model, corpus, batch_tokens, long: as in :func:`embvar_kit.extract`.
-        layers: Hidden states, each with a normalization.
+        layers: hidden states, each with a normalization.
         by: ``"token"`` or ``"id"``.
-        min_count, max_count: Keep the tokens with ``min_count <= n_t <= max_count``.
+        min_count, max_count: keep the tokens with ``min_count <= n_t <= max_count``.
 
     Returns:
         The moments by layer.
@@ -165,7 +165,7 @@ def affine_moments(
             ``"word"``, or the model gives NaN or infinity.
     """
     if by not in ("token", "id"):
-        raise ExtractionError(f"by={by!r}: choose 'token' or 'id'. Words are means of their z.")
+        raise ExtractionError(f"by={by!r} is not possible here: choose 'token' or 'id'.")
     work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
     norms = norms_for(model, ["standardized"], work.layers)
     kept = work.n >= max(1, min_count)

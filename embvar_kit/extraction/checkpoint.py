@@ -1,9 +1,9 @@
 """Checkpoints: a pass that is killed at any moment resumes from the progress kept in a folder.
 
 The folder holds one file, ``pass.safetensors`` (see :mod:`embvar_kit.array_file`): the moments
-after so many batches, and what was asked for. Batches and their order follow from model, corpus and
-settings, so a resumed pass ends with the bits of one that was never interrupted. For a stream there
-is also ``merged-N/SITE``: the statistics of its chunks before the N-th, as
+after a number of batches, and what was asked for. Batches and their order follow from model, corpus
+and settings, so a resumed pass ends with the bits of one that was never interrupted. For a stream
+there is also ``merged-N/SITE``: the statistics of its chunks before the N-th, as
 :meth:`TokenStatistics.save` writes them.
 """
 
@@ -34,7 +34,7 @@ EVERY = 300.0
 """Default number of seconds between two checkpoints."""
 
 _NAME = "pass.safetensors"
-_COST = 20  # after a checkpoint that took a second, the next one waits at least so many
+_COST = 20  # least pause after a checkpoint, in multiples of the time it took
 _REMEDY = "Use the settings it was made with, name another folder, or remove it to start again."
 
 
@@ -42,10 +42,10 @@ class Checkpoint:
     """The progress of one pass in one folder, which no other process uses meanwhile.
 
     Args:
-        folder: The folder of the checkpoint; made if it does not exist.
-        every: Least number of seconds between two checkpoints. Checkpoints that take long are
+        folder: the folder of the checkpoint; made if it does not exist.
+        every: least number of seconds between two checkpoints. Checkpoints that take long are
             made less often, so as not to slow the pass; with 0, one follows every batch.
-        asked: What the pass depends on, as :func:`settings_of` gives it.
+        asked: what the pass depends on, as :func:`settings_of` gives it.
 
     Raises:
         CheckpointError: if the checkpoint in the folder is damaged or has other settings.
@@ -114,7 +114,7 @@ class Checkpoint:
         return self.kept.told["done"], self.kept
 
     def check_room(self, n_bytes: int) -> None:
-        """Check that the disk has room for a checkpoint of so many bytes beside the last one.
+        """Check that the disk has room for a checkpoint of this size beside the last one.
 
         Raises:
             CheckpointError: if it has not; it is better to know that before the pass.

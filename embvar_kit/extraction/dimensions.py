@@ -26,10 +26,10 @@ class DimensionMoments:
     """Mean and variance of each dimension over all embeddings.
 
     Attributes:
-        layers: ``(L,)`` Indices of the hidden states.
-        n: Number of embeddings.
+        layers: ``(L,)`` indices of the hidden states.
+        n: number of embeddings.
         mean: ``(L, d)`` Means, float64; their squares sum to M(X).
-        variance: ``(L, d)`` Variances (population form), float64; they sum to V(X).
+        variance: ``(L, d)`` variances (population form), float64; they sum to V(X).
     """
 
     layers: np.ndarray

@@ -25,11 +25,11 @@ class Occurrences:
     """Occurrences of one token, in the order of the corpus: the set ``X_t``, or a draw from it.
 
     Attributes:
-        token: The token, or ``"*"`` if the occurrences are of any token.
-        layers: ``(L,)`` The hidden states taken.
-        x: ``(L, n, d)`` Their float32 embeddings.
-        sentence: ``(n,)`` Index of the sentence in the corpus.
-        position: ``(n,)`` Position in the model's sequence, 0 for the begin token; for a word, the
+        token: the token, or ``"*"`` if the occurrences are of any token.
+        layers: ``(L,)`` the hidden states taken.
+        x: ``(L, n, d)`` their float32 embeddings.
+        sentence: ``(n,)`` index of the sentence in the corpus.
+        position: ``(n,)`` position in the model's sequence, 0 for the begin token; for a word, the
             position of its first token.
     """
 
@@ -69,9 +69,9 @@ def collect_embeddings(
 
     Args:
         model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
-        tokens: The tokens (or words), named as in the statistics.
-        most: Draw this many occurrences of a token that occurs more often.
-        seed: Seed of the random draw.
+        tokens: the tokens (or words), named as in the statistics.
+        most: draw this many occurrences of a token that occurs more often.
+        seed: seed of the random draw.
 
     Returns:
         The occurrences of each token, by token.
@@ -84,7 +84,7 @@ def collect_embeddings(
     group_of = {str(label): group for group, label in enumerate(work.labels)}
     if absent := [token for token in tokens if token not in group_of]:
         raise ExtractionError(
-            f"{', '.join(map(repr, absent))} does not occur in corpus {corpus.name!r}."
+            f"Corpus {corpus.name!r} does not contain {', '.join(map(repr, absent))}."
         )
     random = np.random.default_rng(seed)
     wanted = {}
@@ -112,8 +112,8 @@ def sample_embeddings(
 
     Args:
         model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
-        n: Number of occurrences; all of them if the corpus has no more.
-        seed: Seed of the random draw.
+        n: number of occurrences; all of them if the corpus has no more.
+        seed: seed of the random draw.
 
     Raises:
         ExtractionError: if ``n`` is less than 1, or a layer lacks the site.
@@ -183,14 +183,14 @@ def load_again(one: TokenStatistics) -> tuple[EmbeddingModel, Corpus]:
     if not _at_hand(name, revision):
         raise StatisticsError(
             f"Embeddings need the model {name!r}, which is not at hand under this name: neither a "
-            "bundled one that was fetched nor one in the Hub's cache. Call figures.token_clouds."
+            "bundled one that was fetched nor one in the Hub's cache. Pass model and corpus along."
         )
     corpora = one.info["corpora"]
     settings = corpora[0].get("settings") or {}
     if len(corpora) > 1 or corpora[0]["name"] != "wikipedia" or {"then", "slice"} & set(settings):
         raise StatisticsError(
             f"Embeddings need the corpus {corpora[0]['name']!r} again, and only 'wikipedia' with a "
-            "limit or sample can be had by name. Call figures.token_clouds."
+            "limit or sample can be had by name. Pass the model and the corpus yourself."
         )
     if one.info.get("convention", {}).get("site") != "hidden":
         raise StatisticsError(

@@ -48,28 +48,28 @@ def extract(
     """Run a corpus through a model once and return the statistics of every token and layer.
 
     Args:
-        model: A model from :func:`embvar_kit.load_model`.
-        corpus: A corpus from :func:`embvar_kit.load_corpus`. The chunks of a streamed one are
+        model: a model from :func:`embvar_kit.load_model`.
+        corpus: a corpus from :func:`embvar_kit.load_corpus`. The chunks of a streamed one are
             planned, run and merged one after another.
         by: what forms a group: ``"token"`` (the paper's strings, markers taken off), ``"id"``
             (vocabulary entries as they are) or ``"word"`` (Appendix J: a word's embedding is the
             mean of its tokens').
         site: where embeddings are taken: a key of :data:`SITES`, or a list of such keys, which
             costs one pass all the same.
-        layers: Hidden states to take (0 is the embedding layer's output, -1 the last); by default
+        layers: hidden states to take (0 is the embedding layer's output, -1 the last); by default
             all of them.
-        batch_tokens: Tokens per batch, padding included; by default what suits the device.
-        long: What happens to sentences longer than the model takes: ``"split"`` or ``"cut"``
+        batch_tokens: tokens per batch, padding included; by default what suits the device.
+        long: what happens to sentences longer than the model takes: ``"split"`` or ``"cut"``
             (both are reported), or ``"error"``.
-        min_count: Measure only tokens that occur at least this often. Most tokens of a corpus are
+        min_count: measure only tokens that occur at least this often. Most tokens of a corpus are
             rare, and each needs a mean at every layer: 10, the least that the paper's regressions
             take, saves most of the memory. Such statistics cannot be merged, and a stream cannot
             be measured this way.
-        checkpoint: Folder to keep the progress in. A pass that was killed at any moment resumes
+        checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
-        checkpoint_every: Least number of seconds between two checkpoints.
-        progress: Print the plan, a progress bar and a summary.
+        checkpoint_every: least number of seconds between two checkpoints.
+        progress: print the plan, a progress bar and a summary.
 
     Returns:
         The statistics, tokens sorted by frequency; for a list of sites, a dict ``{site:
@@ -133,10 +133,10 @@ def run_plan(
     """The second half of :func:`extract`: run what :func:`embvar_kit.plan` planned.
 
     Args:
-        model, corpus: The model and the corpus that the plan was made for.
-        work: The plan.
-        site: A key of :data:`SITES`, or a list of them.
-        progress: Print a progress bar and a summary.
+        model, corpus: the model and the corpus that the plan was made for.
+        work: the plan.
+        site: a key of :data:`SITES`, or a list of them.
+        progress: print a progress bar and a summary.
 
     Returns:
         The statistics; for a list of sites, a dict ``{site: statistics}``.
@@ -187,7 +187,7 @@ def _sites(site: str | Sequence[str]) -> list[str]:
     sites = [site] if isinstance(site, str) else list(dict.fromkeys(site))
     unknown = [name for name in sites if name not in SITES]
     if unknown or not sites:
-        raise ExtractionError(f"site={site!r} is unknown; there is {', '.join(SITES)}.")
+        raise ExtractionError(f"site={site!r} is unknown; the sites are {', '.join(SITES)}.")
     return sites
 
 
@@ -195,8 +195,8 @@ class Stopped(Exception):
     """The stop button was pressed.
 
     Attributes:
-        found: By site, the statistics of the batches that were run; empty if there were none.
-        partial: How far the pass had come, as recorded in their ``info``.
+        found: by site, the statistics of the batches that were run; empty if there were none.
+        partial: how far the pass had come, as recorded in their ``info``.
     """
 
     def __init__(self, found: dict[str, TokenStatistics], partial: dict, tokens: float) -> None:
@@ -218,11 +218,11 @@ def run(
     """Run a plan, from where a checkpoint left it.
 
     Args:
-        model, corpus: The model and the corpus that the plan was made for.
-        work: The plan.
-        sites: Where in the model the embeddings are taken.
-        progress: Print a progress bar and a summary.
-        kept: The checkpoint to resume from and to write to, if any.
+        model, corpus: the model and the corpus that the plan was made for.
+        work: the plan.
+        sites: where in the model the embeddings are taken.
+        progress: print a progress bar and a summary.
+        kept: the checkpoint to resume from and to write to, if any.
 
     Raises:
         ExtractionError, CheckpointError: as :func:`embvar_kit.extract`.

@@ -14,7 +14,7 @@ from embvar_kit.errors import ExtractionError
 from embvar_kit.extraction.onednn import BatchLimit, free_memory, packed
 from embvar_kit.extraction.plan import Plan
 from embvar_kit.models.loading import EmbeddingModel
-from embvar_kit.models.normalization import Norm, Tap, tapping
+from embvar_kit.models.normalization import Norm, NormCall, record_norms
 from embvar_kit.moments import memory
 from embvar_kit.moments.device import send
 
@@ -48,7 +48,9 @@ def norms_for(
         return {}
     having = {state.layer: state.norm for state in model.norms if state.norm}
     if lacking := [layer for layer in layers if layer not in having]:
-        remedy = f"take layers={list(having)}" if having else "it has none at any: take 'hidden'"
+        remedy = (
+            f"take layers={list(having)}" if having else "no hidden state has one: take 'hidden'"
+        )
         raise ExtractionError(
             f"{model.name!r} has no normalization at hidden state "
             f"{', '.join(map(str, lacking))}, which site {needing[0]!r} needs; {remedy}."
@@ -60,26 +62,24 @@ class Batch:
     """One forward pass: which occurrences it holds, and their embeddings by site and layer.
 
     Attributes:
-        sequences: ``(B,)`` Indices of its sequences in the tokenized corpus.
-        occurrences: ``(R,)`` Its occurrences, tokens or words, as indices in ``Plan.group``.
-        rows: ``(R,)`` The row of each occurrence in what :meth:`embeddings` returns.
-        n_tokens: Number of tokens that were run, without padding.
-        planned: Index of the planned batch that this one is, or is a part of.
-        last: Whether it is the last part of that planned batch.
+        occurrences: ``(R,)`` its occurrences, tokens or words, as indices in ``Plan.group``.
+        rows: ``(R,)`` the row of each occurrence in what :meth:`embeddings` returns.
+        n_tokens: number of tokens that were run, without padding.
+        planned: index of the planned batch that this one is, or is a part of.
+        last: whether it is the last part of that planned batch.
     """
 
     def __init__(
         self,
         outcome: _Outcome,
-        taps: Mapping[int, Tap],
+        taps: Mapping[int, NormCall],
         work: Plan,
         *,
-        sequences: np.ndarray,
         planned: int,
         last: bool,
     ) -> None:
         self._states, self._taps = outcome.states, taps
-        self.sequences, self.planned, self.last = sequences, planned, last
+        self.planned, self.last = planned, last
         self.n_tokens = len(outcome.tokens)
         self._pool: _WordMean | None = None
         if work.word is None:
@@ -118,10 +118,10 @@ def forward(
     that no layer of the plan needs are not run.
 
     Args:
-        model: The model.
-        work: The plan.
-        sites: Where embeddings are going to be taken, keys of :data:`SITES`.
-        batches: The sequences of each batch, if not those of the plan.
+        model: the model.
+        work: the plan.
+        sites: where embeddings are going to be taken, keys of :data:`SITES`.
+        batches: the sequences of each batch, if not those of the plan.
 
     Raises:
         ExtractionError: if a layer lacks the normalization that a site needs, or the memory is
@@ -135,7 +135,7 @@ def forward(
     with (
         shortened(model, work.layers, norms, sample[None].to(model.device)),
         packed(model.module),
-        tapping(model.module, norms) as taps,
+        record_norms(model.module, norms) as taps,
     ):
         for planned, whole in enumerate(work.batches if batches is None else batches):
             waiting = [whole]
@@ -159,7 +159,7 @@ def forward(
                     waiting.insert(0, sequences)
                     continue
                 last = not waiting
-                yield Batch(outcome, seen, work, sequences=sequences, planned=planned, last=last)
+                yield Batch(outcome, seen, work, planned=planned, last=last)
                 del outcome, seen  # frees this batch's states before the next ones are made
             if planned % _TRIM_EVERY == _TRIM_EVERY - 1:
                 memory.give_back()
@@ -170,9 +170,9 @@ class _Outcome:
     """What the model gave for a batch.
 
     Attributes:
-        states: Hidden states, each ``(B, longest, d)``.
-        rows: ``(N,)`` Rows of the tokens when ``(B, longest)`` is laid out flat; no padding.
-        tokens: ``(N,)`` Which tokens of the corpus they are, in that order.
+        states: hidden states, each ``(B, longest, d)``.
+        rows: ``(N,)`` rows of the tokens when ``(B, longest)`` is laid out flat; no padding.
+        tokens: ``(N,)`` which tokens of the corpus they are, in that order.
     """
 
     states: tuple[torch.Tensor, ...]
@@ -199,8 +199,8 @@ class _WordMean:
     """The mean over each word's tokens.
 
     Attributes:
-        rows: Rows of every word's tokens, one word after another.
-        lengths: ``(R,)`` Number of tokens of each word.
+        rows: rows of every word's tokens, one word after another.
+        lengths: ``(R,)`` number of tokens of each word.
     """
 
     rows: torch.Tensor
@@ -233,10 +233,10 @@ def in_float64(
     """Run a plan and give the chosen occurrences' embeddings, batch by batch, in float64.
 
     Args:
-        model: The model.
-        work: The plan.
-        site: Where embeddings are taken.
-        group: ``(K,)`` The group of each occurrence of the plan, -1 for those to be left out.
+        model: the model.
+        work: the plan.
+        site: where embeddings are taken.
+        group: ``(K,)`` the group of each occurrence of the plan, -1 for those to be left out.
 
     Yields:
         ``(R,)`` groups of the chosen occurrences of a batch, and an iterator over the layers of
@@ -247,13 +247,12 @@ def in_float64(
         for batch in batches:
             own = group[batch.occurrences]
             kept = own >= 0
-            if not kept.any():
-                continue
-            rows = send(batch.rows[kept], place)
-            yield (
-                send(own[kept], place),
-                (batch.embeddings(site, at).to(place)[rows].double() for at in work.layers),
-            )
+            if kept.any():
+                rows = send(batch.rows[kept], place)
+                yield (
+                    send(own[kept], place),
+                    (batch.embeddings(site, at).to(place)[rows].double() for at in work.layers),
+                )
             del batch  # frees its states before the next ones are made
 
 
@@ -290,10 +289,10 @@ def shortened(
     such a list (ALBERT runs one block over and over) stays as it is.
 
     Args:
-        model: The model, which is restored afterwards.
-        layers: The hidden states wanted.
-        norms: By layer, the normalizations to be listened to.
-        ids: ``(1, length)`` A sequence to try the cut on.
+        model: the model, which is restored afterwards.
+        layers: the hidden states wanted.
+        norms: by layer, the normalizations to be listened to.
+        ids: ``(1, length)`` a sequence to try the cut on.
 
     Yields:
         How many blocks are run.
@@ -320,7 +319,7 @@ def shortened(
 
 
 def _blocks(module: nn.Module, number: int) -> tuple[nn.Module, str, nn.ModuleList] | None:
-    """The one list of so many modules, with its owner and name; ``None`` if there is not one."""
+    """The only list of that number of modules, with its owner and name; else ``None``."""
     found = [
         (owner, name, part)
         for owner in module.modules()
@@ -335,7 +334,7 @@ def _seen(
 ) -> list[torch.Tensor] | None:
     """All that a pass looks at, of one sequence; ``None`` if the model cannot be run so short."""
     try:
-        with tapping(model.module, norms) as taps:
+        with record_norms(model.module, norms) as taps:
             states = model.hidden_states(ids)
             seen = [states[layer] for layer in layers]
             return seen + [x for layer in norms for x in taps[layer][1:]]

@@ -38,7 +38,7 @@ def packed(module: nn.Module) -> Iterator[int]:
     the same bits. ``torch.backends.mkldnn.flags(enabled=False)`` around a pass switches this off.
 
     Args:
-        module: The model, which is restored afterwards.
+        module: the model, which is restored afterwards.
 
     Yields:
         How many layers are packed.
@@ -127,7 +127,7 @@ class BatchLimit:
     """How many tokens a batch may have, learnt from attempts that failed for want of memory.
 
     Attributes:
-        slots: Most tokens of a batch, padding included; infinite until an attempt has failed.
+        slots: most tokens of a batch, padding included; infinite until an attempt has failed.
     """
 
     def __init__(self) -> None:
@@ -142,9 +142,9 @@ class BatchLimit:
         """Learn from a batch that failed; the caller tries it again.
 
         Args:
-            error: The error that the batch failed with.
-            slots: Tokens of the batch, padding included.
-            alone: Whether the batch was a single sequence, which cannot be halved.
+            error: the error that the batch failed with.
+            slots: tokens of the batch, padding included.
+            alone: whether the batch was a single sequence, which cannot be halved.
 
         Raises:
             ExtractionError: if one sequence alone is too large.

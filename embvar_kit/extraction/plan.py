@@ -41,26 +41,26 @@ class Plan:
     """What a pass is going to do.
 
     Attributes:
-        model, corpus: Names of the model and the corpus.
-        by: What forms a group: ``"token"``, ``"id"`` or ``"word"``.
-        text: The tokenized sentences.
-        batches: The sequences of each batch, the longest first.
-        labels: ``(T,)`` The groups seen, tokens or words, the most frequent first.
-        special: ``(T,)`` Whether all vocabulary entries of a group are special tokens.
-        n: ``(T,)`` The number of occurrences of each group.
-        group: ``(K,)`` Index in ``labels`` of each occurrence: of each token of the text, or of
+        model, corpus: names of the model and the corpus.
+        by: what forms a group: ``"token"``, ``"id"`` or ``"word"``.
+        text: the tokenized sentences.
+        batches: the sequences of each batch, the longest first.
+        labels: ``(T,)`` the groups seen, tokens or words, the most frequent first.
+        special: ``(T,)`` whether all vocabulary entries of a group are special tokens.
+        n: ``(T,)`` the number of occurrences of each group.
+        group: ``(K,)`` index in ``labels`` of each occurrence: of each token of the text, or of
             each word.
-        word: ``(n,)`` The occurrence that each token is part of, -1 for none; ``None`` where each
+        word: ``(n,)`` the occurrence that each token is part of, -1 for none; ``None`` where each
             token is an occurrence of its own.
-        subwords: ``(T,)`` Mean number of tokens in the occurrences of a word; else ``None``.
-        markers: The prefixes that were removed from the tokens.
-        layers: The hidden states taken.
+        subwords: ``(T,)`` mean number of tokens in the occurrences of a word; else ``None``.
+        markers: the prefixes that were removed from the tokens.
+        layers: the hidden states taken.
         width: ``d``, the length of an embedding.
-        batch_tokens: Tokens per batch, padding included.
-        long: What was done with sentences longer than the model takes.
-        min_count: Groups with fewer occurrences are left out; their ``group`` is -1.
-        sites: Number of places in the model where embeddings are taken.
-        means_in: Where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
+        batch_tokens: tokens per batch, padding included.
+        long: what was done with sentences longer than the model takes.
+        min_count: groups with fewer occurrences are left out; their ``group`` is -1.
+        sites: number of places in the model where embeddings are taken.
+        means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
     """
 
     model: str
@@ -141,7 +141,7 @@ class Plan:
         for count, what in (
             (text.n_split, "split: longer than the model takes"),
             (text.n_cut, "cut: longer than the model takes"),
-            (text.n_empty, "left out: nothing left of them after tokenizing"),
+            (text.n_empty, "left out: the tokenizer leaves nothing of them"),
         ):
             if count:
                 rows.append(("note", f"{count:,} sentence{'s' * (count > 1)} {what}"))
@@ -164,7 +164,7 @@ def plan(
     Args:
         model, corpus, by, layers, batch_tokens, long, min_count: as in
             :func:`embvar_kit.extract`.
-        sites: Number of places in the model where embeddings will be taken.
+        sites: number of places in the model where embeddings will be taken.
 
     Raises:
         ExtractionError: if an argument makes no sense, a sentence is too long and
@@ -247,7 +247,7 @@ def plan(
 
 
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
-    """The plan of the same pass at so many sites, with its means kept where there is room now."""
+    """The plan of the same pass at this number of sites, its means kept where there is room."""
     work = replace(work, sites=sites)
     fits = memory.fit_into_memory(work.memory)
     place = "memory" if fits else "file"

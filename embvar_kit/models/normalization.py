@@ -208,7 +208,7 @@ def around(states: Sequence[torch.Tensor], calls: Sequence[Call]) -> tuple[State
     return tuple(observed)
 
 
-class Tap(NamedTuple):
+class NormCall(NamedTuple):
     """A normalization's input and output ``(batch, length, d)`` in one forward pass."""
 
     norm: Norm
@@ -217,7 +217,7 @@ class Tap(NamedTuple):
 
 
 @contextmanager
-def tapping(module: Any, norms: Mapping[int, Norm]) -> Iterator[dict[int, Tap]]:
+def record_norms(module: Any, norms: Mapping[int, Norm]) -> Iterator[dict[int, NormCall]]:
     """Keep the inputs and outputs of chosen normalizations of each forward pass.
 
     Args:
@@ -225,17 +225,17 @@ def tapping(module: Any, norms: Mapping[int, Norm]) -> Iterator[dict[int, Tap]]:
         norms: the calls to listen to, by layer.
 
     Yields:
-        A dict ``{layer: Tap}`` that every pass fills anew; empty if there is nothing to listen to.
+        A dict ``{layer: NormCall}`` that every pass fills anew; empty if ``norms`` is.
         The tensors are the model's own, not copies, on its device.
     """
-    taps: dict[int, Tap] = {}
+    taps: dict[int, NormCall] = {}
     wanted: dict[tuple[str, int], list[int]] = {}
     for layer, norm in norms.items():
         wanted.setdefault((norm.module, norm.call), []).append(layer)
 
     def keep(name: str, call: int, _: Any, x: torch.Tensor, y: torch.Tensor) -> None:
         for layer in wanted.get((name, call), ()):
-            taps[layer] = Tap(norms[layer], x, y)
+            taps[layer] = NormCall(norms[layer], x, y)
 
     parts = {norm.module: module.get_submodule(norm.module) for norm in norms.values()}
     with _listening(parts, keep) as calls:

@@ -90,12 +90,12 @@ def read_token_statistics(
     slightly negative. Each Q, M and V is checked to satisfy ``Q = M + V`` within float32 rounding.
 
     Args:
-        path: The file, for example ``bert-base-uncased.pkl``.
-        model: Name of the model in results; by default the file's name.
-        corpus: What was measured: a name, or a :class:`Corpus` (see :func:`read_sentences`).
+        path: the file, for example ``bert-base-uncased.pkl``.
+        model: name of the model in results; by default the file's name.
+        corpus: what was measured: a name, or a :class:`Corpus` (see :func:`read_sentences`).
             Statistics can be merged only if a :class:`Corpus` is given, since only then are their
             sentences known.
-        special: Tokens to mark as special, for example ``("[CLS]", "[SEP]")`` for BERT. The file
+        special: tokens to mark as special, for example ``("[CLS]", "[SEP]")`` for BERT. The file
             does not name them and the kit does not guess: by default no token is special.
 
     Returns:
@@ -119,8 +119,8 @@ def read_word_statistics(
     """Read the statistics of words (Appendix J), whose means may be PyTorch tensors.
 
     Args:
-        path, model, corpus: As in :func:`read_token_statistics`.
-        token_counts: A second file of the release, a pickled dict ``{word: number of tokens}``;
+        path, model, corpus: as in :func:`read_token_statistics`.
+        token_counts: a second file of the release, a pickled dict ``{word: number of tokens}``;
             it becomes :attr:`TokenStatistics.subwords`.
 
     Raises:
@@ -141,8 +141,8 @@ def read_sentences(path: str | Path, *, name: str | None = None) -> Corpus:
     """Read a pickled list of sentences.
 
     Args:
-        path: The file, for example ``bookcorpus_train_lt64_pct001_seed0.pkl``.
-        name: Name of the corpus in results; by default the file's name.
+        path: the file, for example ``bookcorpus_train_lt64_pct001_seed0.pkl``.
+        name: name of the corpus in results; by default the file's name.
 
     Raises:
         ReleaseError: If the file is missing, damaged, unsafe or not a list of strings.
@@ -270,8 +270,8 @@ def write_token_statistics(stats: TokenStatistics, path: str | Path) -> Path:
     the place in the model are not in it; :meth:`TokenStatistics.save` keeps them.
 
     Args:
-        stats: Statistics of tokens or vocabulary entries, with their means.
-        path: The file; an existing one is replaced in one step.
+        stats: statistics of tokens or vocabulary entries, with their means.
+        path: the file; an existing one is replaced in one step.
 
     Raises:
         ReleaseError: If the statistics are of words or lack their means, or if the file cannot be
@@ -286,8 +286,8 @@ def write_word_statistics(
     """Write statistics of words (``by="word"``) in the form that the authors' scripts read.
 
     Args:
-        stats, path: As in :func:`write_token_statistics`.
-        token_counts: Where to write the second file, ``{word: number of tokens}``. A word's mean
+        stats, path: as in :func:`write_token_statistics`.
+        token_counts: where to write the second file, ``{word: number of tokens}``. A word's mean
             number of tokens is rounded to an integer, because the scripts count in integers.
 
     Raises:
@@ -355,7 +355,7 @@ class ReleasedLayer:
     """A layer's tokens (or words), in the order of the file.
 
     Attributes:
-        columns: The keys of its dict, for messages.
+        columns: the keys of its dict, for messages.
         names: ``(T,)`` distinct strings.
         n: ``(T,)`` int64, at least 1.
         mean: ``(T, d)`` float32.
@@ -375,9 +375,9 @@ class ReleasedLayer:
         """Check the dict of a layer.
 
         Args:
-            content: The dict.
-            columns: Its keys.
-            file_size: Bytes of the file. Means that need more, at two bytes a number, are refused:
+            content: the dict.
+            columns: its keys.
+            file_size: bytes of the file. Means that need more, at two bytes a number, are refused:
                 they would fill the memory with one mean that is listed many times.
 
         Raises:

@@ -55,14 +55,14 @@ def reproduce(
     without punctuation.
 
     Args:
-        model: One of :data:`PAPER_MODELS`, by either name.
-        out: The folder to write.
-        corpus: A corpus, or what :func:`embvar_kit.load_corpus` takes: ``"bookcorpus:PATH"`` reads
+        model: one of :data:`PAPER_MODELS`, by either name.
+        out: the folder to write.
+        corpus: a corpus, or what :func:`embvar_kit.load_corpus` takes: ``"bookcorpus:PATH"`` reads
             a copy on this machine. Corpora other than the paper's are measured in the same way.
         by: ``"token"`` or ``"word"``.
-        limit: Number of sentences to take from the start, for a trial; by default all.
-        device, dtype: See :func:`embvar_kit.load_model`.
-        batch_tokens, progress: See :func:`embvar_kit.extract`.
+        limit: number of sentences to take from the start, for a trial; by default all.
+        device, dtype: see :func:`embvar_kit.load_model`.
+        batch_tokens, progress: see :func:`embvar_kit.extract`.
 
     Returns:
         The statistics.

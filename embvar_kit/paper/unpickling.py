@@ -48,7 +48,7 @@ def load(path: str | Path) -> Any:
     """Return the lists, dicts, strings, numbers and NumPy arrays that a pickle holds.
 
     Args:
-        path: The file. Arrays of objects are read if all elements are strings. One-dimensional
+        path: the file. Arrays of objects are read if all elements are strings. One-dimensional
             PyTorch tensors become arrays, and NumPy's strings plain ones.
 
     Raises:

@@ -35,7 +35,8 @@ FORMAT = 2
 TABLES = ("table", "decompositions")
 _METADATA = "metadata.json"
 _KIT_FILES = re.compile(
-    rf"\.?({'|'.join(TABLES)})-\w+\.parquet|\.?mean-\w+\.safetensors|\.metadata[.-]|\.tmp\w{{6}}$"
+    rf"({'|'.join(TABLES)})-\w+\.parquet|mean-\w+\.safetensors|\.metadata-\w+\.json|\.tmp\w{{6}}"
+    rf"|\.({'|'.join(TABLES)})-\w+\.parquet-\w+|\.mean-\w+\.safetensors-\w+|\.metadata\.json-\w+"
 )
 """Files that the kit may remove: those of a write, its scratch folders, and those of older kits."""
 
@@ -68,7 +69,7 @@ def write(
         ours_and_replaced.add(path.name)
         with replacing(path) as scratch:
             write_to(scratch)
-        files[path.stem.partition("-")[0]] = {"name": path.name, "sha256": sha256_of(path)}
+        files[kind] = {"name": path.name, "sha256": sha256_of(path)}
 
     files: dict[str, dict[str, str]] = {}
     try:
@@ -206,11 +207,12 @@ def _tidy(folder: Path, names: set[str]) -> None:
         in_force = _files_in_force(folder)
         old = (folder / _METADATA).stat().st_mtime - _ABANDONED if in_force else 0
         for path in folder.iterdir():
-            if path.name in in_force or not _KIT_FILES.match(path.name):
+            if path.name in in_force or not _KIT_FILES.fullmatch(path.name):
                 continue
             with suppress(OSError):
                 if path.name in names or path.stat().st_mtime < old:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    # Only the scratch folders of files.replacing are folders.
+                    shutil.rmtree(path) if path.is_dir() and path.name[0] == "." else path.unlink()
 
 
 def _digest(metadata: Mapping) -> str:

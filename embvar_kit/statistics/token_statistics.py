@@ -275,13 +275,13 @@ class TokenStatistics:
         (Xiao et al. 2024; Sun et al. 2024). Tokens that stand there, always or sometimes, carry
         most of Q(X), and a regression over tokens follows them alone. A token is a sink if at some
         layer Q(X_t) is at least ``factor`` times the median of Q over the tokens with ``n_t >=
-        min_count``.
+        min_count``, or over all tokens where the statistics hold more frequent ones only.
 
         Returns:
             One row for each sink, at the layer of its largest ratio, the largest ratio first;
             often none.
         """
-        kept = np.flatnonzero(self._kept(min_count, None, True))
+        kept = np.flatnonzero(self._kept(max(min_count, self._least_count), None, True))
         if not len(kept):
             return pd.DataFrame(columns=["token", "n", "layer", "Q", "ratio"])
         Q = self.Q[:, kept]
@@ -486,12 +486,22 @@ class TokenStatistics:
             )
         return int(found[0])
 
+    @property
+    def _measured_count(self) -> int:
+        """The least number of occurrences of a token that the pass measured."""
+        return self.info.get("convention", {}).get("min_count", 1)
+
+    @property
+    def _least_count(self) -> int:
+        """The least number of occurrences of a token that these statistics know of."""
+        return max(self._measured_count, self.info.get("compact", {}).get("min_count", 1))
+
     def _kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
         """``(T,)`` whether a token is in the range."""
-        measured = self.info.get("convention", {}).get("min_count", 1)
-        least = max(measured, self.info.get("compact", {}).get("min_count", 1))
+        least = self._least_count
         if min_count < least:
-            why = "were measured only for" if measured == least else "are compact: they keep only"
+            measured = self._measured_count == least
+            why = "were measured only for" if measured else "are compact: they keep only"
             raise StatisticsError(
                 f"These statistics {why} the tokens with n_t >= {least}. Pass "
                 f"min_count={least} or more, or extract again."
@@ -506,10 +516,15 @@ class TokenStatistics:
     def _decompositions(self) -> Iterator[pd.DataFrame]:
         """The decomposition for each of :data:`CHOICES` that leaves a token.
 
+        A choice of rarer tokens than these statistics hold begins with the rarest they hold.
         Columns: ``layer, Q, M, V, V_W, V_B``, then ``n``, the number of embeddings, then
         ``min_count, max_count, special, unbiased, left_out``.
         """
-        for choice in CHOICES:
+        least = self._least_count
+        raised = [{**choice, "min_count": max(least, choice["min_count"])} for choice in CHOICES]
+        for at, choice in enumerate(raised):
+            if choice in raised[:at]:
+                continue
             tokens = {name: value for name, value in choice.items() if name != "unbiased"}
             n = int(self.table(int(self.layers[0]), **tokens)["n"].sum())
             if n:

@@ -28,7 +28,7 @@ def test_one_token_may_be_given_as_a_string(minilm, few):
 
 
 def test_what_is_not_there_is_named(minilm, few):
-    with pytest.raises(ek.ExtractionError, match="'xyzzy' does not occur in corpus 'wikipedia'"):
+    with pytest.raises(ek.ExtractionError, match="'wikipedia' does not contain 'xyzzy'"):
         ek.collect_embeddings(minilm, few, ["the", "xyzzy"])
     the = ek.collect_embeddings(minilm, few, ["the"], layers=[0])["the"]
     with pytest.raises(ek.ExtractionError, match="Layer 3 was not collected; there are 0"):

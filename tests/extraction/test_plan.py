@@ -102,7 +102,7 @@ def test_what_is_split_cut_or_left_out_is_noted(model):
     corpus = ek.Corpus.of(["the cat sat " * 40, "", "The dog.", "", "on the mat " * 50])
     split = str(ek.plan(model, corpus))
     assert "note       2 sentences split: longer than the model takes" in split
-    assert "note       2 sentences left out: nothing left of them after tokenizing" in split
+    assert "note       2 sentences left out: the tokenizer leaves nothing of them" in split
     assert "sentences  3, 6 sequences" in split
     cut = str(ek.plan(model, corpus[1:], long="cut"))
     assert "note       1 sentence cut: longer than the model takes" in cut
