@@ -98,7 +98,10 @@ class Batch:
         if site in AT_NORMS:
             norm, taken, given = self._taps[layer]
             x = given if site == "norm_output" else taken
-            state = (norm.standardize(x) if site == "standardized" else x).reshape(state.shape)
+            x = norm.standardize(x) if site == "standardized" else x
+            # Of a model that pads inside, the norm saw more positions than there are tokens.
+            x = x.reshape(state.shape[0], -1, state.shape[2])
+            state = x[:, : state.shape[1]]
         x = state.reshape(-1, state.shape[-1])
         if self._pool is not None:
             x = self._pool.mean(x)

@@ -59,6 +59,8 @@ class Plan:
         batch_tokens: tokens per batch, padding included.
         long: what was done with sentences longer than the model takes.
         min_count: groups with fewer occurrences are left out; their ``group`` is -1.
+        equal_lengths: whether a batch holds sentences of one length only, because the model does
+            not ignore padding.
         sites: number of places in the model where embeddings are taken.
         means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
     """
@@ -80,6 +82,7 @@ class Plan:
     batch_tokens: int
     long: str
     min_count: int = 1
+    equal_lengths: bool = False
     sites: int = 1
     means_in: str = "memory"
 
@@ -117,6 +120,12 @@ class Plan:
         lengths = self.text.lengths
         return [len(batch) * int(lengths[batch].max()) for batch in self.batches]
 
+    @property
+    def _padding_text(self) -> str:
+        if self.equal_lengths:
+            return "none: padding would change this model's states"
+        return f"{self.padding:.2%}"
+
     def _counted(self) -> tuple[str, str]:
         kept = "" if self.min_count == 1 else " kept"
         if self.word is None:
@@ -131,7 +140,7 @@ class Plan:
             self._counted(),
             ("layers", f"{', '.join(map(str, self.layers))}, each {self.width} wide"),
             ("batches", f"{len(self.batches):,} of at most {max(self._slots):,} tokens"),
-            ("padding", f"{self.padding:.2%}"),
+            ("padding", self._padding_text),
             ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
         ]
         if self.min_count > 1:
@@ -229,7 +238,8 @@ def plan(
         corpus=corpus.name,
         by=by,
         text=text,
-        batches=list(_batches(text.lengths, batch_tokens)),
+        batches=list(_batches(text.lengths, batch_tokens, equal=not model.ignores_padding)),
+        equal_lengths=not model.ignores_padding,
         labels=labels[seen],
         special=special[seen],
         n=n[seen],
@@ -283,7 +293,9 @@ def _layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, .
     return tuple(sorted(set(chosen)))
 
 
-def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+def _batches(
+    lengths: np.ndarray, batch_tokens: int, *, equal: bool = False
+) -> Iterator[np.ndarray]:
     """Batches of sequences of similar length, the longest first: too large a pass fails at once."""
     order = np.argsort(-lengths, kind="stable")
     at = 0
@@ -291,6 +303,7 @@ def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
         longest = int(lengths[order[at]])
         most = lengths[order[at : at + max(1, batch_tokens // longest)]]
         filled = np.cumsum(most) / (longest * np.arange(1, len(most) + 1))
-        size = int(np.searchsorted(-filled, MAX_PADDING - 1, side="right"))
+        padding = 0.0 if equal else MAX_PADDING
+        size = int(np.searchsorted(-filled, padding - 1, side="right"))
         yield order[at : at + size]
         at += size

@@ -39,7 +39,7 @@ from embvar_kit.errors import ModelError, first_line
 from embvar_kit.files import sha256_of
 from embvar_kit.models.bundled import BUNDLED, verify
 from embvar_kit.models.normalization import StateNorm, placement
-from embvar_kit.models.probe import max_tokens, probe
+from embvar_kit.models.probe import max_tokens, probe, states_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class EmbeddingModel:
             if it sets no limit.
         begin, end: vocabulary ids put around each sentence, or ``None``.
         norms: the normalizations around each hidden state, one entry per state.
+        ignores_padding: whether a sentence has the same states in a padded batch as alone; if not,
+            only sentences of equal length are run together.
     """
 
     name: str
@@ -71,6 +73,7 @@ class EmbeddingModel:
     begin: int | None
     end: int | None
     norms: tuple[StateNorm, ...]
+    ignores_padding: bool = True
 
     def __repr__(self) -> str:
         return (
@@ -108,10 +111,7 @@ class EmbeddingModel:
             attention_mask: ``(batch, length)``, 1 for a token and 0 for padding; may be left out
                 if nothing is padded.
         """
-        with torch.inference_mode():
-            return self.module(
-                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
-            ).hidden_states
+        return states_of(self.module, input_ids, attention_mask)
 
 
 def load_model(
@@ -178,6 +178,7 @@ def load_model(
         begin=begin,
         end=end,
         norms=found.norms,
+        ignores_padding=found.ignores_padding,
     )
 
 
@@ -199,7 +200,14 @@ def untrained(model: EmbeddingModel, seed: int = 0) -> EmbeddingModel:
     module = bare(fresh).to(model.device)
     name = f"{model.name}, untrained"
     found = probe(module, model.tokenizer, model.begin, model.end, model.device, name)
-    return replace(model, name=name, revision=f"seed:{seed}", module=module, norms=found.norms)
+    return replace(
+        model,
+        name=name,
+        revision=f"seed:{seed}",
+        module=module,
+        norms=found.norms,
+        ignores_padding=found.ignores_padding,
+    )
 
 
 def bare(module: Any) -> Any:
@@ -259,6 +267,7 @@ def _locate(name: str) -> tuple[Path | None, str | None, str]:
         raise ModelError(f"There is no folder {name!r}.")
     else:
         return None, None, name
+    _refuse_adapter(folder, label)
     if (folder / "config.json").is_file():
         return folder, None, label
     ggufs = sorted(folder.glob("*.gguf"))
@@ -268,6 +277,16 @@ def _locate(name: str) -> tuple[Path | None, str | None, str]:
         f"Folder {label!r} holds no config.json and {len(ggufs)} .gguf files: a model needs "
         "config.json, or exactly one .gguf file."
     )
+
+
+def _refuse_adapter(folder: Path, label: str) -> None:
+    """Raise if a folder holds an adapter: transformers applies it only where peft is installed."""
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{label!r} holds an adapter (adapter_config.json), which transformers applies or not "
+            "depending on what is installed. Merge it into its model with peft "
+            "(merge_and_unload, then save_pretrained to a folder of its own) and load that."
+        )
 
 
 def _weights_hash(name: str, folder: Path, gguf: str | None) -> str:
@@ -319,6 +338,7 @@ def _load_from_hub(name: str, revision: str | None, dtype: torch.dtype, options:
     """Load a model from the Hub's cache if it is there, else from the network."""
     incomplete = None
     if folder := hub.cached_snapshot(name, revision):
+        _refuse_adapter(folder, name)
         # Pass the folder, not the name: given a name, transformers asks the Hub about every file
         # and, without a network, retries each for half a minute.
         try:
