@@ -81,7 +81,7 @@ models: setup ## fetch the two pinned models into data/models
 pass: models
 	@$(PY) -c "import embvar_kit as ek; ek.cached_statistics()"
 
-result: pass ## one pass, its central tables and a page with every figure, in minutes
+result: pass ## one pass, its central tables and a page of figures, in minutes
 	@$(PY) -m embvar_kit show "$(STATISTICS)/hidden"
 	@echo
 	@$(PY) -m embvar_kit figures "$(STATISTICS)/hidden" "$(STATISTICS)/unit" --out "$(FIGURES)"

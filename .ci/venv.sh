@@ -30,7 +30,7 @@ if [ -n "$(ls -A .venv 2>/dev/null)" ] && [ ! -e .venv/pyvenv.cfg ]; then
 fi
 
 say "Making .venv with $("$python" --version) and installing requirements.lock." \
-  "The first time takes 2 to 4 minutes, most of it for downloads."
+  "This takes a minute or two on a fast connection and 3 GB (7 GB with a CUDA build)."
 "$python" -m venv --clear .venv || fail "'$python' -m venv failed; its message is above."
 
 # -I: a package on PYTHONPATH does not count as installed.

@@ -87,7 +87,11 @@ def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | Non
     try:
         statistics = TokenStatistics.load(folder)
     except StatisticsFileError:
-        return None
+        # Another process may have replaced the files after their names were read.
+        try:
+            statistics = TokenStatistics.load(folder)
+        except StatisticsFileError:
+            return None
     info = statistics.info
     whole = (
         (info["kit_version"] == __version__ or not same_kit)

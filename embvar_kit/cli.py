@@ -365,7 +365,9 @@ def _add_figures(commands: argparse._SubParsersAction) -> None:
     figures.set_defaults(run=_figures)
     figures.add_argument("folders", metavar="DIR", nargs="+", help="folders written by extract")
     figures.add_argument(
-        "--out", metavar="OUT", help="folder to write to (default: figures/ beside the first DIR)"
+        "--out",
+        metavar="OUT",
+        help="folder to write to (default: figures/NAME beside the first DIR)",
     )
     _add_choice_of_tokens(figures)
     figures.add_argument(

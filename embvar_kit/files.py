@@ -5,9 +5,9 @@ Importing this needs only the standard library, so ``embvar fetch`` runs without
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -100,12 +100,14 @@ def replacing(path: Path) -> Iterator[Path]:
         if made.is_file():
             with made.open("r+b") as file:
                 os.fsync(file.fileno())
+            made.chmod(0o644)  # some libraries write files that only their owner can read
         os.replace(made, path)
 
 
 def leftovers(path: Path) -> list[Path]:
     """Scratch folders beside ``path``, left over from killed writers or still being written to."""
-    return sorted(path.parent.glob(f"{glob.escape(_scratch_prefix(path))}*"))
+    of_path = re.compile(re.escape(_scratch_prefix(path)) + r"[a-z0-9_]{8}")
+    return sorted(near for near in path.parent.glob(".*") if of_path.fullmatch(near.name))
 
 
 def remove_leftovers(path: Path) -> None:
@@ -115,7 +117,7 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _scratch_prefix(path: Path) -> str:
-    return f".{path.name}-"
+    return f".{path.name}.writing-"  # tempfile adds eight characters
 
 
 @contextmanager

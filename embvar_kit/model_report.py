@@ -36,6 +36,7 @@ def report(
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from nbconvert import HTMLExporter
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+    from traitlets.config import Config
 
     notebook = _notebook()
     values = {"model_name": str(model), **(parameters or {})}
@@ -55,6 +56,8 @@ def report(
             parameters=values,
             kernel_name="python3",
             progress_bar=False,
+            # Without encryption, the kernel warns that it has none.
+            config=Config(KernelManager={"transport_encryption": "auto"}),
             cwd=str(Path.cwd()),  # relative paths mean the same as for the caller
         )
     except papermill.PapermillExecutionError as error:

@@ -398,8 +398,8 @@ DRAWINGS = (
         "fig-10-frequencies",
         "Fig. 10",
         "How often tokens occur",
-        "Few tokens are frequent, most are rare. The paper's figures use those between the dotted "
-        "lines.",
+        "Few tokens are frequent, most are rare. The paper's figures use those from 10 to "
+        "100,000 occurrences, between 1 and 5 on this axis (dotted lines).",
         draw=lambda models: figures.token_frequencies(models),
     ),
     Drawing(
@@ -432,7 +432,8 @@ DRAWINGS = (
         "fig-19-moments",
         "Fig. 19",
         "Q, M and V of all embeddings",
-        "Absolute values grow with depth in models without a normalization on the residual stream.",
+        "Values grow with depth where the residual stream is never normalized (Pre-LN); a "
+        "normalization after every block (Post-LN) keeps them in a narrow range.",
     ),
     Drawing(
         "fig-20-variance",

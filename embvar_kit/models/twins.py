@@ -109,5 +109,8 @@ def _folder(name: str, folder: str | Path | None) -> Path:
         raise ModelError(f"No twin is called {name!r}; there are {', '.join(TWINS)}.")
     home = twins_home() if folder is None else Path(folder)
     if not (home / name / RECORD).is_file():
-        raise ModelError(f"The twin {name!r} is not in {str(home)!r}. To train it: embvar twins")
+        raise ModelError(
+            f"The twin {name!r} is not in {str(home)!r}. The kit's repository holds it: pass "
+            "folder='.../data/twins' of a checkout. To train it: embvar twins"
+        )
     return home / name

@@ -34,11 +34,10 @@ from embvar_kit.moments import memory
 FORMAT = 2
 TABLES = ("table", "decompositions")
 _METADATA = "metadata.json"
-_KIT_FILES = re.compile(
-    rf"({'|'.join(TABLES)})-\w+\.parquet|mean-\w+\.safetensors|\.metadata-\w+\.json|\.tmp\w{{6}}"
-    rf"|\.({'|'.join(TABLES)})-\w+\.parquet-\w+|\.mean-\w+\.safetensors-\w+|\.metadata\.json-\w+"
-)
-"""Files that the kit may remove: those of a write, its scratch folders, and those of older kits."""
+_DATA = rf"(({'|'.join(TABLES)})-\w{{8}}\.parquet|mean-\w{{8}}\.safetensors)"
+_SCRATCH = re.compile(rf"\.({_DATA}|metadata\.json)\.writing-[a-z0-9_]{{8}}")
+_KIT_FILES = re.compile(rf"{_DATA}|\.metadata-\w{{8}}\.json|\.tmp\w{{6}}")
+"""Files that the kit may remove: those of a write, and what killed writers of older kits left."""
 
 _ABANDONED = 3600
 """Seconds, longer than any write takes, after which a file not in force is left over."""
@@ -207,12 +206,12 @@ def _tidy(folder: Path, names: set[str]) -> None:
         in_force = _files_in_force(folder)
         old = (folder / _METADATA).stat().st_mtime - _ABANDONED if in_force else 0
         for path in folder.iterdir():
-            if path.name in in_force or not _KIT_FILES.fullmatch(path.name):
+            scratch = _SCRATCH.fullmatch(path.name) and path.is_dir()
+            if path.name in in_force or not (scratch or _KIT_FILES.fullmatch(path.name)):
                 continue
             with suppress(OSError):
                 if path.name in names or path.stat().st_mtime < old:
-                    # Only the scratch folders of files.replacing are folders.
-                    shutil.rmtree(path) if path.is_dir() and path.name[0] == "." else path.unlink()
+                    shutil.rmtree(path) if scratch else path.unlink()
 
 
 def _digest(metadata: Mapping) -> str:

@@ -339,6 +339,10 @@ class TokenStatistics:
         Raises:
             StatisticsError: if the means were left out already.
         """
+        if self.mean is None:
+            raise StatisticsError(
+                "Compacting needs the token means, which were left out of these statistics."
+            )
         kept = self.n >= min_count
         arrays = {name: getattr(self, name)[kept] for name in ("tokens", "special", "n")}
         arrays |= {name: getattr(self, name)[:, kept].astype(np.float32) for name in "QMV"}

@@ -370,7 +370,7 @@ def test_a_model_without_any_is_refused(tiny):
                 setattr(part, name, nn.Identity())
     model = _probed(model)
     assert normalization.table(model)["module"].isna().all()
-    with pytest.raises(ek.ExtractionError, match="has none at any: take 'hidden'"):
+    with pytest.raises(ek.ExtractionError, match="no hidden state has one: take 'hidden'"):
         ek.extract(model, CORPUS, site="norm_output", progress=False)
 
 

@@ -308,22 +308,35 @@ def test_what_cannot_be_read_is_named(stats, tmp_path, monkeypatch):
 
 
 def test_what_a_killed_save_left_is_removed_once_it_is_old(stats, tmp_path):
+    """What looks like it but has a name of its own is the user's, and stays."""
     stats.save(tmp_path)
-    names = (
-        "table-lost.parquet",
-        "mean-lost.safetensors",
-        ".metadata-lost.json",
-        ".metadata.json-lost",
-        "table-new.parquet",
-    )
-    for name in (*names, "notes.txt"):
+    ours = ["table-lost1234.parquet", "mean-lost1234.safetensors", ".metadata-lost1234.json"]
+    scratch = [".table-lost1234.parquet.writing-a1b2c3d4", ".metadata.json.writing-a1b2c3d4"]
+    new = "table-new12345.parquet"
+    users = ["notes.txt", "table-mine.parquet", "mean-final.safetensors", "metadata-old.json"]
+    user_folders = [".tmpAbC123", ".table-v1.parquet-bak", "mean-backup12.safetensors"]
+    for name in (*ours, new, *users):
         (tmp_path / name).write_text("")
-        if "new" not in name:
-            os.utime(tmp_path / name, (0, 0))
+    for name in (*scratch, *user_folders):
+        (tmp_path / name).mkdir()
+    for name in (*ours, *scratch, *users, *user_folders):
+        os.utime(tmp_path / name, (0, 0))
     stats.save(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
-    assert len(left) == 5 and {"notes.txt", "table-new.parquet"} < left
+    assert {new, *users, *user_folders} < left and not left & {*ours, *scratch}
+    assert len(left) == 3 + 1 + len(users) + len(user_folders)
     TokenStatistics.load(tmp_path)
+
+
+def test_others_may_read_what_is_saved(stats, tmp_path):
+    stats.save(tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o644, path.name
+
+
+def test_statistics_are_compacted_once(stats):
+    with pytest.raises(ek.StatisticsError, match="Compacting needs the token means"):
+        stats.compact(min_count=1).compact(min_count=1)
 
 
 SAVES = """
