@@ -1,61 +1,100 @@
-"""A checkpoint on disk: one file of arrays and a description, with a checksum of both.
+"""Named arrays and a description in one file, with checksums: checkpoints, and states of shards.
 
-It is a safetensors file, which cannot carry code; its header holds the description, as JSON, and a
-SHA-256 of description and arrays. A new file is written beside the old one, flushed to disk, and
-replaces it in one rename.
+It is a safetensors file, which cannot carry code. Its header holds the description, as JSON, the
+SHA-256 of each array, and a SHA-256 of the header itself, so that one array can be read and checked
+without the others. A new file is written beside the old one, flushed to disk, and replaces it in
+one rename.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from embvar_kit.errors import CheckpointError, first_line
 from embvar_kit.files import remove_leftovers, replacing
 
-_DESCRIPTION, _SHA256 = "told", "sha256"  # keys in the header
+_DESCRIPTION, _DIGESTS, _SHA256 = "told", "digests", "sha256"  # keys in the header
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I8": "i1", "U8": "u1"}
+"""The types of number in these files, by their names in safetensors."""
+
+_MOST_HEADER = 100_000_000
+"""Most bytes of a header, as in the safetensors library: a damaged length must not fill memory."""
 
 
 class CheckpointFile:
-    """A checkpoint whose checksum was verified; ``file[name]`` reads one of its arrays.
+    """A file of arrays whose checksums were verified; ``file[name]`` reads one of them.
+
+    Args:
+        path: the file.
+        whole: verify every array now; otherwise each is verified when it is read.
+        opened: opens the file for reading, if it does not lie on this machine.
 
     Attributes:
         path: the file.
         told: the description that was passed to :func:`write`.
 
     Raises:
-        CheckpointError: if the file cannot be read, or is damaged.
+        CheckpointError: if the file cannot be read, or is damaged; reading an array raises it, too.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        whole: bool = True,
+        opened: Callable[[], BinaryIO] | None = None,
+    ) -> None:
         self.path = path
+        self._opened = opened or partial(open, path, "rb", buffering=0)
         with _refusing_damage(path):
-            with safe_open(path, "np") as file:
-                header = file.metadata() or {}
-                names = list(file.keys())
-            self.told: dict[str, Any] = json.loads(header[_DESCRIPTION])
-            digest = _digest(self.told, ((name, self[name]) for name in sorted(names)))
-            if digest != header[_SHA256]:
+            with self._opened() as file:
+                size = int.from_bytes(file.read(8), "little")
+                if not 0 < size <= _MOST_HEADER:
+                    raise ValueError("its header is damaged")
+                header = json.loads(file.read(size))
+            metadata = header.pop("__metadata__")
+            self.told: dict[str, Any] = json.loads(metadata[_DESCRIPTION])
+            self._digests: dict[str, str] = json.loads(metadata[_DIGESTS])
+            shapes = {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
+            if _digest(self.told, self._digests, shapes) != metadata[_SHA256]:
                 raise ValueError("its contents do not match its SHA-256")
+            self._arrays, self._first = header, 8 + size
+        if whole:
+            for name in self._digests:
+                self[name]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        with safe_open(self.path, "np") as file:
-            return file.get_tensor(name)
+        with _refusing_damage(self.path):
+            entry = self._arrays[name]
+            array = np.empty(entry["shape"], _DTYPES[entry["dtype"]])
+            begin, end = entry["data_offsets"]
+            if end - begin != array.nbytes:
+                raise ValueError("its contents do not match its header")
+            if array.size:
+                with self._opened() as file:
+                    file.seek(self._first + begin)
+                    _fill(array, file)
+            if _digest_of(array) != self._digests[name]:
+                raise ValueError("its contents do not match their SHA-256")
+            return array
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> None:
     """Write arrays and a description; the old file stays until the new one is complete.
 
     Args:
-        path: the file; the caller holds :func:`embvar_kit.files.locked` on its folder.
+        path: the file; no other process writes it meanwhile.
         arrays: C-contiguous arrays, which are written without a copy.
         description: values that JSON returns unchanged.
 
@@ -63,7 +102,14 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], description: Mapping[str
         CheckpointError: if the file cannot be written; the old file then stays.
     """
     whole = dict(sorted(arrays.items()))
-    header = {_DESCRIPTION: json.dumps(description), _SHA256: _digest(description, whole.items())}
+    names = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
+    shapes = {name: (names[array.dtype], list(array.shape)) for name, array in whole.items()}
+    digests = {name: _digest_of(array) for name, array in whole.items()}
+    header = {
+        _DESCRIPTION: json.dumps(description),
+        _DIGESTS: json.dumps(digests),
+        _SHA256: _digest(description, digests, shapes),
+    }
     try:
         remove_leftovers(path)
         with replacing(path) as scratch:
@@ -100,12 +146,24 @@ def compare(asked: Mapping[str, Any], found: Mapping[str, Any], what: str, remed
         raise CheckpointError(f"{what} was made with {before}; this run has {now}. {remedy}")
 
 
-def _digest(description: Mapping[str, Any], arrays: Iterable[tuple[str, np.ndarray]]) -> str:
-    digest = hashlib.sha256(json.dumps(description).encode())
-    for name, array in arrays:
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(memoryview(array).cast("B") if array.size else b"")
-    return digest.hexdigest()
+def _digest(
+    description: Mapping[str, Any], digests: Mapping[str, str], shapes: Mapping[str, tuple]
+) -> str:
+    canonical = [json.dumps(part, sort_keys=True) for part in (description, digests, shapes)]
+    return hashlib.sha256("\n".join(canonical).encode()).hexdigest()
+
+
+def _digest_of(array: np.ndarray) -> str:
+    return hashlib.sha256(memoryview(array).cast("B") if array.size else b"").hexdigest()
+
+
+def _fill(array: np.ndarray, file: BinaryIO) -> None:
+    """Read an array's bytes from where the file stands."""
+    left = memoryview(array).cast("B")
+    while len(left):
+        if not (read := file.readinto(left)):
+            raise ValueError("it is truncated")
+        left = left[read:]
 
 
 @contextmanager

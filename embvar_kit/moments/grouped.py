@@ -252,14 +252,19 @@ class GroupedMoments:
         self._squares[groups] = Q * count
         self._deviations[groups] = V * count
 
-    def merge(self, other: GroupedMoments) -> None:
+    def merge(self, other: GroupedMoments, groups: np.ndarray | None = None) -> None:
         """Add the moments of another part of the data, group by group; ``other`` is unchanged.
 
         Means and squared deviations combine by the pairwise update (Chan, Golub and LeVeque,
         1983), so that parts give together what one pass over all of them gives.
 
+        Args:
+            other: the moments of the other part.
+            groups: ``(K,)`` distinct groups of these moments, one for each group of ``other``; by
+                default both have the same groups.
+
         Raises:
-            MomentsError: if the numbers of groups or dimensions differ.
+            MomentsError: if the numbers of groups or dimensions differ, or ``groups`` do not fit.
 
         >>> x = np.arange(12, dtype=np.float32).reshape(6, 2)
         >>> a, b, whole = (GroupedMoments(1, 2) for _ in range(3))
@@ -268,12 +273,19 @@ class GroupedMoments:
         >>> bool(np.isclose(a.V[0], whole.V[0], rtol=1e-9))
         True
         """
-        if self.mean.shape != other.mean.shape:
+        if self.dim != other.dim or (groups is None and self.n_groups != other.n_groups):
             raise MomentsError(
                 f"Cannot merge moments of {other.n_groups} groups in {other.dim} dimensions into "
                 f"{self.n_groups} groups in {self.dim} dimensions."
             )
+        if groups is None:
+            groups = np.arange(self.n_groups)
+        elif len(groups) != other.n_groups or len(np.unique(groups)) != len(groups):
+            raise MomentsError(f"{other.n_groups} groups need as many distinct ones to go to.")
+        elif len(groups) and not 0 <= groups.min() <= groups.max() < self.n_groups:
+            raise MomentsError(f"A group is outside 0..{self.n_groups - 1}.")
         kernels.merge(
+            np.asarray(groups, dtype=np.int64),
             self.count,
             self.mean,
             self._extra,
@@ -283,8 +295,8 @@ class GroupedMoments:
             other._extra,
             other._deviations,
         )
-        self._squares += other._squares
-        self.count += other.count
+        self._squares[groups] += other._squares
+        self.count[groups] += other.count
 
     def _as_vectors(self, x: np.ndarray) -> np.ndarray:
         x = np.ascontiguousarray(x, dtype=np.float32)

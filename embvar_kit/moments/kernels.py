@@ -140,29 +140,35 @@ def update(x, rows, starts, groups, count, mean, extra, squares, deviations, n_p
 
 
 @_jit
-def merge(count, mean, extra, deviations, other_count, other_mean, other_extra, other_deviations):
-    """Pairwise update of means and squared deviations; the caller adds the counts."""
+def merge(
+    groups, count, mean, extra, deviations, other_count, other_mean, other_extra, other_deviations
+):
+    """Pairwise update of means and squared deviations; the caller adds the counts.
+
+    ``groups[i]`` is the group that the i-th group of the other moments is added to.
+    """
     dim = mean.shape[1]
     ours = np.empty(dim)
     theirs = np.empty(dim)
-    for group in range(mean.shape[0]):
-        n, k = count[group], other_count[group]
+    for i in range(groups.shape[0]):
+        group = groups[i]
+        n, k = count[group], other_count[i]
         if k == 0:
             continue
         if n == 0:
-            mean[group] = other_mean[group]
-            extra[group] = other_extra[group]
-            deviations[group] = other_deviations[group]
+            mean[group] = other_mean[i]
+            extra[group] = other_extra[i]
+            deviations[group] = other_deviations[i]
             continue
         _widen(mean[group], extra[group], ours)
-        _widen(other_mean[group], other_extra[group], theirs)
+        _widen(other_mean[i], other_extra[i], theirs)
         apart = 0.0
         for j in range(dim):
             gap = theirs[j] - ours[j]
             apart += gap * gap
             ours[j] += gap * k / (n + k)
         _narrow(ours, mean[group], extra[group])
-        deviations[group] += other_deviations[group] + apart * n / (n + k) * k
+        deviations[group] += other_deviations[i] + apart * n / (n + k) * k
 
 
 @_jit

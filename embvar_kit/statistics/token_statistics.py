@@ -396,21 +396,19 @@ class TokenStatistics:
         mean, extra = memory.allocate((n_layers, len(tokens), width))
         moments = []
         for at in range(n_layers):
-            sums = (
-                GroupedMoments(len(tokens), width, mean=mean[at], extra=extra[at]),
-                GroupedMoments(len(tokens), width),
-            )
-            for own, (part, rows) in zip(sums, parts, strict=True):
+            whole = GroupedMoments(len(tokens), width, mean=mean[at], extra=extra[at])
+            for part, rows in parts:
+                own = GroupedMoments(len(rows), width)
                 own.load(
-                    rank[rows],
+                    np.arange(len(rows)),
                     count=part.n,
                     mean=part.mean[at],
                     Q=part.Q[at],
                     V=part.V[at],
                     extra=None if part.extra is None else part.extra[at],
                 )
-            sums[0].merge(sums[1])
-            moments.append(sums[0])
+                whole.merge(own, rank[rows])
+            moments.append(whole)
         return TokenStatistics.from_moments(
             moments,
             tokens=tokens.to_numpy()[order],
