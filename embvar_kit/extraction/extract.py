@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import signal
-import sys
-import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
-from embvar_kit._version import __version__
 from embvar_kit.corpora.corpus import Corpus, StreamedCorpus
-from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError, ExtractionInterrupted
-from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
-from embvar_kit.extraction.checkpoint import EVERY, Checkpoint, keeping, settings_of
-from embvar_kit.extraction.forward import SITES, Batch, forward, norms_for
+from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
+from embvar_kit.extraction.forward import SITES
+from embvar_kit.extraction.measure import Stopped, measure
 from embvar_kit.extraction.plan import Plan, at_sites, plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -109,7 +95,9 @@ def extract(
             if kept and not merged:
                 merged = kept.merged()
             try:
-                found = run(model, part, work, sites, progress=progress, kept=kept)
+                found = measure(
+                    model, part, work, sites, progress=progress, kept=kept
+                ).statistics()
             except Stopped as stopped:
                 raise _stopped(stopped, merged, site) from None
             merged = {at: merged[at].add(found[at]) if merged else found[at] for at in sites}
@@ -146,7 +134,8 @@ def run_plan(
     """
     sites = _sites(site)
     try:
-        found = run(model, corpus, at_sites(work, len(sites), model), sites, progress=progress)
+        placed = at_sites(work, len(sites), model)
+        found = measure(model, corpus, placed, sites, progress=progress).statistics()
     except Stopped as stopped:
         raise _stopped(stopped, {}, site) from None
     return found[site] if isinstance(site, str) else found
@@ -191,246 +180,3 @@ def _sites(site: str | Sequence[str]) -> list[str]:
     return sites
 
 
-class Stopped(Exception):
-    """The stop button was pressed.
-
-    Attributes:
-        found: by site, the statistics of the batches that were run; empty if there were none.
-        partial: how far the pass had come, as recorded in their ``info``.
-    """
-
-    def __init__(self, found: dict[str, TokenStatistics], partial: dict, tokens: float) -> None:
-        super().__init__(
-            f"{partial['batches']:,} of {partial['of']:,} batches, {tokens:.0%} of the tokens"
-        )
-        self.found, self.partial = found, partial
-
-
-def run(
-    model: EmbeddingModel,
-    corpus: Corpus,
-    work: Plan,
-    sites: Sequence[str],
-    *,
-    progress: bool = True,
-    kept: Checkpoint | None = None,
-) -> dict[str, TokenStatistics]:
-    """Run a plan, from where a checkpoint left it.
-
-    Args:
-        model, corpus: the model and the corpus that the plan was made for.
-        work: the plan.
-        sites: where in the model the embeddings are taken.
-        progress: print a progress bar and a summary.
-        kept: the checkpoint to resume from and to write to, if any.
-
-    Raises:
-        ExtractionError, CheckpointError: as :func:`embvar_kit.extract`.
-        Stopped: if the pass is stopped by hand.
-    """
-    norms_for(model, sites, work.layers)  # refuses a layer without one before memory is taken
-    slots = np.array([work.text.lengths[batch].sum() for batch in work.batches])
-    done, state = kept.resume(work) if kept else (0, None)
-    if kept:
-        kept.check_room(work.memory)
-    moments = Accumulator(model, work, sites)
-    if state is not None:
-        moments.restore(state)
-        if progress:
-            share = slots[:done].sum() / work.n_tokens
-            print(f"resumes    after {done:,} of {len(work.batches):,} batches, {share:.0%}")
-    first, started = done, time.perf_counter()
-    bar = tqdm(
-        total=work.n_tokens,
-        initial=int(slots[:done].sum()),
-        unit="tok",
-        unit_scale=True,
-        desc=model.name,
-        disable=not progress,
-        file=sys.stdout,
-        mininterval=0.5,
-    )
-    try:
-        # Closed explicitly: a traceback that somebody keeps would leave the hooks on the model.
-        with (
-            bar,
-            stop_button() as button,
-            closing(forward(model, work, sites, work.batches[first:])) as batches,
-        ):
-            for batch in batches:
-                moments.add(batch)
-                bar.update(batch.n_tokens)
-                # A batch that was halved counts once all of its parts are done.
-                if batch.last:
-                    done = first + batch.planned + 1
-                    if button.pressed:
-                        break
-                    if kept and done < len(work.batches) and kept.due():
-                        kept.save(done, moments.state)
-                del batch  # frees its states before the next forward pass
-        held = moments.on_host()
-    except NotFiniteError as error:
-        raise _not_finite(model, corpus, work, sites, error.batch) from error
-    if kept and done > first:
-        kept.save(done, moments.state)
-    if done < len(work.batches):
-        partial = {"batches": done, "of": len(work.batches)}
-        found = _statistics(model, corpus, work, moments, held, partial) if done else {}
-        raise Stopped(found, partial, slots[:done].sum() / work.n_tokens)
-    seconds = time.perf_counter() - started
-    if progress:
-        rate = slots[first:].sum() / seconds
-        print(f"done       in {seconds:,.1f} s, {rate:,.0f} tokens/s")
-    return _statistics(model, corpus, work, moments, held, None)
-
-
-def _statistics(
-    model: EmbeddingModel,
-    corpus: Corpus,
-    work: Plan,
-    moments: Accumulator,
-    held: list,
-    partial: dict | None,
-) -> dict[str, TokenStatistics]:
-    """The accumulated moments as labelled statistics, by site."""
-    info = _info(model, corpus, work)
-    if partial:
-        info["partial"] = partial
-    found = {}
-    for at, site in enumerate(moments.sites):
-        statistics = TokenStatistics.from_moments(
-            held[at],
-            tokens=work.labels,
-            special=work.special,
-            subwords=work.subwords,
-            layers=np.array(work.layers),
-            mean=moments.mean[at],
-            extra=moments.extra[at],
-            info={**info, "convention": {**info["convention"], "site": site}},
-        )
-        found[site] = _seen(statistics) if partial else statistics
-    return found
-
-
-def _seen(statistics: TokenStatistics) -> TokenStatistics:
-    """The tokens that occurred in a part of a pass, the most frequent first."""
-    seen = np.flatnonzero(statistics.n)
-    return statistics.take(seen[frequency_order(statistics.n[seen], statistics.tokens[seen])])
-
-
-def _not_finite(
-    model: EmbeddingModel, corpus: Corpus, work: Plan, sites: Sequence[str], batch: Batch | None
-) -> ExtractionError:
-    """The error for a value that is not finite, with the first layer and sentence that have one.
-
-    A pass on a device does not know the batch: it is run again to find the place.
-    """
-    if batch is not None:
-        where = _first_not_finite(work, sites, batch)
-    else:
-        with closing(forward(model, work, sites)) as batches:
-            found = (_first_not_finite(work, sites, again) for again in batches)
-            where = next(filter(None, found), None)
-    if where is None:
-        return ExtractionError(
-            "The model gave NaN or infinity once and not when it was run again: it is not "
-            "deterministic, or the device is failing."
-        )
-    layer, sentence = where
-    return ExtractionError(
-        f"The model gave NaN or infinity in layer {layer} for {corpus.where(sentence)}. A number "
-        f"was too large for {model.dtype}, or the weights are damaged: load the model with "
-        "dtype='float32', or 'bfloat16' on an accelerator."
-    )
-
-
-def _first_not_finite(work: Plan, sites: Sequence[str], batch: Batch) -> tuple[int, int] | None:
-    """Layer and sentence of the first embedding of a batch that is not finite, if there is one."""
-    for layer, site in itertools.product(work.layers, sites):
-        finite = torch.isfinite(batch.embeddings(site, layer)).all(dim=1).cpu().numpy()
-        bad = batch.occurrences[~finite[batch.rows]]
-        if len(bad):
-            return layer, int(work.text.sentence[work.sequence[bad[0]]])
-    return None
-
-
-def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
-    """A description of what was measured, in a form that survives JSON unchanged."""
-    words = [len(corpus.sentences[i].split()) for i in np.unique(work.text.sentence)]
-    info = {
-        "kit_version": __version__,
-        "model": {
-            "name": model.name,
-            "revision": model.revision,
-            "architecture": type(model.module).__name__,
-            "dtype": model.dtype,
-            "device": model.device.type,
-            "n_states": model.n_states,
-            "width": model.width,
-            "last_state_normalized_by": model.final_norm,
-            "normalization": model.normalization,
-        },
-        "corpora": [
-            {
-                "name": corpus.name,
-                "fingerprint": corpus.fingerprint,
-                "settings": corpus.settings,
-            }
-        ],
-        "convention": {
-            "by": work.by,
-            "markers": work.markers,
-            "begin": _token(model, model.begin),
-            "end": _token(model, model.end),
-            "long": work.long,
-            "max_tokens": model.max_tokens,
-            **({"min_count": work.min_count} if work.min_count > 1 else {}),
-        },
-        "counts": {
-            "sentences": len(np.unique(work.text.sentence)),
-            "sequences": len(work.text.lengths),
-            "tokens": work.n_tokens,
-            "occurrences": int(work.n.sum()),
-            "split": work.text.n_split,
-            "cut": work.text.n_cut,
-            "empty": work.text.n_empty,
-        },
-        "sentences_by_words": np.bincount(words).tolist(),
-    }
-    return json.loads(json.dumps(info))
-
-
-def _token(model: EmbeddingModel, token_id: int | None) -> str | None:
-    return None if token_id is None else model.tokenizer.convert_ids_to_tokens(token_id)
-
-
-class StopButton:
-    """Whether somebody has asked to stop."""
-
-    pressed = False
-
-
-@contextmanager
-def stop_button() -> Iterator[StopButton]:
-    """Note an interrupt instead of raising it, so that a batch counts at all layers or at none.
-
-    A second interrupt is raised at once. Outside the main thread, and where interrupts are
-    ignored, nothing changes.
-    """
-    button = StopButton()
-    before = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread()
-    if not (main and callable(before)):
-        yield button
-        return
-
-    def press(number: int, frame: FrameType | None) -> None:
-        if button.pressed:
-            before(number, frame)
-        button.pressed = True
-
-    signal.signal(signal.SIGINT, press)
-    try:
-        yield button
-    finally:
-        signal.signal(signal.SIGINT, before)

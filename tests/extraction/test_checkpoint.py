@@ -20,7 +20,7 @@ import embvar_kit as ek
 from embvar_kit import files
 from embvar_kit.corpora.corpus import StreamedCorpus
 from embvar_kit.extraction import checkpoint
-from embvar_kit.extraction import extract as extraction
+from embvar_kit.extraction import measure
 from embvar_kit.extraction.forward import forward as run_batches
 from embvar_kit.moments.device import DeviceMoments
 
@@ -60,7 +60,7 @@ def press_stop_at(monkeypatch, batch: int) -> list:
                 signal.raise_signal(signal.SIGINT)
             yield one
 
-    monkeypatch.setattr(extraction, "forward", forward)
+    monkeypatch.setattr(measure, "forward", forward)
     return ran
 
 
@@ -122,7 +122,7 @@ def test_a_stop_before_the_first_batch_has_no_result(model, corpus, monkeypatch)
         signal.raise_signal(signal.SIGINT)
         yield from ()
 
-    monkeypatch.setattr(extraction, "forward", nothing)
+    monkeypatch.setattr(measure, "forward", nothing)
     with pytest.raises(ek.ExtractionInterrupted) as interrupt:
         extract(model, corpus)
     assert interrupt.value.partial is None
@@ -136,7 +136,7 @@ def test_a_second_press_stops_at_once(model, corpus, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         yield from ()
 
-    monkeypatch.setattr(extraction, "forward", forward)
+    monkeypatch.setattr(measure, "forward", forward)
     with pytest.raises(KeyboardInterrupt) as interrupt:
         extract(model, corpus)
     assert not isinstance(interrupt.value, ek.ExtractionInterrupted)

@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import embvar_kit as ek
 from embvar_kit.corpora.corpus import StreamedCorpus
-from embvar_kit.extraction import extract as extraction
+from embvar_kit.extraction import measure
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.moments import memory
 
@@ -170,8 +170,8 @@ def test_several_sites_come_from_one_pass(minilm, monkeypatch):
     corpus = ek.Corpus.of(TEXT * 3)
     alone = ek.extract(minilm, corpus, layers=[1, 6], progress=False)
     passes = []
-    whole = extraction.forward
-    monkeypatch.setattr(extraction, "forward", lambda *a: passes.append(1) or whole(*a))
+    whole = measure.forward
+    monkeypatch.setattr(measure, "forward", lambda *a: passes.append(1) or whole(*a))
     found = ek.extract(minilm, corpus, site=["hidden", "unit"], layers=[1, 6], progress=False)
     assert list(found) == ["hidden", "unit"] and len(passes) == 1
     np.testing.assert_array_equal(found["hidden"].V, alone.V)
