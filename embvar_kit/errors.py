@@ -25,6 +25,10 @@ class ExtractionError(EmbvarError):
     """A pass over a corpus cannot work as it was set up, or had to stop."""
 
 
+class NothingLeftError(ExtractionError):
+    """A text has no token, no word, or none that is frequent enough."""
+
+
 class StatisticsError(EmbvarError):
     """Statistics do not fit together, or cannot answer a request."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from embvar_kit.corpora.corpus import Corpus
-from embvar_kit.errors import ExtractionError
+from embvar_kit.errors import ExtractionError, NothingLeftError
 
 GROUPINGS = {
     "token": "token strings without their markers, as in the paper: ##ing and ing are one token",
@@ -214,7 +214,7 @@ def tokenize(
                 own = np.array(offsets[piece], dtype=np.int32)
                 places.append(np.pad(own, around_them, constant_values=-1))
     if not ids:
-        raise ExtractionError(f"Nothing of corpus {corpus.name!r} is left after tokenization.")
+        raise NothingLeftError(f"Nothing of corpus {corpus.name!r} is left after tokenization.")
     starts = np.concatenate([[0], np.cumsum([len(i) for i in ids])])
     return TokenizedCorpus(
         np.concatenate(ids),

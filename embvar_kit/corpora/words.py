@@ -15,7 +15,7 @@ import numpy as np
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import TokenizedCorpus
-from embvar_kit.errors import ExtractionError
+from embvar_kit.errors import NothingLeftError
 
 MIN_LENGTH, MAX_LENGTH = 2, 15
 """Number of characters of a word: the paper's ``min_len`` and gensim's default ``max_len``."""
@@ -70,7 +70,7 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
         text: their tokens, with spans.
 
     Raises:
-        ExtractionError: if no word is left.
+        NothingLeftError: if no word is left.
     """
     word = np.full(len(text.ids), -1, dtype=np.int64)
     index: dict[str, int] = {}
@@ -99,7 +99,7 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
         word[first + tokens] = number[of_token]
         group += [index.setdefault(words[i][0], len(index)) for i in present[whole]]
     if not group:
-        raise ExtractionError(
+        raise NothingLeftError(
             f"Corpus {corpus.name!r} has no word of {MIN_LENGTH} to {MAX_LENGTH} letters: "
             "use by='token'."
         )

@@ -46,13 +46,17 @@ class Checkpoint:
         every: least number of seconds between two checkpoints. Checkpoints that take long are
             made less often, so as not to slow the pass; with 0, one follows every batch.
         asked: what the pass depends on, as :func:`settings_of` gives it.
+        whole: whether to keep the state after the last batch, too.
 
     Raises:
         CheckpointError: if the checkpoint in the folder is damaged or has other settings.
     """
 
-    def __init__(self, folder: Path, every: float, asked: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, every: float, asked: Mapping[str, Any], *, whole: bool = True
+    ) -> None:
         self.path, self.every, self.asked = folder / _NAME, every, dict(asked)
+        self.whole = whole
         self.parts: list[dict] = []
         self.kept = CheckpointFile(self.path) if self.path.is_file() else None
         if self.kept is not None:
@@ -164,7 +168,11 @@ class Checkpoint:
 
 @contextmanager
 def keeping(
-    folder: str | Path | None, every: float, asked: Callable[[], Mapping[str, Any]]
+    folder: str | Path | None,
+    every: float,
+    asked: Callable[[], Mapping[str, Any]],
+    *,
+    whole: bool = True,
 ) -> Iterator[Checkpoint | None]:
     """Hold the checkpoint of a folder while a pass runs; gives ``None`` if there is no folder.
 
@@ -179,7 +187,7 @@ def keeping(
         raise CheckpointError(f"checkpoint_every={every!r} is not a number of seconds such as 300.")
     folder = Path(folder).expanduser()
     with locked(folder):
-        yield Checkpoint(folder, every, asked())
+        yield Checkpoint(folder, every, asked(), whole=whole)
 
 
 def remove(folder: str | Path) -> None:

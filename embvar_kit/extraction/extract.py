@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embvar_kit.corpora.corpus import Corpus, StreamedCorpus
 from embvar_kit.errors import ExtractionError, ExtractionInterrupted
@@ -15,6 +16,9 @@ from embvar_kit.extraction.measure import Stopped, measure
 from embvar_kit.extraction.plan import Plan, at_sites, plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def extract(
@@ -29,6 +33,9 @@ def extract(
     min_count: int = 1,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = EVERY,
+    shards: int | None = None,
+    store: str | Path | None = None,
+    client: Client | None = None,
     progress: bool = True,
 ) -> TokenStatistics | dict[str, TokenStatistics]:
     """Run a corpus through a model once and return the statistics of every token and layer.
@@ -55,6 +62,12 @@ def extract(
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
         checkpoint_every: least number of seconds between two checkpoints.
+        shards: measure the corpus in so many parts of whole documents and merge them (see
+            :mod:`embvar_kit.extraction.shards`). The bits of the result depend on the number of
+            shards, and neither on who measures them nor on what was interrupted.
+        store: folder, or path such as ``s3://BUCKET/FOLDER``, for the shards. A pass that was
+            stopped, here or on a cluster, resumes when called again with the same arguments.
+        client: a ``dask.distributed`` client, whose workers measure the shards.
         progress: print the plan, a progress bar and a summary.
 
     Returns:
@@ -67,8 +80,9 @@ def extract(
             site needs (the message names the layers that have one), neither memory nor disk has
             room for the means, or the model gives NaN or infinity (the message names the layer,
             the sentence and a remedy).
-        CheckpointError: if the checkpoint was made with another model, corpus or setting (the
-            message names them), is damaged, in use by another process, or cannot be written.
+        CheckpointError: if the checkpoint or the store was made with another model, corpus or
+            setting (the message names them), is damaged, in use by another process, or cannot be
+            written.
         ExtractionInterrupted: if the pass is stopped by hand; :func:`partial_result` then returns
             what was measured.
     """
@@ -83,6 +97,14 @@ def extract(
         )
     if layers is not None:
         options["layers"] = layers = list(layers)
+    if shards is not None or store is not None or client is not None:
+        if shards is None or store is None or checkpoint is not None or streamed:
+            raise ExtractionError(
+                "A pass in shards takes shards=, store= and, for a cluster, client=. Its store "
+                "keeps the progress, so it takes no checkpoint=, and its corpus is no stream."
+            )
+        found = _in_shards(model, corpus, shards, store, client, sites, options, progress)
+        return found[site] if isinstance(site, str) else found
     merged: dict[str, TokenStatistics] = {}
     asked = partial(settings_of, model, corpus.name, sites, options)
     with keeping(checkpoint, checkpoint_every, asked) as kept:
@@ -95,9 +117,7 @@ def extract(
             if kept and not merged:
                 merged = kept.merged()
             try:
-                found = measure(
-                    model, part, work, sites, progress=progress, kept=kept
-                ).statistics()
+                found = measure(model, part, work, sites, progress=progress, kept=kept).statistics()
             except Stopped as stopped:
                 raise _stopped(stopped, merged, site) from None
             merged = {at: merged[at].add(found[at]) if merged else found[at] for at in sites}
@@ -172,11 +192,34 @@ def _stopped(
     return _last_stopped
 
 
+def _in_shards(
+    model: EmbeddingModel,
+    corpus: Corpus,
+    shards: int,
+    store: str | Path,
+    client: Client | None,
+    sites: list[str],
+    options: dict,
+    progress: bool,
+) -> dict[str, TokenStatistics]:
+    from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
+
+    job = ShardedPass.plan(store, model, corpus, shards=shards, sites=sites, **options)
+    with job.store.held():
+        if progress:
+            print(job, flush=True)
+        if client is None:
+            make = on_this_machine(job, model, progress=progress)
+        else:
+            from embvar_kit.extraction.cluster import on_cluster
+
+            make = on_cluster(client, job, progress=progress)
+        return finish(job, make)
+
+
 def _sites(site: str | Sequence[str]) -> list[str]:
     sites = [site] if isinstance(site, str) else list(dict.fromkeys(site))
     unknown = [name for name in sites if name not in SITES]
     if unknown or not sites:
         raise ExtractionError(f"site={site!r} is unknown; the sites are {', '.join(SITES)}.")
     return sites
-
-

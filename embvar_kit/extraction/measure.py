@@ -149,7 +149,7 @@ def measure(
         held = moments.on_host()
     except NotFiniteError as error:
         raise _not_finite(model, corpus, work, sites, error.batch) from error
-    if kept and done > first:
+    if kept and done > first and (kept.whole or done < len(work.batches)):
         kept.save(done, moments.state)
     info = _info(model, corpus, work)
     if done < len(work.batches):

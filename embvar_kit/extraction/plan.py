@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import (
@@ -18,7 +19,7 @@ from embvar_kit.corpora.tokens import (
     tokenize,
 )
 from embvar_kit.corpora.words import find_words
-from embvar_kit.errors import ExtractionError
+from embvar_kit.errors import ExtractionError, NothingLeftError
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
 
@@ -167,6 +168,7 @@ def plan(
     long: str = "split",
     min_count: int = 1,
     sites: int = 1,
+    only: pd.Index | None = None,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
@@ -174,6 +176,8 @@ def plan(
         model, corpus, by, layers, batch_tokens, long, min_count: as in
             :func:`embvar_kit.extract`.
         sites: number of places in the model where embeddings will be taken.
+        only: the groups to measure, for a part of a corpus: those of the whole that are frequent
+            enough. Here ``min_count`` only tells of it.
 
     Raises:
         ExtractionError: if an argument makes no sense, a sentence is too long and
@@ -184,7 +188,7 @@ def plan(
             "A pass takes a model and a corpus, not their names: load_model('minilm') and "
             "load_corpus('wikipedia') give some."
         )
-    layers = _layers(model, layers)
+    layers = chosen_layers(model, layers)
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
     if batch_tokens < 1:
@@ -219,9 +223,10 @@ def plan(
         labels, special, markers = grouping.labels, grouping.special, grouping.markers
         group = grouping.group_of[text.ids]
     n = np.bincount(group, minlength=len(labels))
-    seen = np.flatnonzero(n >= min_count)
+    wanted = n >= min_count if only is None else (n > 0) & (only.get_indexer(labels) >= 0)
+    seen = np.flatnonzero(wanted)
     if not len(seen):
-        raise ExtractionError(
+        raise NothingLeftError(
             f"No {by} of corpus {corpus.name!r} occurs {min_count} times or more: take a lower "
             "min_count, or more text."
         )
@@ -272,7 +277,13 @@ def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
     return replace(work, means_in=place)
 
 
-def _layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:
+def chosen_layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:
+    """The hidden states that ``layers`` names, ascending; all of them for ``None``.
+
+    Raises:
+        ExtractionError: if it is no list of whole numbers, is empty, or names a state that is not
+            there.
+    """
     if layers is None:
         return tuple(range(model.n_states))
     try:

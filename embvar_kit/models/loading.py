@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +60,8 @@ class EmbeddingModel:
         norms: the normalizations around each hidden state, one entry per state.
         ignores_padding: whether a sentence has the same states in a padded batch as alone; if not,
             only sentences of equal length are run together.
+        source: arguments of :func:`load_model` with which another process loads the same model;
+            ``None`` for a model that was made or changed in memory.
     """
 
     name: str
@@ -74,6 +76,7 @@ class EmbeddingModel:
     end: int | None
     norms: tuple[StateNorm, ...]
     ignores_padding: bool = True
+    source: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -179,6 +182,16 @@ def load_model(
         end=end,
         norms=found.norms,
         ignores_padding=found.ignores_padding,
+        source={
+            # A worker may have another working folder.
+            # A worker may have another working folder.
+            "name": name
+            if not folder or name in BUNDLED
+            else str(Path(name).expanduser().resolve()),
+            "dtype": str(torch_dtype).removeprefix("torch."),
+            "revision": revision,
+            "trust_remote_code": bool(trust_remote_code),
+        },
     )
 
 
@@ -204,6 +217,7 @@ def untrained(model: EmbeddingModel, seed: int = 0) -> EmbeddingModel:
         model,
         name=name,
         revision=f"seed:{seed}",
+        source=None,
         module=module,
         norms=found.norms,
         ignores_padding=found.ignores_padding,

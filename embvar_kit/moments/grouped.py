@@ -149,6 +149,15 @@ class GroupedMoments:
         arrays = (self.count, self.mean, self._extra, self._squares, self._deviations)
         return dict(zip(self.STATE, arrays, strict=True))
 
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> GroupedMoments:
+        """Moments on the arrays of a :meth:`state`, which are not copied."""
+        own = cls.__new__(cls)
+        own.count, own.mean, own._extra, own._squares, own._deviations = (
+            state[name] for name in cls.STATE
+        )
+        return own
+
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Set the moments, to the bit, to a :meth:`state`."""
         for name, array in self.state().items():

@@ -416,7 +416,7 @@ class TokenStatistics:
             layers=self.layers,
             mean=mean,
             extra=extra,
-            info=_merged_info(self.info, other.info),
+            info=merged_info(self.info, other.info),
             subwords=subwords,
         )
 
@@ -622,7 +622,7 @@ def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
             )
 
 
-def _merged_info(ours: Mapping, theirs: Mapping) -> dict:
+def merged_info(ours: Mapping, theirs: Mapping) -> dict:
     """What was measured in two parts together."""
     info = {**ours, "corpora": [*ours["corpora"], *theirs["corpora"]]}
     info["counts"] = {

@@ -1,0 +1,83 @@
+"""Documents of a corpus dealt out to shards, by a rule that depends on the corpus alone."""
+
+from __future__ import annotations
+
+import heapq
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.errors import CorpusError
+
+BLOCK = 250
+"""Lines or rows that count as one document, where a corpus does not say where documents end."""
+
+
+def documents_of(corpus: Corpus) -> np.ndarray:
+    """``(N,)`` the document that each sentence belongs to, numbered in order of appearance.
+
+    Sentences of one title form a document, an article for one. A text file or a table has one
+    title only: there, each run of :data:`BLOCK` lines or rows is a document, and so it is in a
+    list of sentences.
+
+    >>> documents_of(Corpus.of(["a"] * 600))[[0, 249, 250, 599]].tolist()
+    [0, 0, 1, 2]
+    """
+    titles: dict[str, int] = {}
+    title = np.array([titles.setdefault(title, len(titles)) for title in corpus.titles])
+    if corpus.unit == "sentence" and len(titles) > 1:
+        return title
+    # Count each sentence inside its title, so that no block holds sentences of two.
+    order = np.argsort(title, kind="stable")
+    first = np.searchsorted(title[order], np.arange(len(titles)))
+    within = np.empty(len(title), dtype=np.int64)
+    within[order] = np.arange(len(title)) - first[title[order]]
+    blocks = title * (len(title) // BLOCK + 1) + within // BLOCK
+    _, at, number = np.unique(blocks, return_index=True, return_inverse=True)
+    rank = np.empty(len(at), dtype=np.int64)
+    rank[np.argsort(at)] = np.arange(len(at))
+    return rank[number]
+
+
+def deal(sizes: Sequence[int] | np.ndarray, shards: int, seed: int = 0) -> np.ndarray:
+    """Deal documents out so that shards have about equal sizes.
+
+    The documents come in a seeded random order, and each goes to the shard that is smallest so
+    far: the shard with the lowest number, if several are.
+
+    Args:
+        sizes: ``(D,)`` size of each document, in characters or bytes.
+        shards: number of shards.
+        seed: seed of the order.
+
+    Returns:
+        ``(D,)`` the shard of each document, from 0.
+
+    Raises:
+        CorpusError: if ``shards`` or ``seed`` makes no sense, or there are fewer documents.
+
+    >>> deal([5, 5, 1, 1, 8], shards=2).tolist()
+    [0, 0, 0, 0, 1]
+    """
+    try:
+        shards, seed = operator.index(shards), operator.index(seed)
+        order = np.random.default_rng(seed).permutation(len(sizes))
+    except (TypeError, ValueError) as error:
+        raise CorpusError(
+            f"shards={shards!r} and seed={seed!r} must be whole numbers, from 1 and from 0 on."
+        ) from error
+    if not 1 <= shards <= len(sizes):
+        raise CorpusError(
+            f"{len(sizes):,} documents cannot be dealt out to {shards:,} shards: take from 1 to "
+            f"{len(sizes):,}. A document is an article or a file; of one file of lines or rows, "
+            f"{BLOCK} of these."
+        )
+    filled = [(0, shard) for shard in range(shards)]
+    dealt = np.empty(len(sizes), dtype=np.int64)
+    for document in order:
+        size, shard = heapq.heappop(filled)
+        dealt[document] = shard
+        heapq.heappush(filled, (size + max(1, int(sizes[document])), shard))
+    return dealt

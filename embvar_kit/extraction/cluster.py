@@ -1,0 +1,222 @@
+"""The shards of a pass, handed to the workers of a Dask cluster.
+
+Dask only schedules. A task is the number of a shard; a worker reads the shard's text from the store
+and writes its state there, so that nothing large passes through the scheduler. A task whose worker
+is lost is given to another one.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+from tqdm import tqdm
+
+from embvar_kit._version import __version__
+from embvar_kit.errors import ExtractionError, ExtractionInterrupted, as_sentence
+from embvar_kit.extraction.shards import DamagedShard, ShardedPass
+from embvar_kit.models.loading import EmbeddingModel, load_model
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_MOST_LOSSES = 20
+"""How often workers may be lost while they measure one shard before it is blamed for that."""
+
+_one_at_a_time = threading.Lock()
+
+
+def on_cluster(
+    client: Client, job: ShardedPass, *, progress: bool = True
+) -> Callable[[str, list[int]], None]:
+    """What makes the files of shards on the workers of a cluster, for ``shards.finish``.
+
+    Args:
+        client: the client of the cluster.
+        job: the pass.
+        progress: print a bar: shards done, tokens per second of all workers, time left.
+
+    Raises:
+        ExtractionError: if a worker has other versions or another model, cannot load it, or
+            cannot write to the store.
+    """
+    if job.manifest["model"] is None:
+        raise ExtractionError(
+            f"The model {job.asked['model']!r} was made or changed in this process, so workers "
+            "cannot load it. Save it to a folder that they see, and load it from there."
+        )
+    _check_workers(client, job)
+
+    def make(phase: str, shards: list[int]) -> None:
+        tasks = _Tasks(client, job, phase)
+        bar = tqdm(
+            total=job.n_shards,
+            initial=job.n_shards - len(shards),
+            desc=phase,
+            unit="shard",
+            disable=not progress,
+            file=sys.stdout,
+        )
+        started, tokens = time.perf_counter(), 0
+        try:
+            with bar:
+                for done in tasks.run(shards):
+                    tokens += done["tokens"]
+                    rate = tokens / (time.perf_counter() - started)
+                    bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
+                    bar.update()
+        except KeyboardInterrupt:
+            raise ExtractionInterrupted(
+                f"Stopped after {int(bar.n)} of {job.n_shards} shards; the store keeps them, and "
+                "the same call resumes the pass.",
+                None,
+            ) from None
+        finally:
+            tasks.cancel()
+
+    return make
+
+
+class _Tasks:
+    """The tasks of one phase on a cluster."""
+
+    def __init__(self, client: Client, job: ShardedPass, phase: str) -> None:
+        self.client, self.job, self.phase = client, job, phase
+        self.losses: Counter[int] = Counter()
+        self.shard_of: dict[str, int] = {}
+        self.futures: set[Any] = set()
+
+    def run(self, shards: list[int]) -> Any:
+        """Yield what each task returns, in the order in which they end.
+
+        Raises:
+            ExtractionError: if a shard cannot be measured.
+            DamagedShard: if a file that it needs is damaged.
+        """
+        from distributed import as_completed
+        from distributed.scheduler import KilledWorker
+
+        waiting = as_completed([self._submit(shard) for shard in shards])
+        for future in waiting:
+            shard = self.shard_of[future.key]
+            self.futures.discard(future)
+            try:
+                yield future.result()
+            except KilledWorker as error:
+                # Several workers were lost in turn: cut off by their queue, or out of memory.
+                self.losses[shard] += 1
+                if self.losses[shard] * 3 > _MOST_LOSSES:
+                    raise ExtractionError(
+                        f"Shard {shard} lost its worker more than {_MOST_LOSSES} times. Is their "
+                        "memory too small for the model and the means of one shard? Plan more, "
+                        "smaller shards, or give the workers more memory."
+                    ) from error
+                waiting.add(self._submit(shard))
+            except (DamagedShard, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                raise ExtractionError(
+                    f"Shard {shard} of {self.job.n_shards} failed: {as_sentence(error)} What was "
+                    "measured stays in the store."
+                ) from error
+
+    def cancel(self) -> None:
+        """Cancel what has not ended yet."""
+        if self.futures:
+            self.client.cancel(list(self.futures), force=True)
+
+    def _submit(self, shard: int) -> Any:
+        digest = self.job.manifest["sha256"]
+        # A name of its own for each try: Dask remembers the outcome of a name.
+        future = self.client.submit(
+            _make,
+            self.job.store.url,
+            digest,
+            self.phase,
+            shard,
+            key=f"{self.phase}-{digest}-{shard}-{self.losses[shard]}-{time.time_ns():x}",
+            pure=False,
+        )
+        self.shard_of[future.key] = shard
+        self.futures.add(future)
+        return future
+
+
+def versions() -> dict[str, str]:
+    """Versions that the bits of a result depend on."""
+    return {
+        "embvar-kit": __version__,
+        "torch": torch.__version__.partition("+")[0],
+        "transformers": transformers.__version__,
+    }
+
+
+def _check_workers(client: Client, job: ShardedPass) -> None:
+    """Compare versions, load the model and write to the store, on all workers at once."""
+    ours = versions()
+    found = client.run(versions, on_error="return")
+    for worker, theirs in found.items():
+        if isinstance(theirs, BaseException):
+            raise ExtractionError(
+                f"Worker {worker} cannot run the kit: {as_sentence(theirs)} Install embvar-kit "
+                f"{__version__} there, in the environment that the worker is started in."
+            ) from theirs
+        if theirs != ours:
+            differ = [name for name in ours if theirs[name] != ours[name]]
+            has, wanted = (
+                ", ".join(f"{name} {given[name]}" for name in differ) for given in (theirs, ours)
+            )
+            raise ExtractionError(
+                f"Worker {worker} has {has}, and this process has {wanted}. Use the same "
+                "environment on both."
+            )
+    ready = client.run(_check, job.store.url, job.manifest["sha256"], on_error="return")
+    for worker, problem in ready.items():
+        if isinstance(problem, BaseException):
+            raise ExtractionError(
+                f"Worker {worker} cannot take part: {as_sentence(problem)}"
+            ) from problem
+
+
+# On a worker
+
+
+def _check(url: str, digest: str) -> None:
+    job, _ = _ready(url, digest)
+    job.store.check_writable()
+
+
+def _make(url: str, digest: str, phase: str, shard: int) -> dict[str, Any]:
+    # A worker with several threads gets several tasks: the model serves one after another, with
+    # all of these threads.
+    with _one_at_a_time:
+        job, model = _ready(url, digest)
+        _use_threads_of_worker()
+        return job.run(phase, shard, model)
+
+
+@lru_cache(maxsize=1)
+def _ready(url: str, digest: str) -> tuple[ShardedPass, EmbeddingModel]:
+    """The pass and its model, loaded once a worker and compared with the plan."""
+    job = ShardedPass.open(url)
+    if job.manifest["sha256"] != digest:
+        raise ExtractionError(f"The worker sees another pass in {url!r} than the client does.")
+    model = load_model(device=job.asked["device"], **job.manifest["model"])
+    job.check_model(model)
+    return job, model
+
+
+def _use_threads_of_worker() -> None:
+    import numba
+    from distributed import get_worker
+
+    threads = get_worker().state.nthreads
+    torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))

@@ -1,0 +1,586 @@
+"""Shards: fixed parts of a corpus, measured one by one, here or elsewhere, and merged.
+
+A shard is a set of whole documents, dealt out by a rule that depends on the corpus alone. Its state
+is a file of the moments of the groups that occur in it. A shard's file follows from model, text and
+settings, so that it does not matter which worker makes it, nor how often. The result is the merge
+of all shards, in their order, one layer after another: its bits depend neither on the number of
+workers nor on what was interrupted, and no more than one layer's means are merged at a time.
+
+A store (:mod:`embvar_kit.extraction.store`) holds:
+
+- ``manifest.json``: what was asked for;
+- ``text/``: the sentences of each shard, so that workers need not have the corpus, and measure the
+  text that was planned;
+- ``counts/``: where the groups are not known before, those that occur in each shard;
+- ``groups.safetensors``: the groups of the whole corpus, which all shards number alike;
+- ``shards/``: the states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from tqdm import tqdm
+
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.dealing import deal, documents_of
+from embvar_kit.corpora.tokens import frequency_order, group_vocabulary
+from embvar_kit.errors import CheckpointError, ExtractionInterrupted, NothingLeftError
+from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
+from embvar_kit.extraction.measure import Stopped, at_site, measure
+from embvar_kit.extraction.plan import chosen_layers, plan
+from embvar_kit.extraction.store import Store
+from embvar_kit.models.loading import EmbeddingModel
+from embvar_kit.moments import memory
+from embvar_kit.moments.grouped import GroupedMoments
+from embvar_kit.statistics.token_statistics import TokenStatistics, merged_info
+
+FORMAT = 1
+PHASES = ("counts", "shards")
+"""The folders of a store that workers fill: the groups of each shard, and the states."""
+
+_REMEDY = "Use the settings it was planned with, or name another store."
+_SLAB = 2**28  # most bytes of the layers that are merged at the same time
+
+
+class DamagedShard(CheckpointError):
+    """The file of a shard is missing or damaged.
+
+    Attributes:
+        phase: its folder.
+        index: its number.
+    """
+
+    def __init__(self, message: str, phase: str, index: int) -> None:
+        super().__init__(message)
+        self.phase, self.index = phase, index
+
+    def __reduce__(self) -> tuple:
+        return type(self), (str(self), self.phase, self.index)
+
+
+@dataclass(frozen=True)
+class ShardedPass:
+    """A pass over a corpus in shards, as planned in a store.
+
+    Attributes:
+        store: where its files are.
+        manifest: what was asked for.
+    """
+
+    store: Store
+    manifest: Mapping[str, Any]
+
+    # The plan
+
+    @classmethod
+    def plan(
+        cls,
+        store: str | Path,
+        model: EmbeddingModel,
+        corpus: Corpus,
+        *,
+        shards: int,
+        seed: int = 0,
+        sites: Sequence[str] = ("hidden",),
+        **options: Any,
+    ) -> ShardedPass:
+        """Write what is asked for, and the text of each shard, to a store; or find it there.
+
+        Args:
+            store: a folder, or a path that fsspec understands.
+            model, corpus: the model and the corpus.
+            shards: number of shards.
+            seed: seed of the dealing of documents.
+            sites: where in the model embeddings are taken.
+            options: ``by``, ``layers``, ``batch_tokens``, ``long`` and ``min_count`` of
+                :func:`embvar_kit.extract`.
+
+        Raises:
+            CheckpointError: if the store holds another pass (the message names what differs), or
+                cannot be written.
+            CorpusError: if there are fewer documents than shards.
+        """
+        store = Store(store)
+        documents = documents_of(corpus)
+        sizes = np.bincount(documents, weights=[len(sentence) for sentence in corpus.sentences])
+        dealt = deal(sizes, shards, seed)
+        asked = {
+            **settings_of(model, corpus.name, list(sites), options),
+            "torch": torch.__version__.partition("+")[0],
+            "transformers": transformers.__version__,
+            "text": corpus.fingerprint,
+            "shards": int(shards),
+            "seed": int(seed),
+        }
+        manifest = {
+            "format": FORMAT,
+            "asked": json.loads(json.dumps(asked)),
+            "model": model.source,
+            "corpus": {
+                "name": corpus.name,
+                "fingerprint": corpus.fingerprint,
+                "unit": corpus.unit,
+                "settings": corpus.settings,
+            },
+            "documents": np.bincount(dealt, minlength=shards).tolist(),
+            "layers": list(chosen_layers(model, options.get("layers"))),
+            "width": model.width,
+        }
+        if store.has("manifest.json"):
+            found = cls.open(store)
+            _compare(manifest["asked"], found.manifest["asked"], store)
+            return found
+        store.check_writable()
+        job = cls(store, {**manifest, "sha256": _digest(manifest)})
+        shard_of = dealt[documents]
+        for shard in range(shards):
+            own = np.flatnonzero(shard_of == shard)
+            store.write_arrays(job.name("text", shard), *_text_as_arrays(corpus, own))
+        if not job.counts_first:
+            job._write_groups(*_vocabulary(model, options.get("by", "token")))
+        # Last: a store without a manifest was never planned to the end.
+        store.write_json("manifest.json", job.manifest)
+        return job
+
+    @classmethod
+    def open(cls, store: str | Path | Store) -> ShardedPass:
+        """The pass that was planned in a store.
+
+        Raises:
+            CheckpointError: if there is none, or its manifest is damaged or of a newer kit.
+        """
+        store = store if isinstance(store, Store) else Store(store)
+        if not store.has("manifest.json"):
+            raise CheckpointError(
+                f"{store.url!r} holds no pass in shards. Plan one with: embvar shard plan"
+            )
+        manifest = store.read_json("manifest.json")
+        if not isinstance(manifest, dict) or manifest.pop("sha256", None) != _digest(manifest):
+            raise CheckpointError(
+                f"The manifest of {store.url!r} is damaged or was altered. Plan the pass again, in "
+                "another store."
+            )
+        if manifest["format"] > FORMAT:
+            raise CheckpointError(f"{store.url!r} was planned by a newer kit: update embvar-kit.")
+        return cls(store, {**manifest, "sha256": _digest(manifest)})
+
+    @property
+    def asked(self) -> Mapping[str, Any]:
+        """What the result depends on, by name."""
+        return self.manifest["asked"]
+
+    @property
+    def n_shards(self) -> int:
+        """Number of shards."""
+        return self.asked["shards"]
+
+    @property
+    def counts_first(self) -> bool:
+        """Whether the groups must be counted before any is measured."""
+        return self.asked["by"] == "word" or self.asked["min_count"] > 1
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The folders that are to be filled, in order."""
+        return PHASES if self.counts_first else PHASES[1:]
+
+    def name(self, folder: str, shard: int) -> str:
+        """The file of a shard in a folder."""
+        return f"{folder}/{shard:05}-of-{self.n_shards:05}.safetensors"
+
+    def missing(self, phase: str) -> list[int]:
+        """The shards that a phase has not made yet."""
+        there = self.store.names(phase)
+        return [
+            shard
+            for shard in range(self.n_shards)
+            if self.name(phase, shard).rpartition("/")[2] not in there
+        ]
+
+    def __str__(self) -> str:
+        asked, text = self.asked, self.manifest["corpus"]
+        left = len(self.missing("shards"))
+        rows = [
+            ("pass", f"{asked['model']} over {text['name']}, by {asked['by']}"),
+            ("shards", f"{self.n_shards:,} of {sum(self.manifest['documents']):,} documents"),
+            ("store", f"{self.store.url}: {self.n_shards - left:,} of {self.n_shards:,} done"),
+        ]
+        return "\n".join(f"{name:<9}  {what}" for name, what in rows)
+
+    # One shard
+
+    def text(self, shard: int) -> Corpus:
+        """The sentences of a shard.
+
+        Raises:
+            CheckpointError: if its file is missing or damaged.
+        """
+        file = self.store.read_arrays(self.name("text", shard), whole=True)
+        text = self.manifest["corpus"]
+        titles = _strings(file, "title")
+        return Corpus(
+            text["name"],
+            _strings(file, "sentence"),
+            [titles[at] for at in file["source"]],
+            file["position"],
+            text["unit"],
+            text["settings"],
+        )
+
+    def check_model(self, model: EmbeddingModel) -> None:
+        """Check that a model is the one that the pass was planned with.
+
+        Raises:
+            CheckpointError: naming what differs.
+        """
+        own = {
+            **settings_of(model, self.asked["corpus"], self.asked["sites"], {}),
+            "torch": torch.__version__.partition("+")[0],
+            "transformers": transformers.__version__,
+        }
+        _compare(own, {name: self.asked.get(name) for name in own}, self.store)
+
+    def run(self, phase: str, shard: int, model: EmbeddingModel, **how: Any) -> dict[str, Any]:
+        """Make the file of a shard, unless it is there.
+
+        Args:
+            phase: ``"counts"`` or ``"shards"``.
+            shard: its number.
+            model: the model, as :meth:`check_model` takes it.
+            how: ``progress=`` to print a bar; ``checkpoint_every=`` to keep, in a local store, the
+                progress inside the shard so many seconds apart.
+
+        Returns:
+            ``tokens``: number of tokens in the shard; 0 if the file was there.
+        """
+        name = self.name(phase, shard)
+        if self.store.has(name):
+            return {"shard": shard, "tokens": 0}
+        make = self._count if phase == "counts" else self._measure
+        arrays, told = make(shard, model, **how)
+        self.store.write_arrays(name, arrays, {**told, "pass": self.manifest["sha256"]})
+        return {"shard": shard, "tokens": told["tokens"]}
+
+    def _plan(self, shard: int, model: EmbeddingModel, only: pd.Index | None) -> tuple:
+        corpus, asked = self.text(shard), self.asked
+        names = ("by", "layers", "batch_tokens", "long")
+        options = {name: asked[name] for name in names}
+        work = plan(
+            model,
+            corpus,
+            sites=len(asked["sites"]),
+            min_count=1 if only is None else asked["min_count"],
+            only=only,
+            **options,
+        )
+        return corpus, work
+
+    def _count(self, shard: int, model: EmbeddingModel, **_: Any) -> tuple[dict, dict]:
+        try:
+            _, work = self._plan(shard, model, None)
+        except NothingLeftError:
+            return _nothing("n", "special") | _as_bytes([], "label"), {"tokens": 0}
+        arrays = {"n": work.n, "special": work.special.astype(np.uint8)}
+        return arrays | _as_bytes(work.labels.tolist(), "label"), {"tokens": work.n_tokens}
+
+    def _measure(
+        self,
+        shard: int,
+        model: EmbeddingModel,
+        *,
+        progress: bool = False,
+        checkpoint_every: float | None = None,
+    ) -> tuple[dict, dict]:
+        try:
+            corpus, work = self._plan(shard, model, self.groups.index)
+        except NothingLeftError:
+            return _nothing("group", "n", "subwords"), {"tokens": 0, "info": None}
+        kept_in = None
+        if checkpoint_every is not None and self.store.local:
+            kept_in = Path(self.store.path(f"running/{shard:05}"))
+        asked = {**self.asked, "shard": shard}
+        with keeping(kept_in, checkpoint_every or EVERY, lambda: asked, whole=False) as kept:
+            if kept:
+                kept.begin_part(corpus)
+            measured = measure(
+                model, corpus, work, self.asked["sites"], progress=progress, kept=kept
+            )
+        if kept_in is not None:
+            remove(kept_in)
+        arrays = {"group": self.groups.index.get_indexer(work.labels), "n": work.n}
+        if work.subwords is not None:
+            arrays["subwords"] = work.subwords
+        for site, own in zip(self.asked["sites"], measured.held, strict=True):
+            for layer, moments in zip(work.layers, own, strict=True):
+                state = moments.state()
+                del state["count"]  # the same everywhere: n
+                arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
+        info = {**measured.info, "corpora": []}
+        return arrays, {"tokens": work.n_tokens, "info": info}
+
+    # The groups of the whole corpus
+
+    @cached_property
+    def groups(self) -> pd.DataFrame:
+        """The groups that are measured, by label: ``special``, whether they are special tokens.
+
+        Raises:
+            CheckpointError: if they were not counted yet, or their file is damaged.
+        """
+        file = self.store.read_arrays("groups.safetensors", whole=True)
+        index = pd.Index(_strings(file, "label"), dtype=object)
+        return pd.DataFrame({"special": file["special"].astype(bool)}, index=index)
+
+    def merge_counts(self) -> None:
+        """Make the table of groups from the counts of all shards; does nothing if it is there.
+
+        Raises:
+            DamagedShard: if the counts of a shard are missing or damaged.
+            ExtractionError: if no group is frequent enough.
+        """
+        if not self.counts_first or self.store.has("groups.safetensors"):
+            return
+        n: dict[str, int] = {}
+        special: dict[str, bool] = {}
+        for shard in range(self.n_shards):
+            file = self._file("counts", shard, whole=True)
+            for label, count, is_special in zip(
+                _strings(file, "label"), file["n"].tolist(), file["special"].tolist(), strict=True
+            ):
+                n[label] = n.get(label, 0) + count
+                special[label] = bool(is_special)
+        least = self.asked["min_count"]
+        kept = np.array([label for label, count in n.items() if count >= least], dtype=object)
+        if not len(kept):
+            raise NothingLeftError(
+                f"No {self.asked['by']} of corpus {self.asked['corpus']!r} occurs {least} times or "
+                "more: take a lower min_count, or more text."
+            )
+        kept = kept[frequency_order(np.array([n[label] for label in kept]), kept)]
+        self._write_groups(kept, np.array([special[label] for label in kept]))
+
+    def _write_groups(self, labels: np.ndarray, special: np.ndarray) -> None:
+        arrays = {"special": special.astype(np.uint8), **_as_bytes(labels.tolist(), "label")}
+        self.store.write_arrays("groups.safetensors", arrays, {})
+
+    # The whole
+
+    def merge(self, *, progress: bool = False) -> dict[str, TokenStatistics]:
+        """The statistics of all shards together, by site.
+
+        Raises:
+            DamagedShard: if a shard is missing or damaged.
+            ExtractionError: if nothing was measured, or there is no room for the means.
+        """
+        files = [self._file("shards", shard) for shard in range(self.n_shards)]
+        group = [self._read(file, shard, "group") for shard, file in enumerate(files)]
+        counts = [self._read(file, shard, "n") for shard, file in enumerate(files)]
+        n = np.zeros(len(self.groups), dtype=np.int64)
+        for own, count in zip(group, counts, strict=True):
+            n[own] += count
+        seen = np.flatnonzero(n)
+        if not len(seen):
+            raise NothingLeftError(f"Corpus {self.asked['corpus']!r} yields no sentence.")
+        labels = self.groups.index.to_numpy()
+        seen = seen[frequency_order(n[seen], labels[seen])]
+        rank = np.full(len(n), -1)
+        rank[seen] = np.arange(len(seen))
+        rows = [rank[own] for own in group]
+        subwords = self._subwords(files, rows, counts, n[seen])
+        layers, width = self.manifest["layers"], self.manifest["width"]
+        sites = self.asked["sites"]
+        mean, extra = memory.allocate((len(sites), len(layers), len(seen), width))
+
+        def merged(at: tuple[int, int]) -> GroupedMoments:
+            site, layer = at
+            whole = GroupedMoments(
+                len(seen), width, mean=mean[site, layer], extra=extra[site, layer]
+            )
+            prefix = f"{sites[site]}/{layers[layer]}"
+            for shard, file in enumerate(files):
+                if not len(counts[shard]):
+                    continue
+                names = GroupedMoments.STATE[1:]
+                state = {name: self._read(file, shard, f"{prefix}/{name}") for name in names}
+                part = GroupedMoments.from_state({"count": counts[shard], **state})
+                whole.merge(part, rows[shard])
+            return whole
+
+        slabs = [(site, layer) for site in range(len(sites)) for layer in range(len(layers))]
+        at_once = _SLAB // (len(seen) * width * memory.BYTES_PER_ELEMENT)
+        threads = max(1, min(numba.get_num_threads(), at_once, len(slabs)))
+        with ThreadPoolExecutor(threads) as pool:
+            held = list(pool.map(merged, slabs))
+        info = self._info([file.told for file in files])
+        return {
+            site: TokenStatistics.from_moments(
+                held[at * len(layers) : (at + 1) * len(layers)],
+                tokens=labels[seen],
+                special=self.groups["special"].to_numpy()[seen],
+                layers=np.array(layers),
+                mean=mean[at],
+                extra=extra[at],
+                info=at_site(info, site),
+                subwords=subwords,
+            )
+            for at, site in enumerate(sites)
+        }
+
+    def _file(self, phase: str, shard: int, **how: bool) -> Any:
+        try:
+            file = self.store.read_arrays(self.name(phase, shard), **how)
+        except CheckpointError as error:
+            raise DamagedShard(str(error), phase, shard) from error
+        if file.told.get("pass") != self.manifest["sha256"]:
+            raise DamagedShard(
+                f"{self.name(phase, shard)!r} in {self.store.url!r} belongs to another pass.",
+                phase,
+                shard,
+            )
+        return file
+
+    def _read(self, file: Any, shard: int, name: str) -> np.ndarray:
+        try:
+            return file[name]
+        except CheckpointError as error:
+            raise DamagedShard(str(error), "shards", shard) from error
+
+    def _subwords(
+        self, files: list, rows: list[np.ndarray], counts: list[np.ndarray], n: np.ndarray
+    ) -> np.ndarray | None:
+        if self.asked["by"] != "word":
+            return None
+        total = np.zeros(len(n))
+        for shard, (file, own, count) in enumerate(zip(files, rows, counts, strict=True)):
+            total[own] += self._read(file, shard, "subwords") * count
+        return total / n
+
+    def _info(self, told: Iterable[Mapping]) -> dict:
+        info = reduce(merged_info, (part["info"] for part in told if part["info"]))
+        text = self.manifest["corpus"]
+        whole = {name: text[name] for name in ("name", "fingerprint", "settings")}
+        shards = {"shards": self.n_shards, "seed": self.asked["seed"]}
+        return {**info, "corpora": [whole], "dealt": shards}
+
+
+def on_this_machine(
+    job: ShardedPass, model: EmbeddingModel, *, progress: bool = True
+) -> Callable[[str, list[int]], None]:
+    """What makes the files of shards in this process, one after another, for :func:`finish`."""
+    job.check_model(model)
+
+    def make(phase: str, shards: list[int]) -> None:
+        done = job.n_shards - len(shards)
+        bar = tqdm(
+            total=job.n_shards,
+            initial=done,
+            desc=phase,
+            unit="shard",
+            disable=not progress,
+            file=sys.stdout,
+        )
+        started, tokens = time.perf_counter(), 0
+        try:
+            with bar:
+                for shard in shards:
+                    tokens += job.run(phase, shard, model, checkpoint_every=EVERY)["tokens"]
+                    done += 1
+                    rate = tokens / (time.perf_counter() - started)
+                    bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
+                    bar.update()
+        except (Stopped, KeyboardInterrupt):
+            raise ExtractionInterrupted(
+                f"Stopped after {done} of {job.n_shards} shards; the store keeps them, and the "
+                "same call resumes the pass.",
+                None,
+            ) from None
+
+    return make
+
+
+def finish(
+    job: ShardedPass,
+    make: Callable[[str, list[int]], None],
+    *,
+    warn: Callable[[str], None] = print,
+) -> dict[str, TokenStatistics]:
+    """Fill what a store lacks and merge it; a damaged file is made again, and only that.
+
+    Args:
+        job: the pass.
+        make: makes the files of a phase for some shards: on this machine, or on many.
+        warn: told of each damaged file.
+    """
+    while True:
+        try:
+            for phase in job.phases:
+                if phase == "counts" and job.store.has("groups.safetensors"):
+                    continue
+                if left := job.missing(phase):
+                    make(phase, left)
+                if phase == "counts":
+                    job.merge_counts()
+            return job.merge()
+        except DamagedShard as damaged:
+            warn(f"{damaged} Shard {damaged.index} is made again.")
+            job.store.remove(job.name(damaged.phase, damaged.index))
+
+
+def _compare(asked: Mapping[str, Any], found: Mapping[str, Any], store: Store) -> None:
+    from embvar_kit.array_file import compare
+
+    compare(asked, found, f"The pass in {store.url!r}", _REMEDY)
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    canonical = json.dumps(manifest, sort_keys=True).encode()
+    return hashlib.sha256(canonical).hexdigest()[:16]
+
+
+def _vocabulary(model: EmbeddingModel, by: str) -> tuple[np.ndarray, np.ndarray]:
+    grouping = group_vocabulary(model.tokenizer, by)
+    return grouping.labels, grouping.special
+
+
+def _nothing(*names: str) -> dict[str, np.ndarray]:
+    return {name: np.zeros(0, dtype=np.int64) for name in names}
+
+
+def _text_as_arrays(corpus: Corpus, chosen: np.ndarray) -> tuple[dict, dict]:
+    titles: dict[str, int] = {}
+    source = [titles.setdefault(corpus.titles[i], len(titles)) for i in chosen]
+    arrays = {"source": np.array(source, dtype=np.int64), "position": corpus.positions[chosen]}
+    arrays |= _as_bytes(list(titles), "title")
+    return arrays | _as_bytes([corpus.sentences[i] for i in chosen], "sentence"), {}
+
+
+def _as_bytes(strings: Sequence[str], name: str) -> dict[str, np.ndarray]:
+    """Strings as one array of their UTF-8 bytes and one of where each ends."""
+    encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+    return {
+        f"{name} bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        f"{name} ends": np.cumsum([len(data) for data in encoded], dtype=np.int64),
+    }
+
+
+def _strings(file: Mapping[str, np.ndarray], name: str) -> list[str]:
+    data, ends = file[f"{name} bytes"].tobytes(), file[f"{name} ends"].tolist()
+    return [
+        data[start:end].decode("utf-8", "surrogatepass")
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
