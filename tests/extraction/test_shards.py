@@ -1,0 +1,335 @@
+"""Passes in shards: right, the same bits in whatever order and however often interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+import embvar_kit as ek
+from embvar_kit.array_file import CheckpointFile
+from embvar_kit.corpora.corpus import StreamedCorpus
+from embvar_kit.extraction import measure
+from embvar_kit.extraction.forward import forward as run_batches
+from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
+
+SHARDS = 5
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return ek.load_corpus("wikipedia", sample=150, max_words=30)
+
+
+def extract(model, corpus, store, **options):
+    options = {"shards": SHARDS, "progress": False} | options
+    return ek.extract(model, corpus, store=store, **options)
+
+
+@pytest.fixture(scope="module")
+def sharded(model, corpus, tmp_path_factory):
+    """A pass that nothing disturbed, and its store."""
+    store = tmp_path_factory.mktemp("undisturbed") / "store"
+    return extract(model, corpus, store), store
+
+
+def same(found, wanted) -> None:
+    """Two statistics are the same, to the bit."""
+    assert found.tokens.tolist() == wanted.tokens.tolist()
+    for name in ("n", "Q", "M", "V", "mean", "extra", "special"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert found.info == wanted.info
+
+
+def close(found, wanted) -> None:
+    """Two statistics are the same up to the rounding of the model's own arithmetic."""
+    assert found.tokens.tolist() == wanted.tokens.tolist()
+    assert found.n.tolist() == wanted.n.tolist()
+    assert found.special.tolist() == wanted.special.tolist()
+    for name in "QMV":
+        apart = np.abs(getattr(found, name) - getattr(wanted, name))
+        assert (apart <= 1e-6 * wanted.Q).all(), name
+    assert (found.V >= 0).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"by": "id", "layers": [0, -1]},
+        {"by": "word"},
+        {"min_count": 4},
+        {"by": "word", "min_count": 3},
+    ],
+    ids=["token", "id", "word", "frequent tokens", "frequent words"],
+)
+def test_shards_give_what_one_pass_gives(model, corpus, tmp_path, options):
+    whole = ek.extract(model, corpus, progress=False, **options)
+    found = extract(model, corpus, tmp_path / "store", **options)
+    close(found, whole)
+    if whole.subwords is not None:
+        np.testing.assert_allclose(found.subwords, whole.subwords, rtol=1e-12)
+    for part in ("model", "convention", "counts", "corpora", "sentences_by_words"):
+        assert found.info[part] == whole.info[part], part
+    assert found.info["dealt"] == {"shards": SHARDS, "seed": 0}
+
+
+def test_several_sites_are_measured_in_one_pass(model, corpus, tmp_path):
+    whole = ek.extract(model, corpus, site=["hidden", "unit"], progress=False)
+    found = extract(model, corpus, tmp_path / "store", site=["hidden", "unit"])
+    assert list(found) == ["hidden", "unit"]
+    for site, statistics in found.items():
+        close(statistics, whole[site])
+        assert statistics.info["convention"]["site"] == site
+
+
+def test_order_and_repetition_do_not_matter(model, corpus, sharded, tmp_path):
+    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+    for shard in (3, 0, 3, 4, 1, 2):
+        job.run("shards", shard, model)
+    same(job.merge()["hidden"], sharded[0])
+    # A finished pass is merged again without the model being run.
+    again = ShardedPass.open(tmp_path / "store")
+    assert again.missing("shards") == []
+    same(again.merge()["hidden"], sharded[0])
+
+
+OPTIONS = {"by": "token", "layers": None, "batch_tokens": None, "long": "split", "min_count": 1}
+
+
+def test_a_shard_without_a_word_counts_for_nothing(model, tmp_path):
+    """Documents of digits only: no word, and with min_count no token that is frequent enough."""
+    sentences = ["the cat sat on the mat", "1905", "the dog and the bird", "26"]
+    corpus = ek.Corpus("four", sentences, list("abcd"), np.ones(4, dtype=np.int64))
+    for options in ({"by": "word"}, {"min_count": 4}):
+        found = extract(
+            model, corpus, tmp_path / str(len(options)) / options.get("by", ""), shards=4, **options
+        )
+        whole = ek.extract(model, corpus, progress=False, **options)
+        close(found, whole)
+    nothing = ek.Corpus("none", ["1905", "26"], list("ab"), np.ones(2, dtype=np.int64))
+    with pytest.raises(ek.ExtractionError, match="No word of corpus 'none'"):
+        extract(model, nothing, tmp_path / "nothing", shards=2, by="word")
+
+
+# What goes wrong
+
+
+def test_a_pass_that_is_stopped_resumes(model, corpus, sharded, tmp_path, monkeypatch):
+    ran = []
+
+    def forward(*arguments):
+        for batch in run_batches(*arguments):
+            ran.append(1)
+            if len(ran) == 3:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(measure, "forward", forward)
+    with pytest.raises(ek.ExtractionInterrupted, match=r"after \d of 5 shards.*resumes"):
+        extract(model, corpus, tmp_path / "store")
+    monkeypatch.undo()
+    same(extract(model, corpus, tmp_path / "store"), sharded[0])
+
+
+def test_inside_a_shard_a_stopped_pass_resumes_where_it_was(model, corpus, tmp_path, monkeypatch):
+    wanted = extract(model, corpus, tmp_path / "whole", shards=1, batch_tokens=100)
+    ran = []
+
+    def forward(model, work, sites, batches):
+        for batch in run_batches(model, work, sites, batches):
+            ran.append(batch.planned)
+            if len(ran) == 8:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(measure, "forward", forward)
+    with pytest.raises(ek.ExtractionInterrupted):
+        extract(model, corpus, tmp_path / "store", shards=1, batch_tokens=100)
+    assert len(ran) == 8
+    same(extract(model, corpus, tmp_path / "store", shards=1, batch_tokens=100), wanted)
+    batches = len(ek.plan(model, corpus, batch_tokens=100).batches)
+    assert len(ran) == batches, "no batch was run twice"
+    assert not list((tmp_path / "store" / "running").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "missing", "of another pass"])
+@pytest.mark.parametrize("folder", ["shards", "counts"])
+def test_a_damaged_shard_alone_is_made_again(
+    model, corpus, tmp_path, monkeypatch, capsys, damage, folder
+):
+    options = {"by": "word"} if folder == "counts" else {}
+    store = tmp_path / "store"
+    wanted = extract(model, corpus, store, **options)
+    path = store / folder / f"00002-of-{SHARDS:05}.safetensors"
+    data, arrays = path.read_bytes(), load_file(path)
+    if damage == "truncated":
+        path.write_bytes(data[:-5])
+    elif damage == "bit flipped":
+        path.write_bytes(data[:-5] + bytes([data[-5] ^ 4]) + data[-4:])
+    elif damage == "of another pass":
+        extract(model, corpus, tmp_path / "other", layers=[0], **options)
+        path.write_bytes((tmp_path / "other" / folder / path.name).read_bytes())
+    else:
+        path.unlink()
+    if folder == "counts":
+        (store / "groups.safetensors").unlink()
+    made = []
+    run = ShardedPass.run
+    monkeypatch.setattr(
+        ShardedPass, "run", lambda *a, **k: made.append(a[1:3]) or run(*a, **k), raising=True
+    )
+    same(extract(model, corpus, store, **options), wanted)
+    assert made == [(folder, 2)]
+    again = load_file(path)
+    assert all(np.array_equal(again[name], array) for name, array in arrays.items())
+    told = capsys.readouterr().out
+    assert ("Shard 2 is made again" in told) == (damage != "missing")
+
+
+def test_a_damaged_text_is_named(model, corpus, tmp_path):
+    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+    path = tmp_path / "store" / job.name("text", 1)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ek.CheckpointError, match="text/00001-of-00005"):
+        job.run("shards", 1, model)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"shards": 4}, r"shards=5; this run has shards=4"),
+        ({"layers": [1]}, r"layers=None; this run has layers=\[1\]"),
+        ({"site": ["unit"]}, r"sites=\['hidden'\]; this run has sites=\['unit'\]"),
+        ({"by": "word"}, r"by='token'; this run has by='word'"),
+        ({"text": True}, r"text='\w+'; this run has text='\w+'"),
+        ({"model": True}, r"weights='\w+'; this run has weights='\w+'"),
+    ],
+)
+def test_what_differs_from_the_plan_is_refused_by_name(model, corpus, sharded, changed, message):
+    if changed.pop("text", None):
+        corpus = replace(corpus, sentences=[*corpus.sentences[:-1], "Another one."])
+    if changed.pop("model", None):
+        model = replace(ek.untrained(model), name=model.name, revision=model.revision)
+    with pytest.raises(ek.CheckpointError, match=message):
+        extract(model, corpus, sharded[1], **changed)
+
+
+def test_a_worker_with_another_model_is_refused(model, sharded):
+    other = replace(ek.untrained(model), name=model.name, revision=model.revision)
+    with pytest.raises(ek.CheckpointError, match="weights="):
+        on_this_machine(ShardedPass.open(sharded[1]), other)
+
+
+def test_a_manifest_that_was_altered_is_refused(model, corpus, tmp_path):
+    ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+    path = tmp_path / "store" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "documents": [1]}))
+    with pytest.raises(ek.CheckpointError, match="damaged or was altered"):
+        ShardedPass.open(tmp_path / "store")
+    path.write_text("{")
+    with pytest.raises(ek.CheckpointError, match=r"'manifest.json' in .* is damaged"):
+        ShardedPass.open(tmp_path / "store")
+    path.unlink()
+    with pytest.raises(ek.CheckpointError, match="holds no pass in shards"):
+        ShardedPass.open(tmp_path / "store")
+
+
+def test_a_second_client_is_told(model, corpus, tmp_path):
+    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+    script = (
+        "import sys\nfrom embvar_kit.extraction.store import Store\n"
+        f"with Store({str(tmp_path / 'store')!r}).held():\n    print('held', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ek.CheckpointError, match="Another process is using"):
+            extract(model, corpus, tmp_path / "store")
+        job.run("shards", 0, model)  # a worker is no client
+    finally:
+        other.communicate()
+    extract(model, corpus, tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"store": None}, {"shards": None}, {"checkpoint": "kept"}],
+    ids=["no store", "no number", "a checkpoint"],
+)
+def test_arguments_that_do_not_fit_together_are_refused(model, corpus, tmp_path, options):
+    store = options.pop("store", tmp_path)
+    with pytest.raises(ek.ExtractionError, match="takes shards=, store="):
+        extract(model, corpus, store, **options)
+
+
+def test_a_stream_is_refused(model, tmp_path):
+    stream = StreamedCorpus("stream", lambda: iter([("t", 1, "a cat")]), 10)
+    with pytest.raises(ek.ExtractionError, match="no stream"):
+        extract(model, stream, tmp_path)
+
+
+def test_more_shards_than_documents_are_refused_before_anything_is_written(model, tmp_path):
+    with pytest.raises(ek.CorpusError, match="1 documents cannot be dealt out to 2"):
+        extract(model, ek.Corpus.of(["a cat"]), tmp_path / "store", shards=2)
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_merge_reads_one_layer_at_a_time(model, corpus, sharded, monkeypatch):
+    """So that memory does not grow with the number of layers that the states hold."""
+    read = []
+    one = CheckpointFile.__getitem__
+    monkeypatch.setattr(
+        CheckpointFile, "__getitem__", lambda file, name: read.append(name) or one(file, name)
+    )
+    monkeypatch.setattr("embvar_kit.extraction.shards._SLAB", 1)
+    same(ShardedPass.open(sharded[1]).merge()["hidden"], sharded[0])
+    means = [name.split("/")[1] for name in read if name.endswith("/mean")]
+    assert means == sorted(means) and len(set(means)) == model.n_states
+    assert len(means) == model.n_states * SHARDS, "each is read once"
+
+
+def test_a_progress_bar_and_the_plan_are_printed(model, corpus, tmp_path, capsys):
+    extract(model, corpus, tmp_path / "store", progress=True)
+    told = capsys.readouterr().out
+    assert "shards     5 of" in told and "5/5" in told and "tokens/s" in told
+    extract(model, corpus, tmp_path / "store", progress=True)
+    assert "5 of 5 done" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_named_and_nothing_is_lost(model, corpus, sharded, tmp_path, monkeypatch):
+    store = tmp_path / "store"
+    job = ShardedPass.plan(store, model, corpus, shards=SHARDS, **OPTIONS)
+    make = on_this_machine(job, model, progress=False)
+    make("shards", [0, 1])
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("embvar_kit.array_file.save_file", full)
+    with pytest.raises(ek.CheckpointError, match="No space left on device"):
+        finish(job, make)
+    monkeypatch.undo()
+    assert job.missing("shards") == [2, 3, 4]
+    same(finish(job, make)["hidden"], sharded[0])
+
+
+def test_the_model_says_how_another_process_loads_it(model, tmp_path):
+    again = ek.load_model(device="cpu", **model.source)
+    ids = torch.tensor([[1, 5, 6, 2]])
+    for one, other in zip(model.hidden_states(ids), again.hidden_states(ids), strict=True):
+        assert torch.equal(one, other)
+    assert Path(model.source["name"]).is_absolute()
+    assert ek.untrained(model).source is None
