@@ -194,11 +194,9 @@ def _check(url: str, digest: str) -> None:
 
 
 def _make(url: str, digest: str, phase: str, shard: int) -> dict[str, Any]:
-    # A worker with several threads gets several tasks: the model serves one after another, with
-    # all of these threads.
+    # A worker with several threads gets several tasks: the model serves one after another.
     with _one_at_a_time:
         job, model = _ready(url, digest)
-        _use_threads_of_worker()
         return job.run(phase, shard, model)
 
 
@@ -211,12 +209,3 @@ def _ready(url: str, digest: str) -> tuple[ShardedPass, EmbeddingModel]:
     model = load_model(device=job.asked["device"], **job.manifest["model"])
     job.check_model(model)
     return job, model
-
-
-def _use_threads_of_worker() -> None:
-    import numba
-    from distributed import get_worker
-
-    threads = get_worker().state.nthreads
-    torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))

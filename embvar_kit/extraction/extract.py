@@ -14,6 +14,7 @@ from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
 from embvar_kit.extraction.forward import SITES
 from embvar_kit.extraction.measure import Stopped, measure
 from embvar_kit.extraction.plan import Plan, at_sites, plan
+from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -36,6 +37,7 @@ def extract(
     shards: int | None = None,
     store: str | Path | None = None,
     client: Client | None = None,
+    threads: int | None = None,
     progress: bool = True,
 ) -> TokenStatistics | dict[str, TokenStatistics]:
     """Run a corpus through a model once and return the statistics of every token and layer.
@@ -68,6 +70,8 @@ def extract(
         store: folder, or path such as ``s3://BUCKET/FOLDER``, for the shards. A pass that was
             stopped, here or on a cluster, resumes when called again with the same arguments.
         client: a ``dask.distributed`` client, whose workers measure the shards.
+        threads: number of threads that measure a shard, which its last bits can depend on. By
+            default that of a pass in the store, else that of the workers, else PyTorch's.
         progress: print the plan, a progress bar and a summary.
 
     Returns:
@@ -103,7 +107,17 @@ def extract(
                 "A pass in shards takes shards=, store= and, for a cluster, client=. Its store "
                 "keeps the progress, so it takes no checkpoint=, and its corpus is no stream."
             )
-        found = _in_shards(model, corpus, shards, store, client, sites, options, progress)
+        job = ShardedPass.plan(
+            store,
+            model,
+            corpus,
+            shards=shards,
+            threads=threads,
+            usual_threads=min(client.nthreads().values(), default=1) if client else None,
+            sites=sites,
+            **options,
+        )
+        found = _run_shards(job, model, client, progress)
         return found[site] if isinstance(site, str) else found
     merged: dict[str, TokenStatistics] = {}
     asked = partial(settings_of, model, corpus.name, sites, options)
@@ -192,29 +206,17 @@ def _stopped(
     return _last_stopped
 
 
-def _in_shards(
-    model: EmbeddingModel,
-    corpus: Corpus,
-    shards: int,
-    store: str | Path,
-    client: Client | None,
-    sites: list[str],
-    options: dict,
-    progress: bool,
+def _run_shards(
+    job: ShardedPass, model: EmbeddingModel, client: Client | None, progress: bool
 ) -> dict[str, TokenStatistics]:
-    from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
-
-    job = ShardedPass.plan(store, model, corpus, shards=shards, sites=sites, **options)
     with job.store.held():
         if progress:
             print(job, flush=True)
         if client is None:
-            make = on_this_machine(job, model, progress=progress)
-        else:
-            from embvar_kit.extraction.cluster import on_cluster
+            return finish(job, on_this_machine(job, model, progress=progress))
+        from embvar_kit.extraction.cluster import on_cluster
 
-            make = on_cluster(client, job, progress=progress)
-        return finish(job, make)
+        return finish(job, on_cluster(client, job, progress=progress))
 
 
 def _sites(site: str | Sequence[str]) -> list[str]:

@@ -22,8 +22,9 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
@@ -96,6 +97,8 @@ class ShardedPass:
         *,
         shards: int,
         seed: int = 0,
+        threads: int | None = None,
+        usual_threads: int | None = None,
         sites: Sequence[str] = ("hidden",),
         **options: Any,
     ) -> ShardedPass:
@@ -106,6 +109,10 @@ class ShardedPass:
             model, corpus: the model and the corpus.
             shards: number of shards.
             seed: seed of the dealing of documents.
+            threads: number of threads that measure a shard on a CPU, on whatever machine: sums of
+                small matrices are rounded differently by another number. By default that of a plan
+                in the store.
+            usual_threads: their number where neither says it; by default PyTorch's here.
             sites: where in the model embeddings are taken.
             options: ``by``, ``layers``, ``batch_tokens``, ``long`` and ``min_count`` of
                 :func:`embvar_kit.extract`.
@@ -120,16 +127,17 @@ class ShardedPass:
         sizes = np.bincount(documents, weights=[len(sentence) for sentence in corpus.sentences])
         dealt = deal(sizes, shards, seed)
         asked = {
-            **settings_of(model, corpus.name, list(sites), options),
+            **json.loads(json.dumps(settings_of(model, corpus.name, list(sites), options))),
             "torch": torch.__version__.partition("+")[0],
             "transformers": transformers.__version__,
             "text": corpus.fingerprint,
             "shards": int(shards),
             "seed": int(seed),
+            "threads": threads,
         }
         manifest = {
             "format": FORMAT,
-            "asked": json.loads(json.dumps(asked)),
+            "asked": asked,
             "model": model.source,
             "corpus": {
                 "name": corpus.name,
@@ -143,9 +151,12 @@ class ShardedPass:
         }
         if store.has("manifest.json"):
             found = cls.open(store)
-            _compare(manifest["asked"], found.manifest["asked"], store)
+            if threads is None:
+                asked["threads"] = found.asked["threads"]
+            _compare(asked, found.asked, store)
             return found
         store.check_writable()
+        asked["threads"] = threads or usual_threads or torch.get_num_threads()
         job = cls(store, {**manifest, "sha256": _digest(manifest)})
         shard_of = dealt[documents]
         for shard in range(shards):
@@ -272,7 +283,8 @@ class ShardedPass:
         if self.store.has(name):
             return {"shard": shard, "tokens": 0}
         make = self._count if phase == "counts" else self._measure
-        arrays, told = make(shard, model, **how)
+        with _threads(self.asked["threads"]):
+            arrays, told = make(shard, model, **how)
         self.store.write_arrays(name, arrays, {**told, "pass": self.manifest["sha256"]})
         return {"shard": shard, "tokens": told["tokens"]}
 
@@ -539,6 +551,19 @@ def finish(
         except DamagedShard as damaged:
             warn(f"{damaged} Shard {damaged.index} is made again.")
             job.store.remove(job.name(damaged.phase, damaged.index))
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Let PyTorch and Numba use so many threads, when called from this one."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(number)
+    numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
 
 
 def _compare(asked: Mapping[str, Any], found: Mapping[str, Any], store: Store) -> None:

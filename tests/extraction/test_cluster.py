@@ -1,0 +1,196 @@
+"""Shards on the workers of a Dask cluster: the same bits, and nothing lost with a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import embvar_kit as ek
+from embvar_kit.extraction import cluster
+from embvar_kit.extraction.shards import ShardedPass
+
+distributed = pytest.importorskip("distributed")
+
+SHARDS = 6
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return ek.load_corpus("wikipedia", sample=200, max_words=30)
+
+
+@pytest.fixture(scope="module")
+def wanted(model, corpus, tmp_path_factory):
+    """What one machine makes of the shards."""
+    store = tmp_path_factory.mktemp("here") / "store"
+    return ek.extract(model, corpus, shards=SHARDS, store=store, threads=1, progress=False)
+
+
+@pytest.fixture
+def threads():
+    """A client whose workers are threads of this process: quick to start."""
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0"
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def processes():
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        yield client
+
+
+def extract(model, corpus, store, client, **options):
+    options = {"threads": 1, "progress": False} | options
+    return ek.extract(model, corpus, shards=SHARDS, store=store, client=client, **options)
+
+
+def same(found, wanted) -> None:
+    """Two statistics are the same, to the bit."""
+    assert found.tokens.tolist() == wanted.tokens.tolist()
+    for name in ("n", "Q", "M", "V", "mean", "extra"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert found.info == wanted.info
+
+
+def test_workers_give_the_bits_of_one_machine(model, corpus, wanted, threads, tmp_path, capsys):
+    found = extract(model, corpus, tmp_path / "store", threads, progress=True)
+    same(found, wanted)
+    told = capsys.readouterr().out
+    assert "6/6" in told and "tokens/s" in told
+    # What a client left undone, this machine finishes, and the other way round.
+    (tmp_path / "store/shards/00003-of-00006.safetensors").unlink()
+    same(ek.extract(model, corpus, shards=SHARDS, store=tmp_path / "store", progress=False), wanted)
+
+
+def test_the_number_of_threads_is_that_of_the_plan_wherever_it_is_measured(
+    model, corpus, threads, tmp_path
+):
+    """Sums of small matrices are rounded differently by another number of threads."""
+    for number, store in ((2, "a"), (1, "b")):
+        here = ek.extract(
+            model,
+            corpus,
+            shards=SHARDS,
+            store=tmp_path / store,
+            threads=number,
+            progress=False,
+        )
+        for path in (tmp_path / store / "shards").iterdir():
+            path.unlink()
+        same(extract(model, corpus, tmp_path / store, threads, threads=None), here)
+    # By default, a new plan takes the number that the workers have.
+    extract(model, corpus, tmp_path / "c", threads, threads=None)
+    assert ShardedPass.open(tmp_path / "c").asked["threads"] == 2
+    with pytest.raises(ek.CheckpointError, match="threads=2; this run has threads=1"):
+        extract(model, corpus, tmp_path / "c", threads)
+
+
+def test_words_are_counted_and_measured_on_workers(model, corpus, threads, tmp_path):
+    options = {"by": "word", "min_count": 2, "threads": 1}
+    one = ek.extract(
+        model, corpus, shards=SHARDS, store=tmp_path / "here", progress=False, **options
+    )
+    same(extract(model, corpus, tmp_path / "store", threads, **options), one)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_bits(model, corpus, wanted, processes, tmp_path):
+    same(extract(model, corpus, tmp_path / "store", processes), wanted)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_nothing_but_time(model, corpus, wanted, processes, tmp_path):
+    """SIGKILL of one worker, as soon as the first shard is there."""
+    store = tmp_path / "store"
+    processes.wait_for_workers(2, timeout=60)
+
+    def kill():
+        until = time.monotonic() + 120
+        while not list((store / "shards").glob("*.safetensors")):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.kill(next(iter(processes.run(os.getpid).values())), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    same(extract(model, corpus, store, processes), wanted)
+    killer.join()
+
+
+def test_a_damaged_shard_is_made_again_by_a_worker(
+    model, corpus, wanted, threads, tmp_path, capsys
+):
+    store = tmp_path / "store"
+    extract(model, corpus, store, threads)
+    path = store / "shards" / "00001-of-00006.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    same(extract(model, corpus, store, threads), wanted)
+    assert "Shard 1 is made again" in capsys.readouterr().out
+
+
+def test_a_model_that_workers_cannot_load_is_refused(model, corpus, threads, tmp_path):
+    with pytest.raises(ek.ExtractionError, match="made or changed in this process"):
+        extract(ek.untrained(model), corpus, tmp_path / "a", threads)
+    # Fine-tuned in memory: it keeps its name, and the workers load the original.
+    other = replace(ek.untrained(model), name=model.name, source=model.source)
+    other = replace(other, revision=model.revision)
+    with pytest.raises(ek.ExtractionError, match=r"Worker .* cannot take part.*weights="):
+        extract(other, corpus, tmp_path / "b", threads)
+    gone = replace(model, source={**model.source, "name": "/no/such/folder"})
+    with pytest.raises(ek.ExtractionError, match=r"Worker .* cannot take part.*no folder"):
+        extract(gone, corpus, tmp_path / "c", threads)
+
+
+def test_workers_of_another_version_are_refused(model, corpus, threads, tmp_path, monkeypatch):
+    ours = cluster.versions()
+    answers = iter([{**ours, "torch": "2.4.0"}, ours])
+    # The client asks first for its own versions, the worker in this process second.
+    monkeypatch.setattr(cluster, "versions", lambda: next(answers))
+    with pytest.raises(ek.ExtractionError, match=r"has torch .*, and this process has torch 2.4.0"):
+        extract(model, corpus, tmp_path / "store", threads)
+
+
+def test_a_store_that_a_worker_cannot_write_is_refused(
+    model, corpus, threads, tmp_path, monkeypatch
+):
+    from embvar_kit.extraction.store import Store
+
+    ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+
+    def refuse(store):
+        raise ek.CheckpointError(f"The store {store.url!r} cannot be written: Permission denied.")
+
+    monkeypatch.setattr(Store, "check_writable", refuse)
+    with pytest.raises(ek.ExtractionError, match=r"cannot take part.*Permission denied"):
+        extract(model, corpus, tmp_path / "store", threads)
+
+
+OPTIONS = {"by": "token", "layers": None, "batch_tokens": None, "long": "split", "min_count": 1}
+
+
+def test_what_fails_on_a_worker_is_named_and_the_rest_stays(model, corpus, threads, tmp_path):
+    store = tmp_path / "store"
+    ShardedPass.plan(store, model, corpus, shards=SHARDS, **OPTIONS)
+    path = store / "text" / "00004-of-00006.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    with pytest.raises(ek.ExtractionError, match=r"Shard 4 of 6 failed:.*text/00004"):
+        extract(model, corpus, store, threads)
+    path.write_bytes(data)
+    extract(model, corpus, store, threads)
