@@ -32,13 +32,13 @@ COMPRESSED = (".gz", ".gzip", ".zst", ".zstd")
 _HEAD = 512
 """Bytes that are looked at: those of a tar archive begin with the longest description."""
 
-_GZIP, _PARQUET, _ENCRYPTED = b"\x1f\x8b\x08", b"PAR1", b"PARE"
-_ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + i, 0x2A, 0x4D, 0x18]) for i in range(16)))
-"""Beginnings of zstd data: that of a frame, and those of frames to be skipped."""
+GZIP, PARQUET, _ENCRYPTED = b"\x1f\x8b\x08", b"PAR1", b"PARE"
+ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + i, 0x2A, 0x4D, 0x18]) for i in range(16)))
+"""How the data of these formats begin; zstd with a frame of data, or one to be skipped."""
 
 _UNPACK = "Unpack it, and name a file in it."
 _CONVERT = "Save its text as a .txt, .jsonl, .csv or .parquet file."
-_REFUSED = {
+REFUSED = {
     b"version https://git-lfs.github.com/spec": (
         "a pointer of git-lfs in place of the file itself",
         "Fetch the file with: git lfs pull",
@@ -120,7 +120,7 @@ def look(path: Path) -> Content:
         if _compression(head):
             raise CorpusError(f"{path.name!r} is compressed twice. Unpack it once.")
     _refuse(path.name, head)
-    if head.startswith(_PARQUET):
+    if head.startswith(PARQUET):
         return Content(path, compression, "parquet")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
@@ -129,7 +129,7 @@ def look(path: Path) -> Content:
 
 
 def _refuse(name: str, head: bytes) -> None:
-    for beginning, (what, remedy) in _REFUSED.items():
+    for beginning, (what, remedy) in REFUSED.items():
         if head.startswith(beginning):
             raise CorpusError(f"{name!r} is {what}, which cannot be read as text. {remedy}")
     if head[257:262] == b"ustar":
@@ -152,9 +152,9 @@ def _refuse(name: str, head: bytes) -> None:
 
 
 def _compression(head: bytes) -> str | None:
-    if head.startswith(_GZIP):
+    if head.startswith(GZIP):
         return "gzip"
-    return "zstd" if head.startswith(_ZSTD) else None
+    return "zstd" if head.startswith(ZSTD) else None
 
 
 def _head(path: Path, compression: str | None) -> bytes:
