@@ -259,6 +259,8 @@ def load_corpus(
             such column, or no sentence of it is left.
     """
     name = str(name)
+    if not isinstance(text_column, str):
+        raise CorpusError(f"text_column must be the name of a column, got {text_column!r}.")
     if streaming and not name.startswith("hub:"):
         raise CorpusError(f"Only a Hub dataset can be read as a stream, and {name!r} is not one.")
     if streaming and sample is not None:
@@ -302,6 +304,8 @@ def load_corpus(
     if table is not None:
         unit, kept = table.unit, None
         if sample is not None and not split_sentences:
+            if table.n == 0:
+                raise _nothing_left(label, {})
             # Draw before reading: a corpus like the paper's has 74 million rows.
             (kept, drawn), sample = draw(table.n, sample, seed), None
         rows = left_out.drop(table.read(kept))

@@ -13,7 +13,7 @@ import numpy as np
 from embvar_kit.corpora.content import Content
 from embvar_kit.corpora.lines import LONGEST, lines
 from embvar_kit.corpora.tables import Row, Table, no_column, not_text, one_name_twice
-from embvar_kit.errors import CorpusError
+from embvar_kit.errors import CorpusError, first_line
 
 T = TypeVar("T")
 
@@ -96,53 +96,61 @@ def jsonl_table(content: Content, column: str) -> Table:
         return ((number, line) for number, line in lines(content) if line.strip())
 
     def read(kept: np.ndarray | None) -> Iterator[Row]:
+        file, decode = content.name, _decoder(column).decode
         names: dict[str, None] = {}
-        found = None
+        missing = True
         for number, line in _chosen(full(), kept):
-            where = f"line {number} of {content.name!r}"
-            row = _object(line, column, where)
-            values = _values(row, column)
+            try:
+                row = decode(line)
+            except (ValueError, RecursionError) as error:
+                raise _no_object(
+                    f"Line {number} of {file!r} is not a JSON object "
+                    f"({getattr(error, 'msg', None) or first_line(error)})",
+                    column,
+                ) from error
+            except _Twice as error:
+                raise one_name_twice(f"Line {number} of {file!r}", str(error)) from error
+            if not isinstance(row, dict):
+                what = f"Line {number} of {file!r} is {_json_type(row)}, not a JSON object"
+                raise _no_object(what, column)
+            values = [row[column]] if column in row else _values(row, column)
             if len(values) > 1:
-                raise one_name_twice(f"L{where[1:]}", column)
+                raise one_name_twice(f"Line {number} of {file!r}", column)
             text = values[0] if values else None
-            if values and not found:
-                found, names = True, {}
-            elif not found and len(names) < _NAMED:
-                found, names = False, names | dict.fromkeys(row)
-            if not isinstance(text, str | None):
-                raise not_text(where, column, _json_type(text))
-            yield content.name, number, text
-        if found is False:
-            raise no_column(repr(content.name), column, list(names)[:_NAMED] or ["none"])
+            if text is not None and not isinstance(text, str):
+                raise not_text(f"line {number} of {file!r}", column, _json_type(text))
+            if missing:
+                missing = not values
+                names |= dict.fromkeys(row) if len(names) < _NAMED else {}
+            yield file, number, text
+        if missing and names:
+            raise no_column(repr(file), column, list(names)[:_NAMED])
 
     return Table(lambda: sum(1 for _ in full()), read, "line")
 
 
-def _object(line: str, column: str, where: str) -> dict:
+def _no_object(what: str, column: str) -> CorpusError:
+    example = json.dumps({column: "One sentence."}, ensure_ascii=False)
+    return CorpusError(f"{what}. Each line has to be one, such as {example}; mend or delete it.")
+
+
+class _Twice(Exception):
+    """An object has a key twice that the name of the column may mean."""
+
+
+def _decoder(column: str) -> json.JSONDecoder:
+    """A decoder that does not choose where JSON allows a choice: an object may have a key twice."""
+    meant = {column, *column.split(".")}
+
     def unambiguous(pairs: list[tuple[str, Any]]) -> dict:
         row = dict(pairs)
-        # JSON allows a key twice, and libraries differ in which value they take.
-        if len(row) < len(pairs) and sum(key in column for key, _ in pairs) > 1:
-            keys = [key for key, _ in pairs]
-            for part in (column, *column.split(".")):
-                if keys.count(part) > 1:
-                    raise one_name_twice(f"L{where[1:]}", part)
+        if len(row) < len(pairs):
+            keys = [key for key, _ in pairs if key in meant]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise _Twice(twice[0])
         return row
 
-    try:
-        row = json.loads(line, object_pairs_hook=unambiguous)
-    except (ValueError, RecursionError) as error:
-        why = getattr(error, "msg", str(error))
-        raise CorpusError(
-            f"L{where[1:]} is not a JSON object ({why}). Each line has to be one, such as "
-            f'{{"{column}": "One sentence."}}; mend or delete the line.'
-        ) from error
-    if not isinstance(row, dict):
-        raise CorpusError(
-            f"L{where[1:]} is {_json_type(row)}, not a JSON object. Each line has to be one, such "
-            f'as {{"{column}": "One sentence."}}.'
-        )
-    return row
+    return json.JSONDecoder(object_pairs_hook=unambiguous)
 
 
 def _values(row: dict, column: str) -> list[Any]:

@@ -105,11 +105,9 @@ def parquet_table(content: Content, column: str) -> Table:
 
     try:
         file = pq.ParquetFile(content.open_for_seeking() if content.compression else content.path)
-        schema = file.schema_arrow
+        path, kind = _place(file.schema_arrow, column, where)
     except (*unreadable, UnicodeDecodeError) as error:
         raise refusal(error) from error
-    path = _place(schema, column, where)
-    kind = _kind(schema, path)
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     if not any(check(kind) for check in checks):
@@ -133,36 +131,39 @@ def parquet_table(content: Content, column: str) -> Table:
     return Table(lambda: file.metadata.num_rows, read)
 
 
-def _place(schema: pa.Schema, column: str, where: str) -> tuple[str, ...]:
-    """The names of a column, and of the fields inside it, that a name with dots means.
+def _inside(kind: pa.DataType) -> list[pa.Field]:
+    """The fields of a struct; a list has a field, too, but one that no name with dots means."""
+    import pyarrow as pa
+
+    return [kind.field(i) for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+
+
+def _place(schema: pa.Schema, column: str, where: str) -> tuple[tuple[str, ...], pa.DataType]:
+    """The names of a column, and of the fields inside it, that a name with dots means; its type.
 
     A column of just this name goes before a field of a struct.
     """
-    import pyarrow as pa
 
-    def places(fields: Iterable[pa.Field], name: str) -> Iterator[tuple[str, ...]]:
+    def places(
+        fields: Iterable[pa.Field], name: str
+    ) -> Iterator[tuple[tuple[str, ...], pa.DataType]]:
         for field in fields:
             if field.name == name:
-                yield (name,)
-            elif name.startswith(f"{field.name}.") and pa.types.is_struct(field.type):
-                inside = places(list(field.type), name[len(field.name) + 1 :])
-                yield from ((field.name, *rest) for rest in inside)
+                yield (name,), field.type
+            elif name.startswith(f"{field.name}."):
+                for rest, kind in places(_inside(field.type), name[len(field.name) + 1 :]):
+                    yield (field.name, *rest), kind
 
     found = list(places(schema, column))
-    found = [place for place in found if len(place) == 1] or found
+    found = [place for place in found if len(place[0]) == 1] or found
     if not found:
         raise no_column(where, column, schema.names)
     if len(found) > 1:
         raise one_name_twice(where, column)
-    return found[0]
-
-
-def _kind(schema: pa.Schema, path: tuple[str, ...]) -> pa.DataType:
-    fields: Iterable[pa.Field] = schema
-    for name in path:
-        field = next(field for field in fields if field.name == name)
-        fields = list(field.type) if field.type.num_fields else []
-    return field.type
+    path, kind = found[0]
+    if schema.names.count(path[0]) > 1:
+        raise one_name_twice(where, path[0])
+    return path, kind
 
 
 def _texts(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:

@@ -487,11 +487,52 @@ def test_names_with_dots_are_told_from_fields_of_structs(order, tmp_path):
             read(column)
 
 
+def test_fields_with_dots_in_their_names_are_read(tmp_path):
+    inner = pa.array([{"b.c": "One.", "b": {"d": "Two."}}])
+    pq.write_table(pa.table({"a": inner}), tmp_path / "a.parquet")
+    assert list(ek.load_corpus(tmp_path / "a.parquet", text_column="a.b.c")) == ["One."]
+    assert list(ek.load_corpus(tmp_path / "a.parquet", text_column="a.b.d")) == ["Two."]
+
+
 def test_a_field_that_two_structs_name_is_refused(tmp_path):
     columns = {"a": pa.array([{"b.c": "1"}]), "a.b": pa.array([{"c": "2"}])}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
     with pytest.raises(ek.CorpusError, match=r"more than one column 'a\.b\.c'"):
         ek.load_corpus(tmp_path / "a.parquet", text_column="a.b.c")
+    twice = [pa.array([{"x": "1"}]), pa.array([{"b": "2"}])]
+    pq.write_table(pa.Table.from_arrays(twice, names=["a", "a"]), tmp_path / "b.parquet")
+    with pytest.raises(ek.CorpusError, match=r"more than one column 'a',"):
+        ek.load_corpus(tmp_path / "b.parquet", text_column="a.b")
+
+
+@pytest.mark.parametrize("kind", ["list", "map", "binary", "null"])
+def test_columns_of_other_kinds_are_refused(kind, tmp_path):
+    columns = {
+        "list": pa.array([["One."]]),
+        "map": pa.array([[("text", "One.")]], pa.map_(pa.string(), pa.string())),
+        "binary": pa.array([b"One."]),
+        "null": pa.nulls(1),
+    }
+    pq.write_table(pa.table({"text": columns[kind]}), tmp_path / "a.parquet")
+    with pytest.raises(ek.CorpusError, match=rf"'a\.parquet' holds {kind}.*, not text"):
+        ek.load_corpus(tmp_path / "a.parquet")
+    with pytest.raises(ek.CorpusError, match=r"no column 'text\.text'"):
+        ek.load_corpus(tmp_path / "a.parquet", text_column="text.text")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_name_of_a_column_is_a_string(kind, tmp_path):
+    with pytest.raises(ek.CorpusError, match="text_column must be the name of a column, got 3"):
+        ek.load_corpus(write(tmp_path / f"a.{kind}", KINDS[kind]), text_column=3)
+
+
+def test_a_sample_of_no_rows_is_refused_as_no_sentence(tmp_path):
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    write(tmp_path / "a.csv", "text\n")
+    write(tmp_path / "a.jsonl", "\n")
+    for kind in ("parquet", "csv", "jsonl"):
+        with pytest.raises(ek.CorpusError, match=rf"'a\.{kind}' holds no sentence"):
+            ek.load_corpus(tmp_path / f"a.{kind}", sample=2)
 
 
 def test_text_in_parquet_that_is_not_utf8_is_named_by_row(tmp_path):
