@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from embvar_kit.corpora.hub_dataset import hub_table
 from embvar_kit.corpora.lines import paragraphs, text_lines
 from embvar_kit.corpora.local_file import existing, file_table, names_a_file
 from embvar_kit.corpora.readers import Record, draw, given_limits, numbered, split_records, whole
-from embvar_kit.corpora.tables import Table, WithoutText
+from embvar_kit.corpora.tables import Row, Table, WithoutText
 from embvar_kit.corpora.wikipedia import read_wikipedia
 from embvar_kit.errors import CorpusError
 
@@ -180,14 +180,15 @@ class StreamedCorpus:
 
     Attributes:
         name: what the corpus is called in results.
-        read: yields the records, starting afresh at each call, and counts the rows without text.
+        read: yields the records, starting afresh at each call; ``None`` in place of a text stands
+            for a row without one, which is left out and counted.
         chunk: number of sentences in each corpus that is yielded.
         unit: what a position counts.
         settings: the choices made (limit, max_words).
     """
 
     name: str
-    read: Callable[[WithoutText], Iterator[Record]]
+    read: Callable[[], Iterator[Row]]
     chunk: int
     unit: str = "row"
     settings: dict = field(default_factory=dict)
@@ -198,15 +199,24 @@ class StreamedCorpus:
         Raises:
             CorpusError: if the dataset cannot be read; the message names the row.
         """
-        left_out = WithoutText()
-        records = self.read(left_out)
-        following = next(records, None)
-        while following is not None:
-            part = [following, *islice(records, self.chunk - 1)]
-            # The next is looked for first, so that rows at the end are counted with the last chunk.
-            following = next(records, None)
-            yield _corpus(self.name, part, self.unit, self.settings, left_out)
-            left_out.n = 0
+        left_out, failure = WithoutText(), None
+        records = left_out.drop(self.read(), blank=False)
+        part: list[Record] = []
+        while True:
+            # The next is looked for before a full chunk is yielded, so that rows without text at
+            # the very end are counted with it; if the next fails, the full chunk still comes.
+            try:
+                following = next(records, None)
+            except Exception as error:
+                following, failure = None, error
+            if len(part) == self.chunk or (part and following is None and failure is None):
+                yield _corpus(self.name, part, self.unit, self.settings, left_out)
+                part, left_out.n = [], 0
+            if failure is not None:
+                raise failure
+            if following is None:
+                return
+            part.append(following)
 
     def __repr__(self) -> str:
         return f"StreamedCorpus({self.name!r}, in chunks of {self.chunk:,} sentences)"
@@ -358,8 +368,14 @@ def _stream(
     limits: dict[str, int],
     chunk: int,
 ) -> StreamedCorpus:
-    def read(left_out: WithoutText) -> Iterator[Record]:
+    def read() -> Iterator[Row]:
+        left_out, told = WithoutText(), 0
         rows = left_out.drop(table.read(None))
-        return _limited(split_records(rows, split_sentences, language), **limits)
+        records = _limited(split_records(rows, split_sentences, language), **limits)
+        for record in chain(records, [None]):
+            yield from repeat((name, 0, None), left_out.n - told)
+            told = left_out.n
+            if record is not None:
+                yield record
 
     return StreamedCorpus(name, read, whole("chunk", chunk), settings=limits)

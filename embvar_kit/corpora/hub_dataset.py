@@ -67,7 +67,9 @@ def hub_table(
             for row in chosen:
                 number = next(numbers)
                 text = row.get(column)
-                if not isinstance(text, str | None):  # the features of a stream may be unknown
+                if text is not None and not isinstance(
+                    text, str
+                ):  # the features of a stream may be unknown
                     raise not_text(f"row {number:,} of dataset {name!r}", column, repr(text))
                 yield name, number, text
         except CorpusError:

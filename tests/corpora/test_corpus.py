@@ -285,7 +285,10 @@ def test_rows_without_text_are_counted_in_datasets_and_their_chunks(tmp_path):
     assert ek.load_corpus(f"hub:{tmp_path}").without_text == 4
     chunks = list(ek.load_corpus(f"hub:{tmp_path}", streaming=True, chunk=2).chunks())
     assert [list(chunk) for chunk in chunks] == [["1", "2"], ["3"]]
+    # Rows at the end belong to the last chunk; those between two, to the former.
     assert [chunk.without_text for chunk in chunks] == [2, 2]
+    chunks = ek.load_corpus(f"hub:{tmp_path}", streaming=True, chunk=1).chunks()
+    assert [chunk.without_text for chunk in chunks] == [2, 0, 2]
 
 
 def test_a_value_of_a_stream_that_is_not_text_is_refused(tmp_path):
@@ -326,6 +329,21 @@ def test_a_dataset_that_breaks_off_is_refused_by_row(tmp_path):
     with pytest.raises(ek.CorpusError, match=r"cannot be read beyond row [\d,]+"):
         for _ in corpus.chunks():
             pass
+
+
+def test_a_full_chunk_comes_before_the_failure_behind_it():
+    def read():
+        yield from (("rows", n, f"Row {n}.") for n in (1, 2, 3, 4))
+        raise ek.CorpusError("row 5")
+
+    chunks = StreamedCorpus("rows", read, chunk=2).chunks()
+    assert [list(next(chunks)) for _ in range(2)] == [["Row 1.", "Row 2."], ["Row 3.", "Row 4."]]
+    with pytest.raises(ek.CorpusError, match="row 5"):
+        next(chunks)
+    chunks = StreamedCorpus("rows", read, chunk=3).chunks()
+    assert len(next(chunks)) == 3
+    with pytest.raises(ek.CorpusError, match="row 5"):
+        next(chunks)
 
 
 def test_arguments_of_a_stream_that_make_no_sense_are_refused(folders, tmp_path):

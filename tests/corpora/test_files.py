@@ -151,28 +151,28 @@ def arrow() -> bytes:
     return file.getvalue()
 
 
+NO_TEXT = {
+    "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid\n", "a pointer.*git lfs pull"),
+    "zip": (archive(), "a zip archive or an office document.*Unpack"),
+    "tar": (tar("w"), "a tar archive.*Unpack"),
+    "tar.gz": (tar("w:gz"), "a tar archive.*Unpack"),
+    "tar.xz": (tar("w:xz"), "compressed with xz.*Unpack"),
+    "tar.bz2": (tar("w:bz2"), "compressed with bzip2.*Unpack"),
+    "pdf": (b"%PDF-1.7\n", "a PDF document.*Save its text"),
+    "arrow": (arrow(), "an Arrow file.*Save its text"),
+    "gzip twice": (gzip.compress(gzip.compress(b"One.")), "compressed twice"),
+    "gzip in zstd": (zstd(gzip.compress(b"One.")), "compressed twice"),
+    "utf-16 in gzip": (gzip.compress("One.".encode("utf-16")), "UTF-16 text.*iconv"),
+    "encrypted": (b"PARE" + bytes(100), "an encrypted parquet file"),
+}
+
+
 @pytest.mark.parametrize("ending", ["txt", "csv", "parquet", "jsonl", "gz"])
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
-        (archive(), "zip archive or an office document.*Unpack"),
-        (tar("w"), "tar archive.*Unpack"),
-        (tar("w:gz"), "tar archive.*Unpack"),
-        (tar("w:xz"), "compressed with xz.*Unpack"),
-        (tar("w:bz2"), "compressed with bzip2.*Unpack"),
-        (b"%PDF-1.7\n", "PDF document.*Save its text"),
-        (arrow(), "Arrow file.*Save its text"),
-        (gzip.compress(gzip.compress(b"One.")), "compressed twice"),
-        (zstd(gzip.compress(b"One.")), "compressed twice"),
-        (gzip.compress("One.".encode("utf-16")), "UTF-16 text.*iconv"),
-        (b"PARE" + bytes(100), "encrypted parquet"),
-    ],
-    ids=lambda value: None if isinstance(value, bytes) else value.partition(".")[0],
-)
-def test_what_holds_no_text_is_refused_by_name(data, words, ending, tmp_path):
+@pytest.mark.parametrize("kind", NO_TEXT)
+def test_what_holds_no_text_is_refused_by_name(kind, ending, tmp_path):
+    data, words = NO_TEXT[kind]
     path = write(tmp_path / f"a.{ending}", data)
-    with pytest.raises(ek.CorpusError, match=rf"(?s)'a\.{ending}' is .*{words}"):
+    with pytest.raises(ek.CorpusError, match=rf"(?s)'a\.{ending}' is {words}"):
         ek.load_corpus(path)
 
 
