@@ -32,7 +32,7 @@ COMPRESSED = (".gz", ".gzip", ".zst", ".zstd")
 _HEAD = 512
 """Bytes that are looked at: those of a tar archive begin with the longest description."""
 
-GZIP, PARQUET, _ENCRYPTED = b"\x1f\x8b\x08", b"PAR1", b"PARE"
+GZIP, PARQUET = b"\x1f\x8b\x08", b"PAR1"
 ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + i, 0x2A, 0x4D, 0x18]) for i in range(16)))
 """How the data of these formats begin; zstd with a frame of data, or one to be skipped."""
 
@@ -51,12 +51,11 @@ REFUSED = {
     b"%PDF-": ("a PDF document", _CONVERT),
     b"{\\rtf": ("an RTF document", _CONVERT),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("a document of an old office program", _CONVERT),
-    b"ARROW1": ("an Arrow file", _CONVERT),
+    b"ARROW1\x00\x00": ("an Arrow file", _CONVERT),
     b"Obj\x01": ("an Avro file", _CONVERT),
     b"SQLite format 3\x00": ("a SQLite database", _CONVERT),
     b"\x89HDF\r\n": ("an HDF5 file", _CONVERT),
     b"\x93NUMPY": ("a NumPy array", _CONVERT),
-    _ENCRYPTED: ("an encrypted parquet file", "Write it without encryption."),
 }
 """Beginnings of files that hold no text as it stands: what they are, and what to do."""
 
@@ -120,7 +119,8 @@ def look(path: Path) -> Content:
         if _compression(head):
             raise CorpusError(f"{path.name!r} is compressed twice. Unpack it once.")
     _refuse(path.name, head)
-    if head.startswith(PARQUET):
+    # Text may begin with these letters, too; in the format a control character follows.
+    if head.startswith(PARQUET) and head[4:5] < b" " and head[4:5] not in (b"\t", b"\n", b"\r"):
         return Content(path, compression, "parquet")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
@@ -158,8 +158,12 @@ def _compression(head: bytes) -> str | None:
 
 
 def _head(path: Path, compression: str | None) -> bytes:
+    head = b""
     with _reading(path, compression), _opened(path, compression) as stream:
-        return stream.read(_HEAD)
+        # Compressed data may come in parts that are shorter than what is asked for.
+        while len(head) < _HEAD and (more := stream.read(_HEAD - len(head))):
+            head += more
+    return head
 
 
 def _opened(path: Path, compression: str | None) -> BinaryIO:
