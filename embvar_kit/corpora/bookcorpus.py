@@ -14,6 +14,7 @@ revision ``refs/convert/parquet``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -50,8 +51,10 @@ def bookcorpus_table(place: str | None, column: str, revision: str | None) -> tu
     """
     origin = {}
     if place is not None:
-        folder = Path(place).expanduser()
-        files = [folder] if folder.is_file() else sorted(folder.glob("*.parquet"))
+        folder = Path(os.path.expanduser(place))
+        files = [folder] if os.path.isfile(folder) else []
+        if os.path.isdir(folder):
+            files = sorted(folder.glob("*.parquet"))
         if not files:
             raise CorpusError(
                 f"There is no parquet file {place!r}, nor a folder of that name with parquet "

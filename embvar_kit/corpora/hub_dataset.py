@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 
@@ -33,13 +33,13 @@ def hub_table(
     """
     from datasets import load_dataset
 
-    folder = Path(name).expanduser()
-    local = bool(name) and folder.is_dir()
+    folder = os.path.expanduser(name)
+    local = bool(name) and os.path.isdir(folder)
     offline = False if local else not on_hub(name, revision)
     try:
         with _offline(offline):
             dataset = load_dataset(
-                str(folder) if local else name,
+                folder if local else name,
                 config,
                 split=split,
                 revision=revision,

@@ -291,6 +291,13 @@ def test_rows_without_text_are_counted_in_datasets_and_their_chunks(tmp_path):
     assert [chunk.without_text for chunk in chunks] == [2, 0, 2]
 
 
+def test_words_that_a_datasets_reader_takes_for_missing_are_counted(tmp_path):
+    write(tmp_path / "train.csv", "text,n\nOne.,1\nnull,2\nNA,3\n")
+    corpus = ek.load_corpus(f"hub:{tmp_path}")
+    assert (list(corpus), corpus.without_text) == (["One."], 2)
+    assert list(ek.load_corpus(tmp_path / "train.csv")) == ["One.", "null", "NA"]
+
+
 def test_a_value_of_a_stream_that_is_not_text_is_refused(tmp_path):
     rows = [{"text": "One."}, {"text": None}, {"text": {"a": 1}}]
     write(tmp_path / "train.jsonl", "\n".join(map(json.dumps, rows)))

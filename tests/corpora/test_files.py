@@ -259,6 +259,9 @@ def test_names_that_no_file_can_have_are_unknown():
             ek.load_corpus(name)
     with pytest.raises(ek.CorpusError, match="There is no file"):
         ek.load_corpus("~nobody-of-this-name/a.txt")
+    for place in ("~nobody-of-this-name/a", "x" * 5000, "a\0b"):
+        with pytest.raises(ek.CorpusError, match="There is no parquet file"):
+            ek.load_corpus(f"bookcorpus:{place}")
 
 
 # Lines
