@@ -13,6 +13,10 @@ class CorpusError(EmbvarError):
     """A corpus is unknown, unreadable or empty, or an argument for it makes no sense."""
 
 
+class EmptyCorpusError(CorpusError):
+    """A corpus has no sentence, or none is left of it."""
+
+
 class ModelError(EmbvarError):
     """A model or its tokenizer cannot be found, verified, loaded or run."""
 

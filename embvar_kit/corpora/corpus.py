@@ -16,11 +16,12 @@ from embvar_kit.corpora.bookcorpus import bookcorpus_table, paper_sample
 from embvar_kit.corpora.content import look
 from embvar_kit.corpora.hub_dataset import hub_table
 from embvar_kit.corpora.lines import paragraphs, text_lines
+from embvar_kit.corpora.listing import Listing, is_pattern, list_files, on_this_machine
 from embvar_kit.corpora.local_file import existing, file_table, names_a_file
 from embvar_kit.corpora.readers import Record, draw, given_limits, numbered, split_records, whole
 from embvar_kit.corpora.tables import Row, Table, WithoutText
 from embvar_kit.corpora.wikipedia import read_wikipedia
-from embvar_kit.errors import CorpusError
+from embvar_kit.errors import CorpusError, EmptyCorpusError
 
 CORPORA = {
     "wikipedia": "104 English Wikipedia articles (CC BY-SA), offline, from gensim's test data",
@@ -31,6 +32,7 @@ CORPORA = {
     "PATH.csv": "a table with a column of text, whose first line names the columns (.tsv: tabs)",
     "PATH.parquet": "a parquet file with a column of text",
     "PATH.*.gz": "any of these files compressed with gzip or zstd (.zst)",
+    "DIR/*.parquet": "many files, here or at s3://..., read one at a time; also other patterns",
     "hub:NAME": "a dataset of the Hugging Face Hub, whole or streamed",
 }
 """The names that :func:`load_corpus` takes, with a line on each."""
@@ -222,6 +224,72 @@ class StreamedCorpus:
         return f"StreamedCorpus({self.name!r}, in chunks of {self.chunk:,} sentences)"
 
 
+@dataclass(frozen=True)
+class FileCorpus:
+    """Many files, each a document, that are read one at a time by whoever measures them.
+
+    Attributes:
+        name: the pattern that found them.
+        listing: their paths, sizes and stamps.
+        settings: how each is read: arguments of :func:`load_corpus`.
+    """
+
+    name: str
+    listing: Listing
+    settings: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.listing.paths)
+
+    def __repr__(self) -> str:
+        size = self.listing.sizes.sum() / 1e6
+        return f"FileCorpus({self.name!r}: {len(self):,} files, {size:,.1f} MB)"
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of a hash of the listing, and of how the files are read."""
+        digest = hashlib.sha256(repr(sorted(self.settings.items())).encode())
+        for path, size, stamp in zip(*self.listing, strict=True):
+            digest.update(f"{path}\0{size}\0{stamp}\0".encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:16]
+
+    def chunks(self) -> Iterator[Corpus]:
+        """The files one after another, each as a corpus; files without text are passed over.
+
+        Raises:
+            CorpusError: if a file cannot be read, or was changed since it was listed.
+        """
+        for path, _, listed in zip(*self.listing, strict=True):
+            with on_this_machine(path) as (local, stamp):
+                if stamp != listed:
+                    raise CorpusError(
+                        f"{path!r} was changed since the corpus was listed. List it again, and "
+                        "measure it from the start."
+                    )
+                try:
+                    part = load_corpus(local, **self.settings)
+                except EmptyCorpusError:
+                    continue
+            yield replace(part, name=self.name)
+
+    def read(self) -> Corpus:
+        """All sentences of the files as one corpus.
+
+        Raises:
+            CorpusError: as :meth:`chunks`.
+        """
+        parts = list(self.chunks())
+        return Corpus(
+            self.name,
+            [sentence for part in parts for sentence in part.sentences],
+            [title for part in parts for title in part.titles],
+            np.concatenate([np.zeros(0, dtype=np.int64), *(part.positions for part in parts)]),
+            parts[0].unit if parts else "line",
+            self.settings,
+            sum(part.without_text for part in parts),
+        )
+
+
 def load_corpus(
     name: str | Path,
     *,
@@ -237,11 +305,12 @@ def load_corpus(
     revision: str | None = None,
     streaming: bool = False,
     chunk: int = 50_000,
-) -> Corpus | StreamedCorpus:
+) -> Corpus | StreamedCorpus | FileCorpus:
     """Load sentences from the excerpt, a file or the Hub.
 
     Args:
-        name: ``"wikipedia"``, ``"bookcorpus"`` or ``"bookcorpus:PATH"``, the path of a file, or
+        name: ``"wikipedia"``, ``"bookcorpus"`` or ``"bookcorpus:PATH"``, the path of a file, a
+            pattern of many files (``"DIR/*.parquet"``, ``"s3://BUCKET/**/*.jsonl"``), or
             ``"hub:NAME"``. A file is UTF-8 text, JSON lines, CSV, TSV or parquet, as it is or
             compressed with gzip or zstd. Compression, parquet and JSON lines are known by the
             content, whatever the name. Lines end in LF, CR LF or CR.
@@ -262,7 +331,9 @@ def load_corpus(
         chunk: number of sentences in a chunk of a stream.
 
     Returns:
-        A :class:`Corpus`, or a :class:`StreamedCorpus` with ``streaming=True``.
+        A :class:`Corpus`; a :class:`StreamedCorpus` with ``streaming=True``; for a pattern a
+        :class:`FileCorpus`, which takes ``max_words``, ``split_sentences``, ``language`` and
+        ``text_column`` and reads its files when they are measured.
 
     Raises:
         CorpusError: if the corpus is unknown, cannot be read (the message names the line), has no
@@ -292,6 +363,16 @@ def load_corpus(
             raise _nothing_left(name, settings)
         return _corpus("bookcorpus", taken, "row", settings | origin, left_out)
     limits, drawn, unit = given_limits(max_words, limit), {}, "row"
+    if not name.startswith("hub:") and is_pattern(name):
+        if sample is not None or limit is not None:
+            raise CorpusError(
+                "Of many files no sentences are drawn or counted before they are read: leave "
+                "sample and limit out, or name fewer files."
+            )
+        how = {"split_sentences": split_sentences, "language": language, "text_column": text_column}
+        usual = {"split_sentences": False, "language": "en", "text_column": "text"}
+        chosen = {key: value for key, value in how.items() if value != usual[key]}
+        return FileCorpus(name, list_files(name), chosen | limits)
     table, left_out = None, WithoutText()
     if name == "wikipedia":
         label, unit = name, "sentence"
@@ -351,11 +432,11 @@ def _limited(
     return islice(records, limit)
 
 
-def _nothing_left(name: str, choice: dict) -> CorpusError:
+def _nothing_left(name: str, choice: dict) -> EmptyCorpusError:
     if not choice:
-        return CorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.")
+        return EmptyCorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.")
     choices = ", ".join(f"{key}={value}" for key, value in choice.items())
-    return CorpusError(
+    return EmptyCorpusError(
         f"No sentence of corpus {name!r} is left after {choices}: loosen one of them."
     )
 

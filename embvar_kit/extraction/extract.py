@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embvar_kit.corpora.corpus import Corpus, StreamedCorpus
+from embvar_kit.corpora.corpus import Corpus, FileCorpus, StreamedCorpus
 from embvar_kit.errors import ExtractionError, ExtractionInterrupted
 from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
 from embvar_kit.extraction.forward import SITES
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def extract(
     model: EmbeddingModel,
-    corpus: Corpus | StreamedCorpus,
+    corpus: Corpus | StreamedCorpus | FileCorpus,
     *,
     by: str = "token",
     site: str | Sequence[str] = "hidden",
@@ -44,8 +44,8 @@ def extract(
 
     Args:
         model: a model from :func:`embvar_kit.load_model`.
-        corpus: a corpus from :func:`embvar_kit.load_corpus`. The chunks of a streamed one are
-            planned, run and merged one after another.
+        corpus: a corpus from :func:`embvar_kit.load_corpus`. The chunks of a streamed one,
+            and the files of one of many files, are planned, run and merged one after another.
         by: what forms a group: ``"token"`` (the paper's strings, markers taken off), ``"id"``
             (vocabulary entries as they are) or ``"word"`` (Appendix J: a word's embedding is the
             mean of its tokens').
@@ -58,8 +58,8 @@ def extract(
             (both are reported), or ``"error"``.
         min_count: measure only tokens that occur at least this often. Most tokens of a corpus are
             rare, and each needs a mean at every layer: 10, the least that the paper's regressions
-            take, saves most of the memory. Such statistics cannot be merged, and a stream cannot
-            be measured this way.
+            take, saves most of the memory. Such statistics cannot be merged, and a stream or
+            many files can be measured this way in shards only.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
@@ -93,16 +93,18 @@ def extract(
     sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
     options["min_count"] = min_count
-    streamed = isinstance(corpus, StreamedCorpus)
-    if streamed and min_count > 1:
+    in_shards = shards is not None or store is not None or client is not None
+    streamed = isinstance(corpus, StreamedCorpus | FileCorpus)
+    if streamed and min_count > 1 and not in_shards:
         raise ExtractionError(
-            "The counts of a stream are not known before its end: leave min_count out, or load "
-            "the whole corpus (streaming=False)."
+            "The counts of a stream, or of many files, are not known before its end: leave "
+            "min_count out, load the whole corpus (streaming=False), or measure files in shards."
         )
     if layers is not None:
         options["layers"] = layers = list(layers)
-    if shards is not None or store is not None or client is not None:
-        if shards is None or store is None or checkpoint is not None or streamed:
+    if in_shards:
+        stream = isinstance(corpus, StreamedCorpus)
+        if shards is None or store is None or checkpoint is not None or stream:
             raise ExtractionError(
                 "A pass in shards takes shards=, store= and, for a cluster, client=. Its store "
                 "keeps the progress, so it takes no checkpoint=, and its corpus is no stream."

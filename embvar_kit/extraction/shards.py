@@ -10,7 +10,8 @@ A store (:mod:`embvar_kit.extraction.store`) holds:
 
 - ``manifest.json``: what was asked for;
 - ``text/``: the sentences of each shard, so that workers need not have the corpus, and measure the
-  text that was planned;
+  text that was planned; or, for a corpus of many files, their ``listing.safetensors``: workers read
+  the files themselves;
 - ``counts/``: where the groups are not known before, those that occur in each shard;
 - ``groups.safetensors``: the groups of the whole corpus, which all shards number alike;
 - ``shards/``: the states.
@@ -22,7 +23,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,13 +38,14 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.corpus import Corpus, FileCorpus
 from embvar_kit.corpora.dealing import deal, documents_of
+from embvar_kit.corpora.listing import Listing
 from embvar_kit.corpora.tokens import frequency_order, group_vocabulary
 from embvar_kit.errors import CheckpointError, ExtractionInterrupted, NothingLeftError
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.measure import Stopped, at_site, measure
-from embvar_kit.extraction.plan import chosen_layers, plan
+from embvar_kit.extraction.plan import Plan, chosen_layers, plan
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
@@ -54,6 +56,7 @@ FORMAT = 1
 PHASES = ("counts", "shards")
 """The folders of a store that workers fill: the groups of each shard, and the states."""
 
+_LISTING = "listing.safetensors"
 _REMEDY = "Use the settings it was planned with, or name another store."
 _SLAB = 2**28  # most bytes of the layers that are merged at the same time
 
@@ -93,7 +96,7 @@ class ShardedPass:
         cls,
         store: str | Path,
         model: EmbeddingModel,
-        corpus: Corpus,
+        corpus: Corpus | FileCorpus,
         *,
         shards: int,
         seed: int = 0,
@@ -123,8 +126,11 @@ class ShardedPass:
             CorpusError: if there are fewer documents than shards.
         """
         store = Store(store)
-        documents = documents_of(corpus)
-        sizes = np.bincount(documents, weights=[len(sentence) for sentence in corpus.sentences])
+        if isinstance(corpus, FileCorpus):
+            documents, sizes = np.arange(len(corpus)), corpus.listing.sizes
+        else:
+            documents = documents_of(corpus)
+            sizes = np.bincount(documents, weights=[len(one) for one in corpus.sentences])
         dealt = deal(sizes, shards, seed)
         asked = {
             **json.loads(json.dumps(settings_of(model, corpus.name, list(sites), options))),
@@ -139,12 +145,7 @@ class ShardedPass:
             "format": FORMAT,
             "asked": asked,
             "model": model.source,
-            "corpus": {
-                "name": corpus.name,
-                "fingerprint": corpus.fingerprint,
-                "unit": corpus.unit,
-                "settings": corpus.settings,
-            },
+            "corpus": {"name": corpus.name, "settings": dict(corpus.settings), **_known(corpus)},
             "documents": np.bincount(dealt, minlength=shards).tolist(),
             "layers": list(chosen_layers(model, options.get("layers"))),
             "width": model.width,
@@ -158,10 +159,13 @@ class ShardedPass:
         store.check_writable()
         asked["threads"] = threads or usual_threads or torch.get_num_threads()
         job = cls(store, {**manifest, "sha256": _digest(manifest)})
-        shard_of = dealt[documents]
-        for shard in range(shards):
-            own = np.flatnonzero(shard_of == shard)
-            store.write_arrays(job.name("text", shard), *_text_as_arrays(corpus, own))
+        if isinstance(corpus, FileCorpus):
+            store.write_arrays(_LISTING, _listing_as_arrays(corpus.listing, dealt), {})
+        else:
+            shard_of = dealt[documents]
+            for shard in range(shards):
+                own = np.flatnonzero(shard_of == shard)
+                store.write_arrays(job.name("text", shard), _text_as_arrays(corpus, own), {})
         if not job.counts_first:
             job._write_groups(*_vocabulary(model, options.get("by", "token")))
         # Last: a store without a manifest was never planned to the end.
@@ -241,8 +245,10 @@ class ShardedPass:
         Raises:
             CheckpointError: if its file is missing or damaged.
         """
-        file = self.store.read_arrays(self.name("text", shard), whole=True)
         text = self.manifest["corpus"]
+        if "files" in text:
+            return self._files_of(shard).read()
+        file = self.store.read_arrays(self.name("text", shard), whole=True)
         titles = _strings(file, "title")
         return Corpus(
             text["name"],
@@ -252,6 +258,14 @@ class ShardedPass:
             text["unit"],
             text["settings"],
         )
+
+    def _files_of(self, shard: int) -> FileCorpus:
+        listing = self.store.read_arrays(_LISTING, whole=True)
+        paths, stamps = _strings(listing, "path"), _strings(listing, "stamp")
+        own = np.flatnonzero(listing["shard"] == shard)
+        chosen = Listing([paths[i] for i in own], listing["size"][own], [stamps[i] for i in own])
+        text = self.manifest["corpus"]
+        return FileCorpus(text["name"], chosen, text["settings"])
 
     def check_model(self, model: EmbeddingModel) -> None:
         """Check that a model is the one that the pass was planned with.
@@ -288,11 +302,11 @@ class ShardedPass:
         self.store.write_arrays(name, arrays, {**told, "pass": self.manifest["sha256"]})
         return {"shard": shard, "tokens": told["tokens"]}
 
-    def _plan(self, shard: int, model: EmbeddingModel, only: pd.Index | None) -> tuple:
-        corpus, asked = self.text(shard), self.asked
+    def _plan(self, corpus: Corpus, model: EmbeddingModel, only: pd.Index | None) -> Plan:
+        asked = self.asked
         names = ("by", "layers", "batch_tokens", "long")
         options = {name: asked[name] for name in names}
-        work = plan(
+        return plan(
             model,
             corpus,
             sites=len(asked["sites"]),
@@ -300,11 +314,10 @@ class ShardedPass:
             only=only,
             **options,
         )
-        return corpus, work
 
     def _count(self, shard: int, model: EmbeddingModel, **_: Any) -> tuple[dict, dict]:
         try:
-            _, work = self._plan(shard, model, None)
+            work = self._plan(self.text(shard), model, None)
         except NothingLeftError:
             return _nothing("n", "special") | _as_bytes([], "label"), {"tokens": 0}
         arrays = {"n": work.n, "special": work.special.astype(np.uint8)}
@@ -318,10 +331,12 @@ class ShardedPass:
         progress: bool = False,
         checkpoint_every: float | None = None,
     ) -> tuple[dict, dict]:
+        corpus = self.text(shard)
         try:
-            corpus, work = self._plan(shard, model, self.groups.index)
+            work = self._plan(corpus, model, self.groups.index)
         except NothingLeftError:
-            return _nothing("group", "n", "subwords"), {"tokens": 0, "info": None}
+            told = {"tokens": 0, "info": None, **_read_from(corpus)}
+            return _nothing("group", "n", "subwords"), told
         kept_in = None
         if checkpoint_every is not None and self.store.local:
             kept_in = Path(self.store.path(f"running/{shard:05}"))
@@ -343,7 +358,7 @@ class ShardedPass:
                 del state["count"]  # the same everywhere: n
                 arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
         info = {**measured.info, "corpora": []}
-        return arrays, {"tokens": work.n_tokens, "info": info}
+        return arrays, {"tokens": work.n_tokens, "info": info} | _read_from(corpus)
 
     # The groups of the whole corpus
 
@@ -482,10 +497,15 @@ class ShardedPass:
             total[own] += self._read(file, shard, "subwords") * count
         return total / n
 
-    def _info(self, told: Iterable[Mapping]) -> dict:
+    def _info(self, told: Sequence[Mapping]) -> dict:
         info = reduce(merged_info, (part["info"] for part in told if part["info"]))
         text = self.manifest["corpus"]
-        whole = {name: text[name] for name in ("name", "fingerprint", "settings")}
+        whole = {"name": text["name"], "settings": text["settings"]}
+        texts = json.dumps([part["fingerprint"] for part in told])
+        # The sentences of files are known only once they were read.
+        whole["fingerprint"] = text.get("fingerprint", _digest(texts))
+        without_text = text.get("without_text", 0) + sum(part["without_text"] for part in told)
+        whole |= {"without_text": without_text} if without_text else {}
         shards = {"shards": self.n_shards, "seed": self.asked["seed"]}
         return {**info, "corpora": [whole], "dealt": shards}
 
@@ -572,7 +592,20 @@ def _compare(asked: Mapping[str, Any], found: Mapping[str, Any], store: Store) -
     compare(asked, found, f"The pass in {store.url!r}", _REMEDY)
 
 
-def _digest(manifest: Mapping[str, Any]) -> str:
+def _known(corpus: Corpus | FileCorpus) -> dict[str, Any]:
+    """What is known of a corpus before its text is measured."""
+    if isinstance(corpus, FileCorpus):
+        return {"files": len(corpus)}
+    known = {"fingerprint": corpus.fingerprint, "unit": corpus.unit}
+    return known | {"without_text": corpus.without_text}
+
+
+def _read_from(corpus: Corpus) -> dict[str, Any]:
+    """What is known of a shard's text once it was read."""
+    return {"fingerprint": corpus.fingerprint, "without_text": corpus.without_text}
+
+
+def _digest(manifest: Any) -> str:
     canonical = json.dumps(manifest, sort_keys=True).encode()
     return hashlib.sha256(canonical).hexdigest()[:16]
 
@@ -586,12 +619,17 @@ def _nothing(*names: str) -> dict[str, np.ndarray]:
     return {name: np.zeros(0, dtype=np.int64) for name in names}
 
 
-def _text_as_arrays(corpus: Corpus, chosen: np.ndarray) -> tuple[dict, dict]:
+def _listing_as_arrays(listing: Listing, dealt: np.ndarray) -> dict[str, np.ndarray]:
+    arrays = {"size": listing.sizes, "shard": dealt}
+    return arrays | _as_bytes(listing.paths, "path") | _as_bytes(listing.stamps, "stamp")
+
+
+def _text_as_arrays(corpus: Corpus, chosen: np.ndarray) -> dict[str, np.ndarray]:
     titles: dict[str, int] = {}
     source = [titles.setdefault(corpus.titles[i], len(titles)) for i in chosen]
     arrays = {"source": np.array(source, dtype=np.int64), "position": corpus.positions[chosen]}
     arrays |= _as_bytes(list(titles), "title")
-    return arrays | _as_bytes([corpus.sentences[i] for i in chosen], "sentence"), {}
+    return arrays | _as_bytes([corpus.sentences[i] for i in chosen], "sentence")
 
 
 def _as_bytes(strings: Sequence[str], name: str) -> dict[str, np.ndarray]:

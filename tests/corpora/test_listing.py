@@ -1,0 +1,126 @@
+"""A corpus of many files: found by a pattern, read when it is measured, refused if changed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import embvar_kit as ek
+from embvar_kit.extraction.shards import ShardedPass
+
+SENTENCES = [f"the cat number {i} sat on the mat and the dog was barking" for i in range(12)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six files of two sentences each, of several kinds, and one without text."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for at in range(0, 12, 2):
+        own, path = SENTENCES[at : at + 2], folder / f"{at:02}"
+        if at == 0:
+            pd.DataFrame({"text": [own[0], None, own[1]]}).to_parquet(f"{path}.parquet")
+        elif at == 2:
+            lines = "\n".join(json.dumps({"text": sentence}) for sentence in own)
+            path.with_suffix(".jsonl").write_text(lines)
+        elif at == 4:
+            with gzip.open(f"{path}.txt.gz", "wt") as file:
+                file.write("\n".join(own))
+        else:
+            path.with_suffix(".txt").write_text("\n".join(own))
+    (folder / "13.txt").write_text("\n\n")
+    return folder
+
+
+def test_a_pattern_lists_files_and_reads_them_in_order(folder):
+    corpus = ek.load_corpus(f"{folder}/*")
+    assert len(corpus) == 7 and "7 files" in repr(corpus)
+    assert list(corpus.read()) == SENTENCES
+    assert [len(part) for part in corpus.chunks()] == [2] * 6
+    assert corpus.read().without_text == 1
+    assert len(ek.load_corpus(f"{folder}/*.txt")) == 4
+    assert list(ek.load_corpus(f"{folder}/*.txt", max_words=5).read()) == []
+
+
+def test_without_shards_one_file_after_another_is_measured(folder, model):
+    found = ek.extract(model, ek.load_corpus(f"{folder}/*"), progress=False)
+    whole = ek.extract(model, ek.Corpus.of(SENTENCES), progress=False)
+    assert found.tokens.tolist() == whole.tokens.tolist()
+    np.testing.assert_allclose(found.V, whole.V, atol=1e-6 * whole.Q.max())
+
+
+@pytest.mark.parametrize("options", [{}, {"by": "word", "min_count": 12}], ids=["token", "word"])
+def test_shards_read_the_files_themselves(folder, model, tmp_path, options):
+    corpus = ek.load_corpus(f"{folder}/*")
+    store = tmp_path / "store"
+    found = ek.extract(model, corpus, shards=3, store=store, progress=False, **options)
+    whole = ek.extract(model, ek.Corpus.of(SENTENCES), progress=False, **options)
+    assert found.tokens.tolist() == whole.tokens.tolist()
+    assert found.n.tolist() == whole.n.tolist()
+    np.testing.assert_allclose(found.V, whole.V, atol=1e-6 * whole.Q.max())
+    assert not (store / "text").exists(), "the store holds no text"
+    told = found.info["corpora"]
+    assert [(one["name"], one["without_text"]) for one in told] == [(f"{folder}/*", 1)]
+    files = sorted(
+        path
+        for shard in range(3)
+        for path in ShardedPass.open(store)._files_of(shard).listing.paths
+    )
+    assert files == sorted(map(str, folder.iterdir())), "each file is in one shard"
+
+
+def test_a_file_that_changed_since_is_named(folder, model, tmp_path):
+    corpus = ek.load_corpus(f"{folder}/*")
+    job = ShardedPass.plan(
+        tmp_path / "store", model, corpus, shards=7, by="token", layers=None, batch_tokens=None,
+        long="split", min_count=1,
+    )  # fmt: skip
+    path = folder / "06.txt"
+    path.write_text("Another text.")
+    os.utime(path, (1, 1))
+    errors = []
+    for shard in range(7):
+        try:
+            job.run("shards", shard, model)
+        except ek.CorpusError as error:
+            errors.append(str(error))
+    assert len(errors) == 1 and "06.txt' was changed since the corpus was listed" in errors[0]
+    # A corpus that is listed again is another one.
+    with pytest.raises(ek.CheckpointError, match="text='"):
+        ek.extract(
+            model,
+            ek.load_corpus(f"{folder}/*"),
+            shards=7,
+            store=tmp_path / "store",
+            progress=False,
+        )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "message"),
+    [
+        ("*.csv", {}, "no file that fits"),
+        ("*", {"sample": 3}, "leave sample and limit out"),
+        ("*", {"limit": 3}, "leave sample and limit out"),
+        ("*", {"max_words": 0}, "max_words must be at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(folder, pattern, options, message):
+    with pytest.raises(ek.CorpusError, match=message):
+        ek.load_corpus(f"{folder}/{pattern}", **options)
+
+
+def test_a_place_that_cannot_be_listed_is_named():
+    with pytest.raises(ek.CorpusError, match=r"'nosuch://x/\*' cannot be listed: Protocol"):
+        ek.load_corpus("nosuch://x/*")
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
+    path = tmp_path / "what [sic].txt"
+    path.write_text("A cat sat.")
+    assert list(ek.load_corpus(path)) == ["A cat sat."]
