@@ -73,3 +73,12 @@ def visible(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
     return repr(shown) if shown != shown.strip() else shown
+
+
+def named(label: str, text: str) -> str:
+    """A label with its text beside it, where the two differ.
+
+    >>> named("Ã©", "é"), named("the", "the")
+    ('Ã© (é)', 'the')
+    """
+    return label if label == text else f"{label} ({visible(text)})"

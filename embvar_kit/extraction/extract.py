@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from embvar_kit._version import __version__
+from embvar_kit.corpora import byte_level
 from embvar_kit.corpora.corpus import Corpus, StreamedCorpus
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError, ExtractionInterrupted
@@ -41,6 +42,7 @@ def extract(
     batch_tokens: int | None = None,
     long: str = "split",
     min_count: int = 1,
+    parse_special: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = EVERY,
     progress: bool = True,
@@ -65,6 +67,9 @@ def extract(
             rare, and each needs a mean at every layer: 10, the least that the paper's regressions
             take, saves most of the memory. Such statistics cannot be merged, and a stream cannot
             be measured this way.
+        parse_special: what becomes of control tokens that the text spells out, such as ``[SEP]``
+            or ``<s>``. By default they are text like any other; with ``True`` they are read as
+            control tokens, for corpora that mean it. The plan counts them either way.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
@@ -88,7 +93,7 @@ def extract(
     """
     sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
-    options["min_count"] = min_count
+    options |= {"min_count": min_count, "parse_special": parse_special}
     streamed = isinstance(corpus, StreamedCorpus)
     if streamed and min_count > 1:
         raise ExtractionError(
@@ -385,6 +390,7 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "long": work.long,
             "max_tokens": model.max_tokens,
             **({"min_count": work.min_count} if work.min_count > 1 else {}),
+            **({"parse_special": True} if work.text.parse_special else {}),
         },
         "counts": {
             "sentences": len(np.unique(work.text.sentence)),
@@ -394,9 +400,12 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "split": work.text.n_split,
             "cut": work.text.n_cut,
             "empty": work.text.n_empty,
+            "control_tokens_in_text": work.text.n_spelled_out,
         },
         "sentences_by_words": np.bincount(words).tolist(),
     }
+    if (verbatim := byte_level.verbatim(model.tokenizer)) is not None and work.by != "word":
+        info["byte_level"] = {"verbatim": verbatim}
     return json.loads(json.dumps(info))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import (
     GROUPINGS,
+    SUFFIXES,
     TokenizedCorpus,
     frequency_order,
     group_vocabulary,
@@ -28,6 +29,8 @@ of a batch fit into its caches; an accelerator needs large batches to be busy.""
 
 MAX_PADDING = 0.03
 """Largest share of a batch that may be padding; the next sequence beyond it begins a new batch."""
+
+_MOST_NAMED = 5  # control tokens that a plan names
 
 _PLACES = {
     "memory": "",
@@ -53,7 +56,7 @@ class Plan:
         word: ``(n,)`` the occurrence that each token is part of, -1 for none; ``None`` where each
             token is an occurrence of its own.
         subwords: ``(T,)`` mean number of tokens in the occurrences of a word; else ``None``.
-        markers: the prefixes that were removed from the tokens.
+        markers: the prefixes and suffixes that were removed from the tokens.
         layers: the hidden states taken.
         width: ``d``, the length of an embedding.
         batch_tokens: tokens per batch, padding included.
@@ -132,6 +135,17 @@ class Plan:
             return "tokens", f"{self.n_tokens:,}, {len(self.labels):,} different{kept}"
         return "words", f"{len(self.group):,}, {len(self.labels):,} different{kept}"
 
+    def _spelled_out(self, count: int) -> str:
+        names = list(self.text.spelled_out)
+        named = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+        read, other = "text", "control tokens"
+        if self.text.parse_special:
+            read, other = other, read
+        return (
+            f"{count:,} control token{'s' * (count > 1)} spelled out in the text ({named}), read "
+            f"as {read}; parse_special={not self.text.parse_special} reads them as {other}"
+        )
+
     def __str__(self) -> str:
         text = self.text
         rows = [
@@ -147,6 +161,10 @@ class Plan:
             left = int((self.group < 0).sum())
             what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"
             rows.append(("left out", what))
+        if suffixes := [marker for marker in self.markers if marker in SUFFIXES]:
+            rows.append(("markers", f"{' and '.join(suffixes)} taken off the ends of tokens"))
+        if count := text.n_spelled_out:
+            rows.append(("note", self._spelled_out(count)))
         for count, what in (
             (text.n_split, "split: longer than the model takes"),
             (text.n_cut, "cut: longer than the model takes"),
@@ -166,18 +184,20 @@ def plan(
     batch_tokens: int | None = None,
     long: str = "split",
     min_count: int = 1,
+    parse_special: bool = False,
     sites: int = 1,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long, min_count: as in
+        model, corpus, by, layers, batch_tokens, long, min_count, parse_special: as in
             :func:`embvar_kit.extract`.
         sites: number of places in the model where embeddings will be taken.
 
     Raises:
         ExtractionError: if an argument makes no sense, a sentence is too long and
-            ``long="error"``, or tokenizer and model do not belong together.
+            ``long="error"``, the tokenizer cannot read what the text spells out as asked for, or
+            tokenizer and model do not belong together.
     """
     if isinstance(model, str) or isinstance(corpus, str):
         raise ExtractionError(
@@ -201,6 +221,7 @@ def plan(
         max_tokens=model.max_tokens,
         long=long,
         spans=by == "word",
+        parse_special=parse_special,
     )
     rows = model.module.get_input_embeddings().num_embeddings
     if (largest := int(text.ids.max())) >= rows:
