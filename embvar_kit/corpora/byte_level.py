@@ -56,9 +56,10 @@ def verbatim(tokenizer: Any) -> list[str] | None:
     Args:
         tokenizer: a transformers tokenizer.
     """
-    vocabulary = tokenizer.get_vocab()
-    # Every byte has its character in the vocabulary, those of control characters among them.
-    if sum(char in vocabulary for char in alphabet()) < 0.9 * len(alphabet()):
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    parts = [getattr(backend, part, None) for part in ("normalizer", "pre_tokenizer", "decoder")]
+    fast = any(part is not None and b'"ByteLevel"' in part.__getstate__() for part in parts)
+    if not fast and not hasattr(tokenizer, "byte_decoder"):
         return None
     return sorted(token for token in tokenizer.get_added_vocab() if decoded(token) != token)
 

@@ -8,8 +8,9 @@ exactly if the tokenizer's own reading of it has one inside, so only such senten
 from __future__ import annotations
 
 import copy
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from embvar_kit.errors import ExtractionError, first_line
@@ -87,10 +88,7 @@ class ControlTokens:
         """
         try:
             if self._plain is None:
-                # A copy: other threads may be using the tokenizer, and this setting would reach
-                # them, too.
-                self._plain = copy.deepcopy(self._tokenizer)
-                self._plain.split_special_tokens = True
+                self._plain = _reader_of_text(self._tokenizer, self._ids)
             encoded = self._plain([sentence], **options)
             again = list(encoded["input_ids"][0])
             spans = encoded["offset_mapping"][0] if options.get("return_offsets_mapping") else []
@@ -114,6 +112,34 @@ class ControlTokens:
             f"{type(self._tokenizer).__name__} cannot read them as text: {why}. Take them out of "
             "the text, or pass parse_special=True to read them as control tokens."
         )
+
+
+def _reader_of_text(tokenizer: Any, control: Iterable[int]) -> Any:
+    """A copy of a tokenizer that does not look for control tokens in a text.
+
+    It is a copy because other threads may be using the tokenizer, and the setting would reach them.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    state = json.loads(backend.to_str()) if hasattr(backend, "to_str") else {}
+    if state.get("model", {}).get("type") != "Unigram":
+        reader = copy.deepcopy(tokenizer)
+        reader.split_special_tokens = True
+        return reader
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    # A unigram model has its control tokens among the pieces that it cuts a text into. Under names
+    # that no text has, they keep their ids and are never found.
+    vocabulary = state["model"]["vocab"]
+    hidden = {i for i in control if i < len(vocabulary)}
+    names = {vocabulary[i][0]: f"\ue000{vocabulary[i][0]}\ue000" for i in hidden}
+    state["model"]["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
+    for added in state["added_tokens"]:
+        added["content"] = names.get(added["content"], added["content"])
+    # What surrounds a sentence refers to the old names, and is not asked for.
+    state |= {"post_processor": None, "truncation": None, "padding": None}
+    renamed = Tokenizer.from_str(json.dumps(state))
+    return PreTrainedTokenizerFast(tokenizer_object=renamed, split_special_tokens=True)
 
 
 def _count(ids: Sequence[int], among: frozenset[int]) -> int:
