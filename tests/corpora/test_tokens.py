@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -10,10 +11,12 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import FAMILIES, SENTENCES
+from tokenizers import trainers
 
 import embvar_kit as ek
 from embvar_kit.corpora.tokens import (
     MARKERS,
+    SUFFIXES,
     TokenizedCorpus,
     frequency_order,
     group_vocabulary,
@@ -144,6 +147,75 @@ def test_one_marker_is_removed_and_a_lone_one_stays(text, marker):
     if not text.startswith(marker):
         assert strip_marker(text, (marker,)) == text
     assert strip_marker(text, ()) == text
+
+
+@given(st.text(max_size=6), st.sampled_from(SUFFIXES))
+def test_one_suffix_is_removed_and_a_lone_one_stays(text, marker):
+    stripped = strip_marker(text + marker, (marker,))
+    assert stripped == (text if text.replace(marker, "") else text + marker)
+    if not text.endswith(marker):
+        assert strip_marker(text, (marker,)) == text
+
+
+@pytest.fixture(scope="module", params=["CLIPTokenizer", "OpenAIGPTTokenizer"])
+def suffixed(request, tiny, tmp_path_factory):
+    """A tiny decoder with a tokenizer of CLIP's or GPT-1's kind: ``</w>`` ends a word."""
+    folder = tmp_path_factory.mktemp(request.param)
+    shutil.copytree(tiny("gpt2"), folder, dirs_exist_ok=True)
+    kind = getattr(transformers, request.param)
+    blank = kind().backend_tokenizer
+    special = ["<|startoftext|>", "<|endoftext|>"] if "CLIP" in request.param else ["<unk>"]
+    blank.train_from_iterator(
+        [*SENTENCES, "café Café"] * 3,
+        trainers.BpeTrainer(
+            vocab_size=380,
+            special_tokens=special,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        ),
+    )
+    state = json.loads(blank.to_str())["model"]
+    merges = [tuple(pair) for pair in state["merges"]]
+    tokenizer = kind(vocab=state["vocab"], merges=merges)
+    tokenizer.save_pretrained(folder)
+    return ek.load_model(folder, device="cpu")
+
+
+def test_suffixes_are_taken_off_and_said(suffixed):
+    tokenizer = suffixed.tokenizer
+    corpus = ek.Corpus.of([*SENTENCES, "cat scat"])
+    vocabulary = tokenizer.get_vocab()
+    assert markers_of(tokenizer) == ("</w>",)
+    assert {"cat</w>", "s"} <= vocabulary.keys()
+    work = ek.plan(suffixed, corpus)
+    assert work.markers == ("</w>",)
+    assert "markers    </w> taken off the ends of tokens" in str(work)
+    assert "cat" in work.labels
+    assert not any(label.endswith("</w>") and label != "</w>" for label in work.labels)
+    both = [vocabulary["s"], vocabulary["s</w>"]]
+    group_of = group_vocabulary(tokenizer).group_of
+    assert group_of[both[0]] == group_of[both[1]]
+    stats = ek.extract(suffixed, corpus, progress=False)
+    assert stats.info["convention"]["markers"] == ["</w>"]
+    by_id = ek.plan(suffixed, corpus, by="id")
+    assert "cat</w>" in by_id.labels and by_id.markers == ()
+    assert "taken off" not in str(by_id)
+    words = ek.plan(suffixed, corpus, by="word")
+    assert dict(zip(words.labels, words.n, strict=True))["scat"] == 1
+    assert "taken off" not in str(words)
+
+
+def test_a_suffix_that_continues_a_word_is_taken_off(bertweet):
+    assert markers_of(bertweet) == ("@@",)
+    grouping = group_vocabulary(bertweet)
+    ids = bertweet.convert_tokens_to_ids(["m@@", "m", "th@@", "@@"])
+    assert grouping.labels[grouping.group_of[ids]].tolist() == ["m", "m", "th", "@@"]
+
+
+def test_a_few_tokens_that_end_like_a_marker_do_not_make_one(tokenizer_of):
+    bert = tokenizer_of("bert")
+    bert.add_tokens(["a@@", "b</w>"])
+    assert markers_of(bert) == ("##",)
 
 
 def test_an_unknown_grouping_says_what_there_is(bert):

@@ -1,15 +1,18 @@
 """Words are gensim's, and their tokens are found by the tokenizer's offsets."""
 
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from gensim.utils import simple_preprocess
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import two_pass
 from tiny_models import FAMILIES
+from tokenizers import AddedToken
 
 import embvar_kit as ek
 from embvar_kit.corpora.words import words_of
@@ -100,6 +103,39 @@ def test_a_word_without_tokens_is_left_out(tiny):
     assert sorted(found.tokens) == ["cat", "the"]
     with pytest.raises(ek.ExtractionError, match="has no word"):
         ek.extract(model, ek.Corpus.of(["0JJ"]), by="word", progress=False)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "gemma2"])
+@pytest.mark.parametrize("meant", [False, True], ids=["added words", "control tokens"])
+def test_added_tokens_that_take_the_blanks_beside_them(family, meant, tiny, tmp_path):
+    """``lstrip`` and ``rstrip``: a token's characters then reach over blanks, not over words."""
+    folder = shutil.copytree(tiny(family), tmp_path / family)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    added = [
+        AddedToken("zyzzyva", lstrip=True, normalized=False),
+        AddedToken("qyzzyva", rstrip=True, normalized=False),
+        AddedToken("xyzzyva", lstrip=True, rstrip=True, normalized=False),
+    ]
+    tokenizer.add_tokens(added, special_tokens=meant)
+    tokenizer.save_pretrained(folder)
+    module = transformers.AutoModel.from_pretrained(folder)
+    module.resize_token_embeddings(len(tokenizer))
+    module.save_pretrained(folder)
+    model = ek.load_model(folder, device="cpu")
+    names = ["zyzzyva", "qyzzyva", "xyzzyva"]
+    sentence = "the  zyzzyva  cat qyzzyva  mat  xyzzyva  sat"
+    corpus = ek.Corpus.of([sentence])
+    ids = model.tokenizer.convert_tokens_to_ids(names)
+    words = ek.plan(model, corpus, by="word", parse_special=meant)
+    found = dict(zip(words.labels, words.n, strict=True))
+    assert found == dict.fromkeys(["the", "cat", "mat", "sat", *([] if meant else names)], 1)
+    # No word but the added ones has a token of theirs.
+    for at, label in zip(words.word[words.word >= 0], words.text.ids[words.word >= 0], strict=True):
+        assert (words.labels[words.group[at]] in names) == (label in ids)
+    tokens = ek.plan(model, corpus, parse_special=meant)
+    counted = dict(zip(tokens.labels, tokens.n, strict=True))
+    assert [counted[name] for name in names] == [1, 1, 1]
+    assert tokens.text.n_spelled_out == (3 if meant else 0)
 
 
 @pytest.mark.slow
