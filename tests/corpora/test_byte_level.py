@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tokenizers
@@ -18,6 +20,7 @@ from embvar_kit.explorers.tradeoff_state import TradeoffState
 SENTENCES = ["é é é the café", "É là", "水 the the", "the\tcat é"] * 3
 
 
+@pytest.mark.slow
 @given(st.text(max_size=8))
 def test_a_label_says_the_text_it_was_made_of(text):
     pre = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -51,14 +54,11 @@ def model(tiny):
 
 @pytest.fixture(scope="module")
 def stats(model):
-    """The tiny tokenizer has no ``é``, only its two bytes: an added token stands for it."""
     return ek.extract(model, ek.Corpus.of(SENTENCES), progress=False)
 
 
 def with_tokens(stats, names):
-    """The same statistics under other names, of which the tiny vocabulary has too few."""
-    from dataclasses import replace
-
+    """The same statistics under other names: the tiny vocabulary has ``é`` as two tokens only."""
     tokens = stats.tokens.copy()
     tokens[: len(names)] = names
     return replace(stats, tokens=tokens)
@@ -76,8 +76,6 @@ def test_statistics_keep_the_papers_label_and_know_the_text(stats, tmp_path):
 
 
 def test_statistics_of_an_older_kit_are_known_by_their_marker(stats):
-    from dataclasses import replace
-
     info = {name: value for name, value in stats.info.items() if name != "byte_level"}
     assert replace(stats, info=info).texts.tolist() == stats.texts.tolist()
     other = {**info, "convention": {**info["convention"], "markers": ["##"]}}

@@ -8,12 +8,14 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import embvar_kit as ek
 from embvar_kit.cli import main
-from embvar_kit.figures import atlas
+from embvar_kit.figures.atlas import Entry, page
+from embvar_kit.figures.style import as_label, label_points
 
 MISSING = ["nan", "NaN", "null", "NA", "N/A", "None", "inf", "True", "-1", "1e5"]
 """What readers of tables take for a missing value, a number or a truth value."""
@@ -87,6 +89,7 @@ def test_the_command_prints_and_finds_them(stats, tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_explorers_show_them_as_text(stats):
     explorer = ek.TradeoffExplorer(stats, counts=(1, None))
     for name in NAMES:
@@ -99,8 +102,17 @@ def test_explorers_show_them_as_text(stats):
     assert explorer.still().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
-def test_the_page_of_figures_shows_them_as_text(stats, tmp_path):
-    atlas.write([stats], tmp_path, min_count=1, embeddings=False)
-    page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "<script>alert" not in page and "<b>bold" not in page
+def test_the_page_of_figures_shows_them_as_text(stats):
+    entry = Entry("a", "", "tokens", "", "", files=("a.png",), numbers=(("all", stats.table(1)),))
+    written = page([stats], {"min_count": 1, "max_count": None, "unbiased": False}, [entry])
+    assert all(html.escape(name, quote=False) in written for name in NAMES)
+    assert "<script>alert" not in written and "<b>bold" not in written
+
+
+def test_figures_write_them_as_labels(stats):
+    ax = Figure().subplots()
+    table = stats.table(1)
+    label_points(ax, table["M"].to_numpy(), table["V"].to_numpy(), map(as_label, table["token"]))
+    ax.figure.draw_without_rendering()
+    shown = {text.get_text() for text in ax.texts}
+    assert {"=1+1", r"\$x^2\$", "nan"} <= shown
