@@ -13,6 +13,7 @@ import numpy as np
 
 from embvar_kit.corpora.control_tokens import ControlTokens
 from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.offsets import OffsetCheck
 from embvar_kit.errors import ExtractionError, first_line
 
 GROUPINGS = {
@@ -202,7 +203,8 @@ def tokenize(
     Raises:
         ExtractionError: if a sentence is too long and ``long="error"``, ``max_tokens`` leaves no
             room for a token, no sentence has a token, a sentence is not valid Unicode, the
-            tokenizer does not know spans, or it cannot read a control token as text.
+            tokenizer does not know spans or gives wrong ones, or it cannot read a control token as
+            text.
     """
     if long not in ("split", "cut", "error"):
         raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
@@ -295,7 +297,7 @@ def _readings(
     }
     # Some tokenizers are saved so that they read control tokens as text.
     own = {"split_special_tokens": False} if getattr(tokenizer, "split_special_tokens", 0) else {}
-    control = ControlTokens(tokenizer)
+    control, offsets = ControlTokens(tokenizer), OffsetCheck(tokenizer)
     for first in range(0, len(corpus), _CHUNK):
         sentences = list(corpus.sentences[first : first + _CHUNK])
         try:
@@ -307,12 +309,19 @@ def _readings(
         for index, (sentence, ids, places) in enumerate(read, start=first):
             spelled = control.spelled_out(ids, sentence)
             if not spelled:
-                yield _Reading(ids, places, _NOTHING, [])
+                reading = _Reading(ids, places, _NOTHING, [])
             elif parse_special:
-                yield _Reading(ids, places, spelled, control.places(ids, places, sentence))
+                reading = _Reading(ids, places, spelled, control.places(ids, places, sentence))
             else:
                 again = control.as_text(ids, sentence, corpus.where(index), **options)
-                yield _Reading(*again, spelled, [])
+                reading = _Reading(*again, spelled, [])
+            if spans and offsets.finds_fault(reading.ids, reading.spans, sentence):
+                raise ExtractionError(
+                    f"{type(tokenizer).__name__} drops characters that its vocabulary lacks, and "
+                    f"then tells the wrong characters of tokens ({corpus.where(index)}): by='word' "
+                    "needs the right ones. Take such characters out of the text, or use by='token'."
+                )
+            yield reading
 
 
 def _unreadable(

@@ -165,7 +165,10 @@ class Concordance:
         if not model.tokenizer.is_fast:
             return None
         how = {"begin": model.begin, "end": model.end, "max_tokens": model.max_tokens}
-        return tokenize(model.tokenizer, corpus, **how, **self._how, spans=True).spans
+        try:
+            return tokenize(model.tokenizer, corpus, **how, **self._how, spans=True).spans
+        except ExtractionError:  # it gives wrong ones for this text, which was read without them
+            return None
 
     def _plan(self, corpus: Corpus) -> Plan:
         return plan(self.model, corpus, by=self.by, **self._how)

@@ -48,7 +48,8 @@ def control_ids(tokenizer, family: str) -> list[int]:
 def test_control_tokens_in_a_text_are_text(family, tokenizer_of):
     tokenizer, strings = tokenizer_of(family), control_strings(family)
     sentence = f"the {' and '.join(strings)} cat {WORD} sat."
-    text = read(tokenizer, sentence, spans=True)
+    # The tiny Llama drops "<", which its vocabulary lacks, and then gives wrong spans.
+    text = read(tokenizer, sentence, spans=family != "llama")
     unknown = tokenizer.unk_token_id if len(set(FAMILIES[family].special.values())) > 2 else None
     assert not {*control_ids(tokenizer, family)} - {unknown} & {*text.ids.tolist()}
     assert text.spelled_out == dict.fromkeys(strings, 1)
