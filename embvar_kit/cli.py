@@ -149,7 +149,8 @@ def _add_extract(commands: argparse._SubParsersAction) -> None:
     corpus.add_argument(
         "--corpus",
         default="wikipedia",
-        help="wikipedia, bookcorpus[:PATH], PATH.txt, PATH.parquet or hub:NAME",
+        help="wikipedia, bookcorpus[:PATH], hub:NAME or the path of a file; embvar corpora lists "
+        "the kinds",
     )
     corpus.add_argument("--limit", type=int, help="take only the first LIMIT sentences")
     corpus.add_argument("--max-words", type=int, help="leave out sentences with more words")
@@ -477,7 +478,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
     report.set_defaults(run=_report)
     report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
     report.add_argument(
-        "--corpus", default="wikipedia", help="wikipedia, PATH.txt, PATH.parquet or hub:NAME"
+        "--corpus", default="wikipedia", help="wikipedia, hub:NAME or the path of a file"
     )
     report.add_argument(
         "--limit", type=int, help="number of sentences to take (default: the notebook's)"

@@ -14,21 +14,17 @@ revision ``refs/convert/parquet``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
-from embvar_kit.corpora.readers import (
-    WITHOUT_NETWORK,
-    Record,
-    Table,
-    draw,
-    given_limits,
-    on_hub,
-    parquet_table,
-)
+from embvar_kit.corpora.content import look
+from embvar_kit.corpora.hub_dataset import WITHOUT_NETWORK, on_hub
+from embvar_kit.corpora.readers import Record, draw, given_limits
+from embvar_kit.corpora.tables import Row, Table, WithoutText, parquet_table
 from embvar_kit.errors import CorpusError, as_sentence
 
 SAMPLE, MAX_WORDS = 0.01, 63
@@ -55,8 +51,10 @@ def bookcorpus_table(place: str | None, column: str, revision: str | None) -> tu
     """
     origin = {}
     if place is not None:
-        folder = Path(place).expanduser()
-        files = [folder] if folder.is_file() else sorted(folder.glob("*.parquet"))
+        folder = Path(os.path.expanduser(place))
+        files = [folder] if os.path.isfile(folder) else []
+        if os.path.isdir(folder):
+            files = sorted(folder.glob("*.parquet"))
         if not files:
             raise CorpusError(
                 f"There is no parquet file {place!r}, nor a folder of that name with parquet "
@@ -66,7 +64,7 @@ def bookcorpus_table(place: str | None, column: str, revision: str | None) -> tu
         folder = _downloaded(revision or REVISION)
         files = sorted((folder / FILES).glob("*.parquet"))
         origin = {"revision": folder.name}
-    table = _joined([parquet_table(file, column) for file in files])
+    table = _joined([_parquet(file, column) for file in files])
     if place is None and table.n != ROWS:
         raise CorpusError(
             f"The Hub gave {table.n:,} rows of BookCorpus, not {ROWS:,}: some of its files are "
@@ -75,8 +73,19 @@ def bookcorpus_table(place: str | None, column: str, revision: str | None) -> tu
     return table, origin
 
 
+def _parquet(path: Path, column: str) -> Table:
+    content = look(path)
+    if content.kind != "parquet":
+        raise CorpusError(
+            f"{path.name!r} is not a parquet file, and only copies of BookCorpus as parquet are "
+            "read with 'bookcorpus:PATH'. Leave out 'bookcorpus:' to read another corpus."
+        )
+    return parquet_table(content, column)
+
+
 def paper_sample(
     table: Table,
+    left_out: WithoutText,
     *,
     sample: float | int | None = None,
     max_words: int | None = None,
@@ -87,6 +96,7 @@ def paper_sample(
 
     Args:
         table: the rows to draw from.
+        left_out: counts rows without a value; blank lines are kept.
         sample: share (0.01 by default) or number of rows to draw.
         max_words: keep lines of at most this many words (63 by default).
         limit: keep only this many of those lines, the first in the table's order.
@@ -109,7 +119,7 @@ def paper_sample(
         )
     kept, drawn = draw(table.n, size, seed)
     records = []
-    for record in table.read(kept):
+    for record in left_out.drop(table.read(kept), blank=False):
         if _words(record[2]) <= limits["max_words"]:
             records.append((_words(record[2]), record))
             if len(records) == limit:
@@ -126,7 +136,7 @@ def _joined(tables: list[Table]) -> Table:
     """Several tables as one, their rows numbered consecutively."""
     starts = np.cumsum([0, *(table.n for table in tables)])
 
-    def read(kept: np.ndarray | None) -> Iterator[Record]:
+    def read(kept: np.ndarray | None) -> Iterator[Row]:
         for table, first, end in zip(tables, starts[:-1], starts[1:], strict=True):
             own = None
             if kept is not None:
@@ -136,7 +146,7 @@ def _joined(tables: list[Table]) -> Table:
             for _, number, text in table.read(own):
                 yield "bookcorpus", int(first) + number, text
 
-    return Table(int(starts[-1]), read)
+    return Table(lambda: int(starts[-1]), read)
 
 
 def _downloaded(revision: str) -> Path:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
 
 from embvar_kit.corpora.bookcorpus import bookcorpus_table, paper_sample
-from embvar_kit.corpora.readers import (
-    Record,
-    Table,
-    draw,
-    existing,
-    given_limits,
-    hub_table,
-    numbered,
-    paragraphs,
-    parquet_table,
-    split_records,
-    text_lines,
-    whole,
-)
+from embvar_kit.corpora.content import look
+from embvar_kit.corpora.hub_dataset import hub_table
+from embvar_kit.corpora.lines import paragraphs, text_lines
+from embvar_kit.corpora.local_file import existing, file_table, names_a_file
+from embvar_kit.corpora.readers import Record, draw, given_limits, numbered, split_records, whole
+from embvar_kit.corpora.tables import Row, Table, WithoutText
 from embvar_kit.corpora.wikipedia import read_wikipedia
 from embvar_kit.errors import CorpusError
 
@@ -34,7 +27,10 @@ CORPORA = {
     "bookcorpus": "the paper's sample of BookCorpus, 1 % of its lines, from the Hub",
     "bookcorpus:PATH": "the same from a copy: a parquet file, or a folder of them",
     "PATH.txt": "a UTF-8 text file, one sentence a line, or prose to be split",
+    "PATH.jsonl": "a JSON object in each line, with a key for the text",
+    "PATH.csv": "a table with a column of text, whose first line names the columns (.tsv: tabs)",
     "PATH.parquet": "a parquet file with a column of text",
+    "PATH.*.gz": "any of these files compressed with gzip or zstd (.zst)",
     "hub:NAME": "a dataset of the Hugging Face Hub, whole or streamed",
 }
 """The names that :func:`load_corpus` takes, with a line on each."""
@@ -53,6 +49,8 @@ class Corpus:
         unit: what a position counts: ``"line"``, ``"row"`` or ``"sentence"``.
         settings: the choices made (limit, sample, seed ...); later choices, made on the result,
             follow in a list under ``"then"``, in order.
+        without_text: number of rows that were read from a table and left out, because the text in
+            them is missing or blank.
 
     >>> corpus = Corpus.of(["A cat sat.", "Dogs bark."], name="pets")
     >>> corpus
@@ -67,6 +65,7 @@ class Corpus:
     positions: np.ndarray
     unit: str = "sentence"
     settings: dict = field(default_factory=dict)
+    without_text: int = 0
 
     @classmethod
     def of(cls, sentences: Iterable[str], name: str = "sentences") -> Corpus:
@@ -101,7 +100,11 @@ class Corpus:
         return self.sentences[index]
 
     def __repr__(self) -> str:
-        return f"Corpus({self.name!r}: {len(self):,} sentences, {self.n_words:,} words)"
+        left_out = ""
+        if self.without_text:
+            rows = "row" if self.without_text == 1 else "rows"
+            left_out = f"; {self.without_text:,} {rows} without text left out"
+        return f"Corpus({self.name!r}: {len(self):,} sentences, {self.n_words:,} words{left_out})"
 
     @cached_property
     def n_words(self) -> int:
@@ -177,14 +180,15 @@ class StreamedCorpus:
 
     Attributes:
         name: what the corpus is called in results.
-        read: yields the records, starting afresh at each call.
+        read: yields the records, starting afresh at each call; ``None`` in place of a text stands
+            for a row without one, which is left out and counted.
         chunk: number of sentences in each corpus that is yielded.
         unit: what a position counts.
         settings: the choices made (limit, max_words).
     """
 
     name: str
-    read: Callable[[], Iterator[Record]]
+    read: Callable[[], Iterator[Row]]
     chunk: int
     unit: str = "row"
     settings: dict = field(default_factory=dict)
@@ -195,9 +199,24 @@ class StreamedCorpus:
         Raises:
             CorpusError: if the dataset cannot be read; the message names the row.
         """
-        records = iter(self.read())
-        while part := list(islice(records, self.chunk)):
-            yield _corpus(self.name, part, self.unit, self.settings)
+        left_out, failure = WithoutText(), None
+        records = left_out.drop(self.read(), blank=False)
+        part: list[Record] = []
+        while True:
+            # The next is looked for before a full chunk is yielded, so that rows without text at
+            # the very end are counted with it; if the next fails, the full chunk still comes.
+            try:
+                following = next(records, None)
+            except Exception as error:
+                following, failure = None, error
+            if len(part) == self.chunk or (part and following is None and failure is None):
+                yield _corpus(self.name, part, self.unit, self.settings, left_out)
+                part, left_out.n = [], 0
+            if failure is not None:
+                raise failure
+            if following is None:
+                return
+            part.append(following)
 
     def __repr__(self) -> str:
         return f"StreamedCorpus({self.name!r}, in chunks of {self.chunk:,} sentences)"
@@ -222,8 +241,10 @@ def load_corpus(
     """Load sentences from the excerpt, a file or the Hub.
 
     Args:
-        name: ``"wikipedia"``, ``"bookcorpus"`` or ``"bookcorpus:PATH"``, the path of a ``.txt`` or
-            ``.parquet`` file, or ``"hub:NAME"``.
+        name: ``"wikipedia"``, ``"bookcorpus"`` or ``"bookcorpus:PATH"``, the path of a file, or
+            ``"hub:NAME"``. A file is UTF-8 text, JSON lines, CSV, TSV or parquet, as it is or
+            compressed with gzip or zstd. Compression, parquet and JSON lines are known by the
+            content, whatever the name. Lines end in LF, CR LF or CR.
         limit, max_words, sample, seed: see :meth:`Corpus.select`. From a table or dataset that is
             not split into sentences, ``sample`` draws rows, and blank ones among them are left
             out. Without ``sample``, nothing beyond the limit is read. BookCorpus is sampled as in
@@ -232,7 +253,10 @@ def load_corpus(
         split_sentences: the text is prose: split each paragraph (text file) or row (table,
             dataset) into sentences with ``sentencex``. Otherwise a line or row is a sentence.
         language: language code of the prose, for ``sentencex``.
-        text_column: name of the column with the text, in a table or dataset.
+        text_column: name of the column with the text, in a table or dataset, or of the key in JSON
+            lines. In these and in parquet ``"column.field"`` is a field inside a column. Rows
+            whose text is missing or blank are left out and counted
+            (:attr:`Corpus.without_text`); words such as ``nan`` and ``null`` are text.
         split, config, revision: split, configuration and revision of a Hub dataset.
         streaming: read a Hub dataset as a stream, planned and extracted in chunks.
         chunk: number of sentences in a chunk of a stream.
@@ -245,71 +269,78 @@ def load_corpus(
             such column, or no sentence of it is left.
     """
     name = str(name)
+    if not isinstance(text_column, str):
+        raise CorpusError(f"text_column must be the name of a column, got {text_column!r}.")
     if streaming and not name.startswith("hub:"):
         raise CorpusError(f"Only a Hub dataset can be read as a stream, and {name!r} is not one.")
     if streaming and sample is not None:
         raise CorpusError(
             "A stream has no known length to sample from: use limit, or streaming=False."
         )
-    if name.partition(":")[0] == "bookcorpus" and not Path(name).expanduser().is_file():
+    if name.partition(":")[0] == "bookcorpus" and not os.path.isfile(os.path.expanduser(name)):
         if split_sentences or (split, config) != ("train", None):
             raise CorpusError(
                 "BookCorpus is read as in the paper, by the lines of its train split: leave "
                 "split_sentences, split and config out, or read 'hub:bookcorpus/bookcorpus'."
             )
         table, origin = bookcorpus_table(name[len("bookcorpus:") :] or None, text_column, revision)
+        left_out = WithoutText()
         taken, settings = paper_sample(
-            table, sample=sample, max_words=max_words, limit=limit, seed=seed
+            table, left_out, sample=sample, max_words=max_words, limit=limit, seed=seed
         )
         if not taken:
             raise _nothing_left(name, settings)
-        return _corpus("bookcorpus", taken, "row", settings | origin)
+        return _corpus("bookcorpus", taken, "row", settings | origin, left_out)
     limits, drawn, unit = given_limits(max_words, limit), {}, "row"
+    table, left_out = None, WithoutText()
     if name == "wikipedia":
         label, unit = name, "sentence"
         records = numbered(read_wikipedia())
-    elif name.startswith("hub:") or name.endswith(".parquet"):
-        if name.startswith("hub:"):
-            label = name
-            table = hub_table(name[4:], text_column, split, config, revision, streaming)
-        else:
-            path = existing(name)
-            label, table = path.name, parquet_table(path, text_column)
+    elif name.startswith("hub:"):
+        label = name
+        table = hub_table(name[4:], text_column, split, config, revision, streaming)
         if table.n is None:
             return _stream(label, table, split_sentences, language, limits, chunk)
-        kept = None
-        if sample is not None and not split_sentences:
-            # Draw before reading: a corpus like the paper's has 74 million rows.
-            (kept, drawn), sample = draw(table.n, sample, seed), None
-        records = split_records(table.read(kept), split_sentences, language)
-    elif name.endswith(".txt") or Path(name).expanduser().is_file():
-        path = existing(name)
-        label, unit = path.name, "line"
-        records = text_lines(path)
-        if split_sentences:
-            records = split_records(paragraphs(records), True, language)
+    elif names_a_file(name):
+        content = look(existing(name))
+        label, table = content.name, file_table(content, text_column)
     else:
-        folder = Path(name).expanduser().is_dir()
+        folder = os.path.isdir(os.path.expanduser(name))
         problem = f"{name!r} is a folder" if folder else f"Unknown corpus {name!r}"
         raise CorpusError(
-            f"{problem}. Offline you can use 'wikipedia' or the path of a .txt or .parquet file; "
-            "'bookcorpus' is the paper's sample, and 'hub:NAME' a dataset of the Hub."
+            f"{problem}. Offline you can use 'wikipedia' or the path of a file (text, .jsonl, .csv "
+            "or .parquet); 'bookcorpus' is the paper's sample, and 'hub:NAME' a dataset of the Hub."
         )
+    if table is not None:
+        unit, kept = table.unit, None
+        if sample is not None and not split_sentences:
+            if table.n == 0:
+                raise _nothing_left(label, {})
+            # Draw before reading: a corpus like the paper's has 74 million rows.
+            (kept, drawn), sample = draw(table.n, sample, seed), None
+        rows = left_out.drop(table.read(kept))
+        records = split_records(rows, split_sentences, language)
+    elif name != "wikipedia":
+        unit, records = "line", text_lines(content)
+        if split_sentences:
+            records = split_records(paragraphs(records), True, language)
     if (first := next(records, None)) is None:
         raise _nothing_left(label, {})
     records = chain([first], records)
     if sample is not None:
-        everything = _corpus(label, records, unit, {})
+        everything = _corpus(label, records, unit, {}, left_out)
         return everything.select(sample=sample, seed=seed, max_words=max_words, limit=limit)
     taken = list(_limited(records, **limits))
     if not taken:
         raise _nothing_left(label, drawn | limits)
-    return _corpus(label, taken, unit, drawn | limits)
+    return _corpus(label, taken, unit, drawn | limits, left_out)
 
 
-def _corpus(name: str, records: Iterable[Record], unit: str, settings: dict) -> Corpus:
+def _corpus(
+    name: str, records: Iterable[Record], unit: str, settings: dict, left_out: WithoutText
+) -> Corpus:
     titles, positions, sentences = map(list, zip(*records, strict=True))
-    return Corpus(name, sentences, titles, np.array(positions), unit, settings)
+    return Corpus(name, sentences, titles, np.array(positions), unit, settings, left_out.n)
 
 
 def _limited(
@@ -337,7 +368,14 @@ def _stream(
     limits: dict[str, int],
     chunk: int,
 ) -> StreamedCorpus:
-    def read() -> Iterator[Record]:
-        return _limited(split_records(table.read(None), split_sentences, language), **limits)
+    def read() -> Iterator[Row]:
+        left_out, told = WithoutText(), 0
+        rows = left_out.drop(table.read(None))
+        records = _limited(split_records(rows, split_sentences, language), **limits)
+        for record in chain(records, [None]):
+            yield from repeat((name, 0, None), left_out.n - told)
+            told = left_out.n
+            if record is not None:
+                yield record
 
     return StreamedCorpus(name, read, whole("chunk", chunk), settings=limits)

@@ -1,43 +1,17 @@
-"""Reading text from files and datasets, whole or some rows: records of title, position and text."""
+"""Records of text: their title, position and text, which of them are taken, and how they split."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Iterable, Iterator
 from numbers import Real
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from embvar_kit import hub
-from embvar_kit.errors import CorpusError, as_sentence, first_line
+from embvar_kit.errors import CorpusError, as_sentence
 
 Record = tuple[str, int, str]
 """The title of a text's source, the text's number in it (from 1), and the text."""
-
-WITHOUT_NETWORK = "Without a network use 'wikipedia' or a local .txt or .parquet file."
-"""Advice for messages when the Hub is out of reach."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A column of text whose rows can be counted and chosen before any is read.
-
-    Attributes:
-        n: number of rows; ``None`` for a stream.
-        read: yields the rows that hold text, starting afresh at each call: all of them for
-            ``None``, or those of an ascending array of indices (from 0).
-    """
-
-    n: int | None
-    read: Callable[[np.ndarray | None], Iterator[Record]]
-
-
-# Which rows are taken
 
 
 def draw(n: int, sample: float | int, seed: int) -> tuple[np.ndarray, dict]:
@@ -104,68 +78,6 @@ def whole(name: str, value: int) -> int:
     return number
 
 
-# Text files and prose
-
-
-def existing(name: str) -> Path:
-    """The path of a file that can be opened.
-
-    Raises:
-        CorpusError: if there is none.
-    """
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise CorpusError(
-            f"There is no file {name!r} to read a corpus from. Check the path, or use "
-            "'wikipedia', which needs no file."
-        )
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise CorpusError(f"{name!r} cannot be read: {error.strerror}.") from error
-    return path
-
-
-def text_lines(path: Path) -> Iterator[Record]:
-    """The lines of a UTF-8 file that are not blank, with their numbers.
-
-    Raises:
-        CorpusError: if a line is not valid UTF-8; the message names the line.
-    """
-    # Bytes are split into lines before they are decoded, so that a bad line has a number.
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise CorpusError(
-                    f"Line {number} of {path.name!r} is not valid UTF-8 (byte "
-                    f"0x{raw[error.start]:02x}). Convert the file to UTF-8 and try again."
-                ) from error
-            if line:
-                yield path.name, number, line
-
-
-def paragraphs(lines: Iterable[Record]) -> Iterator[Record]:
-    """Join consecutive lines; a gap in their numbers, left by a blank line, ends a paragraph.
-
-    >>> list(paragraphs([("a.txt", 1, "One"), ("a.txt", 2, "line."), ("a.txt", 4, "Two.")]))
-    [('a.txt', 1, 'One line.'), ('a.txt', 4, 'Two.')]
-    """
-    joined: list[str] = []
-    title, first, last = "", 0, 0
-    for title, number, line in lines:
-        if joined and number > last + 1:
-            yield title, first, " ".join(joined)
-            joined = []
-        if not joined:
-            first = number
-        joined.append(line)
-        last = number
-    if joined:
-        yield title, first, " ".join(joined)
-
-
 def split_records(
     records: Iterable[Record], split_sentences: bool, language: str
 ) -> Iterator[Record]:
@@ -195,155 +107,3 @@ def numbered(pairs: Iterable[tuple[str, str]]) -> Iterator[Record]:
         number = number + 1 if title == current else 1
         current = title
         yield title, number, sentence
-
-
-# Tables
-
-
-def parquet_table(path: Path, column: str) -> Table:
-    """One column of a parquet file.
-
-    Raises:
-        CorpusError: if the file cannot be read, or has no such column of text. Reading the rows
-            raises it, too.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    unreadable = (pa.ArrowException, OSError, UnicodeDecodeError)
-
-    def refusal(error: Exception) -> CorpusError:
-        return CorpusError(
-            f"{path.name!r} cannot be read as parquet ({first_line(error)}). Is it complete? "
-            "Download or write it again."
-        )
-
-    try:
-        file = pq.ParquetFile(path)
-    except unreadable as error:
-        raise refusal(error) from error
-    names = file.schema_arrow.names
-    if column not in names:
-        raise _no_column(repr(path.name), column, names)
-    kind = file.schema_arrow.field(column).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise _not_text(repr(path.name), column, kind)
-
-    def read(kept: np.ndarray | None) -> Iterator[Record]:
-        first = 0
-        try:
-            for batch in file.iter_batches(columns=[column]):
-                rows = np.arange(first, first + len(batch))
-                texts = batch.column(0)
-                if kept is not None:
-                    rows = kept[np.searchsorted(kept, first) : np.searchsorted(kept, rows[-1] + 1)]
-                    texts = texts.take(pa.array(rows - first))
-                for row, text in zip(rows.tolist(), texts.to_pylist(), strict=True):
-                    if text is not None:
-                        yield path.name, row + 1, text
-                first += len(batch)
-        except unreadable as error:
-            raise refusal(error) from error
-
-    return Table(file.metadata.num_rows, read)
-
-
-def hub_table(
-    name: str,
-    column: str,
-    split: str,
-    config: str | None,
-    revision: str | None,
-    streaming: bool,
-) -> Table:
-    """One column of a Hub dataset, or of a folder laid out as one.
-
-    Raises:
-        CorpusError: if the dataset cannot be loaded, or has no such column of text. Reading the
-            rows raises it, too.
-    """
-    from datasets import load_dataset
-
-    folder = Path(name).expanduser()
-    local = bool(name) and folder.is_dir()
-    offline = False if local else not on_hub(name, revision)
-    try:
-        with _offline(offline):
-            dataset = load_dataset(
-                str(folder) if local else name,
-                config,
-                split=split,
-                revision=revision,
-                streaming=streaming,
-            )
-    except Exception as error:  # the library raises many kinds; the user needs one message
-        raise CorpusError(
-            f"The Hub dataset {name!r} (split {split!r}) could not be loaded: {as_sentence(error)} "
-            f"{WITHOUT_NETWORK}"
-        ) from error
-    columns = dataset.column_names or []
-    if columns and column not in columns:
-        raise _no_column(f"Dataset {name!r}", column, columns)
-    kind = getattr((dataset.features or {}).get(column), "dtype", None)
-    if kind not in (None, "string", "large_string"):
-        raise _not_text(f"dataset {name!r}", column, kind)
-    if columns:
-        dataset = dataset.select_columns([column])
-
-    def read(kept: np.ndarray | None) -> Iterator[Record]:
-        chosen = dataset if kept is None else dataset.select(kept)
-        numbers = count(1) if kept is None else iter((kept + 1).tolist())
-        number = 0
-        try:
-            for row in chosen:
-                number = next(numbers)
-                if isinstance(row.get(column), str):
-                    yield name, number, row[column]
-        except Exception as error:
-            raise CorpusError(
-                f"Dataset {name!r} cannot be read beyond row {number:,}: {as_sentence(error)}"
-            ) from error
-
-    return Table(None if streaming else len(dataset), read)
-
-
-def on_hub(name: str, revision: str | None) -> bool:
-    """Whether the Hub has a dataset; ``False`` if the Hub is out of reach.
-
-    Raises:
-        CorpusError: if the Hub answers that it has no such dataset.
-    """
-    answer, error = hub.ask("dataset", name, revision)
-    if answer in (hub.Answer.ABSENT, hub.Answer.IMPOSSIBLE):
-        at = f" at revision {revision!r}" if revision else ""
-        raise CorpusError(
-            f"The Hub has no dataset {name!r}{at} that you can read. {WITHOUT_NETWORK}"
-        ) from error
-    return answer is hub.Answer.PRESENT
-
-
-@contextmanager
-def _offline(yes: bool) -> Iterator[None]:
-    """If ``yes``, have ``datasets`` use only its cache, rather than retry for half a minute."""
-    import datasets
-
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = before or yes
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before
-
-
-def _no_column(where: str, column: str, names: Iterable[str]) -> CorpusError:
-    return CorpusError(
-        f"{where} has no column {column!r}; its columns are {', '.join(names)}. Name one with "
-        "text_column=..."
-    )
-
-
-def _not_text(where: str, column: str, kind: Any) -> CorpusError:
-    return CorpusError(
-        f"Column {column!r} of {where} holds {kind}, not text. Name another with text_column=..."
-    )

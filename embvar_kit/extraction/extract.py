@@ -380,6 +380,7 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
                 "name": corpus.name,
                 "fingerprint": corpus.fingerprint,
                 "settings": corpus.settings,
+                **({"without_text": corpus.without_text} if corpus.without_text else {}),
             }
         ],
         "convention": {

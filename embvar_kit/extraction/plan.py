@@ -62,6 +62,7 @@ class Plan:
         batch_tokens: tokens per batch, padding included.
         long: what was done with sentences longer than the model takes.
         min_count: groups with fewer occurrences are left out; their ``group`` is -1.
+        without_text: rows of the corpus's table that are left out, because no text is in them.
         equal_lengths: whether a batch holds sentences of one length only, because the model does
             not ignore padding.
         sites: number of places in the model where embeddings are taken.
@@ -85,6 +86,7 @@ class Plan:
     batch_tokens: int
     long: str
     min_count: int = 1
+    without_text: int = 0
     equal_lengths: bool = False
     sites: int = 1
     means_in: str = "memory"
@@ -157,6 +159,8 @@ class Plan:
             ("padding", self._padding_text),
             ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
         ]
+        if count := self.without_text:
+            rows.append(("left out", f"{count:,} row{'s' * (count > 1)} of the table without text"))
         if self.min_count > 1:
             left = int((self.group < 0).sum())
             what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"
@@ -257,6 +261,7 @@ def plan(
     work = Plan(
         model=model.name,
         corpus=corpus.name,
+        without_text=corpus.without_text,
         by=by,
         text=text,
         batches=list(_batches(text.lengths, batch_tokens, equal=not model.ignores_padding)),

@@ -21,8 +21,9 @@ from paths import ROOT
 
 import embvar_kit as ek
 from embvar_kit.corpora import wikipedia
+from embvar_kit.corpora.content import REFUSED
 from embvar_kit.corpora.corpus import CORPORA, StreamedCorpus
-from embvar_kit.corpora.readers import Table
+from embvar_kit.corpora.tables import Table
 
 
 def write(path: Path, data: bytes | str) -> Path:
@@ -118,9 +119,14 @@ def test_a_byte_that_is_not_utf8_is_named_by_line(split, tmp_path):
     path = write(tmp_path / "latin.txt", b"Good.\nAlso good.\ncaf\xe9\n")
     with pytest.raises(ek.CorpusError, match=r"Line 3 of 'latin\.txt'.*byte 0xe9.*Convert"):
         ek.load_corpus(path, split_sentences=split)
-    path = write(tmp_path / "utf16.txt", "Good.\n".encode("utf-16"))
-    with pytest.raises(ek.CorpusError, match=r"Line 1 of 'utf16\.txt'"):
-        ek.load_corpus(path, split_sentences=split)
+    for encoding in ("utf-16", "utf-32"):
+        path = write(tmp_path / "wide.txt", "Good.\n".encode(encoding))
+        words = rf"'wide\.txt' is {encoding.upper()} text.*iconv -f {encoding.upper()} -t UTF-8"
+        with pytest.raises(ek.CorpusError, match=words):
+            ek.load_corpus(path, split_sentences=split)
+        path = write(tmp_path / "bare.txt", "Good.\n".encode(f"{encoding}-le"))
+        with pytest.raises(ek.CorpusError, match=r"Line 1 of 'bare\.txt' holds a NUL.*UTF-16"):
+            ek.load_corpus(path, split_sentences=split)
 
 
 @pytest.mark.parametrize("data", ["", "\n\n \n", "\ufeff"])
@@ -129,7 +135,7 @@ def test_a_file_without_a_sentence_is_refused(data, tmp_path):
         ek.load_corpus(write(tmp_path / "blank.txt", data))
 
 
-@pytest.mark.parametrize("name", ["none.txt", "none.parquet"])
+@pytest.mark.parametrize("name", ["none.txt", "none.parquet", "none.csv", "none.txt.gz"])
 def test_a_missing_file_is_named(name, tmp_path):
     with pytest.raises(ek.CorpusError, match=rf"no file .*{name}.*wikipedia"):
         ek.load_corpus(tmp_path / name)
@@ -144,7 +150,7 @@ def test_an_unknown_name_says_what_there_is():
 
 
 def test_a_folder_is_not_a_corpus(tmp_path):
-    with pytest.raises(ek.CorpusError, match=r"' is a folder\. .*a \.txt or \.parquet file"):
+    with pytest.raises(ek.CorpusError, match=r"' is a folder\. .*the path of a file \(text"):
         ek.load_corpus(tmp_path)
 
 
@@ -153,16 +159,18 @@ def one_file(tmp_path_factory):
     return tmp_path_factory.mktemp("lines") / "a.txt"
 
 
-LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=20))
+LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\0"), max_size=20))
 
 
 @given(LINES)
 @example(["\ufeff", "\x0b", "\x85x"])
 def test_any_text_file_gives_its_lines_that_are_not_blank(one_file, lines):
-    assume(not (lines and lines[0].startswith("\ufeff")))
+    data = "\n".join(lines)
+    assume(not data.startswith(("\ufeff", *(beginning.decode("latin-1") for beginning in REFUSED))))
+    assume(not data.lstrip().startswith(("PAR1", "{", "[")))  # maybe other kinds of files
     kept = [(n, line.strip()) for n, line in enumerate(lines, start=1) if line.strip()]
     assume(kept)
-    corpus = ek.load_corpus(write(one_file, "\n".join(lines)))
+    corpus = ek.load_corpus(write(one_file, data))
     assert list(zip(corpus.positions.tolist(), corpus.sentences, strict=True)) == kept
 
 
@@ -174,6 +182,11 @@ def test_a_parquet_column_keeps_row_numbers(tmp_path):
     corpus = ek.load_corpus(path)
     assert list(corpus) == ["One.", "Two."]
     assert [corpus.where(i) for i in range(2)] == ["a.parquet, row 1", "a.parquet, row 4"]
+    assert corpus.without_text == 2
+    assert repr(corpus) == "Corpus('a.parquet': 2 sentences, 2 words; 2 rows without text left out)"
+    assert "; 1 row without text left out" in repr(ek.load_corpus(path, limit=2, sample=3, seed=1))
+    assert ek.load_corpus(path, limit=1).without_text == 0  # none was read
+    assert corpus.select(limit=1).without_text == corpus[:1].without_text == 2
 
 
 def test_rows_of_prose_are_split_and_keep_their_row(tmp_path):
@@ -187,9 +200,10 @@ def test_rows_of_prose_are_split_and_keep_their_row(tmp_path):
     "column",
     [
         pa.array(["One.", "Two.", "One."], pa.large_string()),
+        pa.array(["One.", "Two.", "One."], pa.string_view()),
         pa.array(["One.", "Two.", "One."]).dictionary_encode(),
     ],
-    ids=["large", "categories"],
+    ids=["large", "view", "categories"],
 )
 def test_other_kinds_of_text_columns_are_read(column, tmp_path):
     path = parquet(tmp_path / "a.parquet", text=column)
@@ -265,6 +279,32 @@ def test_a_streamed_dataset_gives_the_same_in_chunks(kind, folders):
     assert "in chunks of 1 sentences" in repr(corpus)
 
 
+def test_rows_without_text_are_counted_in_datasets_and_their_chunks(tmp_path):
+    rows = [None, "1", "", "2", "3", None, None]
+    parquet(tmp_path / "train.parquet", text=rows)
+    assert ek.load_corpus(f"hub:{tmp_path}").without_text == 4
+    chunks = list(ek.load_corpus(f"hub:{tmp_path}", streaming=True, chunk=2).chunks())
+    assert [list(chunk) for chunk in chunks] == [["1", "2"], ["3"]]
+    # Rows at the end belong to the last chunk; those between two, to the former.
+    assert [chunk.without_text for chunk in chunks] == [2, 2]
+    chunks = ek.load_corpus(f"hub:{tmp_path}", streaming=True, chunk=1).chunks()
+    assert [chunk.without_text for chunk in chunks] == [2, 0, 2]
+
+
+def test_words_that_a_datasets_reader_takes_for_missing_are_counted(tmp_path):
+    write(tmp_path / "train.csv", "text,n\nOne.,1\nnull,2\nNA,3\n")
+    corpus = ek.load_corpus(f"hub:{tmp_path}")
+    assert (list(corpus), corpus.without_text) == (["One."], 2)
+    assert list(ek.load_corpus(tmp_path / "train.csv")) == ["One.", "null", "NA"]
+
+
+def test_a_value_of_a_stream_that_is_not_text_is_refused(tmp_path):
+    rows = [{"text": "One."}, {"text": None}, {"text": {"a": 1}}]
+    write(tmp_path / "train.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.raises(ek.CorpusError, match=r"row 3 of dataset .* holds \{.a.: 1\}, not text"):
+        list(ek.load_corpus(f"hub:{tmp_path}", streaming=True).chunks())
+
+
 def test_a_stream_is_limited_while_it_is_read(folders):
     name = f"hub:{folders / 'parquet'}"
     short = ek.load_corpus(name, streaming=True, max_words=1)
@@ -296,6 +336,21 @@ def test_a_dataset_that_breaks_off_is_refused_by_row(tmp_path):
     with pytest.raises(ek.CorpusError, match=r"cannot be read beyond row [\d,]+"):
         for _ in corpus.chunks():
             pass
+
+
+def test_a_full_chunk_comes_before_the_failure_behind_it():
+    def read():
+        yield from (("rows", n, f"Row {n}.") for n in (1, 2, 3, 4))
+        raise ek.CorpusError("row 5")
+
+    chunks = StreamedCorpus("rows", read, chunk=2).chunks()
+    assert [list(next(chunks)) for _ in range(2)] == [["Row 1.", "Row 2."], ["Row 3.", "Row 4."]]
+    with pytest.raises(ek.CorpusError, match="row 5"):
+        next(chunks)
+    chunks = StreamedCorpus("rows", read, chunk=3).chunks()
+    assert len(next(chunks)) == 3
+    with pytest.raises(ek.CorpusError, match="row 5"):
+        next(chunks)
 
 
 def test_arguments_of_a_stream_that_make_no_sense_are_refused(folders, tmp_path):
@@ -686,9 +741,10 @@ def endless():
 
 @pytest.mark.parametrize("name", ["a.parquet", "hub:rows", "a.txt", "wikipedia"])
 def test_what_lies_beyond_the_limit_is_not_read(name, tmp_path, monkeypatch):
-    table = Table(74_000_000, lambda kept: endless())
+    table = Table(lambda: 74_000_000, lambda kept: endless())
     pairs = ((title, text) for title, _, text in endless())
-    monkeypatch.setattr("embvar_kit.corpora.corpus.parquet_table", lambda *_: table)
+    tables = {"a.parquet": table, "a.txt": None}
+    monkeypatch.setattr("embvar_kit.corpora.corpus.file_table", lambda file, _: tables[file.name])
     monkeypatch.setattr("embvar_kit.corpora.corpus.hub_table", lambda *_: table)
     monkeypatch.setattr("embvar_kit.corpora.corpus.text_lines", lambda _: endless())
     monkeypatch.setattr("embvar_kit.corpora.corpus.read_wikipedia", lambda: pairs)

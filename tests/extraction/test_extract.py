@@ -333,3 +333,18 @@ def test_the_device_form_of_a_pass_gives_the_same(minilm, corpus, whole, monkeyp
     apart = np.abs(device.mean.astype(float) - whole.mean)
     element = np.sqrt(whole.Q / whole.mean.shape[-1])[:, :, None]
     assert (apart <= np.spacing(np.abs(whole.mean)) + 2.0**-30 * element).all()
+
+
+def test_rows_without_text_are_told_by_the_plan_and_recorded(minilm, tmp_path, capsys):
+    table = "text,n\nThe cat sat on the mat.,1\n,2\n,3\nA dog barked.,4\n"
+    (tmp_path / "a.csv").write_text(table)
+    corpus = ek.load_corpus(tmp_path / "a.csv")
+    stats = ek.extract(minilm, corpus)
+    assert "left out   2 rows of the table without text" in capsys.readouterr().out
+    assert stats.info["corpora"][0]["without_text"] == 2
+    stats.save(tmp_path / "out")
+    assert ek.TokenStatistics.load(tmp_path / "out").info == stats.info
+    (tmp_path / "a.csv").write_text("text,n\nThe cat sat on the mat.,1\n")
+    stats = ek.extract(minilm, ek.load_corpus(tmp_path / "a.csv"))
+    assert "without text" not in capsys.readouterr().out
+    assert "without_text" not in stats.info["corpora"][0]

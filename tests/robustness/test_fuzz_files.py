@@ -7,6 +7,8 @@ raises a named error or reads the file, and never runs code from it.
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import pickle
 import random
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -157,19 +160,48 @@ def test_a_pickle_with_a_flipped_bit_runs_nothing(tmp_path):
         assert not (tmp_path / "ran").exists()
 
 
+ROWS = [f"row number {n}, some “text”" for n in range(300)]
+TABLES: dict[str, Callable[[Path], object]] = {
+    "text.parquet": lambda path: pq.write_table(pa.table({"text": ROWS}), path),
+    "text.csv": lambda path: pd.DataFrame({"text": ROWS}).to_csv(path, index_label="n"),
+    "text.jsonl": lambda path: pd.DataFrame({"text": ROWS}).to_json(
+        path, orient="records", lines=True
+    ),
+    "text.csv.gz": lambda path: pd.DataFrame({"text": ROWS}).to_csv(path, index_label="n"),
+    "text.txt.gz": lambda path: path.write_bytes(gzip.compress("\n".join(ROWS).encode())),
+    "text.txt.zst": lambda path: path.write_bytes(
+        pa.compress("\n".join(ROWS).encode(), codec="zstd", asbytes=True)
+    ),
+    "text.parquet.gz": lambda path: path.write_bytes(gzip.compress(parquet_bytes())),
+}
+
+
+def parquet_bytes() -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": ROWS}), file)
+    return file.getvalue()
+
+
 @pytest.mark.timeout(900)
-def test_a_column_of_text_is_read_or_refused(tmp_path):
-    path = tmp_path / "text.parquet"
-    rows = [f"row number {n}, some text" for n in range(300)]
-    pq.write_table(pa.table({"text": rows}), path)
-    for data in damaged(path.read_bytes(), "parquet", effort(200, 6000)):
+@pytest.mark.parametrize("name", TABLES)
+def test_a_corpus_in_a_file_is_read_or_refused(name, tmp_path):
+    path = tmp_path / name
+    TABLES[name](path)
+    assert list(ek.load_corpus(path)) == ROWS
+    known = name == "text.parquet"
+    kind = "parquet" if known else "corpora in other files"
+    number = effort(200, 6000) if known else effort(100, 2000)
+    for data in damaged(path.read_bytes(), kind, number):
         path.write_bytes(data)
         try:
             corpus = ek.load_corpus(path)
         except ek.CorpusError as error:
-            assert "text.parquet" in str(error)
+            assert name in str(error)
         else:
             assert all(isinstance(sentence, str) for sentence in corpus)
+            # gzip has a checksum: what it gives has not changed, if its header still says gzip.
+            if name.endswith(".gz") and data.startswith(b"\x1f\x8b\x08"):
+                assert list(corpus) == ROWS
 
 
 @pytest.mark.timeout(1200)
