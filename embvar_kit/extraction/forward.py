@@ -189,7 +189,7 @@ def _run(model: EmbeddingModel, work: Plan, sequences: np.ndarray) -> _Outcome:
     inside = np.arange(lengths.max()) < lengths[:, None]
     ends = np.cumsum(lengths)
     tokens = np.arange(ends[-1]) + np.repeat(text.starts[sequences] - ends + lengths, lengths)
-    ids = np.full(inside.shape, model.tokenizer.pad_token_id or 0, dtype=np.int64)
+    ids = np.full(inside.shape, model.padding, dtype=np.int64)
     ids[inside] = text.ids[tokens]
     # Attention is faster without a mask, and most small batches have no padding to mask.
     mask = None if inside.all() else send(inside.astype(np.int64), model.device)

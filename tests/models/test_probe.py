@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import embvar_kit as ek
-from embvar_kit.models.probe import unchanged
+from embvar_kit.models.running import unchanged
 
 SIZES = {
     "vocab_size": 30522,
