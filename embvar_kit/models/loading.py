@@ -170,6 +170,9 @@ def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingMod
     tokenizer, notes = loaded.tokenizer, list(loaded.notes)
     names = {id(weight): key for key, weight in loaded.module.named_parameters()}
     module = bare(loaded.module)
+    inside = {own: names.get(id(weight)) for own, weight in module.named_parameters()}
+    module = module.to(device)
+    names = {id(weight): inside[own] for own, weight in module.named_parameters()}
     begin, end = begin_and_end(tokenizer)
     ids = sample_ids(tokenizer, begin, end)
     _check_ids(module, tokenizer, begin, end, ids, label)
@@ -194,7 +197,6 @@ def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingMod
             f"says, among them {name!r}: {held} in the file, {wanted} by the configuration. The "
             "two are of different models: copy or download both again."
         )
-    module = module.to(device)
     found = probe(module, ids, _padding(module, tokenizer), label)
     limit, said = tried_max_tokens(module, ids), max_tokens(module)
     if limit != said:
@@ -469,7 +471,7 @@ def _load_module(
         if attention is None:
             module, report = AutoModel.from_pretrained(where, **how)
         else:
-            module, report = _with_own_attention(where, how)
+            module, report = _with_own_attention(where, options, how)
             taken = module.config._attn_implementation
             notes = (f"attention: {taken}, not {attention} as its configuration asks for",)
     except Exception as error:  # OSError, ValueError, KeyError, RuntimeError and more
@@ -508,13 +510,16 @@ def _attention_asked_for(where: str, options: dict) -> str | None:
     return None
 
 
-def _with_own_attention(where: str, how: dict) -> tuple[Any, dict]:
-    from transformers import AutoModel
+def _with_own_attention(where: str, options: dict, how: dict) -> tuple[Any, dict]:
+    from transformers import AutoConfig, AutoModel
 
+    config = AutoConfig.from_pretrained(where, **options)
+    config._attn_implementation = "sdpa"  # sets it in the configuration's parts, too
     try:
-        return AutoModel.from_pretrained(where, attn_implementation="sdpa", **how)
+        return AutoModel.from_pretrained(where, config=config, **how)
     except ValueError:  # the architecture has no such kernels
-        return AutoModel.from_pretrained(where, attn_implementation="eager", **how)
+        config._attn_implementation = "eager"
+        return AutoModel.from_pretrained(where, config=config, **how)
 
 
 def _load_tokenizer(where: str, label: str, options: dict) -> Any:

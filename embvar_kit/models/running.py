@@ -15,7 +15,7 @@ from embvar_kit.models.silence import quiet
 def whole_states(
     module: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, ...]:
-    """Hidden states as the model gives them, ``(batch, length or more, d)``; empty if it gives none.
+    """Hidden states as the model gives them, ``(batch, length or more, d)``; empty for none.
 
     A model whose last layer returns several things (PEGASUS-X: the states of tokens and of global
     tokens) may give them together as one state; the first of them is the tokens'. What the run

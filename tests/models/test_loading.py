@@ -25,7 +25,7 @@ from tiny_models import FAMILIES, LAYERS, SENTENCES, WIDTH, build_gguf
 
 import embvar_kit as ek
 from embvar_kit.files import sha256_of
-from embvar_kit.models import around, loading, silence
+from embvar_kit.models import around, silence
 from embvar_kit.models.bundled import BUNDLED
 
 LEARNED = [name for name, family in FAMILIES.items() if family.learned]
