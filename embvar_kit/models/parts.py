@@ -112,9 +112,12 @@ def vocabulary_rows(module: Any) -> int | None:
 
     The table may be of a class of its own, such as I-BERT's.
     """
-    try:
-        table = module.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
+    if hasattr(module, "get_input_embeddings"):
+        try:
+            table = module.get_input_embeddings()
+        except (AttributeError, NotImplementedError):  # a model that has no such table
+            return None
+    else:  # FSMT's encoder is a plain module: its table of vocabulary entries stands first
         table = next((part for part in module.modules() if isinstance(part, nn.Embedding)), None)
     weight = getattr(table, "weight", None)
     return len(weight) if isinstance(weight, torch.Tensor) and weight.dim() == 2 else None
