@@ -148,9 +148,10 @@ def load_model(
     """
     name = str(name)
     torch_device, torch_dtype = _device(device), _dtype(dtype)
-    folder, gguf, label = _locate(name)
-    if folder and name not in BUNDLED:
-        check_files(folder, gguf, label)
+    with _only_own_errors(name):
+        folder, gguf, label = _locate(name)
+        if folder and name not in BUNDLED:
+            check_files(folder, gguf, label)
     # Pass False explicitly; otherwise transformers prompts on the terminal.
     options: dict[str, Any] = {"trust_remote_code": bool(trust_remote_code)}
     if gguf:

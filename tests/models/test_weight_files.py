@@ -81,6 +81,28 @@ def test_weights_that_are_empty_or_cut_short_are_named(folder, kept, words):
         ek.load_model(folder)
 
 
+def test_no_error_of_another_library_reaches_a_user(folder, monkeypatch):
+    class Foreign(Exception):
+        """Of a class that nobody expects."""
+
+    def broken(*_, **__):
+        raise Foreign("out of the blue")
+
+    for owner, name in (
+        (transformers.AutoModel, "from_pretrained"),
+        (transformers.AutoTokenizer, "from_pretrained"),
+        (transformers.BertModel, "forward"),
+        (transformers.BertConfig, "get_text_config"),
+        (transformers.BertModel, "to"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, broken)
+            with pytest.raises(ek.ModelError, match=r"'bert'.*out of the blue"):
+                ek.load_model(folder, device="cpu")
+    with pytest.raises(ek.ModelError, match="File name too long"):
+        ek.load_model("n" * 5000)
+
+
 # GGUF
 
 
