@@ -112,12 +112,16 @@ def vocabulary_rows(module: Any) -> int | None:
 
     The table may be of a class of its own, such as I-BERT's.
     """
-    if hasattr(module, "get_input_embeddings"):
-        try:
-            table = module.get_input_embeddings()
-        except (AttributeError, NotImplementedError):  # a model that has no such table
-            return None
-    else:  # FSMT's encoder is a plain module: its table of vocabulary entries stands first
-        table = next((part for part in module.modules() if isinstance(part, nn.Embedding)), None)
+    try:
+        table = module.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # a part that is no whole model, for one
+        found = (part for name, part in module.named_modules() if _named_for_tokens(name, part))
+        table = next(found, None)
     weight = getattr(table, "weight", None)
     return len(weight) if isinstance(weight, torch.Tensor) and weight.dim() == 2 else None
+
+
+def _named_for_tokens(name: str, part: nn.Module) -> bool:
+    own = name.rsplit(".", 1)[-1]
+    named = own.startswith(("token_embedding", "word_embedding")) or own == "embed_tokens"
+    return isinstance(part, nn.Embedding) and named

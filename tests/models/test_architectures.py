@@ -281,6 +281,12 @@ def test_missing_weights_of_the_part_for_images_do_not_matter(saved):
         ek.load_model(folder, device="cpu")
 
 
+def test_the_rows_of_the_vocabulary_are_known_of_parts_without_an_own_way_to_tell(saved):
+    vit = T.OwlViTConfig(text_config=BERT, vision_config=IMAGES)
+    for make in (lambda: T.OwlViTModel(vit), ODD["fsmt"][0], ODD["ibert"][0], ODD["clip"][0]):
+        assert ek.load_model(saved(make), device="cpu").vocabulary_rows == VOCABULARY
+
+
 def test_a_model_that_no_part_of_runs_on_text_is_named(saved):
     folder = saved(lambda: T.ViTModel(T.ViTConfig(**IMAGES)))
     with pytest.raises(ek.ModelError, match=r"'model' \(ViTModel\) cannot run on plain text"):
