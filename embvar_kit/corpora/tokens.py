@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
@@ -179,19 +179,19 @@ def tokenize(
     tokenizer: Any,
     corpus: Corpus,
     *,
-    begin: int | None,
-    end: int | None,
+    begin: Sequence[int] = (),
+    end: Sequence[int] = (),
     max_tokens: int | None = None,
     long: str = "split",
     spans: bool = False,
     parse_special: bool = False,
 ) -> TokenizedCorpus:
-    """Turn sentences into sequences of token ids, each with its begin and end token.
+    """Turn sentences into sequences of token ids, each with its begin and end tokens.
 
     Args:
         tokenizer: a transformers tokenizer.
         corpus: the sentences.
-        begin, end: ids to put around each sequence, or ``None`` for no such token.
+        begin, end: ids to put before and after each sequence.
         max_tokens: length of the longest sequence allowed, begin and end included; ``None`` for
             any length.
         long: what to do with longer sentences: ``"split"`` them into several sequences, ``"cut"``
@@ -208,12 +208,10 @@ def tokenize(
     """
     if long not in ("split", "cut", "error"):
         raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
-    around = (begin is not None) + (end is not None)
-    room = None if max_tokens is None else max_tokens - around
+    before, after = list(begin), list(end)
+    room = None if max_tokens is None else max_tokens - len(before) - len(after)
     if room is not None and room < 1:
         raise ExtractionError(f"max_tokens={max_tokens} leaves no room for a token.")
-    before = [] if begin is None else [begin]
-    after = [] if end is None else [end]
     if spans and not tokenizer.is_fast:
         raise ExtractionError(
             f"{type(tokenizer).__name__} does not tell which characters a token stands for, and "

@@ -374,6 +374,7 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "width": model.width,
             "last_state_normalized_by": model.final_norm,
             "normalization": model.normalization,
+            **({"notes": model.notes} if model.notes else {}),
         },
         "corpora": [
             {
@@ -386,8 +387,8 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
         "convention": {
             "by": work.by,
             "markers": work.markers,
-            "begin": _token(model, model.begin),
-            "end": _token(model, model.end),
+            "begin": _tokens(model, model.begin),
+            "end": _tokens(model, model.end),
             "long": work.long,
             "max_tokens": model.max_tokens,
             **({"min_count": work.min_count} if work.min_count > 1 else {}),
@@ -410,8 +411,10 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
     return json.loads(json.dumps(info))
 
 
-def _token(model: EmbeddingModel, token_id: int | None) -> str | None:
-    return None if token_id is None else model.tokenizer.convert_ids_to_tokens(token_id)
+def _tokens(model: EmbeddingModel, ids: tuple[int, ...]) -> str | list[str] | None:
+    """Strings of the tokens put at one end of a sentence: one, several, or ``None``."""
+    tokens = model.tokenizer.convert_ids_to_tokens(list(ids))
+    return tokens if len(tokens) > 1 else next(iter(tokens), None)
 
 
 class StopButton:

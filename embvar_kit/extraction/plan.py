@@ -67,6 +67,7 @@ class Plan:
             not ignore padding.
         sites: number of places in the model where embeddings are taken.
         means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
+        notes: what was done otherwise than the model's files say, a line each.
     """
 
     model: str
@@ -90,6 +91,7 @@ class Plan:
     equal_lengths: bool = False
     sites: int = 1
     means_in: str = "memory"
+    notes: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -176,6 +178,7 @@ class Plan:
         ):
             if count:
                 rows.append(("note", f"{count:,} sentence{'s' * (count > 1)} {what}"))
+        rows += [("note", note) for note in self.notes]
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
 
 
@@ -227,8 +230,8 @@ def plan(
         spans=by == "word",
         parse_special=parse_special,
     )
-    rows = model.module.get_input_embeddings().num_embeddings
-    if (largest := int(text.ids.max())) >= rows:
+    rows = model.vocabulary_rows
+    if rows is not None and (largest := int(text.ids.max())) >= rows:
         raise ExtractionError(
             f"The tokenizer of {model.name!r} gives id {largest}, and the model has embeddings for "
             f"0 to {rows - 1} only: the two do not belong together."
@@ -278,6 +281,7 @@ def plan(
         batch_tokens=batch_tokens,
         long=long,
         min_count=min_count,
+        notes=model.notes,
     )
     return at_sites(work, sites, model)
 

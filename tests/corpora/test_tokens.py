@@ -250,8 +250,7 @@ def test_begin_and_end_are_put_around_once_whatever_the_template_adds(family, to
     assert (own[-1] != inside[0][-1]) == (made.template in ("end", "both"))
 
     text = tokenize(tokenizer, ek.Corpus.of(SENTENCES), begin=model.begin, end=model.end)
-    before = [] if model.begin is None else [model.begin]
-    assert sequences(text) == [[*before, *ids, model.end] for ids in inside]
+    assert sequences(text) == [[*model.begin, *ids, *model.end] for ids in inside]
     assert text.ids.dtype == np.int32
     assert text.sentence.tolist() == list(range(len(SENTENCES)))
     assert (text.n_split, text.n_cut, text.n_empty) == (0, 0, 0)
@@ -265,13 +264,13 @@ def test_the_templates_of_all_kinds_are_tested():
 @given(
     sentences=st.lists(st.lists(st.sampled_from(WORDS), max_size=12), min_size=1, max_size=8),
     room=st.integers(1, 9),
-    around=st.sampled_from([(None, None), (2, None), (None, 3), (2, 3)]),
+    around=st.sampled_from([((), ()), ((2,), ()), ((), (3,)), ((2,), (3,)), ((2, 4), (3, 4))]),
     long=st.sampled_from(["split", "cut"]),
 )
 def test_long_sentences_are_split_or_cut_and_counted(bert, sentences, room, around, long):
     sentences = [" ".join(words) for words in sentences]
     begin, end = around
-    before, after = [[i] if i is not None else [] for i in around]
+    before, after = map(list, around)
     expected = [inner_ids(bert, sentence) for sentence in sentences]
     corpus = ek.Corpus.of(sentences)
     limit = room + len(before) + len(after)
@@ -305,7 +304,7 @@ def test_long_sentences_are_split_or_cut_and_counted(bert, sentences, room, arou
 def test_a_sentence_of_just_the_limit_is_left_whole(bert):
     ids = inner_ids(bert, SENTENCES[0])
     whole = tokenize(
-        bert, ek.Corpus.of(SENTENCES[:1]), begin=2, end=3, max_tokens=len(ids) + 2, long="error"
+        bert, ek.Corpus.of(SENTENCES[:1]), begin=[2], end=[3], max_tokens=len(ids) + 2, long="error"
     )
     assert sequences(whole) == [[2, *ids, 3]]
 
@@ -314,33 +313,35 @@ def test_a_long_sentence_can_be_an_error_that_says_where(bert, tmp_path):
     path = tmp_path / "book.txt"
     path.write_text("The cat.\n\n" + "the cat sat on the mat " * 200)
     with pytest.raises(ek.ExtractionError, match=r"1,200 tokens \(book\.txt, line 3\).*the 62 "):
-        tokenize(bert, ek.load_corpus(path), begin=2, end=3, max_tokens=64, long="error")
+        tokenize(bert, ek.load_corpus(path), begin=[2], end=[3], max_tokens=64, long="error")
 
 
 def test_more_sentences_than_are_tokenized_at_once_stay_in_order(bert):
     sentences = [" ".join(["the"] * (1 + n % 7)) for n in range(2501)]
-    text = tokenize(bert, ek.Corpus.of(sentences), begin=2, end=3)
+    text = tokenize(bert, ek.Corpus.of(sentences), begin=[2], end=[3])
     assert text.lengths.tolist() == [3 + n % 7 for n in range(2501)]
     assert text.sentence.tolist() == list(range(2501))
 
 
 def test_sentences_without_tokens_are_counted(bert):
-    text = tokenize(bert, ek.Corpus.of(["", "The cat.", "\u200b", " "]), begin=2, end=3)
+    text = tokenize(bert, ek.Corpus.of(["", "The cat.", "\u200b", " "]), begin=[2], end=[3])
     assert text.n_empty == 3
     assert text.sentence.tolist() == [1]
     with pytest.raises(ek.ExtractionError, match="Nothing of corpus 'blank' is left"):
-        tokenize(bert, ek.Corpus.of(["", "\u200b"], name="blank"), begin=2, end=3)
+        tokenize(bert, ek.Corpus.of(["", "\u200b"], name="blank"), begin=[2], end=[3])
     with pytest.raises(ek.ExtractionError, match="Nothing of corpus 'none' is left"):
-        tokenize(bert, ek.Corpus.of([], name="none"), begin=2, end=3)
+        tokenize(bert, ek.Corpus.of([], name="none"), begin=[2], end=[3])
 
 
 def test_half_a_surrogate_pair_is_refused_by_sentence(bert):
     sentences = [*SENTENCES, "half \ud83d of it"]
     with pytest.raises(ek.ExtractionError, match=r"not valid Unicode text \(sentences, sentence 9"):
-        tokenize(bert, ek.Corpus.of(sentences), begin=2, end=3)
+        tokenize(bert, ek.Corpus.of(sentences), begin=[2], end=[3])
 
 
-@pytest.mark.parametrize(("limit", "around"), [(2, (2, 3)), (1, (2, None)), (0, (None, None))])
+@pytest.mark.parametrize(
+    ("limit", "around"), [(2, ([2], [3])), (1, ([2], [])), (0, ([], [])), (3, ([2], [3, 4]))]
+)
 def test_a_limit_without_room_for_a_token_is_refused(limit, around, bert):
     begin, end = around
     with pytest.raises(ek.ExtractionError, match=f"max_tokens={limit} leaves no room"):
@@ -349,4 +350,4 @@ def test_a_limit_without_room_for_a_token_is_refused(limit, around, bert):
 
 def test_an_unknown_way_with_long_sentences_says_what_there_is(bert):
     with pytest.raises(ek.ExtractionError, match="choose 'split', 'cut' or 'error'"):
-        tokenize(bert, ek.Corpus.of(SENTENCES), begin=2, end=3, long="drop")
+        tokenize(bert, ek.Corpus.of(SENTENCES), begin=[2], end=[3], long="drop")

@@ -54,9 +54,8 @@ def test_a_words_embedding_is_the_mean_of_its_tokens(family, tiny):
     found, parts = {}, {}
     for sentence in sentences:
         encoded = model.tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True)
-        around = [i for i in (model.begin,) if i is not None]
-        end = [i for i in (model.end,) if i is not None]
-        ids = [*around, *encoded["input_ids"], *end]
+        around = model.begin
+        ids = [*around, *encoded["input_ids"], *model.end]
         states = model.hidden_states(torch.tensor([ids]))[-1][0].numpy()
         for word, first, last in words_of(sentence):
             own = [
