@@ -37,7 +37,7 @@ def control_strings(family: str) -> list[str]:
 
 def read(tokenizer, sentences, **options):
     corpus = ek.Corpus.of([sentences] if isinstance(sentences, str) else sentences)
-    return tokenize(tokenizer, corpus, begin=None, end=None, **options)
+    return tokenize(tokenizer, corpus, begin=(), end=(), **options)
 
 
 def control_ids(tokenizer, family: str) -> list[int]:
@@ -199,7 +199,7 @@ def test_a_checkpoint_of_the_other_reading_is_refused(tiny, tmp_path):
 def test_a_long_sentence_keeps_the_places_of_its_control_tokens(tokenizer_of):
     tokenizer = tokenizer_of("bert")
     sentence = "the cat " * 5 + "[SEP] " + "the " * 8 + "[CLS] [SEP]"
-    options = {"begin": 2, "end": 3, "max_tokens": 8, "parse_special": True}
+    options = {"begin": [2], "end": [3], "max_tokens": 8, "parse_special": True}
     corpus = ek.Corpus.of(["a cat", sentence])
     text = tokenize(tokenizer, corpus, **options)
     names = tokenizer.convert_ids_to_tokens(text.ids[text.control].tolist())
