@@ -19,6 +19,8 @@ from embvar_kit.errors import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _EXAMPLES = """examples:
@@ -43,6 +45,10 @@ _TWINS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0, 1 for an error it names, 2 for wrong usage."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console's encoding may lack a token's characters; it then shows escapes.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     known = parser()
     chosen = known.parse_args(arguments)
     if chosen.command is None:
@@ -199,6 +205,12 @@ def _add_extract(commands: argparse._SubParsersAction) -> None:
         help="what to do with sentences too long for the model (default: split)",
     )
     run.add_argument(
+        "--parse-special",
+        action="store_true",
+        help="read control tokens that the text spells out, such as [SEP], as control tokens; "
+        "otherwise they are text",
+    )
+    run.add_argument(
         "--min-count",
         type=int,
         default=1,
@@ -250,6 +262,7 @@ def _extract(chosen: argparse.Namespace) -> None:
         batch_tokens=chosen.batch_tokens,
         long=chosen.long,
         min_count=chosen.min_count,
+        parse_special=chosen.parse_special,
         checkpoint=chosen.checkpoint,
         checkpoint_every=every,
         progress=not chosen.quiet,
@@ -284,12 +297,19 @@ def _add_show(commands: argparse._SubParsersAction) -> None:
         "show",
         help="print what saved statistics say",
         description="Print the regression of V on M and the decomposition of Q, layer by layer; "
-        "with --layer, the tokens of that layer.",
+        "with --layer, the tokens of that layer; with --token, these tokens.",
     )
     show.set_defaults(run=_show)
     show.add_argument("folder", metavar="DIR", help="folder written by extract")
     show.add_argument("--layer", type=int, help="print the tokens of this layer")
     show.add_argument("--rows", type=int, default=10, help="tokens to print (default: 10)")
+    show.add_argument(
+        "--token",
+        nargs="+",
+        metavar="TOKEN",
+        help="print these tokens at each layer, or at that of --layer, however often they occur; "
+        "a byte-level token is found by its text, too",
+    )
     _add_choice_of_tokens(show)
     show.add_argument("--no-special", action="store_true", help="leave special tokens out")
     show.add_argument("--no-sinks", action="store_true", help="leave attention sinks out")
@@ -317,6 +337,9 @@ def _show(chosen: argparse.Namespace) -> None:
         "special": not chosen.no_special,
         "unbiased": chosen.unbiased,
     }
+    if chosen.token:
+        _print_tokens(statistics, chosen.token, chosen.layer, chosen.unbiased)
+        return
     if chosen.layer is None:
         _print_layers(statistics, chosen.no_sinks, **choice)
         return
@@ -324,6 +347,41 @@ def _show(chosen: argparse.Namespace) -> None:
         statistics = statistics.without(statistics.sinks()["token"])
     table = statistics.table(chosen.layer, **choice).head(chosen.rows)
     print(statistics)
+    _print_table(statistics, table)
+
+
+def _print_tokens(
+    statistics: TokenStatistics, wanted: Sequence[str], layer: int | None, unbiased: bool
+) -> None:
+    import numpy as np
+
+    found = {text: statistics.find(text) for text in wanted}
+    if absent := [text for text, tokens in found.items() if not tokens]:
+        raise StatisticsError(
+            f"No token of these statistics is named {', '.join(map(repr, absent))}, or says this. "
+            "Names carry no marker: ing, not ##ing, unless vocabulary entries were measured "
+            "(--by id)."
+        )
+    tokens = list(dict.fromkeys(token for each in found.values() for token in each))
+    kept = statistics.take(np.flatnonzero(np.isin(statistics.tokens.astype(str), tokens)))
+    least = int(kept.n.min())
+    choice = {"min_count": least, "unbiased": unbiased}
+    print(statistics)
+    for at in [layer] if layer is not None else map(int, kept.layers):
+        print(f"\nlayer {at}")
+        _print_table(kept, kept.table(at, **choice))
+
+
+def _print_table(statistics: TokenStatistics, table: pd.DataFrame) -> None:
+    """Print a table of tokens; where their texts differ, a column beside them has these."""
+    from embvar_kit.corpora.byte_level import visible
+
+    text_of = dict(zip(statistics.tokens, statistics.texts, strict=True))
+    texts = [text_of[token] for token in table["token"]]
+    if texts != table["token"].tolist():
+        pairs = zip(texts, table["token"], strict=True)
+        shown = [visible(text) if text != token else "" for text, token in pairs]
+        table.insert(1, "text", shown)
     print(table.to_string(index=False, float_format="{:.4f}".format))
 
 

@@ -55,6 +55,7 @@ def report(
             str(files["notebook"]),
             parameters=values,
             kernel_name="python3",
+            kernel_manager_class=_own_kernel(),
             progress_bar=False,
             # Without encryption, the kernel warns that it has none.
             config=Config(KernelManager={"transport_encryption": "auto"}),
@@ -80,6 +81,24 @@ def report(
     page, _ = HTMLExporter().from_notebook_node(run)
     files["page"].write_text(page, encoding="utf-8")
     return files
+
+
+def _own_kernel() -> type:
+    """A class of kernel managers that start a kernel of this interpreter.
+
+    A kernel named python3 may be any interpreter's: Jupyter takes the first that it finds, and a
+    user's own comes before that of the environment that the kit is installed in.
+    """
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(**get_kernel_dict())  # its command begins with sys.executable
+
+    return OwnKernel
 
 
 def _notebook() -> Path:

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import transformers
 from paths import ROOT
 from tiny_models import SENTENCES
 
@@ -28,10 +29,10 @@ COMMANDS = ("fetch", "extract", "show", "figures", "report", "reproduce", "twins
 COMMANDS += ("corpora",)
 
 
-def start(*arguments: object) -> subprocess.Popen:
+def start(*arguments: object, **variables: str) -> subprocess.Popen:
     """``python -m embvar_kit`` in a process of its own, its output buffered as a user's is."""
     command = [sys.executable, "-m", "embvar_kit", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     environment.pop("PYTHONUNBUFFERED", None)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # A test run in a script's background has SIGINT ignored, and would pass that on.
@@ -43,9 +44,9 @@ def start(*arguments: object) -> subprocess.Popen:
     )
 
 
-def run(*arguments: object) -> tuple[int, str, str]:
-    """Run it to its end: ``(exit code, stdout, stderr)``."""
-    process = start(*arguments)
+def run(*arguments: object, **variables: str) -> tuple[int, str, str]:
+    """Run it to its end, with environment variables: ``(exit code, stdout, stderr)``."""
+    process = start(*arguments, **variables)
     out, err = process.communicate(timeout=100)
     return process.returncode, out, err
 
@@ -441,7 +442,76 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_pass(command, text_
     assert "cannot be saved to" in err
 
 
+def test_show_prints_chosen_tokens_at_each_layer(command, saved):
+    code, out, _ = command("show", saved, "--token", "the", "cat")
+    assert code == 0
+    assert [line for line in out.splitlines() if line.startswith("layer")] == [
+        "layer 0", "layer 1", "layer 2"
+    ]  # fmt: skip
+    stats = ek.TokenStatistics.load(saved)
+    row = stats.table(1).set_index("token").loc["the"]
+    code, out, _ = command("show", saved, "--token", "the", "--layer", 1)
+    assert out.splitlines()[-1].split() == [
+        "the", f"{int(row.n)}", f"{row.Q:.4f}", f"{row.M:.4f}", f"{row.V:.4f}"
+    ]  # fmt: skip
+    code, out, err = command("show", saved, "--token", "the", "##ing", "zebra")
+    assert (code, out) == (1, "") and is_one_line_of(err)
+    assert "No token of these statistics is named '##ing', 'zebra'" in err
+
+
+def test_control_tokens_of_a_text_are_read_as_asked(command, tiny, tmp_path):
+    text, out = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text("The cat [SEP] sat.\nThe mat.\n")
+    arguments = ["extract", "--model", tiny("bert"), "--corpus", text, "--out", out]
+    for more, read, n in (([], "text", 2), (["--parse-special"], "control tokens", 3)):
+        code, printed, _ = command(*arguments, *more)
+        assert code == 0
+        assert f"1 control token spelled out in the text ([SEP]), read as {read};" in printed
+        stats = ek.TokenStatistics.load(out)
+        assert stats.n[stats.tokens == "[SEP]"].tolist() == [n]
+
+
 # The real command, in a process of its own
+
+
+@pytest.fixture(scope="module")
+def foreign(tiny, tmp_path_factory):
+    """Statistics of a text with characters that few consoles have."""
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "text.txt").write_text("水 the cat 水.\nA é.\n" * 10, encoding="utf-8")
+    # Llama's tokenizer drops what it does not know; these characters are added to it.
+    model = shutil.copytree(tiny("llama"), folder / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens(["水", "é"])
+    tokenizer.save_pretrained(model)
+    arguments = ["--model", model, "--corpus", folder / "text.txt", "--out", folder / "out"]
+    assert main(["extract", "--quiet", "--device", "cpu", *map(str, arguments)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+@pytest.mark.slow
+def test_a_console_without_a_character_shows_its_escape(encoding, foreign):
+    shown = {"cp1252": ("\\u6c34", "é"), "ascii": ("\\u6c34", "\\xe9"), "utf-8": ("水", "é")}
+    process = start("show", foreign / "out", "--layer", 1, PYTHONIOENCODING=encoding)
+    process.stdout.reconfigure(encoding=encoding)
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, err) == (0, "")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert {*shown[encoding]} <= {*names}
+
+
+@pytest.mark.slow
+def test_every_command_prints_on_a_plain_console(foreign, tmp_path):
+    """Messages, plans and names of files, too."""
+    plain = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    code, out, err = run("show", foreign / "out", "--token", "水風", **plain)
+    assert (code, out) == (1, "") and "'\\u6c34\\u98a8'" in err
+    place = tmp_path / "水"
+    arguments = ["--model", foreign / "model", "--corpus", foreign / "text.txt"]
+    code, out, err = run("extract", *arguments, "--out", place, **plain)
+    assert code == 0, err
+    assert "saved" in out and "\\u6c34" in out
 
 
 @pytest.mark.slow

@@ -1,11 +1,15 @@
 """The report runs unchanged for an encoder and a decoder, and says what went wrong."""
 
+import json
+import sys
+
 import nbformat
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager
 from tiny_models import SENTENCES
 
 import embvar_kit as ek
-from embvar_kit import files
+from embvar_kit import files, model_report
 from embvar_kit.cli import main
 
 
@@ -66,3 +70,23 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_an_unknown_parameter_is_no_silent_default(tmp_path):
     with pytest.raises(ek.ReportError, match=r"no parameter 'limits'; it has model_name, corpus"):
         ek.report("minilm", tmp_path, parameters={"limits": 5})
+
+
+def test_a_kernel_of_another_interpreter_found_first_is_not_started(tmp_path, monkeypatch):
+    """A user's own kernel named python3 comes before the one of this environment."""
+    kernel = tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    told = {"argv": ["/no/such/python", "{connection_file}"], "display_name": "other"}
+    (kernel / "kernel.json").write_text(json.dumps({**told, "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    assert KernelSpecManager().get_kernel_spec("python3").argv[0] == "/no/such/python"
+    small = tmp_path / "small.ipynb"
+    cells = [
+        nbformat.v4.new_code_cell("model_name = ''", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import sys\nprint(sys.executable, model_name)"),
+    ]
+    told = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=told), small)
+    monkeypatch.setattr(model_report, "_notebook", lambda: small)
+    ek.report("minilm", tmp_path / "out")
+    assert f"{sys.executable} minilm" in outputs(tmp_path / "out" / "report.ipynb")

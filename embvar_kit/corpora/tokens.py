@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from embvar_kit.corpora.control_tokens import ControlTokens
 from embvar_kit.corpora.corpus import Corpus
-from embvar_kit.errors import ExtractionError, NothingLeftError
+from embvar_kit.corpora.offsets import OffsetCheck
+from embvar_kit.errors import ExtractionError, NothingLeftError, first_line
 
 GROUPINGS = {
     "token": "token strings without their markers, as in the paper: ##ing and ing are one token",
@@ -24,8 +27,12 @@ MARKERS = ("##", "Ġ", "▁")
 """Prefixes of token strings: "continues a word" (WordPiece), and "starts a word" (byte-level BPE
 and SentencePiece)."""
 
+SUFFIXES = ("</w>", "@@")
+"""Their mirror image at the end of token strings: "ends a word" (CLIP, XLM, GPT-1) and "the word
+goes on" (BERTweet, PhoBERT, CTRL)."""
+
 _MARKER_SHARE = 0.05
-"""Share of the vocabulary that begins with a marker, from which on a tokenizer uses it."""
+"""Share of the vocabulary that begins or ends with a marker, from which on a tokenizer uses it."""
 
 _CHUNK = 1000  # sentences tokenized at once
 
@@ -39,7 +46,7 @@ class Grouping:
         labels: ``(G,)`` name of each of the ``G`` groups.
         special: ``(G,)`` whether all of a group's entries are special tokens.
         group_of: ``(vocabulary,)`` group of each vocabulary id.
-        markers: the prefixes that were removed.
+        markers: the prefixes and suffixes that were removed.
     """
 
     by: str
@@ -67,6 +74,10 @@ class TokenizedCorpus:
         n_empty: number of sentences without any token; they have no sequence.
         spans: ``(n, 2)`` characters ``[start, end)`` of its sentence that each token stands for,
             -1 for begin and end tokens; ``None`` if they were not requested.
+        parse_special: whether control tokens that the text spells out were read as such.
+        spelled_out: how often the text spells out each control token, by its string.
+        control: ``(C,)`` where the control tokens that the text spells out stand in ``ids``; empty
+            if they were read as text.
     """
 
     ids: np.ndarray
@@ -76,6 +87,14 @@ class TokenizedCorpus:
     n_cut: int = 0
     n_empty: int = 0
     spans: np.ndarray | None = None
+    parse_special: bool = False
+    spelled_out: Mapping[str, int] = field(default_factory=dict)
+    control: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    @property
+    def n_spelled_out(self) -> int:
+        """Number of control tokens that the text spells out."""
+        return sum(self.spelled_out.values())
 
     @cached_property  # used for every batch of a pass
     def lengths(self) -> np.ndarray:
@@ -84,26 +103,36 @@ class TokenizedCorpus:
 
 
 def markers_of(tokenizer: Any) -> tuple[str, ...]:
-    """The markers that a tokenizer uses: those that begin at least 5 % of its vocabulary."""
+    """The markers that a tokenizer uses: those that 5 % or more of its vocabulary have.
+
+    Prefixes (:data:`MARKERS`) come first, then :data:`SUFFIXES`.
+    """
     vocabulary = list(tokenizer.get_vocab())
+    least = _MARKER_SHARE * len(vocabulary)
     return tuple(
         marker
-        for marker in MARKERS
-        if sum(token.startswith(marker) for token in vocabulary) >= _MARKER_SHARE * len(vocabulary)
+        for marker in (*MARKERS, *SUFFIXES)
+        if sum(_has(token, marker) for token in vocabulary) >= least
     )
 
 
+def _has(token: str, marker: str) -> bool:
+    return token.endswith(marker) if marker in SUFFIXES else token.startswith(marker)
+
+
 def strip_marker(token: str, markers: tuple[str, ...]) -> str:
-    """A token without its leading marker; a token that is nothing but markers stays.
+    """A token without its marker; a token that is nothing but markers stays.
 
     >>> [strip_marker(t, ("##",)) for t in ("##ing", "ing", "##")]
     ['ing', 'ing', '##']
     >>> [strip_marker(t, ("Ġ",)) for t in ("Ġthe", "Ġ", "ĠĠ")]  # two sets of blanks, not one
     ['the', 'Ġ', 'ĠĠ']
+    >>> [strip_marker(t, ("</w>",)) for t in ("the</w>", "the", "</w>")]
+    ['the', 'the', '</w>']
     """
     for marker in markers:
-        if token.startswith(marker) and token.replace(marker, ""):
-            return token[len(marker) :]
+        if _has(token, marker) and token.replace(marker, ""):
+            return token.removesuffix(marker) if marker in SUFFIXES else token[len(marker) :]
     return token
 
 
@@ -150,37 +179,39 @@ def tokenize(
     tokenizer: Any,
     corpus: Corpus,
     *,
-    begin: int | None,
-    end: int | None,
+    begin: Sequence[int] = (),
+    end: Sequence[int] = (),
     max_tokens: int | None = None,
     long: str = "split",
     spans: bool = False,
+    parse_special: bool = False,
 ) -> TokenizedCorpus:
-    """Turn sentences into sequences of token ids, each with its begin and end token.
+    """Turn sentences into sequences of token ids, each with its begin and end tokens.
 
     Args:
         tokenizer: a transformers tokenizer.
         corpus: the sentences.
-        begin, end: ids to put around each sequence, or ``None`` for no such token.
+        begin, end: ids to put before and after each sequence.
         max_tokens: length of the longest sequence allowed, begin and end included; ``None`` for
             any length.
         long: what to do with longer sentences: ``"split"`` them into several sequences, ``"cut"``
             them, or raise an ``"error"``.
         spans: also record the characters that each token stands for.
+        parse_special: read control tokens that the text spells out, such as ``[SEP]``, as control
+            tokens; otherwise they are text.
 
     Raises:
         ExtractionError: if a sentence is too long and ``long="error"``, ``max_tokens`` leaves no
-            room for a token, no sentence has a token, a sentence is not valid Unicode, or the
-            tokenizer does not know spans.
+            room for a token, no sentence has a token, a sentence is not valid Unicode, the
+            tokenizer does not know spans or gives wrong ones, or it cannot read a control token as
+            text.
     """
     if long not in ("split", "cut", "error"):
         raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
-    around = (begin is not None) + (end is not None)
-    room = None if max_tokens is None else max_tokens - around
+    before, after = list(begin), list(end)
+    room = None if max_tokens is None else max_tokens - len(before) - len(after)
     if room is not None and room < 1:
         raise ExtractionError(f"max_tokens={max_tokens} leaves no room for a token.")
-    before = [] if begin is None else [begin]
-    after = [] if end is None else [end]
     if spans and not tokenizer.is_fast:
         raise ExtractionError(
             f"{type(tokenizer).__name__} does not tell which characters a token stands for, and "
@@ -189,8 +220,12 @@ def tokenize(
     ids: list[np.ndarray] = []
     sentence: list[int] = []
     places: list[np.ndarray] = []
-    n_split = n_cut = n_empty = 0
-    for index, (tokens, offsets) in enumerate(_token_ids(tokenizer, corpus, spans)):
+    control: list[int] = []
+    spelled_out: Counter[int] = Counter()
+    n_split = n_cut = n_empty = n_ids = 0
+    readings = _readings(tokenizer, corpus, spans, parse_special)
+    for index, (tokens, offsets, spelled, at_control) in enumerate(readings):
+        spelled_out += spelled
         if not tokens:
             n_empty += 1
             continue
@@ -209,6 +244,9 @@ def tokenize(
         for piece in pieces:
             ids.append(np.array([*before, *tokens[piece], *after], dtype=np.int32))
             sentence.append(index)
+            first = n_ids + len(before) - piece.start
+            control += [first + at for at in at_control if piece.start <= at < piece.stop]
+            n_ids += len(ids[-1])
             if spans:
                 around_them = ((len(before), len(after)), (0, 0))
                 own = np.array(offsets[piece], dtype=np.int32)
@@ -224,38 +262,81 @@ def tokenize(
         int(n_cut),
         n_empty,
         np.concatenate(places) if spans else None,
+        parse_special,
+        {tokenizer.convert_ids_to_tokens(i): n for i, n in spelled_out.most_common()},
+        np.array(control, dtype=np.int64),
     )
 
 
-def _token_ids(
-    tokenizer: Any, corpus: Corpus, spans: bool
-) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
-    """For each sentence, its tokens' ids and spans; empty spans if they are not requested."""
+class _Reading(NamedTuple):
+    """A sentence's token ids and their spans (empty if they are not requested); how often it spells
+    out each control token, and where in ``ids`` these are, if they were read as control tokens."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+    spelled_out: Counter[int]
+    control: list[int]
+
+
+_NOTHING: Counter[int] = Counter()
+
+
+def _readings(
+    tokenizer: Any, corpus: Corpus, spans: bool, parse_special: bool
+) -> Iterator[_Reading]:
+    """The reading of each sentence."""
+    options = {
+        "add_special_tokens": False,
+        "truncation": False,
+        "padding": False,
+        "return_attention_mask": False,
+        "return_offsets_mapping": spans,
+        "verbose": False,
+    }
+    # Some tokenizers are saved so that they read control tokens as text.
+    own = {"split_special_tokens": False} if getattr(tokenizer, "split_special_tokens", 0) else {}
+    control, offsets = ControlTokens(tokenizer), OffsetCheck(tokenizer)
     for first in range(0, len(corpus), _CHUNK):
         sentences = list(corpus.sentences[first : first + _CHUNK])
         try:
-            encoded = tokenizer(
-                sentences,
-                add_special_tokens=False,
-                truncation=False,
-                padding=False,
-                return_attention_mask=False,
-                return_offsets_mapping=spans,
-                verbose=False,
+            encoded = tokenizer(sentences, **options, **own)
+        except Exception as error:  # a tokenizer may bring code of its own
+            raise _unreadable(tokenizer, corpus, first, sentences, error) from error
+        all_spans = encoded["offset_mapping"] if spans else repeat([])
+        read = zip(sentences, encoded["input_ids"], all_spans, strict=spans)
+        for index, (sentence, ids, places) in enumerate(read, start=first):
+            spelled = control.spelled_out(ids, sentence)
+            if not spelled:
+                reading = _Reading(ids, places, _NOTHING, [])
+            elif parse_special:
+                reading = _Reading(ids, places, spelled, control.places(ids, places, sentence))
+            else:
+                again = control.as_text(ids, sentence, corpus.where(index), **options)
+                reading = _Reading(*again, spelled, [])
+            if spans and offsets.finds_fault(reading.ids, reading.spans, sentence):
+                raise ExtractionError(
+                    f"{type(tokenizer).__name__} drops characters that its vocabulary lacks, and "
+                    f"then tells the wrong characters of tokens ({corpus.where(index)}): by='word' "
+                    "needs the right ones. Take such characters out of the text, or use by='token'."
+                )
+            yield reading
+
+
+def _unreadable(
+    tokenizer: Any, corpus: Corpus, first: int, sentences: list[str], error: Exception
+) -> ExtractionError:
+    """The error for sentences, from number ``first`` on, that a tokenizer fails at."""
+    for index, sentence in enumerate(sentences, start=first):
+        if not _is_text(sentence):
+            return ExtractionError(
+                f"A sentence is not valid Unicode text ({corpus.where(index)}): it "
+                "contains half a surrogate pair. Read its source again as UTF-8."
             )
-        except (TypeError, UnicodeError) as error:
-            for index, sentence in enumerate(sentences, start=first):
-                if not _is_text(sentence):
-                    raise ExtractionError(
-                        f"A sentence is not valid Unicode text ({corpus.where(index)}): it "
-                        "contains half a surrogate pair. Read its source again as UTF-8."
-                    ) from error
-            raise
-        yield from zip(
-            encoded["input_ids"],
-            encoded["offset_mapping"] if spans else repeat(()),
-            strict=spans,
-        )
+    return ExtractionError(
+        f"{type(tokenizer).__name__} fails at one of the sentences from {corpus.where(first)} to "
+        f"{corpus.where(first + len(sentences) - 1)}: {first_line(error)}. Take out what it cannot "
+        "read, or save the model with a fast tokenizer (tokenizer.json)."
+    )
 
 
 def _is_text(sentence: str) -> bool:

@@ -64,6 +64,7 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
     """Assign tokens to words.
 
     Words that the model's sequence limit cuts in two are left out, as are words without a token.
+    A control token that the text spells out, if it was read as such, is part of no word.
 
     Args:
         corpus: the sentences.
@@ -87,6 +88,7 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
         inside = (spans[:, 0] >= 0) & (own < len(words))
         inside[inside] = starts[own[inside]] < spans[inside, 1]
         inside &= spans[:, 0] < spans[:, 1]
+        inside[text.control[slice(*np.searchsorted(text.control, (first, last)))] - first] = False
         tokens = np.flatnonzero(inside)
         if not len(tokens):
             continue

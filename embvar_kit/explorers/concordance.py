@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -56,12 +57,14 @@ class Concordance:
         corpus: the sentences.
         by: what forms a group, ``"token"``, ``"id"`` or ``"word"``.
         long: what is done with sentences longer than the model's input.
+        parse_special: whether control tokens that the text spells out are read as such.
     """
 
     model: EmbeddingModel
     corpus: Corpus
     by: str = "token"
     long: str = "split"
+    parse_special: bool = False
 
     @cached_property
     def tokenized(self) -> Plan:
@@ -92,8 +95,8 @@ class Concordance:
         if len(own) > most:
             own = np.random.default_rng(seed).choice(own, most, replace=False)
         sentences = np.unique(self._sentence_of[own])
-        how = {"by": self.by, "long": self.long}
-        found = collect_embeddings(self.model, self._part(sentences), [token], **how)[token]
+        part = self._part(sentences)
+        found = collect_embeddings(self.model, part, [token], by=self.by, **self._how)[token]
         return Occurrences(
             found.token, found.layers, found.x, sentences[found.sentence], found.position
         )
@@ -162,10 +165,18 @@ class Concordance:
         if not model.tokenizer.is_fast:
             return None
         how = {"begin": model.begin, "end": model.end, "max_tokens": model.max_tokens}
-        return tokenize(model.tokenizer, corpus, **how, long=self.long, spans=True).spans
+        try:
+            return tokenize(model.tokenizer, corpus, **how, **self._how, spans=True).spans
+        except ExtractionError:  # it gives wrong ones for this text, which was read without them
+            return None
 
     def _plan(self, corpus: Corpus) -> Plan:
-        return plan(self.model, corpus, by=self.by, long=self.long)
+        return plan(self.model, corpus, by=self.by, **self._how)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        """How sentences become tokens."""
+        return {"long": self.long, "parse_special": self.parse_special}
 
     def _part(self, sentences: Sequence[int]) -> Corpus:
         whole = self.corpus
@@ -222,6 +233,7 @@ def concordances(
                 f"The statistics are not of the model {one.name!r} given, or of other weights."
             )
         convention = of_model[one.name, one.revision].info.get("convention", {})
-        how = (convention.get("by", "token"), convention.get("long", "split"))
-        found.append(Concordance(one, corpus, *how))
+        defaults = {"by": "token", "long": "split", "parse_special": False}
+        how = {name: convention.get(name, default) for name, default in defaults.items()}
+        found.append(Concordance(one, corpus, **how))
     return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 from matplotlib.axes import Axes
 
+from embvar_kit.corpora.byte_level import named
 from embvar_kit.errors import EmbvarError
 from embvar_kit.explorers.base import scrolling_image, with_class, wrapping_row
 from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
@@ -128,7 +129,7 @@ class TokenCard:
         if unbiased:
             M, V = map(float, analysis.unbiased(stats.n[at], M, V))
         self._head.value = (
-            f"<b style='font-size:120%'>{html.escape(token)}</b> &emsp; "
+            f"<b style='font-size:120%'>{html.escape(named(token, stats.texts[at]))}</b> &emsp; "
             f"n<sub>t</sub> = {stats.n[at]:,} &emsp; layer {layer}: &emsp; "
             f"Q = {number(stats.Q[row, at])} &emsp; M = {number(M)} &emsp; V = {number(V)} "
             f"&emsp; {'(unbiased M and V)' if unbiased else ''}"

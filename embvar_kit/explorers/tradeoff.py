@@ -101,7 +101,7 @@ class TradeoffPlot:
     def _new_data(self) -> pd.DataFrame:
         """Positions and colours of the points; Q, M and V as the tooltip shows them."""
         points = self.state.points
-        columns = {_COLOUR: np.log10(points.n), "token": points.tokens, "n_t": points.n}
+        columns = {_COLOUR: np.log10(points.n), "token": points.shown, "n_t": points.n}
         return pd.DataFrame({**self._layer_columns(), **columns})
 
     def _layer_columns(self) -> dict[str, np.ndarray]:
@@ -459,9 +459,10 @@ class TradeoffExplorer(Explorer):
 
     def _show_matches(self) -> None:
         found = self.state.matches()
-        self._matches.fill(
-            (f"{token}   n = {n:,}", token) for token, n in found.itertuples(index=False)
-        )
+        points = self.state.points
+        names = points.shown[points.indices_of(found["token"])]
+        lines = (f"{name}   n = {n:,}" for name, n in zip(names, found["n"], strict=True))
+        self._matches.fill(zip(lines, found["token"], strict=True))
         if self.state.search and found.empty:
             self._show_message(f"No token shown begins with {self.state.search!r}.")
 
@@ -478,10 +479,9 @@ class TradeoffExplorer(Explorer):
         self._moved_title.value = text
         self._moved.layout.display = None if len(found) else "none"
         lines = []
-        for row in found.itertuples(index=False):
-            lines.append(
-                f"{row.token}   {number(row.distance)}   M {signed(row.M)}   V {signed(row.V)}"
-            )
+        names = state.points.shown[state.points.indices_of(found["token"])]
+        for name, row in zip(names, found.itertuples(index=False), strict=True):
+            lines.append(f"{name}   {number(row.distance)}   M {signed(row.M)}   V {signed(row.V)}")
         self._moved.fill(zip(lines, found["token"].astype(str), strict=True))
 
     def _show_marked(self) -> None:
@@ -489,7 +489,8 @@ class TradeoffExplorer(Explorer):
         if not state.marked:
             self._marked.value = ""
             return
-        shown = state.table().iloc[state.points.indices_of(state.marked)]
+        shown = state.table().assign(token=state.points.shown)
+        shown = shown.iloc[state.points.indices_of(state.marked)]
         self._marked.value = marked_table(shown, state.layer, len(state.marked) - len(shown))
 
     def _show_card(self) -> None:

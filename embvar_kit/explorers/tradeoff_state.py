@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import traitlets
 
+from embvar_kit.corpora.byte_level import named
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures.tradeoff import ZERO
 from embvar_kit.statistics import analysis
@@ -32,6 +33,7 @@ class Points:
 
     Attributes:
         tokens: ``(T,)`` names.
+        texts: ``(T,)`` their texts, which differ from the names of byte-level tokens.
         n: ``(T,)`` occurrences.
         layers: ``(L,)`` numbers of the layers.
         Q: ``(L, T)`` squared norms.
@@ -40,6 +42,7 @@ class Points:
     """
 
     tokens: np.ndarray
+    texts: np.ndarray
     n: np.ndarray
     layers: np.ndarray
     Q: np.ndarray
@@ -55,6 +58,12 @@ class Points:
         tokens = list(tokens)
         found = self._index.get_indexer(tokens) if tokens else np.array([], dtype=int)
         return found[found >= 0]
+
+    @cached_property
+    def shown(self) -> np.ndarray:
+        """``(T,)`` each name, with its text beside it where the two differ."""
+        pairs = zip(self.tokens, self.texts, strict=True)
+        return np.array([named(str(token), text) for token, text in pairs], dtype=object)
 
     @cached_property
     def _index(self) -> pd.Index:
@@ -130,7 +139,7 @@ def points_of(
     n, M, V = stats.n[kept], stats.M[:, kept], stats.V[:, kept]
     if unbiased:
         M, V = analysis.unbiased(n, M, V)
-    return Points(stats.tokens[kept], n, stats.layers, stats.Q[:, kept], M, V)
+    return Points(stats.tokens[kept], stats.texts[kept], n, stats.layers, stats.Q[:, kept], M, V)
 
 
 def least_count(stats: TokenStatistics) -> int:
@@ -232,7 +241,9 @@ class TradeoffState(traitlets.HasTraits):
         return ends[0], ends[1]
 
     def matches(self, text: str | None = None, most: int = 50) -> pd.DataFrame:
-        """Tokens shown that equal a text or begin with it: ``token, n``, an exact match first.
+        """Tokens shown that equal a text or begin with it: ``token, n``, exact matches first.
+
+        A byte-level token is found by its name (``Ã©``) and by its text (``é``).
 
         Args:
             text: what to look for, :attr:`search` by default; a final ``*`` is ignored.
@@ -244,8 +255,14 @@ class TradeoffState(traitlets.HasTraits):
         if not beginning:
             return pd.DataFrame({"token": [], "n": []})
         names = points.tokens.astype(str)
-        found = np.flatnonzero(np.char.startswith(names, beginning))
-        order = sorted(found, key=lambda i: (names[i] != text, -points.n[i], names[i]))[:most]
+        texts = points.texts
+        begins = np.array([one.startswith(beginning) for one in texts], dtype=bool)
+        found = np.flatnonzero(np.char.startswith(names, beginning) | begins)
+
+        def rank(i: int) -> tuple:
+            return names[i] != text, texts[i] != text, -points.n[i], names[i]
+
+        order = sorted(found, key=rank)[:most]
         return pd.DataFrame({"token": points.tokens[order], "n": points.n[order]})
 
     def moved(self, most: int = 10) -> pd.DataFrame:
@@ -360,10 +377,12 @@ class TradeoffState(traitlets.HasTraits):
 
     @traitlets.observe("search")
     def _mark_matches(self, _: object) -> None:
-        """Mark the token searched for; if no token has this name, mark those that begin with it."""
+        """Mark the token searched for: of this name, else of this text, else all that begin so."""
         found = self.matches(most=MOST_MARKED)["token"].tolist()
-        exact = self.search in found
-        self.marked = [self.search] if exact else found
+        say_it = set(self.points.tokens[self.points.texts == self.search])
+        exact = [token for token in found if token == self.search]
+        exact = exact or [token for token in found if token in say_it]
+        self.marked = exact or found
         if exact or len(found) == 1:
             self.token = found[0]
 

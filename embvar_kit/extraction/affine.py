@@ -145,6 +145,7 @@ def affine_moments(
     max_count: int | None = 100_000,
     batch_tokens: int | None = None,
     long: str = "split",
+    parse_special: bool = False,
 ) -> dict[int, AffineMoments]:
     """Run a corpus through a model once and return the moments of every dimension, token by token.
 
@@ -152,7 +153,7 @@ def affine_moments(
     width 384.
 
     Args:
-        model, corpus, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        model, corpus, batch_tokens, long, parse_special: as in :func:`embvar_kit.extract`.
         layers: hidden states, each with a normalization.
         by: ``"token"`` or ``"id"``.
         min_count, max_count: keep the tokens with ``min_count <= n_t <= max_count``.
@@ -166,7 +167,8 @@ def affine_moments(
     """
     if by not in ("token", "id"):
         raise ExtractionError(f"by={by!r} is not possible here: choose 'token' or 'id'.")
-    work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
+    how = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
+    work = plan(model, corpus, **how, parse_special=parse_special)
     norms = norms_for(model, ["standardized"], work.layers)
     kept = work.n >= max(1, min_count)
     if max_count is not None:

@@ -64,18 +64,21 @@ def dimension_moments(
     left_out: Iterable[str] = (),
     batch_tokens: int | None = None,
     long: str = "split",
+    parse_special: bool = False,
 ) -> DimensionMoments:
     """Run a corpus through a model once and return the moments of every dimension at each layer.
 
     Args:
-        model, corpus, layers, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        model, corpus, layers, batch_tokens, long, parse_special: as in
+            :func:`embvar_kit.extract`.
         left_out: Tokens, named as in the statistics, whose embeddings are not counted, for example
             attention sinks.
 
     Raises:
         ExtractionError: if nothing is left to count, or the model gives NaN or infinity.
     """
-    work = plan(model, corpus, layers=layers, batch_tokens=batch_tokens, long=long)
+    how = {"layers": layers, "batch_tokens": batch_tokens, "long": long}
+    work = plan(model, corpus, **how, parse_special=parse_special)
     leave = pd.Index(work.labels).isin([str(token) for token in left_out])
     group = np.where(leave[work.group], -1, 0)  # all that is counted forms one group
     if not (group == 0).any():

@@ -64,11 +64,13 @@ def collect_embeddings(
     site: str = "hidden",
     batch_tokens: int | None = None,
     long: str = "split",
+    parse_special: bool = False,
 ) -> dict[str, Occurrences]:
     """Collect the embeddings of a few tokens; only sentences that hold one of them are run.
 
     Args:
-        model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        model, corpus, layers, by, site, batch_tokens, long, parse_special: as in
+            :func:`embvar_kit.extract`.
         tokens: the tokens (or words), named as in the statistics.
         most: draw this many occurrences of a token that occurs more often.
         seed: seed of the random draw.
@@ -80,7 +82,8 @@ def collect_embeddings(
         ExtractionError: if a token does not occur, or a layer lacks the site.
     """
     tokens = [tokens] if isinstance(tokens, str) else list(dict.fromkeys(tokens))
-    work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
+    how = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
+    work = plan(model, corpus, **how, parse_special=parse_special)
     group_of = {str(label): group for group, label in enumerate(work.labels)}
     if absent := [token for token in tokens if token not in group_of]:
         raise ExtractionError(
@@ -107,11 +110,13 @@ def sample_embeddings(
     site: str = "hidden",
     batch_tokens: int | None = None,
     long: str = "split",
+    parse_special: bool = False,
 ) -> Occurrences:
     """Draw ``n`` of all occurrences, whatever their token, and collect their embeddings.
 
     Args:
-        model, corpus, layers, by, site, batch_tokens, long: as in :func:`embvar_kit.extract`.
+        model, corpus, layers, by, site, batch_tokens, long, parse_special: as in
+            :func:`embvar_kit.extract`.
         n: number of occurrences; all of them if the corpus has no more.
         seed: seed of the random draw.
 
@@ -120,7 +125,8 @@ def sample_embeddings(
     """
     if n < 1:
         raise ExtractionError(f"n={n}: draw at least one embedding.")
-    work = plan(model, corpus, by=by, layers=layers, batch_tokens=batch_tokens, long=long)
+    how = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
+    work = plan(model, corpus, **how, parse_special=parse_special)
     drawn = np.random.default_rng(seed).permutation(len(work.group))[:n]
     return _collect(model, work, {"*": np.sort(drawn)}, site)["*"]
 
@@ -170,6 +176,7 @@ def collect_again(
     model, corpus = load_again(one)
     convention = one.info["convention"]
     how = {"by": convention["by"], "long": convention["long"]}
+    how["parse_special"] = convention.get("parse_special", False)
     return collect_embeddings(model, corpus, tokens, [layer], most=most, **how)
 
 

@@ -32,6 +32,7 @@ def extract(
     batch_tokens: int | None = None,
     long: str = "split",
     min_count: int = 1,
+    parse_special: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = EVERY,
     shards: int | None = None,
@@ -60,6 +61,9 @@ def extract(
             rare, and each needs a mean at every layer: 10, the least that the paper's regressions
             take, saves most of the memory. Such statistics cannot be merged, and a stream or
             many files can be measured this way in shards only.
+        parse_special: what becomes of control tokens that the text spells out, such as ``[SEP]``
+            or ``<s>``. By default they are text like any other; with ``True`` they are read as
+            control tokens, for corpora that mean it. The plan counts them either way.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
@@ -92,7 +96,7 @@ def extract(
     """
     sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
-    options["min_count"] = min_count
+    options |= {"min_count": min_count, "parse_special": parse_special}
     in_shards = shards is not None or store is not None or client is not None
     streamed = isinstance(corpus, StreamedCorpus | FileCorpus)
     if streamed and min_count > 1 and not in_shards:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from embvar_kit.errors import ExtractionError
-from embvar_kit.extraction.onednn import BatchLimit, free_memory, packed
+from embvar_kit.errors import ExtractionError, first_line
+from embvar_kit.extraction.onednn import BatchLimit, free_memory, out_of_memory, packed
 from embvar_kit.extraction.plan import Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.models.normalization import Norm, NormCall, record_norms
@@ -127,8 +127,8 @@ def forward(
         batches: the sequences of each batch, if not those of the plan.
 
     Raises:
-        ExtractionError: if a layer lacks the normalization that a site needs, or the memory is
-            too small for one sequence alone.
+        ExtractionError: if a layer lacks the normalization that a site needs, the memory is too
+            small for one sequence alone, or the model fails on a sequence.
     """
     text = work.text
     norms = norms_for(model, sites, work.layers)
@@ -153,7 +153,11 @@ def forward(
                     with limit.attempt():
                         outcome = _run(model, work, sequences)
                 except (RuntimeError, MemoryError) as error:
+                    if not out_of_memory(error):
+                        raise _failed(model, int(text.lengths[sequences].max()), error) from error
                     limit.learn(error, slots, alone=len(sequences) == 1)
+                except (IndexError, ValueError, TypeError, AttributeError, KeyError) as error:
+                    raise _failed(model, int(text.lengths[sequences].max()), error) from error
                 seen = dict(taps)
                 taps.clear()
                 if outcome is None:
@@ -166,6 +170,16 @@ def forward(
                 del outcome, seen  # frees this batch's states before the next ones are made
             if planned % _TRIM_EVERY == _TRIM_EVERY - 1:
                 memory.give_back()
+
+
+def _failed(model: EmbeddingModel, longest: int, error: Exception) -> ExtractionError:
+    """What to say of a model that fails in the middle of a pass, as on too long an input."""
+    limit = "sets no limit" if model.max_tokens is None else f"allows {model.max_tokens:,}"
+    return ExtractionError(
+        f"{model.name!r} failed on a sequence of {longest:,} tokens ({first_line(error)}). It "
+        f"{limit}; if shorter ones run, set the longest that does: "
+        f"model = dataclasses.replace(model, max_tokens={max(longest // 2, 1)})."
+    )
 
 
 @dataclass(frozen=True)
@@ -189,7 +203,7 @@ def _run(model: EmbeddingModel, work: Plan, sequences: np.ndarray) -> _Outcome:
     inside = np.arange(lengths.max()) < lengths[:, None]
     ends = np.cumsum(lengths)
     tokens = np.arange(ends[-1]) + np.repeat(text.starts[sequences] - ends + lengths, lengths)
-    ids = np.full(inside.shape, model.tokenizer.pad_token_id or 0, dtype=np.int64)
+    ids = np.full(inside.shape, model.padding, dtype=np.int64)
     ids[inside] = text.ids[tokens]
     # Attention is faster without a mask, and most small batches have no padding to mask.
     mask = None if inside.all() else send(inside.astype(np.int64), model.device)

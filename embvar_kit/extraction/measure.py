@@ -18,6 +18,7 @@ import torch
 from tqdm import tqdm
 
 from embvar_kit._version import __version__
+from embvar_kit.corpora import byte_level
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError
@@ -222,6 +223,7 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "width": model.width,
             "last_state_normalized_by": model.final_norm,
             "normalization": model.normalization,
+            **({"notes": model.notes} if model.notes else {}),
         },
         "corpora": [
             {
@@ -234,11 +236,12 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
         "convention": {
             "by": work.by,
             "markers": work.markers,
-            "begin": _token(model, model.begin),
-            "end": _token(model, model.end),
+            "begin": _tokens(model, model.begin),
+            "end": _tokens(model, model.end),
             "long": work.long,
             "max_tokens": model.max_tokens,
             **({"min_count": work.min_count} if work.min_count > 1 else {}),
+            **({"parse_special": True} if work.text.parse_special else {}),
         },
         "counts": {
             "sentences": len(np.unique(work.text.sentence)),
@@ -248,14 +251,19 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "split": work.text.n_split,
             "cut": work.text.n_cut,
             "empty": work.text.n_empty,
+            "control_tokens_in_text": work.text.n_spelled_out,
         },
         "sentences_by_words": np.bincount(words).tolist(),
     }
+    if (verbatim := byte_level.verbatim(model.tokenizer)) is not None and work.by != "word":
+        info["byte_level"] = {"verbatim": verbatim}
     return json.loads(json.dumps(info))
 
 
-def _token(model: EmbeddingModel, token_id: int | None) -> str | None:
-    return None if token_id is None else model.tokenizer.convert_ids_to_tokens(token_id)
+def _tokens(model: EmbeddingModel, ids: tuple[int, ...]) -> str | list[str] | None:
+    """Strings of the tokens put at one end of a sentence: one, several, or ``None``."""
+    tokens = model.tokenizer.convert_ids_to_tokens(list(ids))
+    return tokens if len(tokens) > 1 else next(iter(tokens), None)
 
 
 class StopButton:

@@ -13,6 +13,7 @@ import pandas as pd
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import (
     GROUPINGS,
+    SUFFIXES,
     TokenizedCorpus,
     frequency_order,
     group_vocabulary,
@@ -29,6 +30,8 @@ of a batch fit into its caches; an accelerator needs large batches to be busy.""
 
 MAX_PADDING = 0.03
 """Largest share of a batch that may be padding; the next sequence beyond it begins a new batch."""
+
+_MOST_NAMED = 5  # control tokens that a plan names
 
 _PLACES = {
     "memory": "",
@@ -54,7 +57,7 @@ class Plan:
         word: ``(n,)`` the occurrence that each token is part of, -1 for none; ``None`` where each
             token is an occurrence of its own.
         subwords: ``(T,)`` mean number of tokens in the occurrences of a word; else ``None``.
-        markers: the prefixes that were removed from the tokens.
+        markers: the prefixes and suffixes that were removed from the tokens.
         layers: the hidden states taken.
         width: ``d``, the length of an embedding.
         batch_tokens: tokens per batch, padding included.
@@ -65,6 +68,7 @@ class Plan:
             not ignore padding.
         sites: number of places in the model where embeddings are taken.
         means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
+        notes: what was done otherwise than the model's files say, a line each.
     """
 
     model: str
@@ -88,6 +92,7 @@ class Plan:
     equal_lengths: bool = False
     sites: int = 1
     means_in: str = "memory"
+    notes: tuple[str, ...] = ()
 
     @property
     def n_tokens(self) -> int:
@@ -135,6 +140,17 @@ class Plan:
             return "tokens", f"{self.n_tokens:,}, {len(self.labels):,} different{kept}"
         return "words", f"{len(self.group):,}, {len(self.labels):,} different{kept}"
 
+    def _spelled_out(self, count: int) -> str:
+        names = list(self.text.spelled_out)
+        named = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+        read, other = "text", "control tokens"
+        if self.text.parse_special:
+            read, other = other, read
+        return (
+            f"{count:,} control token{'s' * (count > 1)} spelled out in the text ({named}), read "
+            f"as {read}; parse_special={not self.text.parse_special} reads them as {other}"
+        )
+
     def __str__(self) -> str:
         text = self.text
         rows = [
@@ -152,6 +168,10 @@ class Plan:
             left = int((self.group < 0).sum())
             what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"
             rows.append(("left out", what))
+        if suffixes := [marker for marker in self.markers if marker in SUFFIXES]:
+            rows.append(("markers", f"{' and '.join(suffixes)} taken off the ends of tokens"))
+        if count := text.n_spelled_out:
+            rows.append(("note", self._spelled_out(count)))
         for count, what in (
             (text.n_split, "split: longer than the model takes"),
             (text.n_cut, "cut: longer than the model takes"),
@@ -159,6 +179,7 @@ class Plan:
         ):
             if count:
                 rows.append(("note", f"{count:,} sentence{'s' * (count > 1)} {what}"))
+        rows += [("note", note) for note in self.notes]
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
 
 
@@ -171,13 +192,14 @@ def plan(
     batch_tokens: int | None = None,
     long: str = "split",
     min_count: int = 1,
+    parse_special: bool = False,
     sites: int = 1,
     only: pd.Index | None = None,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long, min_count: as in
+        model, corpus, by, layers, batch_tokens, long, min_count, parse_special: as in
             :func:`embvar_kit.extract`.
         sites: number of places in the model where embeddings will be taken.
         only: the groups to measure, for a part of a corpus: those of the whole that are frequent
@@ -185,7 +207,8 @@ def plan(
 
     Raises:
         ExtractionError: if an argument makes no sense, a sentence is too long and
-            ``long="error"``, or tokenizer and model do not belong together.
+            ``long="error"``, the tokenizer cannot read what the text spells out as asked for, or
+            tokenizer and model do not belong together.
     """
     if isinstance(model, str) or isinstance(corpus, str):
         raise ExtractionError(
@@ -209,9 +232,10 @@ def plan(
         max_tokens=model.max_tokens,
         long=long,
         spans=by == "word",
+        parse_special=parse_special,
     )
-    rows = model.module.get_input_embeddings().num_embeddings
-    if (largest := int(text.ids.max())) >= rows:
+    rows = model.vocabulary_rows
+    if rows is not None and (largest := int(text.ids.max())) >= rows:
         raise ExtractionError(
             f"The tokenizer of {model.name!r} gives id {largest}, and the model has embeddings for "
             f"0 to {rows - 1} only: the two do not belong together."
@@ -262,6 +286,7 @@ def plan(
         batch_tokens=batch_tokens,
         long=long,
         min_count=min_count,
+        notes=model.notes,
     )
     return at_sites(work, sites, model)
 

@@ -23,7 +23,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -103,7 +103,12 @@ class ShardedPass:
         threads: int | None = None,
         usual_threads: int | None = None,
         sites: Sequence[str] = ("hidden",),
-        **options: Any,
+        by: str = "token",
+        layers: Iterable[int] | None = None,
+        batch_tokens: int | None = None,
+        long: str = "split",
+        min_count: int = 1,
+        parse_special: bool = False,
     ) -> ShardedPass:
         """Write what is asked for, and the text of each shard, to a store; or find it there.
 
@@ -117,7 +122,7 @@ class ShardedPass:
                 in the store.
             usual_threads: their number where neither says it; by default PyTorch's here.
             sites: where in the model embeddings are taken.
-            options: ``by``, ``layers``, ``batch_tokens``, ``long`` and ``min_count`` of
+            by, layers, batch_tokens, long, min_count, parse_special: as in
                 :func:`embvar_kit.extract`.
 
         Raises:
@@ -126,6 +131,14 @@ class ShardedPass:
             CorpusError: if there are fewer documents than shards.
         """
         store = Store(store)
+        options = {
+            "by": by,
+            "layers": None if layers is None else list(layers),
+            "batch_tokens": batch_tokens,
+            "long": long,
+            "min_count": min_count,
+            "parse_special": parse_special,
+        }
         if isinstance(corpus, FileCorpus):
             documents, sizes = np.arange(len(corpus)), corpus.listing.sizes
         else:
@@ -147,7 +160,7 @@ class ShardedPass:
             "model": model.source,
             "corpus": {"name": corpus.name, "settings": dict(corpus.settings), **_known(corpus)},
             "documents": np.bincount(dealt, minlength=shards).tolist(),
-            "layers": list(chosen_layers(model, options.get("layers"))),
+            "layers": list(chosen_layers(model, options["layers"])),
             "width": model.width,
         }
         if store.has("manifest.json"):
@@ -167,7 +180,7 @@ class ShardedPass:
                 own = np.flatnonzero(shard_of == shard)
                 store.write_arrays(job.name("text", shard), _text_as_arrays(corpus, own), {})
         if not job.counts_first:
-            job._write_groups(*_vocabulary(model, options.get("by", "token")))
+            job._write_groups(*_vocabulary(model, by))
         # Last: a store without a manifest was never planned to the end.
         store.write_json("manifest.json", job.manifest)
         return job
@@ -304,7 +317,7 @@ class ShardedPass:
 
     def _plan(self, corpus: Corpus, model: EmbeddingModel, only: pd.Index | None) -> Plan:
         asked = self.asked
-        names = ("by", "layers", "batch_tokens", "long")
+        names = ("by", "layers", "batch_tokens", "long", "parse_special")
         options = {name: asked[name] for name in names}
         return plan(
             model,

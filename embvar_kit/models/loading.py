@@ -2,32 +2,14 @@
 
 Nothing here depends on the name of an architecture. What a model is like (number of hidden states,
 width, longest input, where it normalizes) is read from its configuration or observed while it runs
-one short sentence (see :mod:`embvar_kit.models.probe`).
-
-Begin and end tokens follow the paper: every sentence gets both, if the tokenizer has them. The
-begin token is the tokenizer's ``cls`` token or else its ``bos`` token; the end token is its ``sep``
-token or else its ``eos`` token. The tokenizer's own template plays no part in it:
-
-====================================  ==================  ==================
-family                                begin               end
-====================================  ==================  ==================
-BERT, DistilBERT, ELECTRA, ALBERT     ``[CLS]``           ``[SEP]``
-ModernBERT                            ``[CLS]``           ``[SEP]``
-RoBERTa                               ``<s>``             ``</s>``
-GPT-2, GPT-NeoX                       ``<|endoftext|>``   ``<|endoftext|>``
-OPT                                   ``</s>``            ``</s>``
-Llama, Mistral, Gemma                 ``<s>``/``<bos>``   ``</s>``/``<eos>``
-Qwen (has no begin token)             none                its end token
-T5 (has no begin token)               none                ``</s>``
-====================================  ==================  ==================
+short sentences (see :mod:`embvar_kit.models.probe`). What is put around a sentence is told in
+:mod:`embvar_kit.models.around`.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,11 +17,17 @@ from typing import Any
 import torch
 
 from embvar_kit import hub
-from embvar_kit.errors import ModelError, first_line
+from embvar_kit.errors import EmbvarError, ModelError, first_line
 from embvar_kit.files import sha256_of
+from embvar_kit.models.around import begin_and_end, sample_ids
 from embvar_kit.models.bundled import BUNDLED, verify
+from embvar_kit.models.limits import max_tokens, tried_max_tokens
 from embvar_kit.models.normalization import StateNorm, placement
-from embvar_kit.models.probe import max_tokens, probe, states_of
+from embvar_kit.models.parts import bare, for_text, vocabulary_rows, without_pooler
+from embvar_kit.models.probe import probe
+from embvar_kit.models.running import states_of
+from embvar_kit.models.silence import quiet
+from embvar_kit.models.weight_files import check_files, check_tokenizer_files
 
 
 @dataclass(frozen=True)
@@ -56,10 +44,11 @@ class EmbeddingModel:
         width: ``d``, the length of an embedding.
         max_tokens: longest sequence the model accepts, begin and end tokens included, or ``None``
             if it sets no limit.
-        begin, end: vocabulary ids put around each sentence, or ``None``.
+        begin, end: vocabulary ids put before and after each sentence; empty for none.
         norms: the normalizations around each hidden state, one entry per state.
         ignores_padding: whether a sentence has the same states in a padded batch as alone; if not,
             only sentences of equal length are run together.
+        notes: what was done otherwise than the model's files say, a line each.
         source: arguments of :func:`load_model` with which another process loads the same model;
             ``None`` for a model that was made or changed in memory.
     """
@@ -72,22 +61,37 @@ class EmbeddingModel:
     n_states: int
     width: int
     max_tokens: int | None
-    begin: int | None
-    end: int | None
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
     norms: tuple[StateNorm, ...]
     ignores_padding: bool = True
+    notes: tuple[str, ...] = ()
     source: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return (
             f"EmbeddingModel({self.name!r}: {type(self.module).__name__}, {self.n_states} hidden "
-            f"states of width {self.width}, {self.module.dtype}, on {self.device})"
+            f"states of width {self.width}, torch.{self.dtype}, on {self.device})"
         )
 
     @property
     def dtype(self) -> str:
         """Data type of the weights, for example ``"float32"``."""
-        return str(self.module.dtype).removeprefix("torch.")
+        return str(_dtype_of(self.module)).removeprefix("torch.")
+
+    @property
+    def vocabulary_rows(self) -> int | None:
+        """Number of vocabulary ids that the model has an embedding for; ``None`` if unknown."""
+        return vocabulary_rows(self.module)
+
+    @property
+    def padding(self) -> int:
+        """Vocabulary id that shorter sentences of a batch are filled up with.
+
+        The tokenizer's ``pad`` token; id 0 if it has none, or one that the model has no row for.
+        The mask hides it either way.
+        """
+        return _padding(self.module, self.tokenizer)
 
     @property
     def final_norm(self) -> str | None:
@@ -147,52 +151,131 @@ def load_model(
     """
     name = str(name)
     torch_device, torch_dtype = _device(device), _dtype(dtype)
-    folder, gguf, label = _locate(name)
+    with _only_own_errors(name):
+        folder, gguf, label = _locate(name)
+        if folder and name not in BUNDLED:
+            check_files(folder, gguf, label)
     # Pass False explicitly; otherwise transformers prompts on the terminal.
     options: dict[str, Any] = {"trust_remote_code": bool(trust_remote_code)}
     if gguf:
         options["gguf_file"] = gguf
-    with quiet():
+    with quiet(), _only_own_errors(label):
         if folder is None:
             loaded = _load_from_hub(name, revision, torch_dtype, options)
         else:
             loaded = _load(str(folder), label, torch_dtype, {**options, "local_files_only": True})
-    module, missing, tokenizer = loaded
-    names = {id(weight): key for key, weight in module.named_parameters()}
-    module = bare(module)
-    if absent := missing & {names.get(id(weight)) for weight in module.parameters()}:
-        raise ModelError(
-            f"The files of {label!r} lack weights that the model needs ({len(absent)}, among them "
-            f"{min(absent)!r}); transformers would fill them with random numbers."
-        )
-    module = module.to(torch_device)
-    begin = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
-    end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
-    found = probe(module, tokenizer, begin, end, torch_device, label)
-    return EmbeddingModel(
-        name=label,
-        revision=_weights_hash(name, folder, gguf) if folder else _hub_commit(name, revision),
-        module=module,
-        tokenizer=tokenizer,
-        device=torch_device,
-        n_states=found.n_states,
-        width=found.width,
-        max_tokens=max_tokens(module),
-        begin=begin,
-        end=end,
-        norms=found.norms,
-        ignores_padding=found.ignores_padding,
+        model = _observed(loaded, torch_device, label)
+        found = _weights_hash(name, folder, gguf) if folder else _hub_commit(name, revision)
+    # By its whole path, since another process may have another working folder.
+    source = name if not folder or name in BUNDLED else str(Path(name).expanduser().resolve())
+    return replace(
+        model,
+        revision=found,
         source={
-            # A worker may have another working folder.
-            # A worker may have another working folder.
-            "name": name
-            if not folder or name in BUNDLED
-            else str(Path(name).expanduser().resolve()),
-            "dtype": str(torch_dtype).removeprefix("torch."),
+            "name": source,
+            "dtype": model.dtype,
             "revision": revision,
             "trust_remote_code": bool(trust_remote_code),
         },
     )
+
+
+def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingModel:
+    """What was loaded, cut to the part that gives hidden states and tried on short sentences."""
+    tokenizer, notes = loaded.tokenizer, list(loaded.notes)
+    names = {id(weight): key for key, weight in loaded.module.named_parameters()}
+    module = bare(loaded.module)
+    inside = {own: names.get(id(weight)) for own, weight in module.named_parameters()}
+    module = module.to(device)
+    names = {id(weight): inside[own] for own, weight in module.named_parameters()}
+    begin, end = begin_and_end(tokenizer)
+    ids = sample_ids(tokenizer, begin, end)
+    _check_ids(module, tokenizer, begin, end, ids, label)
+    whole, module = module, for_text(module, ids, label)
+    if module is not whole:
+        notes.append(f"the part for text of {type(whole).__name__} was taken")
+    module = without_pooler(module, ids)
+    # A pooler that stayed reads the states and gives none: its weights do not matter.
+    pooler = getattr(module, "pooler", None)
+    unread = set() if pooler is None else {id(weight) for weight in pooler.parameters()}
+    needed = {names.get(id(weight)) for weight in module.parameters() if id(weight) not in unread}
+    if absent := loaded.missing & needed:
+        raise ModelError(
+            f"The files of {label!r} lack weights that the model needs ({len(absent)}, among them "
+            f"{min(absent)!r}); transformers would fill them with random numbers."
+        )
+    if wrong := loaded.mismatched.keys() & needed:
+        name = min(wrong)
+        held, wanted = loaded.mismatched[name]
+        raise ModelError(
+            f"{len(wrong)} weights in the files of {label!r} have other shapes than config.json "
+            f"says, among them {name!r}: {held} in the file, {wanted} by the configuration. The "
+            "two are of different models: copy or download both again."
+        )
+    found = probe(module, ids, _padding(module, tokenizer), label)
+    limit, said = tried_max_tokens(module, ids), max_tokens(module)
+    if limit != said:
+        notes.append(f"inputs of more than {limit} tokens fail, whatever its files say ({said})")
+    return EmbeddingModel(
+        name=label,
+        revision=None,
+        module=module,
+        tokenizer=tokenizer,
+        device=device,
+        n_states=found.n_states,
+        width=found.width,
+        max_tokens=limit,
+        begin=begin,
+        end=end,
+        norms=found.norms,
+        ignores_padding=found.ignores_padding,
+        notes=tuple(notes),
+    )
+
+
+def _check_ids(
+    module: Any,
+    tokenizer: Any,
+    begin: tuple[int, ...],
+    end: tuple[int, ...],
+    ids: list[int],
+    label: str,
+) -> None:
+    """Refuse a tokenizer whose ids the model has no embeddings for."""
+    rows = vocabulary_rows(module)
+    if rows is None or max(ids, default=0) < rows:
+        return
+    around = [i for i in (*begin, *end) if i >= rows]
+    which = around[0] if around else max(ids)
+    token = tokenizer.convert_ids_to_tokens(which)
+    what = " around each sentence" if around else ""
+    raise ModelError(
+        f"The tokenizer of {label!r} gives id {which} ({token!r}){what}, and the model has "
+        f"embeddings for 0 to {rows - 1} only: the two do not belong together. Save the tokenizer "
+        "that the model was trained with beside it."
+    )
+
+
+def _padding(module: Any, tokenizer: Any) -> int:
+    pad, rows = tokenizer.pad_token_id, vocabulary_rows(module)
+    return 0 if pad is None or (rows is not None and pad >= rows) else pad
+
+
+def _dtype_of(module: Any) -> torch.dtype:
+    return next(weight.dtype for weight in module.parameters() if weight.is_floating_point())
+
+
+@contextmanager
+def _only_own_errors(label: str) -> Iterator[None]:
+    """Turn whatever a library raises into a :class:`ModelError`."""
+    try:
+        yield
+    except EmbvarError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"Could not load the model {label!r}: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def untrained(model: EmbeddingModel, seed: int = 0) -> EmbeddingModel:
@@ -207,12 +290,13 @@ def untrained(model: EmbeddingModel, seed: int = 0) -> EmbeddingModel:
     """
     from transformers import AutoModel
 
-    with torch.random.fork_rng(), quiet():
-        torch.manual_seed(seed)
-        fresh = AutoModel.from_config(model.module.config, dtype=model.module.dtype)
-    module = bare(fresh).to(model.device)
     name = f"{model.name}, untrained"
-    found = probe(module, model.tokenizer, model.begin, model.end, model.device, name)
+    ids = sample_ids(model.tokenizer, model.begin, model.end)
+    with torch.random.fork_rng(), quiet(), _only_own_errors(name):
+        torch.manual_seed(seed)
+        fresh = AutoModel.from_config(model.module.config, dtype=_dtype_of(model.module))
+        module = without_pooler(bare(fresh).to(model.device), ids)
+        found = probe(module, ids, model.padding, name)
     return replace(
         model,
         name=name,
@@ -222,18 +306,6 @@ def untrained(model: EmbeddingModel, seed: int = 0) -> EmbeddingModel:
         norms=found.norms,
         ignores_padding=found.ignores_padding,
     )
-
-
-def bare(module: Any) -> Any:
-    """The part of a transformers model that gives the hidden states, ready for evaluation."""
-    if all(hasattr(module, part) for part in ("encoder", "decoder")):
-        module = module.get_encoder()
-    # The pooler reads only the last state; it is not needed, and often it is not trained.
-    if getattr(module, "pooler", None) is not None:
-        module.pooler = None
-    if hasattr(module.config, "use_cache"):
-        module.config.use_cache = False
-    return module.eval().requires_grad_(False)
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -255,10 +327,6 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ModelError(f"Unknown dtype {dtype!r}: try float32, bfloat16 or float16.")
     return found
-
-
-def _first(*ids: int | None) -> int | None:
-    return next((i for i in ids if i is not None), None)
 
 
 # Aliases, folders and files
@@ -348,7 +416,7 @@ def _check_hub(name: str, revision: str | None) -> None:
     raise ModelError(f"{problem} {offline}") from error
 
 
-def _load_from_hub(name: str, revision: str | None, dtype: torch.dtype, options: dict) -> tuple:
+def _load_from_hub(name: str, revision: str | None, dtype: torch.dtype, options: dict) -> _Loaded:
     """Load a model from the Hub's cache if it is there, else from the network."""
     incomplete = None
     if folder := hub.cached_snapshot(name, revision):
@@ -356,6 +424,7 @@ def _load_from_hub(name: str, revision: str | None, dtype: torch.dtype, options:
         # Pass the folder, not the name: given a name, transformers asks the Hub about every file
         # and, without a network, retries each for half a minute.
         try:
+            check_files(folder, None, name)
             return _load(str(folder), name, dtype, {**options, "local_files_only": True})
         except ModelError as error:
             incomplete = error
@@ -374,29 +443,61 @@ def _hub_commit(name: str, revision: str | None) -> str | None:
 # Weights and tokenizer
 
 
-def _load(where: str, label: str, dtype: torch.dtype, options: dict) -> tuple[Any, set, Any]:
-    """``(module, names of the weights that no file holds, tokenizer)``."""
-    return *_load_module(where, label, dtype, options), _load_tokenizer(where, label, options)
+@dataclass(frozen=True)
+class _Loaded:
+    """What the files hold.
+
+    Attributes:
+        module, tokenizer: as transformers loads them.
+        missing: names of weights that no file holds.
+        mismatched: shapes in the file and by the configuration, of weights where the two differ.
+        notes: what was done otherwise than the files say.
+    """
+
+    module: Any
+    tokenizer: Any
+    missing: set[str]
+    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    notes: tuple[str, ...]
 
 
-def _load_module(where: str, label: str, dtype: torch.dtype, options: dict) -> tuple[Any, set]:
+def _load(where: str, label: str, dtype: torch.dtype, options: dict) -> _Loaded:
+    module, report, notes = _load_module(where, label, dtype, options)
+    mismatched = {
+        name: (tuple(held), tuple(wanted)) for name, held, wanted in report["mismatched_keys"]
+    }
+    tokenizer = _load_tokenizer(where, label, options)
+    return _Loaded(module, tokenizer, set(report["missing_keys"]), mismatched, notes)
+
+
+def _load_module(
+    where: str, label: str, dtype: torch.dtype, options: dict
+) -> tuple[Any, dict, tuple[str, ...]]:
     from transformers import AutoModel
 
     import embvar_kit.models.twin_model  # noqa: F401  teaches AutoModel the kit's own architecture
 
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
+    # With this, shapes that differ are reported, and refused by name.
+    how = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    how |= {**safe, **options}
+    notes: tuple[str, ...] = ()
     try:
-        module, report = AutoModel.from_pretrained(
-            where, dtype=dtype, output_loading_info=True, **safe, **options
-        )
+        attention = _attention_asked_for(where, options)
+        if attention is None:
+            module, report = AutoModel.from_pretrained(where, **how)
+        else:
+            module, report = _with_own_attention(where, options, how)
+            taken = module.config._attn_implementation
+            notes = (f"attention: {taken}, not {attention} as its configuration asks for",)
     except Exception as error:  # OSError, ValueError, KeyError, RuntimeError and more
-        hint = ""
-        if "safetensors" in str(error):
+        hint, said = "", str(error)
+        if "safetensors" in said and "No such file" not in said:
             hint = (
                 " The kit loads only safetensors and GGUF, since other weight files can carry "
                 "code; load it once with transformers and save_pretrained() it."
             )
-        if "trust_remote_code" in str(error):
+        if "trust_remote_code" in said:
             hint = (
                 " The kit has run none of it. If you have read the code and trust it: "
                 "load_model(..., trust_remote_code=True)."
@@ -404,12 +505,44 @@ def _load_module(where: str, label: str, dtype: torch.dtype, options: dict) -> t
         raise ModelError(
             f"Could not load the model {label!r}: {first_line(error)}{hint}"
         ) from error
-    return module, set(report["missing_keys"])
+    return module, report, notes
+
+
+def _attention_asked_for(where: str, options: dict) -> str | None:
+    """The kernels that a configuration asks for which need a package of their own, if it does.
+
+    FlashAttention, for one, runs on some GPUs in half precision, and only if it is installed. So
+    that a result depends on neither, PyTorch's own kernels run in its place.
+    """
+    from transformers import PreTrainedConfig
+
+    if "gguf_file" in options:
+        return None
+    told, _ = PreTrainedConfig.get_config_dict(where, **options)
+    for part in (told, *(value for value in told.values() if isinstance(value, dict))):
+        for name in ("attn_implementation", "_attn_implementation"):
+            if isinstance(asked := part.get(name), str) and asked not in ("eager", "sdpa"):
+                return asked
+    return None
+
+
+def _with_own_attention(where: str, options: dict, how: dict) -> tuple[Any, dict]:
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(where, **options)
+    config._attn_implementation = "sdpa"  # sets it in the configuration's parts, too
+    try:
+        return AutoModel.from_pretrained(where, config=config, **how)
+    except ValueError:  # the architecture has no such kernels
+        config._attn_implementation = "eager"
+        return AutoModel.from_pretrained(where, config=config, **how)
 
 
 def _load_tokenizer(where: str, label: str, options: dict) -> Any:
     from transformers import AutoTokenizer
 
+    if Path(where).is_dir() and "gguf_file" not in options:
+        check_tokenizer_files(Path(where), label)
     try:
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     except Exception as error:
@@ -424,58 +557,3 @@ def _load_tokenizer(where: str, label: str, options: dict) -> Any:
             "vocab.txt and the like) are missing. Save the tokenizer to the model's folder."
         )
     return tokenizer
-
-
-# Silence
-
-
-_switches = threading.Lock()
-_inside = 0
-_restore = ExitStack()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers and huggingface_hub from drawing bars and logging warnings.
-
-    Only their own switches are used. Those are process-wide, so the first thread to enter flips
-    them and the last one to leave restores them. Standard streams and IPython's display publisher
-    are never replaced: doing so from one thread loses the messages of all the others.
-    """
-    global _inside, _restore
-    with _switches:
-        if not _inside:
-            _restore = _switch_off()
-        _inside += 1
-    try:
-        yield
-    finally:
-        with _switches:
-            _inside -= 1
-            if not _inside:
-                _restore.close()
-
-
-def _switch_off() -> ExitStack:
-    """Switch off bars and warnings; closing the result restores what the user had set."""
-    from huggingface_hub import constants
-    from huggingface_hub import utils as hub_utils
-    from transformers import modeling_gguf_pytorch_utils
-    from transformers.utils import logging as transformers_logging
-
-    restore = ExitStack()
-    for library in (transformers_logging, hub_utils.logging):
-        restore.callback(library.set_verbosity, library.get_verbosity())
-        library.set_verbosity(logging.ERROR)
-    # GGUF conversion imports tqdm itself and obeys no switch. Give it transformers' bar for good.
-    modeling_gguf_pytorch_utils.tqdm = transformers_logging.tqdm
-    # The environment variable has priority, and switching against it makes the Hub warn.
-    if constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
-        # transformers' switch flips the Hub's, too, so the Hub's is restored after it.
-        hub_hidden = hub_utils.are_progress_bars_disabled()
-        switch = hub_utils.disable_progress_bars if hub_hidden else hub_utils.enable_progress_bars
-        restore.callback(switch)
-        if transformers_logging.is_progress_bar_enabled():
-            restore.callback(transformers_logging.enable_progress_bar)
-        transformers_logging.disable_progress_bar()
-    return restore

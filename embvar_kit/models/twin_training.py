@@ -29,7 +29,7 @@ from embvar_kit.array_file import CheckpointFile, compare, write
 from embvar_kit.corpora.corpus import Corpus, load_corpus
 from embvar_kit.errors import TrainingError
 from embvar_kit.files import home, locked, replacing
-from embvar_kit.models.loading import quiet
+from embvar_kit.models.silence import quiet
 from embvar_kit.models.twin_model import TwinConfig, TwinForCausalLM
 from embvar_kit.models.twins import RECORD, TWINS, twin_record, twins_home
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from embvar_kit.corpora import byte_level
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import StatisticsError
 from embvar_kit.moments import memory
@@ -123,6 +125,37 @@ class TokenStatistics:
             f"{int(self.n.sum()):,} occurrences, layers {self.layers[0]} to {self.layers[-1]}"
             f"{part})"
         )
+
+    # What the tokens say
+
+    @cached_property
+    def texts(self) -> np.ndarray:
+        r"""``(T,)`` the text of each token.
+
+        It differs from the token where a byte-level tokenizer writes bytes as characters: ``Ã©`` is
+        ``é``, ``Ġ`` a blank. Bytes that are no whole characters become escapes such as ``\xc3``.
+        """
+        kept = self.info.get("byte_level")
+        if kept is None:
+            # Statistics of older kits say nothing, but only byte-level tokenizers have this marker.
+            markers = self.info.get("convention", {}).get("markers") or ()
+            kept = {"verbatim": ()} if "Ġ" in markers else None
+        if kept is None:
+            return self.tokens.astype(str).astype(object)
+        return byte_level.texts(self.tokens, kept["verbatim"])
+
+    def find(self, text: str) -> list[str]:
+        """The tokens of this name or with this text: ``stats.find("é")`` is ``["Ã©"]``.
+
+        Args:
+            text: a token as in :attr:`tokens`, or its text as in :attr:`texts`.
+
+        Returns:
+            The tokens, one of this very name first; empty if there is none.
+        """
+        names = self.tokens.astype(str)
+        found = np.flatnonzero((names == text) | (self.texts == text))
+        return sorted(names[found].tolist(), key=lambda name: name != text)
 
     # What the statistics show
 
@@ -625,8 +658,11 @@ def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
 def merged_info(ours: Mapping, theirs: Mapping) -> dict:
     """What was measured in two parts together."""
     info = {**ours, "corpora": [*ours["corpora"], *theirs["corpora"]]}
+    # What an older kit did not count is unknown for the whole, too.
     info["counts"] = {
-        name: ours["counts"][name] + theirs["counts"][name] for name in ours["counts"]
+        name: ours["counts"][name] + theirs["counts"][name]
+        for name in ours["counts"]
+        if name in theirs["counts"]
     }
     key = "sentences_by_words"
     lengths = [part[key] for part in (ours, theirs) if key in part]

@@ -24,8 +24,10 @@ import embvar_kit as ek
 from embvar_kit.extraction import plan
 from embvar_kit.extraction.accumulator import Accumulator
 from embvar_kit.extraction.forward import forward
-from embvar_kit.models.loading import bare
-from embvar_kit.models.probe import max_tokens, probe
+from embvar_kit.models.around import sample_ids
+from embvar_kit.models.limits import max_tokens
+from embvar_kit.models.parts import bare, without_pooler
+from embvar_kit.models.probe import probe
 
 HERE = Path(__file__).parent
 
@@ -55,8 +57,10 @@ def model_of(shape: str, dtype: torch.dtype, tokenizer: object) -> ek.EmbeddingM
     torch.manual_seed(0)
     with device:
         module = bare(transformers.AutoModel.from_config(config, dtype=dtype))
-    ends = tokenizer.cls_token_id, tokenizer.sep_token_id
-    found = probe(module, tokenizer, *ends, device, shape)
+    ends = (tokenizer.cls_token_id,), (tokenizer.sep_token_id,)
+    ids = sample_ids(tokenizer, *ends)
+    module = without_pooler(module, ids)
+    found = probe(module, ids, tokenizer.pad_token_id or 0, shape)
     return ek.EmbeddingModel(
         name=shape,
         revision=None,

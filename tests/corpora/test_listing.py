@@ -76,10 +76,7 @@ def test_shards_read_the_files_themselves(folder, model, tmp_path, options):
 
 def test_a_file_that_changed_since_is_named(folder, model, tmp_path):
     corpus = ek.load_corpus(f"{folder}/*")
-    job = ShardedPass.plan(
-        tmp_path / "store", model, corpus, shards=7, by="token", layers=None, batch_tokens=None,
-        long="split", min_count=1,
-    )  # fmt: skip
+    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=7)
     path = folder / "06.txt"
     path.write_text("Another text.")
     os.utime(path, (1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -10,10 +11,12 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import FAMILIES, SENTENCES
+from tokenizers import trainers
 
 import embvar_kit as ek
 from embvar_kit.corpora.tokens import (
     MARKERS,
+    SUFFIXES,
     TokenizedCorpus,
     frequency_order,
     group_vocabulary,
@@ -146,6 +149,75 @@ def test_one_marker_is_removed_and_a_lone_one_stays(text, marker):
     assert strip_marker(text, ()) == text
 
 
+@given(st.text(max_size=6), st.sampled_from(SUFFIXES))
+def test_one_suffix_is_removed_and_a_lone_one_stays(text, marker):
+    stripped = strip_marker(text + marker, (marker,))
+    assert stripped == (text if text.replace(marker, "") else text + marker)
+    if not text.endswith(marker):
+        assert strip_marker(text, (marker,)) == text
+
+
+@pytest.fixture(scope="module", params=["CLIPTokenizer", "OpenAIGPTTokenizer"])
+def suffixed(request, tiny, tmp_path_factory):
+    """A tiny decoder with a tokenizer of CLIP's or GPT-1's kind: ``</w>`` ends a word."""
+    folder = tmp_path_factory.mktemp(request.param)
+    shutil.copytree(tiny("gpt2"), folder, dirs_exist_ok=True)
+    kind = getattr(transformers, request.param)
+    blank = kind().backend_tokenizer
+    special = ["<|startoftext|>", "<|endoftext|>"] if "CLIP" in request.param else ["<unk>"]
+    blank.train_from_iterator(
+        [*SENTENCES, "café Café"] * 3,
+        trainers.BpeTrainer(
+            vocab_size=380,
+            special_tokens=special,
+            end_of_word_suffix="</w>",
+            show_progress=False,
+        ),
+    )
+    state = json.loads(blank.to_str())["model"]
+    merges = [tuple(pair) for pair in state["merges"]]
+    tokenizer = kind(vocab=state["vocab"], merges=merges)
+    tokenizer.save_pretrained(folder)
+    return ek.load_model(folder, device="cpu")
+
+
+def test_suffixes_are_taken_off_and_said(suffixed):
+    tokenizer = suffixed.tokenizer
+    corpus = ek.Corpus.of([*SENTENCES, "cat scat"])
+    vocabulary = tokenizer.get_vocab()
+    assert markers_of(tokenizer) == ("</w>",)
+    assert {"cat</w>", "s"} <= vocabulary.keys()
+    work = ek.plan(suffixed, corpus)
+    assert work.markers == ("</w>",)
+    assert "markers    </w> taken off the ends of tokens" in str(work)
+    assert "cat" in work.labels
+    assert not any(label.endswith("</w>") and label != "</w>" for label in work.labels)
+    both = [vocabulary["s"], vocabulary["s</w>"]]
+    group_of = group_vocabulary(tokenizer).group_of
+    assert group_of[both[0]] == group_of[both[1]]
+    stats = ek.extract(suffixed, corpus, progress=False)
+    assert stats.info["convention"]["markers"] == ["</w>"]
+    by_id = ek.plan(suffixed, corpus, by="id")
+    assert "cat</w>" in by_id.labels and by_id.markers == ()
+    assert "taken off" not in str(by_id)
+    words = ek.plan(suffixed, corpus, by="word")
+    assert dict(zip(words.labels, words.n, strict=True))["scat"] == 1
+    assert "taken off" not in str(words)
+
+
+def test_a_suffix_that_continues_a_word_is_taken_off(bertweet):
+    assert markers_of(bertweet) == ("@@",)
+    grouping = group_vocabulary(bertweet)
+    ids = bertweet.convert_tokens_to_ids(["m@@", "m", "th@@", "@@"])
+    assert grouping.labels[grouping.group_of[ids]].tolist() == ["m", "m", "th", "@@"]
+
+
+def test_a_few_tokens_that_end_like_a_marker_do_not_make_one(tokenizer_of):
+    bert = tokenizer_of("bert")
+    bert.add_tokens(["a@@", "b</w>"])
+    assert markers_of(bert) == ("##",)
+
+
 def test_an_unknown_grouping_says_what_there_is(bert):
     with pytest.raises(
         ek.ExtractionError, match=r"by='word' cannot group a vocabulary; choose 'token' or 'id'"
@@ -178,8 +250,7 @@ def test_begin_and_end_are_put_around_once_whatever_the_template_adds(family, to
     assert (own[-1] != inside[0][-1]) == (made.template in ("end", "both"))
 
     text = tokenize(tokenizer, ek.Corpus.of(SENTENCES), begin=model.begin, end=model.end)
-    before = [] if model.begin is None else [model.begin]
-    assert sequences(text) == [[*before, *ids, model.end] for ids in inside]
+    assert sequences(text) == [[*model.begin, *ids, *model.end] for ids in inside]
     assert text.ids.dtype == np.int32
     assert text.sentence.tolist() == list(range(len(SENTENCES)))
     assert (text.n_split, text.n_cut, text.n_empty) == (0, 0, 0)
@@ -193,13 +264,13 @@ def test_the_templates_of_all_kinds_are_tested():
 @given(
     sentences=st.lists(st.lists(st.sampled_from(WORDS), max_size=12), min_size=1, max_size=8),
     room=st.integers(1, 9),
-    around=st.sampled_from([(None, None), (2, None), (None, 3), (2, 3)]),
+    around=st.sampled_from([((), ()), ((2,), ()), ((), (3,)), ((2,), (3,)), ((2, 4), (3, 4))]),
     long=st.sampled_from(["split", "cut"]),
 )
 def test_long_sentences_are_split_or_cut_and_counted(bert, sentences, room, around, long):
     sentences = [" ".join(words) for words in sentences]
     begin, end = around
-    before, after = [[i] if i is not None else [] for i in around]
+    before, after = map(list, around)
     expected = [inner_ids(bert, sentence) for sentence in sentences]
     corpus = ek.Corpus.of(sentences)
     limit = room + len(before) + len(after)
@@ -233,7 +304,7 @@ def test_long_sentences_are_split_or_cut_and_counted(bert, sentences, room, arou
 def test_a_sentence_of_just_the_limit_is_left_whole(bert):
     ids = inner_ids(bert, SENTENCES[0])
     whole = tokenize(
-        bert, ek.Corpus.of(SENTENCES[:1]), begin=2, end=3, max_tokens=len(ids) + 2, long="error"
+        bert, ek.Corpus.of(SENTENCES[:1]), begin=[2], end=[3], max_tokens=len(ids) + 2, long="error"
     )
     assert sequences(whole) == [[2, *ids, 3]]
 
@@ -242,33 +313,35 @@ def test_a_long_sentence_can_be_an_error_that_says_where(bert, tmp_path):
     path = tmp_path / "book.txt"
     path.write_text("The cat.\n\n" + "the cat sat on the mat " * 200)
     with pytest.raises(ek.ExtractionError, match=r"1,200 tokens \(book\.txt, line 3\).*the 62 "):
-        tokenize(bert, ek.load_corpus(path), begin=2, end=3, max_tokens=64, long="error")
+        tokenize(bert, ek.load_corpus(path), begin=[2], end=[3], max_tokens=64, long="error")
 
 
 def test_more_sentences_than_are_tokenized_at_once_stay_in_order(bert):
     sentences = [" ".join(["the"] * (1 + n % 7)) for n in range(2501)]
-    text = tokenize(bert, ek.Corpus.of(sentences), begin=2, end=3)
+    text = tokenize(bert, ek.Corpus.of(sentences), begin=[2], end=[3])
     assert text.lengths.tolist() == [3 + n % 7 for n in range(2501)]
     assert text.sentence.tolist() == list(range(2501))
 
 
 def test_sentences_without_tokens_are_counted(bert):
-    text = tokenize(bert, ek.Corpus.of(["", "The cat.", "\u200b", " "]), begin=2, end=3)
+    text = tokenize(bert, ek.Corpus.of(["", "The cat.", "\u200b", " "]), begin=[2], end=[3])
     assert text.n_empty == 3
     assert text.sentence.tolist() == [1]
     with pytest.raises(ek.ExtractionError, match="Nothing of corpus 'blank' is left"):
-        tokenize(bert, ek.Corpus.of(["", "\u200b"], name="blank"), begin=2, end=3)
+        tokenize(bert, ek.Corpus.of(["", "\u200b"], name="blank"), begin=[2], end=[3])
     with pytest.raises(ek.ExtractionError, match="Nothing of corpus 'none' is left"):
-        tokenize(bert, ek.Corpus.of([], name="none"), begin=2, end=3)
+        tokenize(bert, ek.Corpus.of([], name="none"), begin=[2], end=[3])
 
 
 def test_half_a_surrogate_pair_is_refused_by_sentence(bert):
     sentences = [*SENTENCES, "half \ud83d of it"]
     with pytest.raises(ek.ExtractionError, match=r"not valid Unicode text \(sentences, sentence 9"):
-        tokenize(bert, ek.Corpus.of(sentences), begin=2, end=3)
+        tokenize(bert, ek.Corpus.of(sentences), begin=[2], end=[3])
 
 
-@pytest.mark.parametrize(("limit", "around"), [(2, (2, 3)), (1, (2, None)), (0, (None, None))])
+@pytest.mark.parametrize(
+    ("limit", "around"), [(2, ([2], [3])), (1, ([2], [])), (0, ([], [])), (3, ([2], [3, 4]))]
+)
 def test_a_limit_without_room_for_a_token_is_refused(limit, around, bert):
     begin, end = around
     with pytest.raises(ek.ExtractionError, match=f"max_tokens={limit} leaves no room"):
@@ -277,4 +350,4 @@ def test_a_limit_without_room_for_a_token_is_refused(limit, around, bert):
 
 def test_an_unknown_way_with_long_sentences_says_what_there_is(bert):
     with pytest.raises(ek.ExtractionError, match="choose 'split', 'cut' or 'error'"):
-        tokenize(bert, ek.Corpus.of(SENTENCES), begin=2, end=3, long="drop")
+        tokenize(bert, ek.Corpus.of(SENTENCES), begin=[2], end=[3], long="drop")

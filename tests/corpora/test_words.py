@@ -1,18 +1,23 @@
 """Words are gensim's, and their tokens are found by the tokenizer's offsets."""
 
+import json
+import shutil
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from gensim.utils import simple_preprocess
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import two_pass
 from tiny_models import FAMILIES
+from tokenizers import AddedToken
 
 import embvar_kit as ek
 from embvar_kit.corpora.words import words_of
+from embvar_kit.explorers.concordance import concordances
 
 SENTENCES = [
     "Don't panic: the DNA of 42 cafés isn't naïve!",
@@ -39,15 +44,18 @@ def test_a_word_spans_its_own_characters(sentence):
 def test_a_words_embedding_is_the_mean_of_its_tokens(family, tiny):
     """Against a computation written from the definition, by characters, for each tokenizer."""
     model = ek.load_model(tiny(family), device="cpu")
-    corpus = ek.Corpus.of(SENTENCES)
+    sentences = SENTENCES
+    if family == "llama":  # drops what its vocabulary lacks, and is then refused
+        known = {*" ", *model.tokenizer.get_vocab()}
+        sentences = ["".join(c for c in sentence if c in known) for sentence in SENTENCES]
+    corpus = ek.Corpus.of(sentences)
     stats = ek.extract(model, corpus, by="word", layers=[-1], progress=False)
     assert stats.info["counts"]["split"] == 0
     found, parts = {}, {}
-    for sentence in SENTENCES:
+    for sentence in sentences:
         encoded = model.tokenizer(sentence, add_special_tokens=False, return_offsets_mapping=True)
-        around = [i for i in (model.begin,) if i is not None]
-        end = [i for i in (model.end,) if i is not None]
-        ids = [*around, *encoded["input_ids"], *end]
+        around = model.begin
+        ids = [*around, *encoded["input_ids"], *model.end]
         states = model.hidden_states(torch.tensor([ids]))[-1][0].numpy()
         for word, first, last in words_of(sentence):
             own = [
@@ -100,6 +108,65 @@ def test_a_word_without_tokens_is_left_out(tiny):
     assert sorted(found.tokens) == ["cat", "the"]
     with pytest.raises(ek.ExtractionError, match="has no word"):
         ek.extract(model, ek.Corpus.of(["0JJ"]), by="word", progress=False)
+
+
+def test_offsets_that_a_dropped_character_shifts_are_refused(tiny):
+    """The library's offsets would give each word behind it the tokens of another."""
+    model = ek.load_model(tiny("llama"), device="cpu")
+    corpus = ek.Corpus.of(["The cat.", "the 水 cat sat on the mat"])
+    with pytest.raises(ek.ExtractionError, match=r"drops characters.*sentence 2.*by='token'"):
+        ek.plan(model, corpus, by="word")
+    stats = ek.extract(model, corpus, progress=False)  # by token, no offset is needed
+    (found,) = concordances([stats], model, corpus)
+    assert [one.keyword for one in found.contexts(found.find("cat"))] == ["cat", "cat"]
+
+
+def test_a_tokenizer_that_falls_back_on_bytes_keeps_its_offsets(tiny, tmp_path):
+    folder = shutil.copytree(tiny("llama"), tmp_path / "bytes")
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = stored["model"]["vocab"]
+    vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+    (folder / "tokenizer.json").write_text(json.dumps(stored))
+    module = transformers.AutoModel.from_pretrained(folder)
+    module.resize_token_embeddings(len(vocabulary) + 300)
+    module.save_pretrained(folder)
+    work = ek.plan(
+        ek.load_model(folder, device="cpu"), ek.Corpus.of(["the 水 cat é sat"]), by="word"
+    )
+    assert sorted(work.labels) == ["cat", "sat", "the"]
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5", "gemma2"])
+@pytest.mark.parametrize("meant", [False, True], ids=["added words", "control tokens"])
+def test_added_tokens_that_take_the_blanks_beside_them(family, meant, tiny, tmp_path):
+    """``lstrip`` and ``rstrip``: a token's characters then reach over blanks, not over words."""
+    folder = shutil.copytree(tiny(family), tmp_path / family)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    added = [
+        AddedToken("zyzzyva", lstrip=True, normalized=False),
+        AddedToken("qyzzyva", rstrip=True, normalized=False),
+        AddedToken("xyzzyva", lstrip=True, rstrip=True, normalized=False),
+    ]
+    tokenizer.add_tokens(added, special_tokens=meant)
+    tokenizer.save_pretrained(folder)
+    module = transformers.AutoModel.from_pretrained(folder)
+    module.resize_token_embeddings(len(tokenizer))
+    module.save_pretrained(folder)
+    model = ek.load_model(folder, device="cpu")
+    names = ["zyzzyva", "qyzzyva", "xyzzyva"]
+    sentence = "the  zyzzyva  cat qyzzyva  mat  xyzzyva  sat"
+    corpus = ek.Corpus.of([sentence])
+    ids = model.tokenizer.convert_tokens_to_ids(names)
+    words = ek.plan(model, corpus, by="word", parse_special=meant)
+    found = dict(zip(words.labels, words.n, strict=True))
+    assert found == dict.fromkeys(["the", "cat", "mat", "sat", *([] if meant else names)], 1)
+    # No word but the added ones has a token of theirs.
+    for at, label in zip(words.word[words.word >= 0], words.text.ids[words.word >= 0], strict=True):
+        assert (words.labels[words.group[at]] in names) == (label in ids)
+    tokens = ek.plan(model, corpus, parse_special=meant)
+    counted = dict(zip(tokens.labels, tokens.n, strict=True))
+    assert [counted[name] for name in names] == [1, 1, 1]
+    assert tokens.text.n_spelled_out == (3 if meant else 0)
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def test_a_store_that_a_worker_cannot_write_is_refused(
 ):
     from embvar_kit.extraction.store import Store
 
-    ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+    ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS)
 
     def refuse(store):
         raise ek.CheckpointError(f"The store {store.url!r} cannot be written: Permission denied.")
@@ -181,12 +181,9 @@ def test_a_store_that_a_worker_cannot_write_is_refused(
         extract(model, corpus, tmp_path / "store", threads)
 
 
-OPTIONS = {"by": "token", "layers": None, "batch_tokens": None, "long": "split", "min_count": 1}
-
-
 def test_what_fails_on_a_worker_is_named_and_the_rest_stays(model, corpus, threads, tmp_path):
     store = tmp_path / "store"
-    ShardedPass.plan(store, model, corpus, shards=SHARDS, **OPTIONS)
+    ShardedPass.plan(store, model, corpus, shards=SHARDS)
     path = store / "text" / "00004-of-00006.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[:-1])

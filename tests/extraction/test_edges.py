@@ -84,7 +84,7 @@ def test_tied_embeddings_and_no_markers(tied):
     model = ek.load_model(tied, device="cpu")
     assert model.module.config.tie_word_embeddings
     assert ek.tokens.markers_of(model.tokenizer) == ()
-    assert (model.begin, model.end) == (None, None)
+    assert (model.begin, model.end) == ((), ())
     by = {
         kind: ek.extract(model, ek.Corpus.of(SENTENCES), by=kind, progress=False)
         for kind in ("token", "id", "word")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,13 +148,13 @@ def test_arguments_that_make_no_sense_are_refused(options, words, model):
 
 @pytest.mark.parametrize(("kind", "budget"), [*BATCH_TOKENS.items(), ("xpu", 32768)])
 def test_the_budget_suits_the_device(kind, budget, model):
-    elsewhere = SimpleNamespace(**{**vars(model), "device": torch.device(kind)})
+    elsewhere = replace(model, device=torch.device(kind))
     assert ek.plan(elsewhere, ek.Corpus.of(SENTENCES)).batch_tokens == budget
 
 
 def test_a_tokenizer_of_another_model_is_noticed_before_the_pass(tiny, tmp_path, model):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("bert"))
-    rows = model.module.get_input_embeddings().num_embeddings
+    rows = model.vocabulary_rows
     tokenizer.add_tokens([f"zebra{n}" for n in range(rows)])
     tokenizer.save_pretrained(tmp_path)
     for name in ("config.json", "model.safetensors"):

@@ -92,7 +92,7 @@ def test_several_sites_are_measured_in_one_pass(model, corpus, tmp_path):
 
 
 def test_order_and_repetition_do_not_matter(model, corpus, sharded, tmp_path):
-    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS)
     for shard in (3, 0, 3, 4, 1, 2):
         job.run("shards", shard, model)
     same(job.merge()["hidden"], sharded[0])
@@ -100,9 +100,6 @@ def test_order_and_repetition_do_not_matter(model, corpus, sharded, tmp_path):
     again = ShardedPass.open(tmp_path / "store")
     assert again.missing("shards") == []
     same(again.merge()["hidden"], sharded[0])
-
-
-OPTIONS = {"by": "token", "layers": None, "batch_tokens": None, "long": "split", "min_count": 1}
 
 
 def test_a_shard_without_a_word_counts_for_nothing(model, tmp_path):
@@ -196,7 +193,7 @@ def test_a_damaged_shard_alone_is_made_again(
 
 
 def test_a_damaged_text_is_named(model, corpus, tmp_path):
-    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS)
     path = tmp_path / "store" / job.name("text", 1)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ek.CheckpointError, match="text/00001-of-00005"):
@@ -230,7 +227,7 @@ def test_a_worker_with_another_model_is_refused(model, sharded):
 
 
 def test_a_manifest_that_was_altered_is_refused(model, corpus, tmp_path):
-    ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+    ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS)
     path = tmp_path / "store" / "manifest.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps({**manifest, "documents": [1]}))
@@ -245,7 +242,7 @@ def test_a_manifest_that_was_altered_is_refused(model, corpus, tmp_path):
 
 
 def test_a_second_client_is_told(model, corpus, tmp_path):
-    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS, **OPTIONS)
+    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS)
     script = (
         "import sys\nfrom embvar_kit.extraction.store import Store\n"
         f"with Store({str(tmp_path / 'store')!r}).held():\n    print('held', flush=True)\n"
@@ -311,7 +308,7 @@ def test_a_progress_bar_and_the_plan_are_printed(model, corpus, tmp_path, capsys
 
 def test_a_full_disk_is_named_and_nothing_is_lost(model, corpus, sharded, tmp_path, monkeypatch):
     store = tmp_path / "store"
-    job = ShardedPass.plan(store, model, corpus, shards=SHARDS, **OPTIONS)
+    job = ShardedPass.plan(store, model, corpus, shards=SHARDS)
     make = on_this_machine(job, model, progress=False)
     make("shards", [0, 1])
 

@@ -25,7 +25,7 @@ from tiny_models import FAMILIES, LAYERS, SENTENCES, WIDTH, build_gguf
 
 import embvar_kit as ek
 from embvar_kit.files import sha256_of
-from embvar_kit.models import loading
+from embvar_kit.models import around, silence
 from embvar_kit.models.bundled import BUNDLED
 
 LEARNED = [name for name, family in FAMILIES.items() if family.learned]
@@ -40,7 +40,7 @@ def plain_model(folder: Path) -> torch.nn.Module:
 
 def ids_of(model: ek.EmbeddingModel, sentence: str) -> list[int]:
     inner = model.tokenizer(sentence, add_special_tokens=False)["input_ids"]
-    return [i for i in (model.begin, *inner, model.end) if i is not None]
+    return [*model.begin, *inner, *model.end]
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_every_family_loads_and_is_described(family, loaded):
     assert model.max_tokens == expected.max_tokens
     assert model.final_norm == expected.final_norm
     tokens = model.tokenizer.convert_ids_to_tokens
-    assert (None if model.begin is None else tokens(model.begin)) == expected.begin
-    assert tokens(model.end) == expected.end
+    assert tokens(list(model.begin)) == ([] if expected.begin is None else [expected.begin])
+    assert tokens(list(model.end)) == [expected.end]
     assert model.dtype == "float32"
     assert not model.module.training
     assert not any(weight.requires_grad for weight in model.module.parameters())
@@ -197,12 +197,12 @@ def test_an_encoder_saved_alone_needs_no_decoder(tiny, tmp_path, loaded):
     ],
 )
 def test_the_documented_begin_and_end_tokens_are_the_ones_taken(row, family, loaded):
-    line = next(line for line in loading.__doc__.splitlines() if line.startswith(row))
+    line = next(line for line in around.__doc__.splitlines() if line.startswith(row))
     begin, end = line.removeprefix(row).split(maxsplit=1)
     model = loaded(family)
     tokens = model.tokenizer.convert_ids_to_tokens
-    assert "none" in begin if model.begin is None else tokens(model.begin) in begin
-    assert tokens(model.end) in end or "its end token" in end
+    assert tokens(model.begin[0]) in begin if model.begin else "none" in begin
+    assert tokens(model.end[0]) in end or "its end token" in end
 
 
 def test_cls_and_sep_come_before_bos_and_eos(copied):
@@ -211,8 +211,8 @@ def test_cls_and_sep_come_before_bos_and_eos(copied):
     tokenizer.add_special_tokens({"bos_token": "[BOS]", "eos_token": "[EOS]"})
     tokenizer.save_pretrained(folder)
     model = ek.load_model(folder)
-    assert model.tokenizer.bos_token_id != model.begin == model.tokenizer.cls_token_id
-    assert model.tokenizer.eos_token_id != model.end == model.tokenizer.sep_token_id
+    assert model.begin == (model.tokenizer.cls_token_id,) != (model.tokenizer.bos_token_id,)
+    assert model.end == (model.tokenizer.sep_token_id,) != (model.tokenizer.eos_token_id,)
 
 
 POST = {"bert", "roberta", "distilbert", "albert", "electra"}
@@ -225,6 +225,7 @@ def test_where_the_blocks_normalize_is_found_by_looking(family, tiny):
 
 
 def test_a_model_that_normalizes_nothing_is_found_to(tiny):
+    from embvar_kit.models.around import sample_ids
     from embvar_kit.models.normalization import placement
     from embvar_kit.models.probe import probe
 
@@ -233,7 +234,8 @@ def test_a_model_that_normalizes_nothing_is_found_to(tiny):
         for name, child in part.named_children():
             if isinstance(child, torch.nn.LayerNorm):
                 setattr(part, name, torch.nn.Identity())
-    found = probe(model.module, model.tokenizer, model.begin, model.end, model.device, "bare")
+    ids = sample_ids(model.tokenizer, model.begin, model.end)
+    found = probe(model.module, ids, model.padding, "bare")
     assert placement(found.norms) == "none"
     assert {state.placement for state in found.norms} == {"none"}
 
@@ -252,7 +254,7 @@ def test_minilm_is_what_the_alias_promises(monkeypatch):
     monkeypatch.setattr("embvar_kit.models.loading.sha256_of", counted)
     model = ek.load_model("minilm", device="cpu")
     assert (model.n_states, model.width, model.max_tokens) == (7, 384, 512)
-    assert (model.begin, model.end, model.final_norm) == (101, 102, "LayerNorm")
+    assert (model.begin, model.end, model.final_norm) == ((101,), (102,), "LayerNorm")
     assert sorted(hashed) == sorted(BUNDLED["minilm"].files)  # each once
     pinned = BUNDLED["minilm"].weights_sha256
     assert pinned == BUNDLED["minilm"].files["model.safetensors"]
@@ -704,7 +706,7 @@ def set_switches():
 def test_the_users_switches_are_restored(bars, hub_bars, set_switches, tiny, copied):
     chosen = (logging.INFO, logging.DEBUG, bars, hub_bars)
     set_switches(*chosen)
-    with loading.quiet():
+    with silence.quiet():
         assert switches() == OFF
     assert switches() == chosen
     broken = copied("bert")
@@ -717,7 +719,7 @@ def test_the_users_switches_are_restored(bars, hub_bars, set_switches, tiny, cop
 def test_switches_are_restored_by_the_last_of_several_loads(set_switches):
     chosen = (logging.INFO, logging.INFO, True, True)
     set_switches(*chosen)
-    first, second = loading.quiet(), loading.quiet()
+    first, second = silence.quiet(), silence.quiet()
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -732,7 +734,7 @@ def test_bars_set_by_the_environment_are_left_alone(disabled, monkeypatch):
     for module in ("huggingface_hub.constants", "huggingface_hub.utils.tqdm"):
         monkeypatch.setattr(sys.modules[module], "HF_HUB_DISABLE_PROGRESS_BARS", disabled)
     before = switches()
-    with warnings.catch_warnings(), loading.quiet():
+    with warnings.catch_warnings(), silence.quiet():
         warnings.simplefilter("error")
         assert switches() == (*OFF[:2], *before[2:])
     assert switches() == before

@@ -56,9 +56,11 @@ def shifted(tiny):
 
 
 def _probed(model: ek.EmbeddingModel) -> ek.EmbeddingModel:
+    from embvar_kit.models.around import sample_ids
     from embvar_kit.models.probe import probe
 
-    found = probe(model.module, model.tokenizer, model.begin, model.end, model.device, model.name)
+    ids = sample_ids(model.tokenizer, model.begin, model.end)
+    found = probe(model.module, ids, model.padding, model.name)
     return dataclasses.replace(model, norms=found.norms)
 
 

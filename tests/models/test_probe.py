@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import transformers
 
 import embvar_kit as ek
-from embvar_kit.models.probe import unchanged
+from embvar_kit.models.running import unchanged
 
 SIZES = {
     "vocab_size": 30522,
@@ -132,6 +133,23 @@ def test_what_a_run_changes_of_a_model_is_undone(saved):
         assert model.module.attention_type == "original_full"
     assert [type(part) for part in model.module.modules()] == before
     assert model.module.attention_type == "block_sparse"
+
+
+def test_a_pass_is_quiet_about_what_transformers_warns_of(saved):
+    """BigBird warns at a short input, which is measured right all the same."""
+    said = []
+    listener = logging.Handler()
+    listener.emit = said.append
+    transformers.utils.logging.add_handler(listener)
+    try:
+        folder = saved(MODELS["bigbird"]())
+        model = ek.load_model(folder, device="cpu")
+        model.hidden_states(torch.tensor([[101, 2023, 102]]))
+        assert not said
+        transformers.AutoModel.from_pretrained(folder)(input_ids=torch.tensor([[101, 2023, 102]]))
+        assert said
+    finally:
+        transformers.utils.logging.remove_handler(listener)
 
 
 def test_a_model_that_answers_by_chance_is_refused(saved, monkeypatch):

@@ -545,7 +545,7 @@ def test_what_the_kit_finds_out_about_a_twin(trained, name):
     kind = {"no-norm": None, "pre-rmsnorm": "RMSNorm"}.get(name, "LayerNorm")
     assert (model.normalization, model.final_norm) == (placement, kind)
     assert (model.n_states, model.width, model.max_tokens) == (3, 16, 32)
-    assert model.begin == model.end == model.tokenizer.convert_tokens_to_ids(END) == 0
+    assert model.begin == model.end == (model.tokenizer.convert_tokens_to_ids(END),) == (0,)
     assert model.tokenizer("A norm")["input_ids"] != model.tokenizer("Anorm")["input_ids"]
 
 

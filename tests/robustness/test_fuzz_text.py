@@ -71,7 +71,7 @@ def test_any_text_is_measured_or_refused_by_name(models, sentences, family, by):
         ids = [model.tokenizer(s, add_special_tokens=False)["input_ids"] for s in sentences]
         counts = stats.info["counts"]
         assert counts["empty"] == sum(not one for one in ids), "what is left out is reported"
-        around = (model.begin is not None) + (model.end is not None)
+        around = len(model.begin) + len(model.end)
         assert stats.n.sum() == sum(map(len, ids)) + around * counts["sequences"]
         assert stats.n.sum() == counts["occurrences"] == counts["tokens"]
 
@@ -87,7 +87,10 @@ def refused(message: str, corpus: ek.Corpus, model, by: str) -> None:
             return
     left = [s for s in corpus if model.tokenizer(s, add_special_tokens=False)["input_ids"]]
     if left:
-        assert by == "word" and "has no word" in message, message
+        assert by == "word", message
+        # Offsets that a dropped character shifts are refused.
+        dropped = "LlamaTokenizer drops characters" in message
+        assert dropped or "has no word" in message, message
     else:
         assert "is left after tokenization" in message, message
 

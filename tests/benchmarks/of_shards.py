@@ -1,0 +1,357 @@
+"""Measures passes in shards and writes shards.md: workers, overhead, merging, scale, a large plan.
+
+Run it on an otherwise idle machine: python tests/benchmarks/of_shards.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+import embvar_kit as ek
+from embvar_kit._version import __version__
+from embvar_kit.corpora.corpus import FileCorpus
+from embvar_kit.corpora.listing import Listing
+from embvar_kit.extraction import cluster
+from embvar_kit.extraction.shards import ShardedPass
+
+OUT = Path(__file__).with_name("shards.md")
+WAIT = 0.2  # seconds that the stand-in for a forward pass takes
+GROUPS, WIDTH, LAYERS = 50, 16, 3  # of the states of the simulation
+
+
+def client_of(workers: int, threads: int = 1, **how):
+    from distributed import Client, LocalCluster
+
+    local = LocalCluster(
+        n_workers=workers,
+        threads_per_worker=threads,
+        dashboard_address=":0",
+        silence_logs=logging.CRITICAL,
+        **how,
+    )
+    return local, Client(local)
+
+
+@contextlib.contextmanager
+def workers(number: int, threads: int = 1, **how):
+    local, client = client_of(number, threads, **how)
+    try:
+        yield client
+    finally:
+        client.close()
+        local.close()
+
+
+def sharded(model, corpus, folder: Path, client=None, shards: int = 64) -> float:
+    """Seconds of a pass in shards, from the plan to the merged result."""
+    store = folder / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    started = time.perf_counter()
+    ek.extract(
+        model, corpus, shards=shards, store=store, client=client, threads=None, progress=False
+    )
+    return time.perf_counter() - started
+
+
+def two_workers(model, corpus, folder: Path, rounds: int = 3) -> dict[str, float]:
+    """Median seconds of a pass on one and on two workers of one thread each, in turn."""
+    taken: dict[str, list[float]] = {"one": [], "two": []}
+    with workers(1) as one, workers(2) as two:
+        for number in range(rounds + 1):
+            for name, client in (("one", one), ("two", two)):
+                spent = sharded(model, corpus, folder, client, shards=16)
+                print(f"  round {number}: {name} worker(s) {spent:.1f} s", flush=True)
+                if number:  # workers load the model in the first round
+                    taken[name].append(spent)
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def overhead(model, corpus, folder: Path) -> dict[str, float]:
+    """Seconds of the parts of a pass of 64 shards on this machine, and of its passes alone."""
+    from embvar_kit.extraction import shards as room
+
+    spent = {"measure": 0.0, "plan of a shard": 0.0}
+
+    def timed(name, function):
+        def call(*arguments, **named):
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **named)
+            finally:
+                spent[name] += time.perf_counter() - started
+
+        return call
+
+    before = room.measure, room.plan
+    room.measure, room.plan = timed("measure", room.measure), timed("plan of a shard", room.plan)
+    try:
+        whole = sharded(model, corpus, folder)
+    finally:
+        room.measure, room.plan = before
+    return {"whole": whole, **spent}
+
+
+MERGE = """
+import sys, time, psutil, threading
+from embvar_kit.extraction.shards import ShardedPass
+job = ShardedPass.open(sys.argv[1])
+ShardedPass.open(sys.argv[1]).groups
+process, peak, over = psutil.Process(), [0], threading.Event()
+def watch():
+    while not over.wait(0.005):
+        held = process.memory_info()
+        peak[0] = max(peak[0], held.rss - held.shared)
+before = process.memory_info(); before = before.rss - before.shared
+threading.Thread(target=watch, daemon=True).start()
+started = time.perf_counter()
+found = job.merge()["hidden"]
+print(time.perf_counter() - started, peak[0] - before, found.mean.nbytes + found.extra.nbytes)
+over.set()
+"""
+
+
+def merge(store: Path) -> dict[str, float]:
+    """Seconds of a merge in a process of its own, bytes read, memory and size of the means."""
+    size = sum(path.stat().st_size for path in (store / "shards").iterdir())
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", MERGE, str(store)], check=True, capture_output=True, text=True
+        )
+        for _ in range(2)  # the first compiles
+    ]
+    seconds, grown, means = map(float, runs[-1].stdout.split())
+    return {"seconds": seconds, "bytes": size, "memory": grown, "means": means}
+
+
+def state_of(job: ShardedPass, shard: int) -> tuple[dict, dict]:
+    """A real state of small groups in place of a forward pass."""
+    random = np.random.default_rng(shard)
+    group = np.sort(random.choice(len(job.groups), GROUPS, replace=False))
+    arrays = {"group": group, "n": np.full(GROUPS, 2)}
+    for layer in range(LAYERS):
+        arrays |= {
+            f"hidden/{layer}/mean": random.normal(size=(GROUPS, WIDTH)).astype(np.float32),
+            f"hidden/{layer}/extra": np.zeros((GROUPS, WIDTH), dtype=np.int8),
+            f"hidden/{layer}/squares": np.full(GROUPS, 40.0),
+            f"hidden/{layer}/deviations": np.full(GROUPS, 4.0),
+        }
+    model, text = {"name": "stand-in"}, {"fingerprint": str(shard), "without_text": 0}
+    info = {"model": model, "corpora": [], "convention": {}, "counts": {"tokens": 2 * GROUPS}}
+    return arrays, {"tokens": 2 * GROUPS, "info": info, **text}
+
+
+def scale(model, folder: Path, number: int) -> dict[str, float]:
+    """A pass of many shards on 200 simulated workers: seconds of its parts, and memory."""
+    store = folder / f"scale-{number}"
+    corpus = listing(number)
+    options = {"layers": list(range(LAYERS))}
+    started = time.perf_counter()
+    job = ShardedPass.plan(store, model, corpus, shards=number, **options)
+    planned = time.perf_counter()
+    job.manifest["width"] = WIDTH
+    process = psutil.Process()
+    before = process.memory_info().rss
+    original = ShardedPass._measure, cluster._one_at_a_time, cluster._ready
+    groups = job.groups
+
+    def stand_in(self, shard, model, **_):
+        time.sleep(WAIT)
+        return state_of(job, shard)
+
+    ShardedPass._measure, cluster._one_at_a_time = stand_in, contextlib.nullcontext()
+    cluster._ready = lambda url, digest: (job, model)
+    try:
+        with workers(200, processes=False) as client:
+            ready = time.perf_counter()
+            make = cluster.on_cluster(client, job, progress=False)
+            make("shards", list(range(number)))
+            made = time.perf_counter()
+            grown = process.memory_info().rss - before
+            merged = job.merge()["hidden"]
+            ended = time.perf_counter()
+    finally:
+        ShardedPass._measure, cluster._one_at_a_time, cluster._ready = original
+    assert int(merged.n.sum()) == number * GROUPS * 2 and len(groups)
+    shutil.rmtree(store)
+    return {
+        "plan": planned - started,
+        "shards": made - ready,
+        "merge": ended - made,
+        "memory": grown,
+    }
+
+
+def listing(number: int, size: int = 10_000_000) -> FileCorpus:
+    paths = [f"/data/web/part-{i:07}.jsonl.zst" for i in range(number)]
+    sizes = np.random.default_rng(0).integers(size // 2, 2 * size, number)
+    return FileCorpus(
+        "/data/web/*.jsonl.zst", Listing(paths, sizes, [str(i) for i in range(number)])
+    )
+
+
+LARGE = """
+import sys, time, psutil, resource
+sys.path.insert(0, {here!r})
+import embvar_kit as ek
+from of_shards import listing
+from embvar_kit.extraction.shards import ShardedPass
+model = ek.load_model("minilm", device="cpu")
+before = psutil.Process().memory_info().rss
+started = time.perf_counter()
+corpus = listing({number})
+ShardedPass.plan({store!r}, model, corpus, shards=10_000)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(time.perf_counter() - started, peak - before, int(corpus.listing.sizes.sum()))
+"""
+
+
+def large_plan(folder: Path, number: int = 400_000) -> dict[str, float]:
+    """Seconds and memory of the plan of a listing of 1 T tokens, at 4 to 5 bytes a token."""
+    script = LARGE.format(
+        here=str(Path(__file__).parent), store=str(folder / "large"), number=number
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    seconds, grown, size = map(float, done.stdout.split())
+    return {"files": number, "seconds": seconds, "memory": grown, "bytes": size}
+
+
+def accuracy(model, corpus, folder: Path) -> dict[str, float]:
+    """Largest |whole - merged| / Q of Q, M and V over all tokens and layers, and the least V."""
+    whole = ek.extract(model, corpus, progress=False)
+    merged = ek.extract(model, corpus, shards=64, store=folder / "store", progress=False)
+    assert merged.tokens.tolist() == whole.tokens.tolist()
+    found = {
+        name: float((np.abs(getattr(whole, name) - getattr(merged, name)) / whole.Q).max())
+        for name in "QMV"
+    }
+    return {**found, "least V": float(merged.V.min())}
+
+
+def row(what: str, measured: str, bar: str = "", met: bool | None = None) -> str:
+    word = "" if met is None else ("met" if met else "**missed**")
+    return f"| {what} | {measured} | {bar} | {word} |"
+
+
+def main() -> None:
+    model, corpus = ek.load_model("minilm", device="cpu"), ek.load_corpus("wikipedia")
+    part = ek.load_corpus("wikipedia", sample=6000)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ek.extract(model, part[:200], progress=False)  # compiled code, threads
+        print("a pass of 64 shards", flush=True)
+        parts = overhead(model, corpus, folder)
+        print(parts, flush=True)
+        merged = merge(folder / "store")
+        print(merged, flush=True)
+        exact = accuracy(model, corpus, folder)
+        print(exact, flush=True)
+        print("two workers", flush=True)
+        pair = two_workers(model, part, folder)
+        print("a listing of 1 T tokens", flush=True)
+        large = large_plan(folder)
+        print(large, flush=True)
+        print("200 simulated workers", flush=True)
+        scales = {}
+        for number in (1_000, 3_000, 10_000):
+            scales[number] = scale(model, folder, number)
+            print(number, scales[number], flush=True)
+    beside = parts["whole"] - parts["measure"]
+    slab = merged["means"] / model.n_states
+    per = [scales[n]["shards"] / n for n in scales]
+    lines = [
+        "# Passes in shards",
+        "",
+        "Measured by `python tests/benchmarks/of_shards.py` in one run: "
+        f"{os.cpu_count()} cores of {platform.machine()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, embvar-kit {__version__}. minilm over the excerpt, unless a "
+        "line says otherwise.",
+        "",
+        "| | measured | bar | |",
+        "| --- | ---: | ---: | --- |",
+        row(
+            "two workers with one thread each, beside one such worker (6,000 sentences, 16 shards)",
+            f"{pair['two'] / pair['one']:.2f}",
+            "≤ 0.60",
+            pair["two"] <= 0.6 * pair["one"],
+        ),
+        row(
+            "plans, files and merge of 64 shards, % of the passes alone",
+            f"{100 * beside / parts['measure']:.1f}",
+            "≤ 3",
+            beside <= 0.03 * parts["measure"],
+        ),
+        row(
+            f"merge of 64 shards ({merged['bytes'] / 1e9:.2f} GB), GB/s",
+            f"{merged['bytes'] / 1e9 / merged['seconds']:.2f}",
+        ),
+        row(
+            "its memory beside the result, MiB (one slab + 300)",
+            f"{(merged['memory'] - merged['means']) / 2**20:.0f}",
+            f"≤ {slab / 2**20 + 300:.0f}",
+            merged["memory"] - merged["means"] <= slab + 300 * 2**20,
+        ),
+        *(
+            row(
+                f"64 shards beside one pass, largest difference of {name} over Q",
+                f"{exact[name]:.1e}",
+                "≤ 1e-6",
+                exact[name] <= 1e-6,
+            )
+            for name in "QMV"
+        ),
+        row("least V", f"{exact['least V']:.1e}", "≥ 0", exact["least V"] >= 0),
+        row(
+            f"plan of {large['files']:,} files ({large['bytes'] / 1e12:.1f} TB, 1 T tokens), s",
+            f"{large['seconds']:.1f}",
+            "≤ 60",
+            large["seconds"] <= 60,
+        ),
+        row("its memory, MiB", f"{large['memory'] / 2**20:.0f}", "≤ 1000", large["memory"] <= 1e9),
+        row(
+            "200 simulated workers: time a shard, 10,000 shards beside 1,000",
+            f"{per[-1] / per[0]:.2f}",
+        ),
+        "",
+        f"## 200 simulated workers, each forward pass a pause of {WAIT} s",
+        "",
+        "Threads of one process take the place of workers, and a pause that of the forward pass; "
+        "states, files, scheduling and merges are real.",
+        "",
+        "| shards | plan, s | shards, s | merge, s | memory of the process, MiB |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {number:,} | {one['plan']:.1f} | {one['shards']:.1f} | {one['merge']:.1f} | "
+            f"{one['memory'] / 2**20:.0f} |"
+            for number, one in scales.items()
+        ),
+        "",
+        "## Where the time of 64 shards goes",
+        "",
+        "| | s |",
+        "| --- | ---: |",
+        *(f"| {name} | {spent:.2f} |" for name, spent in parts.items()),
+        f"| merge | {merged['seconds']:.2f} |",
+        "",
+    ]
+    OUT.write_text("\n".join(lines), encoding="utf-8")
+    print(OUT.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
