@@ -6,16 +6,19 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embvar_kit._version import __version__
 from embvar_kit.errors import (
     EmbvarError,
+    ExtractionError,
     ExtractionInterrupted,
     StatisticsError,
     StatisticsFileError,
+    as_sentence,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """examples:
   embvar fetch                                   fetch the two bundled models
   embvar extract --model minilm --corpus wikipedia --limit 3000 --out out/minilm
+  embvar extract --shards 64 --store out/run --workers 4 --out out/minilm
   embvar show out/minilm                         the trade-off and the decomposition
   embvar show out/minilm --layer 3 --rows 20     the most frequent tokens of one layer
   embvar figures out/minilm                      every figure, with a page that shows them
@@ -84,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(dest="command", metavar="COMMAND")
     _add_fetch(commands)
     _add_extract(commands)
+    _add_shard(commands)
     _add_show(commands)
     _add_figures(commands)
     _add_report(commands)
@@ -97,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
 def _how_to_resume(stopped: KeyboardInterrupt, chosen: argparse.Namespace) -> str:
     if not isinstance(stopped, ExtractionInterrupted):
         return "interrupted"
+    if getattr(chosen, "store", None):
+        return stopped.how_far
     if getattr(chosen, "checkpoint", None):
         return f"{stopped.how_far} The same command resumes it."
     return f"{stopped.how_far} With --checkpoint DIR, an interrupted pass can be resumed."
@@ -138,19 +145,53 @@ def _add_extract(commands: argparse._SubParsersAction) -> None:
     extract.set_defaults(run=_extract)
     extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
     extract.add_argument("--quiet", action="store_true", help="print no plan and no progress bar")
+    _add_model_and_corpus(extract)
+    run = _add_pass(extract)
+    _add_compact(run)
+    run.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the progress in DIR; if the pass is killed, the same command resumes it",
+    )
+    run.add_argument(
+        "--checkpoint-every",
+        type=float,
+        metavar="SECONDS",
+        help="least time between two checkpoints (default: 300)",
+    )
+    many = extract.add_argument_group("many machines")
+    many.add_argument(
+        "--shards", type=int, metavar="N", help="measure N parts of the corpus and merge them"
+    )
+    many.add_argument(
+        "--store",
+        metavar="STORE",
+        help="folder, or path such as s3://BUCKET/FOLDER, that keeps the shards; the same command "
+        "resumes a pass",
+    )
+    _add_threads(many)
+    where = many.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=int, metavar="N", help="measure on N processes of this machine"
+    )
+    where.add_argument(
+        "--cluster", metavar="ADDRESS", help="measure on the workers of a Dask scheduler"
+    )
 
-    model = extract.add_argument_group("model")
+
+def _add_model_and_corpus(command: argparse.ArgumentParser) -> None:
+    model = command.add_argument_group("model")
     model.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
     model.add_argument("--revision", help="revision of a model on the Hub")
     model.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
     model.add_argument("--dtype", default="float32", help="number format of the weights")
 
-    corpus = extract.add_argument_group("corpus")
+    corpus = command.add_argument_group("corpus")
     corpus.add_argument(
         "--corpus",
         default="wikipedia",
-        help="wikipedia, bookcorpus[:PATH], hub:NAME or the path of a file; embvar corpora lists "
-        "the kinds",
+        help="wikipedia, bookcorpus[:PATH], hub:NAME, the path of a file or a pattern of many "
+        "('DIR/*.parquet'); embvar corpora lists the kinds",
     )
     corpus.add_argument("--limit", type=int, help="take only the first LIMIT sentences")
     corpus.add_argument("--max-words", type=int, help="leave out sentences with more words")
@@ -171,7 +212,9 @@ def _add_extract(commands: argparse._SubParsersAction) -> None:
     corpus.add_argument("--config", help="configuration of a Hub dataset that has several")
     corpus.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
 
-    run = extract.add_argument_group("pass")
+
+def _add_pass(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    run = command.add_argument_group("pass")
     run.add_argument(
         "--by",
         choices=_GROUPINGS,
@@ -187,12 +230,6 @@ def _add_extract(commands: argparse._SubParsersAction) -> None:
         help="where embeddings are taken: hidden (the hidden states; default), norm_input, "
         "standardized, norm_output (before, in and after the normalization at each), unit (scaled "
         "to norm 1). Several are measured in one pass and saved to folders of these names in DIR",
-    )
-    run.add_argument(
-        "--compact",
-        action="store_true",
-        help="save tables and decompositions without the token means (a hundredth of the size), "
-        "with and without attention sinks",
     )
     run.add_argument(
         "--layers", type=_integers, metavar="0,3,-1", help="hidden states to take (default: all)"
@@ -216,28 +253,31 @@ def _add_extract(commands: argparse._SubParsersAction) -> None:
         default=1,
         help="measure only tokens that occur at least this often (default: 1)",
     )
-    run.add_argument(
-        "--checkpoint",
-        metavar="DIR",
-        help="keep the progress in DIR; if the pass is killed, the same command resumes it",
-    )
-    run.add_argument(
-        "--checkpoint-every",
-        type=float,
-        metavar="SECONDS",
-        help="least time between two checkpoints (default: 300)",
+    return run
+
+
+def _add_compact(command: argparse._ActionsContainer) -> None:
+    command.add_argument(
+        "--compact",
+        action="store_true",
+        help="save tables and decompositions without the token means (a hundredth of the size), "
+        "with and without attention sinks",
     )
 
 
-def _extract(chosen: argparse.Namespace) -> None:
+def _add_threads(command: argparse._ActionsContainer) -> None:
+    command.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads that measure a shard on a CPU (default: as the workers have)",
+    )
+
+
+def _corpus(chosen: argparse.Namespace) -> Any:
     from embvar_kit.corpora.corpus import load_corpus
-    from embvar_kit.extraction import checkpoint
-    from embvar_kit.extraction.extract import extract
-    from embvar_kit.models.loading import load_model
 
-    _check_writable(Path(chosen.out))
-    every = checkpoint.EVERY if chosen.checkpoint_every is None else chosen.checkpoint_every
-    corpus = load_corpus(
+    return load_corpus(
         chosen.corpus,
         limit=chosen.limit,
         max_words=chosen.max_words,
@@ -250,32 +290,205 @@ def _extract(chosen: argparse.Namespace) -> None:
         config=chosen.config,
         streaming=chosen.streaming,
     )
-    model = load_model(
+
+
+def _model(chosen: argparse.Namespace) -> Any:
+    from embvar_kit.models.loading import load_model
+
+    return load_model(
         chosen.model, device=chosen.device, dtype=chosen.dtype, revision=chosen.revision
     )
-    extracted = extract(
-        model,
-        corpus,
-        by=chosen.by,
-        site=chosen.site,
-        layers=chosen.layers,
-        batch_tokens=chosen.batch_tokens,
-        long=chosen.long,
-        min_count=chosen.min_count,
-        parse_special=chosen.parse_special,
-        checkpoint=chosen.checkpoint,
-        checkpoint_every=every,
-        progress=not chosen.quiet,
-    )
+
+
+def _pass(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The options of a pass, but for the sites."""
+    names = ("by", "layers", "batch_tokens", "long", "min_count", "parse_special", "threads")
+    return {name: getattr(chosen, name) for name in names}
+
+
+def _extract(chosen: argparse.Namespace) -> None:
+    from embvar_kit.extraction import checkpoint
+    from embvar_kit.extraction.extract import extract
+
+    _check_writable(Path(chosen.out))
+    every = checkpoint.EVERY if chosen.checkpoint_every is None else chosen.checkpoint_every
+    corpus, model = _corpus(chosen), _model(chosen)
+    with _workers(chosen) as client:
+        extracted = extract(
+            model,
+            corpus,
+            site=chosen.site,
+            checkpoint=chosen.checkpoint,
+            checkpoint_every=every,
+            shards=chosen.shards,
+            store=chosen.store,
+            client=client,
+            progress=not chosen.quiet,
+            **_pass(chosen),
+        )
+    _save(extracted, Path(chosen.out), chosen.compact)
+    if chosen.checkpoint:
+        checkpoint.remove(chosen.checkpoint)
+
+
+@contextmanager
+def _workers(chosen: argparse.Namespace) -> Iterator[Any]:
+    """The client of the cluster that was named or asked for; ``None`` for this process."""
+    if chosen.workers is None and chosen.cluster is None:
+        yield None
+        return
+    import logging
+
+    from distributed import Client, LocalCluster
+
+    if chosen.cluster:
+        try:
+            client = Client(chosen.cluster, timeout=15)
+        except (OSError, ValueError) as error:
+            raise ExtractionError(
+                f"No Dask scheduler answers at {chosen.cluster!r}: {as_sentence(error)} Start one "
+                "with `dask scheduler`, which prints its address."
+            ) from error
+        with client:
+            yield client
+        return
+    if chosen.workers < 1:
+        raise ExtractionError(f"--workers must be at least 1, got {chosen.workers}.")
+    threads = chosen.threads or max(1, (os.cpu_count() or 1) // chosen.workers)
+    with (
+        LocalCluster(
+            n_workers=chosen.workers,
+            threads_per_worker=threads,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _save(extracted: dict[str, TokenStatistics], folder: Path, compact: bool) -> None:
     for site, statistics in extracted.items():
-        out = Path(chosen.out) if len(extracted) == 1 else Path(chosen.out) / site
-        if chosen.compact:
+        out = folder if len(extracted) == 1 else folder / site
+        if compact:
             sinks = extracted.get("hidden", statistics).sinks()["token"]
             statistics = statistics.compact(left_out=[(), sinks] if len(sinks) else [()])
         statistics.save(out)
         print(f"saved      {out}; look at it with: embvar show {out}")
-    if chosen.checkpoint:
-        checkpoint.remove(chosen.checkpoint)
+
+
+# shard
+
+
+def _add_shard(commands: argparse._SubParsersAction) -> None:
+    shard = commands.add_parser(
+        "shard",
+        help="the steps of a pass on many machines, for job arrays",
+        description="The steps of a pass in shards, one command each, for the job arrays of a "
+        "cluster without Dask: plan once, run each shard in a task of its own, merge once. Words, "
+        "and --min-count, need the array twice: first it counts, then it measures.",
+    )
+    shard.set_defaults(run=lambda _: shard.error("name a step: plan, run, merge or status"))
+    steps = shard.add_subparsers(dest="step", metavar="STEP")
+
+    plan = steps.add_parser("plan", help="plan a pass: write its text and settings to a store")
+    plan.set_defaults(run=_shard_plan)
+    _add_store(plan)
+    plan.add_argument("--shards", type=int, required=True, metavar="N", help="number of shards")
+    _add_threads(plan)
+    _add_model_and_corpus(plan)
+    _add_pass(plan)
+
+    run = steps.add_parser("run", help="measure one shard, or every K-th from one on")
+    run.set_defaults(run=_shard_run)
+    _add_store(run)
+    run.add_argument("--index", type=int, required=True, help="number of the shard, from 0")
+    run.add_argument(
+        "--every", type=int, metavar="K", help="also shards INDEX+K, INDEX+2K and so on"
+    )
+
+    merge = steps.add_parser("merge", help="merge all shards and save the statistics")
+    merge.set_defaults(run=_shard_merge)
+    _add_store(merge)
+    merge.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
+    _add_compact(merge)
+
+    status = steps.add_parser("status", help="say which shards are done")
+    status.set_defaults(run=_shard_status)
+    _add_store(status)
+
+
+def _add_store(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "store", metavar="STORE", help="folder, or path such as s3://BUCKET/FOLDER"
+    )
+
+
+def _shard_plan(chosen: argparse.Namespace) -> None:
+    from embvar_kit.extraction.shards import ShardedPass
+
+    job = ShardedPass.plan(
+        chosen.store,
+        _model(chosen),
+        _corpus(chosen),
+        shards=chosen.shards,
+        sites=chosen.site,
+        usual_threads=1,
+        **_pass(chosen),
+    )
+    print(job)
+
+
+def _shard_run(chosen: argparse.Namespace) -> None:
+    from embvar_kit.extraction.shards import ShardedPass
+    from embvar_kit.models.loading import load_model
+
+    job = ShardedPass.open(chosen.store)
+    if not 0 <= chosen.index < job.n_shards or (chosen.every or 1) < 1:
+        raise ExtractionError(f"The shards of {chosen.store!r} are 0 to {job.n_shards - 1}.")
+    shards = range(chosen.index, job.n_shards, chosen.every or job.n_shards)
+    phase = job.phase()
+    left = [shard for shard in shards if shard in set(job.missing(phase))]
+    if left:
+        if job.manifest["model"] is None:
+            raise ExtractionError("The model was planned from memory: plan it from its folder.")
+        model = load_model(device=job.asked["device"], **job.manifest["model"])
+        job.check_model(model)
+        for shard in left:
+            tokens = job.run(phase, shard, model)["tokens"]
+            print(f"{phase:<9}  {shard} of {job.n_shards}: {tokens:,} tokens", flush=True)
+    elif phase == "shards":
+        print(f"{phase:<9}  {', '.join(map(str, shards))}: done before")
+    if phase == "counts":
+        print("next       once all are counted, run the array again: it then measures")
+
+
+def _shard_merge(chosen: argparse.Namespace) -> None:
+    from embvar_kit.extraction.shards import ShardedPass
+
+    _check_writable(Path(chosen.out))
+    job = ShardedPass.open(chosen.store)
+    if missing := job.missing("shards"):
+        raise ExtractionError(
+            f"{len(missing)} of {job.n_shards} shards are missing from {chosen.store!r}: "
+            f"{_some(missing)}. Run them first."
+        )
+    _save(job.merge(), Path(chosen.out), chosen.compact)
+
+
+def _shard_status(chosen: argparse.Namespace) -> None:
+    from embvar_kit.extraction.shards import ShardedPass
+
+    job = ShardedPass.open(chosen.store)
+    print(job)
+    for phase in job.phases:
+        if missing := job.missing(phase):
+            print(f"missing    {phase}: {_some(missing)}")
+
+
+def _some(numbers: Sequence[int]) -> str:
+    """Numbers for a message, the first ones if there are many."""
+    return ", ".join(map(str, numbers[:20])) + (", ..." if len(numbers) > 20 else "")
 
 
 def _check_writable(folder: Path) -> None:

@@ -26,7 +26,7 @@ from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.paper.reproduction import LEVELS
 
 COMMANDS = ("fetch", "extract", "show", "figures", "report", "reproduce", "twins", "models")
-COMMANDS += ("corpora",)
+COMMANDS += ("corpora", "shard")
 
 
 def start(*arguments: object, **variables: str) -> subprocess.Popen:
@@ -576,3 +576,107 @@ def test_a_checkpoint_is_removed_once_the_result_is_saved(command, tiny, text_fi
         "extract", *options, "--out", out, "--checkpoint", kept, "--checkpoint-every", -1
     )
     assert code == 1 and "not a number of seconds" in err
+
+
+# Shards
+
+
+def test_a_job_array_plans_runs_and_merges(command, tiny, tmp_path):
+    """The steps of a cluster without Dask give what one pass in shards gives."""
+    store, text = tmp_path / "store", tmp_path / "text.csv"
+    text.write_text("text\n" + "the cat sat on the mat\n" * 600)
+    model = ["--model", str(tiny("bert")), "--device", "cpu", "--corpus", str(text)]
+    status, out, _ = command(
+        "shard", "plan", str(store), "--shards", "3", *model, "--layers", "0,2", "--threads", "1"
+    )
+    assert status == 0 and "shards     3 of 3 documents" in out
+    status, out, _ = command("shard", "run", str(store), "--index", "0", "--every", "2")
+    assert status == 0 and "0 of 3" in out and "2 of 3" in out
+    status, out, _ = command("shard", "run", str(store), "--index", "2")
+    assert status == 0 and "done before" in out
+    status, out, _ = command("shard", "status", str(store))
+    assert status == 0 and "2 of 3 done" in out and "missing    shards: 1" in out
+    status, _, err = command("shard", "merge", str(store), "--out", str(tmp_path / "out"))
+    assert status == 1 and "1 of 3 shards are missing" in err and "Run them first" in err
+    assert command("shard", "run", str(store), "--index", "1")[0] == 0
+    status, out, _ = command("shard", "merge", str(store), "--out", str(tmp_path / "out"))
+    assert status == 0 and "saved" in out
+    found = ek.TokenStatistics.load(tmp_path / "out")
+    wanted = ek.extract(
+        ek.load_model(tiny("bert"), device="cpu"),
+        ek.load_corpus(text),
+        shards=3,
+        store=store,
+        layers=[0, 2],
+        progress=False,
+    )
+    np.testing.assert_array_equal(found.V, wanted.V)
+    assert found.layers.tolist() == [0, 2]
+
+
+def test_words_take_the_array_twice(command, tiny, tmp_path):
+    store, text = tmp_path / "store", tmp_path / "text.csv"
+    text.write_text("text\n" + "the cat sat on the mat\n" * 400)
+    model = ["--model", str(tiny("bert")), "--device", "cpu", "--corpus", str(text)]
+    command("shard", "plan", str(store), "--shards", "2", "--by", "word", *model)
+    for index in "01":
+        status, out, _ = command("shard", "run", str(store), "--index", index)
+        assert status == 0 and out.startswith("counts") and "run the array again" in out
+    for index in "01":
+        status, out, _ = command("shard", "run", str(store), "--index", index)
+        assert status == 0 and out.startswith("shards")
+    assert command("shard", "merge", str(store), "--out", str(tmp_path / "out"))[0] == 0
+    assert "cat" in ek.TokenStatistics.load(tmp_path / "out").tokens
+
+
+@pytest.mark.slow
+def test_extract_measures_on_processes_of_this_machine(command, tiny, tmp_path):
+    text = tmp_path / "text.csv"
+    text.write_text("text\n" + "the cat sat on the mat\n" * 600)
+    command(
+        "extract",
+        *("--model", str(tiny("bert")), "--device", "cpu", "--corpus", str(text)),
+        *("--shards", "3", "--store", str(tmp_path / "store"), "--workers", "2", "--threads", "1"),
+        *("--out", str(tmp_path / "out"), "--quiet"),
+    )
+    assert len(ek.TokenStatistics.load(tmp_path / "out")) == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["shard", "run", "nowhere", "--index", "0"], "holds no pass in shards"),
+        (["shard", "status", "nosuch://x"], "Protocol not known"),
+        (["extract", "--out", "OUT", "--shards", "3"], "takes shards=, store="),
+        (
+            ["extract", "--out", "OUT", "--shards", "3", "--store", "S", "--workers", "0"],
+            "--workers must be at least 1",
+        ),
+        (
+            ["extract", "--out", "OUT", "--shards", "3", "--store", "S", "--cluster", "nowhere"],
+            "No Dask scheduler answers at 'nowhere'",
+        ),
+    ],
+)
+def test_mistakes_with_shards_return_1_and_one_line(
+    command, tiny, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] == "extract":
+        arguments = [*arguments, "--model", str(tiny("bert")), "--device", "cpu"]
+        arguments += ["--limit", "5"]
+    status, _, err = command(*arguments)
+    assert status == 1 and message in err and err.count("\n") == 1
+
+
+def test_a_shard_that_is_none_is_refused(command, tiny, tmp_path):
+    store = str(tmp_path / "store")
+    model = ["--model", str(tiny("bert")), "--device", "cpu"]
+    command("shard", "plan", store, "--shards", "2", *model, "--sample", "20")
+    status, _, err = command("shard", "run", store, "--index", "2")
+    assert status == 1 and "are 0 to 1" in err
+
+
+def test_shard_without_a_step_is_wrong_usage(command):
+    status, _, err = command("shard")
+    assert status == 2 and "plan, run, merge or status" in err

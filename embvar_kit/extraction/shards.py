@@ -38,6 +38,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
+from embvar_kit.array_file import CheckpointFile, compare
 from embvar_kit.corpora.corpus import Corpus, FileCorpus
 from embvar_kit.corpora.dealing import deal, documents_of
 from embvar_kit.corpora.listing import Listing
@@ -56,7 +57,7 @@ FORMAT = 1
 PHASES = ("counts", "shards")
 """The folders of a store that workers fill: the groups of each shard, and the states."""
 
-_LISTING = "listing.safetensors"
+_LISTING, _GROUPS = "listing.safetensors", "groups.safetensors"
 _REMEDY = "Use the settings it was planned with, or name another store."
 _SLAB = 2**28  # most bytes of the layers that are merged at the same time
 
@@ -240,6 +241,18 @@ class ShardedPass:
             if self.name(phase, shard).rpartition("/")[2] not in there
         ]
 
+    def phase(self) -> str:
+        """The phase that is to be filled now; the counts are merged as soon as all are there.
+
+        Raises:
+            DamagedShard: if the counts of a shard are damaged.
+        """
+        if self.counts_first and not self.store.has(_GROUPS):
+            if self.missing("counts"):
+                return "counts"
+            self.merge_counts()
+        return "shards"
+
     def __str__(self) -> str:
         asked, text = self.asked, self.manifest["corpus"]
         left = len(self.missing("shards"))
@@ -382,7 +395,7 @@ class ShardedPass:
         Raises:
             CheckpointError: if they were not counted yet, or their file is damaged.
         """
-        file = self.store.read_arrays("groups.safetensors", whole=True)
+        file = self.store.read_arrays(_GROUPS, whole=True)
         index = pd.Index(_strings(file, "label"), dtype=object)
         return pd.DataFrame({"special": file["special"].astype(bool)}, index=index)
 
@@ -393,7 +406,7 @@ class ShardedPass:
             DamagedShard: if the counts of a shard are missing or damaged.
             ExtractionError: if no group is frequent enough.
         """
-        if not self.counts_first or self.store.has("groups.safetensors"):
+        if not self.counts_first or self.store.has(_GROUPS):
             return
         n: dict[str, int] = {}
         special: dict[str, bool] = {}
@@ -416,7 +429,7 @@ class ShardedPass:
 
     def _write_groups(self, labels: np.ndarray, special: np.ndarray) -> None:
         arrays = {"special": special.astype(np.uint8), **_as_bytes(labels.tolist(), "label")}
-        self.store.write_arrays("groups.safetensors", arrays, {})
+        self.store.write_arrays(_GROUPS, arrays, {})
 
     # The whole
 
@@ -481,24 +494,28 @@ class ShardedPass:
             for at, site in enumerate(sites)
         }
 
-    def _file(self, phase: str, shard: int, **how: bool) -> Any:
+    def _file(self, phase: str, shard: int, **how: bool) -> CheckpointFile:
         try:
             file = self.store.read_arrays(self.name(phase, shard), **how)
         except CheckpointError as error:
-            raise DamagedShard(str(error), phase, shard) from error
+            raise self._damaged(phase, shard) from error
         if file.told.get("pass") != self.manifest["sha256"]:
-            raise DamagedShard(
-                f"{self.name(phase, shard)!r} in {self.store.url!r} belongs to another pass.",
-                phase,
-                shard,
-            )
+            raise self._damaged(phase, shard)
         return file
 
-    def _read(self, file: Any, shard: int, name: str) -> np.ndarray:
+    def _read(self, file: CheckpointFile, shard: int, name: str) -> np.ndarray:
         try:
             return file[name]
         except CheckpointError as error:
-            raise DamagedShard(str(error), "shards", shard) from error
+            raise self._damaged("shards", shard) from error
+
+    def _damaged(self, phase: str, shard: int) -> DamagedShard:
+        return DamagedShard(
+            f"{self.name(phase, shard)!r} in {self.store.url!r} is missing, damaged or of another "
+            f"pass. Remove it and measure shard {shard} again.",
+            phase,
+            shard,
+        )
 
     def _subwords(
         self, files: list, rows: list[np.ndarray], counts: list[np.ndarray], n: np.ndarray
@@ -573,17 +590,13 @@ def finish(
     """
     while True:
         try:
-            for phase in job.phases:
-                if phase == "counts" and job.store.has("groups.safetensors"):
-                    continue
-                if left := job.missing(phase):
-                    make(phase, left)
-                if phase == "counts":
-                    job.merge_counts()
+            while left := job.missing(phase := job.phase()):
+                make(phase, left)
             return job.merge()
         except DamagedShard as damaged:
-            warn(f"{damaged} Shard {damaged.index} is made again.")
-            job.store.remove(job.name(damaged.phase, damaged.index))
+            name = job.name(damaged.phase, damaged.index)
+            warn(f"{name} in {job.store.url!r} is missing or damaged, and is made again.")
+            job.store.remove(name)
 
 
 @contextmanager
@@ -600,8 +613,6 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def _compare(asked: Mapping[str, Any], found: Mapping[str, Any], store: Store) -> None:
-    from embvar_kit.array_file import compare
-
     compare(asked, found, f"The pass in {store.url!r}", _REMEDY)
 
 
