@@ -1,0 +1,309 @@
+"""Tiny random models of every architecture that the installed transformers release has for text.
+
+A model is built from the default configuration of its architecture, with every number that says
+how large something is made small. Those numbers are known by what their names have in common, since
+the release has some 800 configurations; the few that need more are in :data:`SPECIAL`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_models import FAMILIES, Family, save_tokenizer
+from torch import nn
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+VOCABULARY = 512
+"""Rows of every table of embeddings: more than any of the tokenizers has entries."""
+
+CONTROL = VOCABULARY - 64
+"""Ids from here on stand for images and the like: no text has them."""
+
+MOST_WEIGHTS = 30_000_000
+"""A model with more weights was not made tiny."""
+
+LEVELS = (
+    {"hidden": 32, "heads": 4, "kv_heads": 2, "head": 8, "layers": 2},
+    {"hidden": 64, "heads": 4, "kv_heads": 4, "head": 16, "layers": 4},
+    {"hidden": 128, "heads": 8, "kv_heads": 8, "head": 16, "layers": 8},
+)
+"""Sizes to try, one after another: some architectures have parts that ask for a multiple."""
+
+# What a name ends with or is, in this order, and the size it is given. A number stands for itself;
+# a name is looked up in the level.
+_SIZES: tuple[tuple[str, str | int], ...] = (
+    (r"chunk_size_feed_forward|pretraining_tp|num_channels|in_channels|vocab_offset", "keep"),
+    (r"(num|n)_nextn_predict_layers|num_kv_shared_layers|max_window_layers", 0),
+    (r"(^|_)(vocab_size|vocabulary_size|vocab_size_per_layer_input|emb_rows)$", VOCABULARY),
+    (r"num_embeddings|codebook_size", VOCABULARY),
+    (r"type_vocab_size", "keep"),
+    (r"(kv|key_value|num_key)_heads$|^n_head_kv$", "kv_heads"),
+    (r"linear_num_value_heads|mamba_n(um)?_heads|n_mamba_heads", 4),
+    (r"(heads?|n_head)$(?<!per_head)(?<!dim_head)(?<!d_head)", "heads"),
+    (r"(head_dim|d_kv|dim_head|d_head|head_size|kv_channels|headdim)$", "head"),
+    (r"lora_rank$|_rank$", 16),
+    (r"^(num_hidden_layers|num_layers|n_layers?|depth|layers|.*_layers|num_blocks)$", "layers"),
+    (r"(intermediate_size(_mlp)?|ffn_dim|d_ff|mlp_dim|n_inner|d_inner|ffn_hidden_size)$", 64),
+    (r"(feed_forward_size|dim_feedforward|feedforward_dim|expert_dim|ffn_size|_ffn)$", 64),
+    (r"^(num|n).*experts$|^num_experts$|(^|_)experts$", 4),
+    (r"experts_per_tok(en)?$|topk$|top_k$|moe_k$|num_selects$", 2),
+    (r"^(n_group|topk_group|num_expert_group)$", 1),
+    (r"expert_capacity", 8),
+    (r"^(sliding_window|sliding_window_size|attention_window|local_attention)$", 16),
+    (r"^(max_position_embeddings|n_positions|max_seq_len|seq_len|context_length)$", 256),
+    (r"^(max_source_positions|max_target_positions|max_length|max_sequence_length)$", 256),
+    (r"^image_size$", 56),
+    (r"(hidden_size|d_model|n_embd|embed_dim|emb_dim|embedding_dim|embedding_size)$", "hidden"),
+    (r"(hidden_dim|^dim|output_dim|projection_dim|_hidden|proj_dim|_channels)$", "hidden"),
+    (r"(d_state|state_size|_dim|_rank|hidden_size_.*)$", 16),
+    (r"chunk_size$|block_size$", 8),
+)
+
+_TOKEN = re.compile(r".*(_token_id|_token_index|_token_ids|_index)$")
+_TEXT_ROLES = [f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk")]
+
+SPECIAL: dict[str, dict[str, Any]] = {}
+"""Settings of architectures whose sizes depend on one another, by name; nested for their parts."""
+
+
+# Tokenizers
+
+_SENTENCEPIECE = replace(
+    FAMILIES["llama"],
+    special={"pad_token": "<pad>", **FAMILIES["llama"].special},
+    template="both",
+)
+KINDS: dict[str, Family] = {
+    "word-piece": FAMILIES["bert"],
+    "byte-level": FAMILIES["roberta"],
+    "SentencePiece": _SENTENCEPIECE,
+}
+"""The tokenizers, each of which puts begin and end tokens around a sentence by itself."""
+
+
+def kind_of_tokenizer(name: str) -> str:
+    """Which kind of tokenizer an architecture is used with; any where its repositories differ."""
+    declared = str(TOKENIZER_MAPPING_NAMES.get(name))
+    if re.match(r"Llama|CodeLlama|Gemma|T5|XLM|Albert|Camembert|Pegasus|Nllb|M2M|MBart", declared):
+        return "SentencePiece"
+    if re.match(r".*Bert|DPR|Electra|Funnel|Lxmert|MPNet|Splinter|Tapas|RoFormer", declared):
+        return "word-piece"
+    if re.match(r"GPT|Roberta|Qwen|Bart|CLIP|LED|Longformer|Deberta$|Cohere", declared):
+        return "byte-level"
+    return tuple(KINDS)[zlib.crc32(name.encode()) % len(KINDS)]
+
+
+# Architectures
+
+
+class NotBuiltError(Exception):
+    """No tiny model of the architecture could be made; says why."""
+
+
+def names() -> list[str]:
+    """The names (``model_type``) of all configurations whose model reads token ids."""
+    return [name for name in sorted(CONFIG_MAPPING_NAMES) if model_class(name) is not None]
+
+
+def model_class(name: str) -> type[PreTrainedModel] | None:
+    """The bare model of an architecture, if it reads token ids; else ``None``.
+
+    It is what AutoModel gives, or else (the text part of a model of several) the class that its
+    module has for the configuration.
+    """
+    try:
+        config = CONFIG_MAPPING[name]
+    except Exception:
+        return None
+    try:
+        found = MODEL_MAPPING[config]
+        found = found[0] if isinstance(found, tuple) else found
+    except KeyError:
+        found = _class_for(config)
+    except Exception:
+        return None
+    return found if found is not None and _reads_ids(found) else None
+
+
+def has_auto_model(name: str) -> bool:
+    """Whether AutoModel gives a model for the configuration."""
+    return CONFIG_MAPPING[name] in MODEL_MAPPING
+
+
+def _class_for(config: type[PreTrainedConfig]) -> type[PreTrainedModel] | None:
+    where = config.__module__.replace(".configuration_", ".modeling_")
+    try:
+        module = importlib.import_module(where)
+    except ImportError:
+        return None
+    found = [
+        kind
+        for kind in vars(module).values()
+        if inspect.isclass(kind)
+        and issubclass(kind, PreTrainedModel)
+        and kind.__module__ == where
+        and getattr(kind, "config_class", None) is config
+        and _reads_ids(kind)
+    ]
+    found.sort(key=lambda kind: (not kind.__name__.endswith("Model"), len(kind.__name__)))
+    return found[0] if found else None
+
+
+def _reads_ids(model: type[PreTrainedModel]) -> bool:
+    try:
+        return "input_ids" in inspect.signature(model.forward).parameters
+    except ImportError:  # a stand-in for a class that needs a package that is not installed
+        return False
+
+
+# Configurations
+
+
+def _size(name: str, value: Any, level: dict[str, int]) -> Any:
+    """The small value of a setting; its own where it says no size."""
+    for pattern, size in _SIZES:
+        if re.search(pattern, name):
+            small = value if size == "keep" else level.get(size, size)
+            if isinstance(value, (list, tuple)):
+                return type(value)(small for _ in value) if value and size != "keep" else value
+            return small if isinstance(value, int) and value > 0 else value
+    return value
+
+
+def settings(
+    config: type[PreTrainedConfig], level: dict[str, int], special: dict[str, Any]
+) -> dict[str, Any]:
+    """Arguments of a configuration class that make its models tiny, those of its parts nested."""
+    default = config()
+    control = iter(range(CONTROL, VOCABULARY))
+    found: dict[str, Any] = {}
+    for name, value in vars(default).items():
+        if name.startswith("_") or isinstance(value, bool):
+            continue
+        part = default.sub_configs.get(name) if value is not None else None
+        if isinstance(value, PreTrainedConfig):
+            inner = settings(type(value), level, special.get(name, {}))
+            found[name] = inner | {"model_type": value.model_type} if part else inner
+        elif _TOKEN.match(name) and name not in _TEXT_ROLES and isinstance(value, int):
+            if value > 0:
+                found[name] = next(control)
+        elif isinstance(value, int) or (
+            isinstance(value, (list, tuple)) and value and isinstance(value[0], int)
+        ):
+            small = _size(name, value, level)
+            if small != value:
+                found[name] = small
+    found |= {name: value for name, value in special.items() if not isinstance(value, dict)}
+    return found
+
+
+def _with_ids(config: PreTrainedConfig, ids: dict[str, int | None]) -> None:
+    """Tell a configuration and its parts the ids of the tokenizer's special tokens."""
+    for role, i in ids.items():
+        if hasattr(config, role):
+            setattr(config, role, i)
+    for part in config.sub_configs:
+        inner = getattr(config, part, None)
+        if isinstance(inner, PreTrainedConfig):
+            _with_ids(inner, ids)
+
+
+# Weights
+
+
+def fill(model: nn.Module) -> None:
+    """Draw weights so large that contexts matter, rows of padding included, in place."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if not weight.is_floating_point() or weight.numel() == 0:
+                continue
+            centred = bool(weight.mean().abs() <= 0.5 * weight.std(correction=0) + 1e-6)
+            noise = torch.randn_like(weight)
+            if weight.ndim < 2 or not centred:  # a gain, a bias, a decay
+                weight.add_(0.1 * noise)
+            else:
+                weight.copy_(noise * weight.shape[-1] ** -0.5)
+        for part in model.modules():
+            if isinstance(part, nn.Embedding):
+                part.weight.normal_()
+
+
+# Building
+
+
+def build(name: str, folder: Path) -> tuple[PreTrainedModel, str]:
+    """Build the tiny model of an architecture and save it with a tokenizer.
+
+    Returns:
+        The model as it is in memory, and the kind of its tokenizer.
+
+    Raises:
+        NotBuiltError: if no sizes give a model that can be saved.
+    """
+    kind = kind_of_tokenizer(name)
+    tokenizer = save_tokenizer(KINDS[kind], folder)
+    ids = {role: getattr(tokenizer, role, None) for role in _TEXT_ROLES}
+    problems = []
+    for level in LEVELS:
+        try:
+            model = _built(name, level, ids)
+            _try(model)
+            model.save_pretrained(folder)
+            return model, kind
+        except Exception as error:
+            problems.append(f"{type(error).__name__}: {error}")
+    raise NotBuiltError(problems[0])
+
+
+def _built(name: str, level: dict[str, int], ids: dict[str, int | None]) -> PreTrainedModel:
+    kind = CONFIG_MAPPING[name]
+    config = kind(**settings(kind, level, SPECIAL.get(name, {})))
+    _with_ids(config, ids)
+    made = model_class(name)
+    with torch.device("meta"):
+        size = sum(weight.numel() for weight in made(config).parameters())
+    if size > MOST_WEIGHTS:
+        raise NotBuiltError(f"{size:,} weights are left")
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config) if has_auto_model(name) else made(config)
+    fill(model)
+    return model.eval()
+
+
+def _try(model: PreTrainedModel) -> None:
+    """Raise what the part of a model that reads text raises, if sizes do not fit together."""
+    ids = torch.arange(5, 25)[None]
+    errors = []
+    for part in readers(model):
+        try:
+            with torch.no_grad():
+                part(input_ids=ids)
+            return
+        except Exception as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def readers(model: PreTrainedModel) -> Iterator[nn.Module]:
+    """The parts of a model that may run on token ids alone: itself, its encoder, its text part."""
+    yield model
+    if hasattr(model, "get_encoder"):
+        encoder = model.get_encoder()
+        if isinstance(encoder, nn.Module) and encoder is not model:
+            yield encoder
+    for name in ("text_model", "language_model", "text_encoder", "encoder"):
+        part = getattr(model, name, None)
+        if isinstance(part, nn.Module):
+            yield part
