@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
+import itertools
 import re
 import zlib
 from collections.abc import Iterator
@@ -183,37 +183,94 @@ def _size(name: str, value: Any, level: dict[str, int]) -> Any:
 
 
 def settings(
-    config: type[PreTrainedConfig], level: dict[str, int], special: dict[str, Any]
+    config: type[PreTrainedConfig], level: dict[str, int], special: dict[str, Any], *, full: bool
 ) -> dict[str, Any]:
-    """Arguments of a configuration class that make its models tiny, those of its parts nested."""
+    """Arguments of a configuration class that make its models tiny, those of its parts nested.
+
+    Args:
+        config: the configuration class.
+        level: one of :data:`LEVELS`.
+        special: settings that are known to be needed, see :data:`SPECIAL`.
+        full: whether sizes without a default are set, too.
+    """
     default = config()
+    number = next((getattr(default, name, None) for name in _NUMBERS_OF_LAYERS), None)
+    level = _with_all_kinds_of_layers(default, level, number)
     control = iter(range(CONTROL, VOCABULARY))
     found: dict[str, Any] = {}
     for name, value in vars(default).items():
-        if name.startswith("_") or isinstance(value, bool):
+        if name.startswith("_") or isinstance(value, bool) or name in _COMPUTED:
             continue
-        part = default.sub_configs.get(name) if value is not None else None
         if isinstance(value, PreTrainedConfig):
-            inner = settings(type(value), level, special.get(name, {}))
-            found[name] = inner | {"model_type": value.model_type} if part else inner
+            found[name] = settings(type(value), level, special.get(name, {}), full=full)
+            if name in default.sub_configs:
+                found[name]["model_type"] = value.model_type
+        elif value is None:
+            if full and name in _WITHOUT_DEFAULT:
+                found[name] = _size(name, 1, level)
+        elif isinstance(value, dict):
+            found[name] = _rotary(value, level)
+        elif isinstance(value, (list, tuple)) and len(value) == number and len(value) > 1:
+            found[name] = _by_layer(value, level["layers"])
         elif _TOKEN.match(name) and name not in _TEXT_ROLES and isinstance(value, int):
             if value > 0:
                 found[name] = next(control)
         elif isinstance(value, int) or (
             isinstance(value, (list, tuple)) and value and isinstance(value[0], int)
         ):
-            small = _size(name, value, level)
-            if small != value:
-                found[name] = small
-    found |= {name: value for name, value in special.items() if not isinstance(value, dict)}
-    return found
+            found[name] = _size(name, value, level)
+        if name in found and not isinstance(found[name], dict) and found[name] == value:
+            del found[name]
+    return found | {name: value for name, value in special.items() if not _is_part(default, name)}
+
+
+_COMPUTED = ("qk_head_dim",)
+_NUMBERS_OF_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_WITHOUT_DEFAULT = (
+    *("vocab_size", "head_dim", "intermediate_size", "sliding_window", "moe_intermediate_size"),
+    *("n_routed_experts", "num_experts", "num_experts_per_tok", "n_group", "topk_group"),
+)
+
+
+def _is_part(default: PreTrainedConfig, name: str) -> bool:
+    return isinstance(getattr(default, name, None), PreTrainedConfig)
+
+
+def _with_all_kinds_of_layers(
+    default: PreTrainedConfig, level: dict[str, int], number: int | None
+) -> dict[str, int]:
+    kinds = getattr(default, "layer_types", None)
+    if kinds and len(kinds) == number:
+        return level | {"layers": max(level["layers"], len(set(kinds)))}
+    return level
+
+
+def _by_layer(values: Any, number: int) -> Any:
+    """A setting of each layer, for fewer layers: of every kind, if they are named."""
+    cut = values[:number]
+    if isinstance(values[0], str) and set(cut) != set(values):
+        kinds = list(dict.fromkeys(values))
+        cut = type(values)((kinds * number)[:number])
+    return cut
+
+
+def _rotary(value: dict[str, Any], level: dict[str, int]) -> dict[str, Any]:
+    """Settings of rotary positions whose sections add up to half of a head."""
+    if "mrope_section" not in value:
+        return value
+    half = int(level["head"] * value.get("partial_rotary_factor", 1)) // 2
+    rest = half // 3
+    return value | {"mrope_section": [half - 2 * rest, rest, rest]}
 
 
 def _with_ids(config: PreTrainedConfig, ids: dict[str, int | None]) -> None:
     """Tell a configuration and its parts the ids of the tokenizer's special tokens."""
     for role, i in ids.items():
-        if hasattr(config, role):
+        known = getattr(config, role, None)
+        if i is not None and hasattr(config, role):
             setattr(config, role, i)
+        elif isinstance(known, int) and known >= CONTROL:
+            setattr(config, role, ids["eos_token_id"])
     for part in config.sub_configs:
         inner = getattr(config, part, None)
         if isinstance(inner, PreTrainedConfig):
@@ -255,21 +312,35 @@ def build(name: str, folder: Path) -> tuple[PreTrainedModel, str]:
     kind = kind_of_tokenizer(name)
     tokenizer = save_tokenizer(KINDS[kind], folder)
     ids = {role: getattr(tokenizer, role, None) for role in _TEXT_ROLES}
-    problems = []
-    for level in LEVELS:
+    problems: list[str] = []
+    unable = None
+    for level, full in itertools.product(LEVELS, (False, True)):
         try:
-            model = _built(name, level, ids)
-            _try(model)
-            model.save_pretrained(folder)
-            return model, kind
+            model = _built(name, level, ids, full=full)
         except Exception as error:
             problems.append(f"{type(error).__name__}: {error}")
-    raise NotBuiltError(problems[0])
+            continue
+        if problem := _unable(model):
+            problems.append(problem)
+            unable = unable or model
+            continue
+        break
+    else:
+        if unable is None:
+            raise NotBuiltError("\n".join(dict.fromkeys(problems)))
+        model = unable
+    try:
+        model.save_pretrained(folder)
+    except Exception as error:
+        raise NotBuiltError(f"not saved: {type(error).__name__}: {error}") from error
+    return model, kind
 
 
-def _built(name: str, level: dict[str, int], ids: dict[str, int | None]) -> PreTrainedModel:
+def _built(
+    name: str, level: dict[str, int], ids: dict[str, int | None], *, full: bool
+) -> PreTrainedModel:
     kind = CONFIG_MAPPING[name]
-    config = kind(**settings(kind, level, SPECIAL.get(name, {})))
+    config = kind(**settings(kind, level, SPECIAL.get(name, {}), full=full))
     _with_ids(config, ids)
     made = model_class(name)
     with torch.device("meta"):
@@ -282,18 +353,18 @@ def _built(name: str, level: dict[str, int], ids: dict[str, int | None]) -> PreT
     return model.eval()
 
 
-def _try(model: PreTrainedModel) -> None:
-    """Raise what the part of a model that reads text raises, if sizes do not fit together."""
+def _unable(model: PreTrainedModel) -> str:
+    """What the parts of a model that may read text raise, if none of them runs; else nothing."""
     ids = torch.arange(5, 25)[None]
-    errors = []
+    problem = ""
     for part in readers(model):
         try:
             with torch.no_grad():
                 part(input_ids=ids)
-            return
+            return ""
         except Exception as error:
-            errors.append(error)
-    raise errors[0]
+            problem = problem or f"{type(error).__name__}: {error}"
+    return problem
 
 
 def readers(model: PreTrainedModel) -> Iterator[nn.Module]:
