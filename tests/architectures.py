@@ -44,9 +44,10 @@ LEVELS = (
 # What a name ends with or is, in this order, and the size it is given. A number stands for itself;
 # a name is looked up in the level.
 _SIZES: tuple[tuple[str, str | int], ...] = (
-    (r"chunk_size_feed_forward|pretraining_tp|num_channels|in_channels|vocab_offset", "keep"),
+    (r"chunk_size_feed_forward|pretraining_tp|vocab_offset|separable_channels", "keep"),
+    (r"num_channels|in_channels|audio_channels|^channels$", "keep"),
     (r"(num|n)_nextn_predict_layers|num_kv_shared_layers|max_window_layers", 0),
-    (r"(^|_)(vocab_size|vocabulary_size|vocab_size_per_layer_input|emb_rows)$", VOCABULARY),
+    (r"(^|_)(vocab_size|vocab_size_per_layer_input|byte_group_vocab)$", VOCABULARY),
     (r"num_embeddings|codebook_size", VOCABULARY),
     (r"type_vocab_size", "keep"),
     (r"(kv|key_value|num_key)_heads$|^n_head_kv$", "kv_heads"),
@@ -57,8 +58,10 @@ _SIZES: tuple[tuple[str, str | int], ...] = (
     (r"^(num_hidden_layers|num_layers|n_layers?|depth|layers|.*_layers|num_blocks)$", "layers"),
     (r"(intermediate_size(_mlp)?|ffn_dim|d_ff|mlp_dim|n_inner|d_inner|ffn_hidden_size)$", 64),
     (r"(feed_forward_size|dim_feedforward|feedforward_dim|expert_dim|ffn_size|_ffn)$", 64),
+    (r"shared_experts$", 1),
     (r"^(num|n).*experts$|^num_experts$|(^|_)experts$", 4),
-    (r"experts_per_tok(en)?$|topk$|top_k$|moe_k$|num_selects$", 2),
+    (r"index_topk$", 16),
+    (r"experts_per_tok(en)?$|topk$|top_k$|top_k_experts$|moe_k$|num_selects$", 2),
     (r"^(n_group|topk_group|num_expert_group)$", 1),
     (r"expert_capacity", 8),
     (r"^(sliding_window|sliding_window_size|attention_window|local_attention)$", 16),
@@ -74,7 +77,70 @@ _SIZES: tuple[tuple[str, str | int], ...] = (
 _TOKEN = re.compile(r".*(_token_id|_token_index|_token_ids|_index)$")
 _TEXT_ROLES = [f"{role}_token_id" for role in ("pad", "bos", "eos", "cls", "sep", "mask", "unk")]
 
-SPECIAL: dict[str, dict[str, Any]] = {}
+_MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16}
+_ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
+_MOE_OF_DEEPSEEK = {
+    "mlp_layer_types": ["dense", "sparse"],
+    "n_group": 1,
+    "topk_group": 1,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 2,
+}
+_NEMOTRON_H = {"n_groups": 2, "mamba_num_heads": 4, "mamba_head_dim": 16}
+_COMPASS = {"rope_parameters": {"full_attention": _ROTARY, "sliding_attention": _ROTARY}}
+_INDEXER = {
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 16,
+    "indexer_compress_ratio": 4,
+    "output_gate_type": "sigmoid",
+}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "bamba": {**_MAMBA, "attn_layer_indices": [1]},
+    "chameleon": {"vocabulary_map": {"<image>": CONTROL}},
+    "cohere_compass": {"text_config": _COMPASS},
+    "cohere_compass_text": _COMPASS,
+    "dbrx": {"attn_config": {"rope_theta": 10000.0}},
+    "deepseek_ocr2": {"text_config": _MOE_OF_DEEPSEEK},
+    "deepseek_ocr2_text": _MOE_OF_DEEPSEEK,
+    "dots3_note": {"text_config": {"num_key_value_heads": 4}},
+    "dots3_note_text": {"num_key_value_heads": 4},
+    "emu3": {"vocabulary_map": {"<image>": CONTROL}},
+    "fun_asr_nano": {"adaptor_config": {"intermediate_size": 8}},
+    "funnel": {"block_sizes": [1, 1], "block_repeats": [1, 1], "initializer_std": 1.0},
+    "glm5_next": {"text_config": {"num_key_value_heads": 4, "index_kpool": 4}},
+    "glm5_next_text": {"num_key_value_heads": 4, "index_kpool": 4},
+    "gradium_phonon_tts": {"flow_head_config": {"condition_dim": 32}},
+    "granitemoehybrid": _MAMBA,
+    "layoutlmv3": {"coordinate_size": 6, "shape_size": 4},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "lilt": {"hidden_size": 48},
+    "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
+    "mistral4": {"head_dim": 16},
+    "mobilebert": {"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32},
+    "molmo2": {"adapter_config": {"vision_feature_layer": [1, 0]}},
+    "nemo_speechlm": {"text_config": _NEMOTRON_H},
+    "nemotron": {"num_key_value_heads": 2},
+    "nemotron_h": _NEMOTRON_H,
+    "nemotron_h_omni": {
+        "text_config": _NEMOTRON_H,
+        "vision_config": {"video_temporal_patch_size": 2},
+    },
+    "pix2struct_text_model": {"initializer_range": 0.02},
+    "pocket_tts": {"flow_head_config": {"condition_dim": 32}},
+    "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 64},
+    "qwen4_exp": {"text_config": _INDEXER},
+    "qwen4_exp_text": _INDEXER,
+    "t5gemma2_decoder": {"dropout_rate": 0.0},
+    "t5gemma2_encoder": {"text_config": {"dropout_rate": 0.0}},
+    "t5gemma2_text": {"dropout_rate": 0.0},
+    "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16, "mamba_dt_rank": 2},
+    "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, "mamba_headdim": 16},
+    "zaya": {"num_experts_per_tok": 1},
+}
 """Settings of architectures whose sizes depend on one another, by name; nested for their parts."""
 
 
@@ -183,7 +249,7 @@ def _size(name: str, value: Any, level: dict[str, int]) -> Any:
 
 
 def settings(
-    config: type[PreTrainedConfig], level: dict[str, int], special: dict[str, Any], *, full: bool
+    config: type[PreTrainedConfig], level: dict[str, int], special: dict[str, Any], mode: int
 ) -> dict[str, Any]:
     """Arguments of a configuration class that make its models tiny, those of its parts nested.
 
@@ -191,7 +257,7 @@ def settings(
         config: the configuration class.
         level: one of :data:`LEVELS`.
         special: settings that are known to be needed, see :data:`SPECIAL`.
-        full: whether sizes without a default are set, too.
+        mode: 1 if sizes without a default are set, too; 2 if sections of rotary positions are.
     """
     default = config()
     number = next((getattr(default, name, None) for name in _NUMBERS_OF_LAYERS), None)
@@ -202,14 +268,14 @@ def settings(
         if name.startswith("_") or isinstance(value, bool) or name in _COMPUTED:
             continue
         if isinstance(value, PreTrainedConfig):
-            found[name] = settings(type(value), level, special.get(name, {}), full=full)
+            found[name] = settings(type(value), level, special.get(name, {}), mode)
             if name in default.sub_configs:
                 found[name]["model_type"] = value.model_type
         elif value is None:
-            if full and name in _WITHOUT_DEFAULT:
+            if mode and name in _WITHOUT_DEFAULT:
                 found[name] = _size(name, 1, level)
         elif isinstance(value, dict):
-            found[name] = _rotary(value, level)
+            found[name] = _rotary(value, level, sections=mode == 2)
         elif isinstance(value, (list, tuple)) and len(value) == number and len(value) > 1:
             found[name] = _by_layer(value, level["layers"])
         elif _TOKEN.match(name) and name not in _TEXT_ROLES and isinstance(value, int):
@@ -229,6 +295,7 @@ _NUMBERS_OF_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 _WITHOUT_DEFAULT = (
     *("vocab_size", "head_dim", "intermediate_size", "sliding_window", "moe_intermediate_size"),
     *("n_routed_experts", "num_experts", "num_experts_per_tok", "n_group", "topk_group"),
+    *("n_shared_experts", "top_k_experts"),
 )
 
 
@@ -254,9 +321,9 @@ def _by_layer(values: Any, number: int) -> Any:
     return cut
 
 
-def _rotary(value: dict[str, Any], level: dict[str, int]) -> dict[str, Any]:
+def _rotary(value: dict[str, Any], level: dict[str, int], *, sections: bool) -> dict[str, Any]:
     """Settings of rotary positions whose sections add up to half of a head."""
-    if "mrope_section" not in value:
+    if not sections and "mrope_section" not in value:
         return value
     half = int(level["head"] * value.get("partial_rotary_factor", 1)) // 2
     rest = half // 3
@@ -314,9 +381,9 @@ def build(name: str, folder: Path) -> tuple[PreTrainedModel, str]:
     ids = {role: getattr(tokenizer, role, None) for role in _TEXT_ROLES}
     problems: list[str] = []
     unable = None
-    for level, full in itertools.product(LEVELS, (False, True)):
+    for level, mode in itertools.product(LEVELS, range(3)):
         try:
-            model = _built(name, level, ids, full=full)
+            model = _built(name, level, ids, mode)
         except Exception as error:
             problems.append(f"{type(error).__name__}: {error}")
             continue
@@ -337,10 +404,10 @@ def build(name: str, folder: Path) -> tuple[PreTrainedModel, str]:
 
 
 def _built(
-    name: str, level: dict[str, int], ids: dict[str, int | None], *, full: bool
+    name: str, level: dict[str, int], ids: dict[str, int | None], mode: int
 ) -> PreTrainedModel:
     kind = CONFIG_MAPPING[name]
-    config = kind(**settings(kind, level, SPECIAL.get(name, {}), full=full))
+    config = kind(**settings(kind, level, SPECIAL.get(name, {}), mode))
     _with_ids(config, ids)
     made = model_class(name)
     with torch.device("meta"):
