@@ -274,7 +274,7 @@ def settings(
         elif value is None:
             if mode and name in _WITHOUT_DEFAULT:
                 found[name] = _size(name, 1, level)
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and name in ("rope_parameters", "rope_scaling"):
             found[name] = _rotary(value, level, sections=mode == 2)
         elif isinstance(value, (list, tuple)) and len(value) == number and len(value) > 1:
             found[name] = _by_layer(value, level["layers"])
@@ -323,7 +323,7 @@ def _by_layer(values: Any, number: int) -> Any:
 
 def _rotary(value: dict[str, Any], level: dict[str, int], *, sections: bool) -> dict[str, Any]:
     """Settings of rotary positions whose sections add up to half of a head."""
-    if not sections and "mrope_section" not in value:
+    if not (sections or "mrope_section" in value) or "rope_type" not in value:
         return value
     half = int(level["head"] * value.get("partial_rotary_factor", 1)) // 2
     rest = half // 3
@@ -379,6 +379,9 @@ def build(name: str, folder: Path) -> tuple[PreTrainedModel, str]:
     kind = kind_of_tokenizer(name)
     tokenizer = save_tokenizer(KINDS[kind], folder)
     ids = {role: getattr(tokenizer, role, None) for role in _TEXT_ROLES}
+    for role, other in (("bos", "cls"), ("eos", "sep")):
+        if ids[f"{role}_token_id"] is None:
+            ids[f"{role}_token_id"] = ids[f"{other}_token_id"]
     problems: list[str] = []
     unable = None
     for level, mode in itertools.product(LEVELS, range(3)):
