@@ -30,7 +30,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(WAIT_ASLEEP)
 APP_POLICY := default-src 'self' data: blob: ws://127.0.0.1:* 'unsafe-inline' 'unsafe-eval'; \
   frame-ancestors 'self'
 
-LONG_SUITES := tests/robustness
+LONG_SUITES := tests/robustness tests/models/test_sweep.py
 
 # In .venv, Python and pip see its own packages only, and Jupyter its own kernel rather than one of
 # the user's. Agg in MPLBACKEND would switch the notebooks' figures off.

@@ -417,9 +417,10 @@ def _built(
         size = sum(weight.numel() for weight in made(config).parameters())
     if size > MOST_WEIGHTS:
         raise NotBuiltError(f"{size:,} weights are left")
-    torch.manual_seed(0)
-    model = AutoModel.from_config(config) if has_auto_model(name) else made(config)
-    fill(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModel.from_config(config) if has_auto_model(name) else made(config)
+        fill(model)
     return model.eval()
 
 

@@ -14,7 +14,6 @@ import json
 import logging
 import multiprocessing
 import os
-import re
 import resource
 import sys
 import tempfile
@@ -73,11 +72,9 @@ class Outcome:
 def examine(name: str) -> Outcome:
     """Build an architecture, measure it with the kit, and hold that against plain transformers."""
     import architectures
-    import torch
 
     import embvar_kit as ek
 
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as kept, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folder = Path(kept)
@@ -133,6 +130,9 @@ def _by_plain_transformers(folder: Path, part: str) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     groups = group_vocabulary(tokenizer)
     fresh = AutoModel.from_pretrained(folder).eval()
+    for module in fresh.modules():  # nothing is generated, and some caches need other layers
+        if hasattr(getattr(module, "config", None), "use_cache"):
+            module.config.use_cache = False
     seen: dict[str, dict[str, list[np.ndarray]]] = {"token": defaultdict(list)}
     seen["word"] = defaultdict(list)
     for sentence in SENTENCES:
@@ -141,7 +141,7 @@ def _by_plain_transformers(folder: Path, part: str) -> dict[str, Any]:
         model = _part(copy.deepcopy(fresh), part)
         with torch.no_grad():
             states = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
-        x = np.stack([state[0, : len(ids)].double().numpy() for state in states])
+        x = np.stack([_of_tokens(state)[0, : len(ids)].double().numpy() for state in states])
         for at, i in enumerate(ids):
             seen["token"][groups.labels[groups.group_of[i]]].append(x[:, at])
         for word, first, last in words_of(sentence):
@@ -154,6 +154,11 @@ def _by_plain_transformers(folder: Path, part: str) -> dict[str, Any]:
         by: {label: _definition(np.stack(vectors)) for label, vectors in found.items()}
         for by, found in seen.items()
     }
+
+
+def _of_tokens(state: Any) -> Any:
+    """A hidden state; the tokens' own where a model gives several things (PEGASUS-X)."""
+    return state[0] if isinstance(state, tuple) else state
 
 
 def _part(model: Any, name: str) -> Any:
@@ -220,7 +225,7 @@ def sweep(
 ) -> Iterator[Outcome]:
     """Examine architectures, each in a process of its own; gives outcomes as they come.
 
-    The processes are forked from this one, so that libraries are imported once.
+    The processes are forked from this one, so that libraries are imported once (:func:`_warm_up`).
 
     Args:
         names: the architectures.
@@ -229,7 +234,6 @@ def sweep(
         memory: limit of a process' address space, in bytes.
         job: what is done with each name.
     """
-    _warm_up()
     context = multiprocessing.get_context("fork")
     waiting = list(names)[::-1]
     running: dict[Any, tuple[Any, str, float]] = {}
@@ -271,8 +275,10 @@ def _warm_up() -> None:
         os.environ[threads] = "1"
     os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # GNU OpenMP ends forked processes
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import torch
     import transformers
 
+    torch.set_num_threads(1)
     transformers.logging.set_verbosity(logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     examine("bert")
@@ -287,10 +293,20 @@ def _limited(job: Callable[[str], Outcome], name: str, answer: Any, memory: int)
 # The table
 
 
-def of_one_kind(reason: str) -> str:
-    """A reason without what is particular to one architecture: names and numbers."""
-    reason = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason.splitlines()[0])
-    return re.sub(r"\d[\d,.]*", "#", reason)
+_REASONS = {
+    "Unrecognized configuration class": "AutoModel has no class for it: a part of another model",
+    "cannot run on plain text": "needs more than token ids: an image, boxes, another sequence",
+    "differ in shape": "states of another shape than one vector per token",
+    "no hidden states": "no hidden states",
+    "two answers": "two answers to the same input",
+    "Could not load the model": "transformers cannot load what it saved",
+}
+"""What the kit's refusals say, in part, and what they are counted as."""
+
+
+def reason_of(message: str) -> str:
+    """What a refusal is counted as; the message itself if it is of no known kind."""
+    return next((name for part, name in _REASONS.items() if part in message), message)
 
 
 def table(found: Iterable[Outcome]) -> str:
@@ -301,7 +317,7 @@ def table(found: Iterable[Outcome]) -> str:
         own = [one for one in found if one.outcome == outcome]
         rows.append(f"| {outcome} | {len(own)} |")
         if outcome == "refused":
-            for reason, number in Counter(of_one_kind(one.reason) for one in own).most_common():
+            for reason, number in Counter(reason_of(one.reason) for one in own).most_common():
                 rows.append(f"| – {reason} | {number} |")
     return "\n".join(rows)
 
@@ -314,6 +330,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120, help="limit for one architecture")
     parser.add_argument("--json", type=Path, help="file to write what was found to")
     arguments = parser.parse_args()
+    _warm_up()
     import architectures
 
     names = arguments.names or architectures.names()
