@@ -136,6 +136,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "t5gemma2_encoder": {"text_config": {"dropout_rate": 0.0}},
     "t5gemma2_text": {"dropout_rate": 0.0},
     "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
+    "vits": {"speaking_rate": 1000.0},  # or sounds are hours long
     "xmod": {"default_language": "en_XX"},
     "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16, "mamba_dt_rank": 2},
     "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, "mamba_headdim": 16},

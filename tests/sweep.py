@@ -294,7 +294,7 @@ def _limited(job: Callable[[str], Outcome], name: str, answer: Any, memory: int)
 
 
 _REASONS = {
-    "Unrecognized configuration class": "AutoModel has no class for it: a part of another model",
+    "no bare model": "transformers has no bare model for it: a part of a larger one, mostly",
     "cannot run on plain text": "needs more than token ids: an image, boxes, another sequence",
     "differ in shape": "states of another shape than one vector per token",
     "no hidden states": "no hidden states",
