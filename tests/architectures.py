@@ -87,6 +87,7 @@ _MOE_OF_DEEPSEEK = {
     "num_hidden_layers": 2,
 }
 _NEMOTRON_H = {"n_groups": 2, "mamba_num_heads": 4, "mamba_head_dim": 16}
+_ERNIE = {"rope_parameters": {**_ROTARY, "mrope_section": [1, 1, 2]}}
 _COMPASS = {"rope_parameters": {"full_attention": _ROTARY, "sliding_attention": _ROTARY}}
 _INDEXER = {
     "indexer_n_heads": 2,
@@ -98,15 +99,18 @@ _INDEXER = {
 }
 SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {**_MAMBA, "attn_layer_indices": [1]},
+    "blt": {part: {"hidden_size_global": 32} for part in ("encoder_config", "decoder_config")},
     "chameleon": {"vocabulary_map": {"<image>": CONTROL}},
     "cohere_compass": {"text_config": _COMPASS},
     "cohere_compass_text": _COMPASS,
-    "dbrx": {"attn_config": {"rope_theta": 10000.0}},
+    "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_ocr2": {"text_config": _MOE_OF_DEEPSEEK},
     "deepseek_ocr2_text": _MOE_OF_DEEPSEEK,
     "dots3_note": {"text_config": {"num_key_value_heads": 4}},
     "dots3_note_text": {"num_key_value_heads": 4},
     "emu3": {"vocabulary_map": {"<image>": CONTROL}},
+    "ernie4_5_vl_moe": {"text_config": _ERNIE},
+    "ernie4_5_vl_moe_text": _ERNIE,
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 8}},
     "funnel": {"block_sizes": [1, 1], "block_repeats": [1, 1], "initializer_std": 1.0},
     "glm5_next": {"text_config": {"num_key_value_heads": 4, "index_kpool": 4}},
@@ -117,7 +121,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
     "lilt": {"hidden_size": 48},
     "mamba2": {"num_heads": 8, "head_dim": 8, "n_groups": 2},
-    "mistral4": {"head_dim": 16},
+    "mistral4": {"head_dim": 16, "num_key_value_heads": 4},
     "mobilebert": {"embedding_size": 32, "true_hidden_size": 32, "intra_bottleneck_size": 32},
     "molmo2": {"adapter_config": {"vision_feature_layer": [1, 0]}},
     "nemo_speechlm": {"text_config": _NEMOTRON_H},
@@ -138,7 +142,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
     "vits": {"speaking_rate": 1000.0},  # or sounds are hours long
     "xmod": {"default_language": "en_XX"},
-    "zamba": {"attention_hidden_size": 64, "attention_head_dim": 16, "mamba_dt_rank": 2},
+    "zamba": {
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "mamba_dt_rank": 2,
+        "n_mamba_heads": 2,
+    },
     "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, "mamba_headdim": 16},
     "zaya": {"num_experts_per_tok": 1},
 }

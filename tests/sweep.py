@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+import faulthandler
 import json
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import sys
 import tempfile
@@ -37,6 +39,11 @@ SENTENCES = [
 ]
 """Four of nearly one length, which share a padded batch, and a short one. Words come again in other
 places, and some have several tokens."""
+
+_DO_NOT_FIT = re.compile(
+    "size of tensor|cannot be multiplied|split_sizes|equal size|invalid for input|mismatched_sizes"
+)
+"""What PyTorch says of matrices that do not fit together."""
 
 OUTCOMES = ("right", "refused", "wrong", "foreign", "not built")
 
@@ -85,7 +92,10 @@ def examine(name: str) -> Outcome:
         try:
             measured = _by_kit(folder)
         except ek.EmbvarError as error:
-            return Outcome(name, "refused", str(error), kind, _why_not_plain(folder, name))
+            plain = _why_not_plain(folder, name)
+            if _DO_NOT_FIT.search(plain):  # says nothing about the architecture
+                return Outcome(name, "not built", f"sizes that do not fit: {plain}", kind)
+            return Outcome(name, "refused", str(error), kind, plain)
         except Exception as error:
             return Outcome(name, "foreign", f"{type(error).__name__}: {error}", kind)
         try:
@@ -285,6 +295,7 @@ def _warm_up() -> None:
 
 
 def _limited(job: Callable[[str], Outcome], name: str, answer: Any, memory: int) -> None:
+    faulthandler.disable()  # a crash is told by its exit code
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answer.send(job(name))
