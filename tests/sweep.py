@@ -35,7 +35,7 @@ TOLERANCE = 1e-4
 
 SENTENCES = [
     "the cat sat on the mat and " + "the dog was reading " * n + end
-    for n, end in ((8, ""), (8, "so"), (8, "it is"), (7, "writing is swimming"), (1, ""))
+    for n, end in ((16, ""), (16, "so"), (16, "it is"), (15, "is swimming"), (1, ""))
 ]
 """Four of nearly one length, which share a padded batch, and a short one. Words come again in other
 places, and some have several tokens."""

@@ -17,6 +17,7 @@ import architectures
 import numpy as np
 import pytest
 import sweep
+import torch
 import transformers
 from effort import LONG, tried
 from paths import ROOT
@@ -39,6 +40,15 @@ THIRTY = {
     **dict.fromkeys(("canine", "bros"), "refused"),
 }
 """What the kit must make of thirty architectures."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Products this small are slower with two threads, much so on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", THIRTY)
@@ -65,6 +75,33 @@ def test_the_sentences_share_padded_batches_and_come_again(tmp_path):
         work = ek.plan(ek.load_model(folder, device="cpu"), ek.Corpus.of(sweep.SENTENCES))
         assert work.padding > 0 and max(map(len, work.batches)) >= 3
         assert np.sum(work.n > 1) > len(work.n) / 2
+
+
+def test_attention_that_picks_its_keys_is_run_without_padding(tmp_path):
+    """Short sentences ignore padding in it, so that trying one would not tell."""
+    architectures.build("deepseek_v32", tmp_path)
+    model = ek.load_model(tmp_path, device="cpu")
+    assert model.module.config.index_topk == 16
+    assert not model.ignores_padding
+    assert ek.plan(model, ek.Corpus.of(sweep.SENTENCES)).padding == 0
+
+
+def test_the_limit_of_an_encoder_of_images_does_not_count(tmp_path):
+    architectures.build("git", tmp_path)
+    model = ek.load_model(tmp_path, device="cpu")
+    rows = {
+        name: part.num_embeddings
+        for name, part in model.module.named_modules()
+        if name.endswith(("position_embedding", "position_embeddings"))
+    }
+    assert sorted(rows.values())[-1] == model.max_tokens == 256 and min(rows.values()) < 256
+
+
+@pytest.mark.slow
+def test_a_part_without_a_bare_model_is_refused_with_what_to_load(tmp_path):
+    architectures.build("siglip_text_model", tmp_path)
+    with pytest.raises(ek.ModelError, match=r"a part of a larger model.* Load the whole model"):
+        ek.load_model(tmp_path, device="cpu")
 
 
 def test_a_wrong_number_is_seen(monkeypatch):
