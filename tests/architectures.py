@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from tiny_models import FAMILIES, Family, save_tokenizer
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
@@ -87,6 +87,7 @@ _MOE_OF_DEEPSEEK = {
     "num_hidden_layers": 2,
 }
 _NEMOTRON_H = {"n_groups": 2, "mamba_num_heads": 4, "mamba_head_dim": 16}
+_SOUNDS = {"num_filters": 2, "depths": [1] * 7}
 _ERNIE = {"rope_parameters": {**_ROTARY, "mrope_section": [1, 1, 2]}}
 _COMPASS = {"rope_parameters": {"full_attention": _ROTARY, "sliding_attention": _ROTARY}}
 _INDEXER = {
@@ -99,10 +100,13 @@ _INDEXER = {
 }
 SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {**_MAMBA, "attn_layer_indices": [1]},
+    "big_bird": {"block_size": 4, "num_random_blocks": 1},
+    "bigbird_pegasus": {"block_size": 4, "num_random_blocks": 1},
     "blt": {part: {"hidden_size_global": 32} for part in ("encoder_config", "decoder_config")},
     "chameleon": {"vocabulary_map": {"<image>": CONTROL}},
     "cohere_compass": {"text_config": _COMPASS},
     "cohere_compass_text": _COMPASS,
+    "csm": {"codec_config": {"upsample_groups": 32}},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0}},
     "deepseek_ocr2": {"text_config": _MOE_OF_DEEPSEEK},
     "deepseek_ocr2_text": _MOE_OF_DEEPSEEK,
@@ -139,7 +143,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "t5gemma2_decoder": {"dropout_rate": 0.0},
     "t5gemma2_encoder": {"text_config": {"dropout_rate": 0.0}},
     "t5gemma2_text": {"dropout_rate": 0.0},
-    "vibevoice_asr": {"acoustic_tokenizer_chunk_size": 3200},
+    "vibevoice": {"audio_config": _SOUNDS, "semantic_model_config": _SOUNDS},
+    "vibevoice_asr": {
+        "acoustic_tokenizer_chunk_size": 3200,
+        "acoustic_tokenizer_encoder_config": _SOUNDS,
+        "semantic_tokenizer_encoder_config": _SOUNDS,
+    },
     "vits": {"speaking_rate": 1000.0},  # or sounds are hours long
     "xmod": {"default_language": "en_XX"},
     "zamba": {
@@ -147,6 +156,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "attention_head_dim": 16,
         "mamba_dt_rank": 2,
         "n_mamba_heads": 2,
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
     },
     "zamba2": {"attention_hidden_size": 64, "attention_head_dim": 16, "mamba_headdim": 16},
     "zaya": {"num_experts_per_tok": 1},
@@ -310,7 +321,7 @@ _WITHOUT_DEFAULT = (
 
 
 def _is_part(default: PreTrainedConfig, name: str) -> bool:
-    return isinstance(getattr(default, name, None), PreTrainedConfig)
+    return isinstance(vars(default).get(name), PreTrainedConfig)
 
 
 def _with_all_kinds_of_layers(
@@ -429,7 +440,7 @@ def _built(
         raise NotBuiltError(f"{size:,} weights are left")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModel.from_config(config) if has_auto_model(name) else made(config)
+        model = made(config)
         fill(model)
     return model.eval()
 
