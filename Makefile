@@ -129,7 +129,7 @@ test: pass ## ruff, unit and property tests, doctests, notebooks
 	$(ONE_THREAD) $(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout=600 --timeout=660 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
-test-long: models ## the suites of faults and strange input in full: many more tries, other ones each time
+test-long: models ## faults, strange input and all architectures in full: many more tries, other ones each time
 	EMBVAR_LONG=1 MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS) $(LONG_SUITES)
 
 test-browser: models ## the notebooks and the app in a real browser; it says if one is missing
