@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from embvar_kit.errors import ExtractionError, first_line
+from embvar_kit.corpora.tokens import TokenizedCorpus
+from embvar_kit.errors import EmbvarWarning, ExtractionError, first_line
 from embvar_kit.extraction.onednn import BatchLimit, free_memory, out_of_memory, packed
 from embvar_kit.extraction.plan import Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.models.normalization import Norm, NormCall, record_norms
+from embvar_kit.models.running import alike
 from embvar_kit.moments import memory
 from embvar_kit.moments.device import send
 
@@ -118,7 +121,9 @@ def forward(
     """Run the batches of a plan through the model, one after another.
 
     A batch that the memory is too small for is run in halves, and a warning says so once. Blocks
-    that no layer of the plan needs are not run.
+    that no layer of the plan needs are not run. Of the first padded batch, which is among the
+    longest, the most padded sequence is run alone, too: if that gives other states, only sequences
+    of equal length are run together from then on, and a warning says so.
 
     Args:
         model: the model.
@@ -133,6 +138,7 @@ def forward(
     text = work.text
     norms = norms_for(model, sites, work.layers)
     limit = BatchLimit()
+    padding = Padding(model)
     shortest = int(np.argmin(text.lengths))
     sample = torch.from_numpy(text.ids[slice(*text.starts[[shortest, shortest + 1]])].astype(int))
     with (
@@ -144,21 +150,26 @@ def forward(
             waiting = [whole]
             while waiting:
                 sequences = waiting.pop(0)
+                if not padding.allowed and len(parts := _of_equal_length(text, sequences)) > 1:
+                    waiting[:0] = parts
+                    continue
                 slots = len(sequences) * int(text.lengths[sequences].max())
                 if slots > limit.slots and len(sequences) > 1:
                     waiting[:0] = np.array_split(sequences, 2)
                     continue
-                outcome = None
+                outcome, seen = None, {}
                 try:
                     with limit.attempt():
                         outcome = _run(model, work, sequences)
+                        seen = dict(taps)
+                        if not padding.leaves_alone(work, sequences, outcome):
+                            outcome = None
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
                         raise _failed(model, int(text.lengths[sequences].max()), error) from error
                     limit.learn(error, slots, alone=len(sequences) == 1)
                 except (IndexError, ValueError, TypeError, AttributeError, KeyError) as error:
                     raise _failed(model, int(text.lengths[sequences].max()), error) from error
-                seen = dict(taps)
                 taps.clear()
                 if outcome is None:
                     del seen
@@ -170,6 +181,55 @@ def forward(
                 del outcome, seen  # frees this batch's states before the next ones are made
             if planned % _TRIM_EVERY == _TRIM_EVERY - 1:
                 memory.give_back()
+
+
+class Padding:
+    """Whether sequences of different lengths may share a batch of a pass.
+
+    That padding is ignored was seen on short sentences when the model was loaded. Attention that is
+    sparse in long sequences only (BigBird's) can still depend on the length of the batch.
+
+    Attributes:
+        allowed: whether batches may be padded.
+    """
+
+    def __init__(self, model: EmbeddingModel) -> None:
+        self.allowed = model.ignores_padding
+        self._model, self._tried = model, not model.ignores_padding
+
+    def leaves_alone(self, work: Plan, sequences: np.ndarray, outcome: _Outcome) -> bool:
+        """Whether a batch may be used: false for a padded one that shows that padding matters.
+
+        Args:
+            work: the plan.
+            sequences: the sequences of the batch.
+            outcome: what the model gave for them.
+        """
+        lengths = work.text.lengths[sequences]
+        most = int(np.argmin(lengths))
+        if self._tried or lengths[most] == lengths.max():
+            return True
+        alone = _run(self._model, work, sequences[most : most + 1]).states
+        self._tried = True
+        inside = slice(0, int(lengths[most]))
+        self.allowed = alike(
+            [state[most, inside] for state in outcome.states], [x[0] for x in alone]
+        )
+        if not self.allowed:
+            warnings.warn(
+                f"In long sentences, padding changes what {self._model.name!r} gives: from here "
+                "on, only sentences of equal length are run together.",
+                EmbvarWarning,
+                stacklevel=3,
+            )
+        return self.allowed
+
+
+def _of_equal_length(text: TokenizedCorpus, sequences: np.ndarray) -> list[np.ndarray]:
+    """The sequences of a batch in groups of one length each, the longest first."""
+    lengths = text.lengths[sequences]
+    order = np.argsort(-lengths, kind="stable")
+    return np.split(sequences[order], np.flatnonzero(np.diff(lengths[order])) + 1)
 
 
 def _failed(model: EmbeddingModel, longest: int, error: Exception) -> ExtractionError:

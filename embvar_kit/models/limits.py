@@ -28,13 +28,32 @@ def max_tokens(module: Any) -> int | None:
     text = [
         part for part in module.modules() if type(getattr(part, "config", None)) is type(config)
     ]
-    for name, part in (text[0] if text else module).named_modules():
-        if isinstance(part, nn.Embedding) and "position" in name.rsplit(".", 1)[-1]:
+    module = text[0] if text else module
+    others = _not_for_text(module, config)
+    for name, part in module.named_modules():
+        if part in others or not isinstance(part, nn.Embedding):
+            continue
+        if "position" in name.rsplit(".", 1)[-1]:
             # RoBERTa's positions start after its padding index.
             reserved = 0 if part.padding_idx is None else part.padding_idx + 1
             limits.append(part.num_embeddings - reserved)
     limits = [limit for limit in limits if isinstance(limit, int) and limit > 0]
     return min(limits) if limits else None
+
+
+def _not_for_text(module: Any, config: Any) -> set[nn.Module]:
+    """All modules of the parts for something else than text (GIT's encoder of images).
+
+    Such a part has a configuration of its own, which is a part of the model's.
+    """
+    kinds = {type(getattr(config, name, None)) for name in getattr(config, "sub_configs", {})}
+    kinds -= {type(config), type(None)}
+    return {
+        inner
+        for part in module.modules()
+        if type(getattr(part, "config", None)) in kinds
+        for inner in part.modules()
+    }
 
 
 def tried_max_tokens(module: Any, ids: list[int]) -> int | None:

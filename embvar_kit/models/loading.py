@@ -502,6 +502,13 @@ def _load_module(
                 " The kit has run none of it. If you have read the code and trust it: "
                 "load_model(..., trust_remote_code=True)."
             )
+        if "Unrecognized configuration class" in said:
+            raise ModelError(
+                f"transformers has no bare model for the configuration of {label!r}: it describes "
+                "a part of a larger model, or a model with a task of its own. Load the whole "
+                "model that it is a part of; where that runs on text alone, or its part for text "
+                "does, the kit measures it."
+            ) from error
         raise ModelError(
             f"Could not load the model {label!r}: {first_line(error)}{hint}"
         ) from error

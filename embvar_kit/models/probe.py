@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from embvar_kit.errors import ModelError, first_line
 from embvar_kit.models.limits import max_tokens
 from embvar_kit.models.normalization import StateNorm, around, recording
+from embvar_kit.models.parts import text_config
 from embvar_kit.models.running import alike, states_of, whole_states
 
 
@@ -65,8 +67,22 @@ def probe(module: Any, ids: list[int], padding: int, label: str) -> Observation:
             f"{label!r} gives two answers to the same input, so that its statistics would depend "
             "on chance. Does it draw random numbers in evaluation, too?"
         )
-    safe = _ignores_padding(module, ids, padding, states)
+    safe = not _picks_keys(module) and _ignores_padding(module, ids, padding, states)
     return Observation(len(raw), raw[0].shape[2], around(raw, calls), safe)
+
+
+def _picks_keys(module: Any) -> bool:
+    """Whether attention goes to a number of keys only, those that an indexer scores highest.
+
+    Many scores are equal, and which of those are picked depends on the length of the batch. Short
+    sentences do not show it, since all of their keys are picked.
+    """
+    settings = vars(text_config(module)).items()
+    return any(_PICKED.match(name) and isinstance(value, int) for name, value in settings)
+
+
+_PICKED = re.compile(r"index_topk|indexer_budget")
+"""How configurations name that number: DeepSeek-V3.2's and its kind, Qwen4's."""
 
 
 def _ignores_padding(

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import embvar_kit as ek
-from embvar_kit.models.running import unchanged
+from embvar_kit.models.running import alike, unchanged
 
 SIZES = {
     "vocab_size": 30522,
@@ -213,3 +213,16 @@ def test_a_model_without_a_mask_is_run_without_padding(saved, monkeypatch):
     stats = ek.extract(ek.load_model(folder, device="cpu"), ek.Corpus.of(UNEQUAL), progress=False)
     for row in stats.table(layer=2).itertuples():
         assert row.M == pytest.approx(wanted[row.token][1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rounding", "leak"),
+    [(torch.float32, 1e-5, 3e-4), (torch.float16, 2e-2, 0.2), (torch.bfloat16, 5e-2, 0.5)],
+)
+def test_states_are_alike_up_to_the_rounding_of_their_precision(dtype, rounding, leak):
+    """One vector of one state that is off tells, however many are the same."""
+    one = torch.ones((1, 5, 4), dtype=dtype)
+    for share, expected in ((0, True), (rounding, True), (leak, False)):
+        other = one.clone()
+        other[0, 3] *= 1 + share
+        assert alike((one, other), (one, one)) is expected
