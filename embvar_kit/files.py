@@ -59,12 +59,13 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield a scratch path; the file or folder written there then takes the place of ``path``.
 
     A reader of a file finds the old or the new one, complete; a folder is absent for an instant
     while it is replaced. If the block raises, the old one stays. A file is flushed to disk before
-    it is renamed.
+    it is renamed, unless ``flush`` is false: for files that are checked when they are read and can
+    be made again, should the power fail.
 
     Raises:
         OSError: if ``path`` cannot be written, or a file would replace a folder.
@@ -98,8 +99,9 @@ def replacing(path: Path) -> Iterator[Path]:
                 raise
             return
         if made.is_file():
-            with made.open("r+b") as file:
-                os.fsync(file.fileno())
+            if flush:
+                with made.open("r+b") as file:
+                    os.fsync(file.fileno())
             made.chmod(0o644)  # some libraries write files that only their owner can read
         os.replace(made, path)
 

@@ -1,0 +1,132 @@
+"""Workers and whole clusters that are killed cost a pass in shards nothing but time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from effort import effort, tried
+
+import embvar_kit as ek
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+distributed = pytest.importorskip("distributed")
+
+SHARDS = 24
+
+# A client, its scheduler and two workers, in a group of processes of their own.
+CLIENT = """
+import sys
+import embvar_kit as ek
+from distributed import Client, LocalCluster
+if __name__ == "__main__":
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        ) as local,
+        Client(local) as client,
+    ):
+        ek.extract(
+            ek.load_model({model!r}, device="cpu"),
+            ek.load_corpus("wikipedia", sample=400, max_words=40),
+            shards={shards},
+            store={store!r},
+            client=client,
+            threads=1,
+            progress=False,
+        ).save({out!r})
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return ek.load_corpus("wikipedia", sample=400, max_words=40)
+
+
+@pytest.fixture(scope="module")
+def wanted(model, corpus, tmp_path_factory):
+    store = tmp_path_factory.mktemp("here") / "store"
+    return ek.extract(model, corpus, shards=SHARDS, store=store, threads=1, progress=False)
+
+
+def same(found, wanted) -> None:
+    """Two statistics are the same, to the bit."""
+    assert found.tokens.tolist() == wanted.tokens.tolist()
+    for name in ("n", "Q", "M", "V", "mean", "extra"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+
+
+def test_workers_killed_at_random_moments(model, corpus, wanted, tmp_path):
+    """SIGKILL of one of two workers, again and again; a nanny starts another in its place."""
+    random.seed(0)
+    until, killed, passes = effort(4, 40), 0, 0
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        while killed < until:
+            over = threading.Event()
+            kills = [0]
+
+            def kill(over=over, kills=kills):
+                while not over.wait(random.uniform(0.5, 3)):
+                    workers = [nanny.pid for nanny in local.workers.values() if nanny.pid]
+                    if workers:
+                        with suppress(ProcessLookupError):
+                            os.kill(random.choice(workers), signal.SIGKILL)
+                            kills[0] += 1
+
+            client.wait_for_workers(2, timeout=120)
+            killer = threading.Thread(target=kill)
+            killer.start()
+            try:
+                found = ek.extract(
+                    model,
+                    corpus,
+                    shards=SHARDS,
+                    store=tmp_path / str(passes),
+                    client=client,
+                    threads=1,
+                    progress=False,
+                )
+            finally:
+                over.set()
+                killer.join()
+            same(found, wanted)
+            killed += kills[0]
+            passes += 1
+            assert kills[0] or passes < 20, "passes end before any worker is killed"
+    tried("workers of a cluster killed", killed)
+
+
+def test_clusters_killed_with_their_client(tiny, wanted, tmp_path):
+    """SIGKILL of client, scheduler and workers together; the same call then resumes the pass."""
+    random.seed(0)
+    store, out, script = tmp_path / "store", tmp_path / "out", tmp_path / "client.py"
+    script.write_text(
+        CLIENT.format(model=str(tiny("bert")), shards=SHARDS, store=str(store), out=str(out))
+    )
+    for _ in range(effort(1, 4)):
+        client = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+        until = time.monotonic() + 120
+        there = len(list(store.glob("shards/*.safetensors")))
+        more = random.randint(1, 4)
+        while len(list(store.glob("shards/*.safetensors"))) < min(SHARDS, there + more):
+            assert client.poll() is None or there + more >= SHARDS
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        os.killpg(client.pid, signal.SIGKILL)
+        client.wait()
+        tried("clusters killed with their client")
+    subprocess.run([sys.executable, str(script)], check=True, timeout=300)
+    same(ek.TokenStatistics.load(out), wanted)
