@@ -56,6 +56,7 @@ def test_the_sequence_is_there():
         "07_anisotropy",
         "08_words",
         "09_your_own_model",
+        "10_past_one_machine",
     ]
 
 

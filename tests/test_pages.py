@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,39 @@ def test_the_page_on_the_authors_files_runs(small):
     release.write_word_statistics(words, folder / f"{name}.pkl", token_counts=counts)
     run(REFERENCE / "authors_files.md", small)
     assert Path(f"out/{name}.pkl").is_file()
+
+
+def test_the_page_past_one_machine_computes_its_table_and_its_jobs(tmp_path, monkeypatch, capsys):
+    """Its numbers are what its code prints, and its template is what dask-jobqueue submits."""
+    monkeypatch.chdir(tmp_path)
+    page = REFERENCE / "past_one_machine.md"
+    python = blocks(page, "python")
+    for block in python:
+        compile(block, page.name, "exec")
+    (cost,) = (block for block in python if "def hidden_states" in block)
+    template, table = blocks(page, "text")
+    exec(cost, {})
+    assert capsys.readouterr().out == table
+    (jobs,) = (block for block in python if "SLURMCluster(" in block)
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # another cluster of this machine may have Dask's port
+        exec(jobs, names)
+    with names["cluster"] as cluster:
+        script = cluster.job_script()
+    lines = [line for line in script.splitlines() if line.startswith("#SBATCH")]
+    assert lines == template.splitlines()
+    assert "source /shared/venv/bin/activate" in script
+    assert "--nthreads 1 " in script and "--lifetime 3h50m" in script
+
+
+def test_the_cost_of_a_shard_is_the_size_of_its_file(small, tmp_path):
+    page = REFERENCE / "past_one_machine.md"
+    (cost,) = (block for block in blocks(page, "python") if "def hidden_states" in block)
+    names = {}
+    exec(cost, names)
+    model, store = small["model"], tmp_path / "store"
+    stats = ek.extract(model, small["corpus"], shards=1, store=store, progress=False)
+    (file,) = store.glob("shards/*.safetensors")
+    size = names["state"](len(stats), model.n_states, model.width)
+    assert 0 < file.stat().st_size - size < 20_000  # a header

@@ -43,7 +43,12 @@ from embvar_kit.corpora.corpus import Corpus, FileCorpus
 from embvar_kit.corpora.dealing import deal, documents_of
 from embvar_kit.corpora.listing import Listing
 from embvar_kit.corpora.tokens import frequency_order, group_vocabulary
-from embvar_kit.errors import CheckpointError, ExtractionInterrupted, NothingLeftError
+from embvar_kit.errors import (
+    CheckpointError,
+    ExtractionError,
+    ExtractionInterrupted,
+    NothingLeftError,
+)
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.measure import Stopped, at_site, measure
 from embvar_kit.extraction.plan import Plan, chosen_layers, plan
@@ -433,16 +438,27 @@ class ShardedPass:
 
     # The whole
 
-    def merge(self, *, progress: bool = False) -> dict[str, TokenStatistics]:
-        """The statistics of all shards together, by site.
+    def merge(self, only: Iterable[int] | None = None) -> dict[str, TokenStatistics]:
+        """The statistics of all shards together, or of some, by site.
+
+        Args:
+            only: the shards to merge, in this order; by default all of them.
 
         Raises:
             DamagedShard: if a shard is missing or damaged.
-            ExtractionError: if nothing was measured, or there is no room for the means.
+            ExtractionError: if nothing was measured, there is no room for the means, or there is
+                no shard of such a number.
         """
-        files = [self._file("shards", shard) for shard in range(self.n_shards)]
-        group = [self._read(file, shard, "group") for shard, file in enumerate(files)]
-        counts = [self._read(file, shard, "n") for shard, file in enumerate(files)]
+        chosen = list(range(self.n_shards)) if only is None else list(only)
+        if not chosen or len(set(chosen) & set(range(self.n_shards))) < len(chosen):
+            raise ExtractionError(
+                f"only={chosen} must be different numbers of shards, from 0 to {self.n_shards - 1}."
+            )
+        files = [self._file("shards", shard) for shard in chosen]
+        group, counts = (
+            [self._read(file, shard, name) for shard, file in zip(chosen, files, strict=True)]
+            for name in ("group", "n")
+        )
         n = np.zeros(len(self.groups), dtype=np.int64)
         for own, count in zip(group, counts, strict=True):
             n[own] += count
@@ -454,7 +470,7 @@ class ShardedPass:
         rank = np.full(len(n), -1)
         rank[seen] = np.arange(len(seen))
         rows = [rank[own] for own in group]
-        subwords = self._subwords(files, rows, counts, n[seen])
+        subwords = self._subwords(chosen, files, rows, counts, n[seen])
         layers, width = self.manifest["layers"], self.manifest["width"]
         sites = self.asked["sites"]
         mean, extra = memory.allocate((len(sites), len(layers), len(seen), width))
@@ -465,13 +481,12 @@ class ShardedPass:
                 len(seen), width, mean=mean[site, layer], extra=extra[site, layer]
             )
             prefix = f"{sites[site]}/{layers[layer]}"
-            for shard, file in enumerate(files):
-                if not len(counts[shard]):
+            for shard, file, count, own in zip(chosen, files, counts, rows, strict=True):
+                if not len(count):
                     continue
                 names = GroupedMoments.STATE[1:]
                 state = {name: self._read(file, shard, f"{prefix}/{name}") for name in names}
-                part = GroupedMoments.from_state({"count": counts[shard], **state})
-                whole.merge(part, rows[shard])
+                whole.merge(GroupedMoments.from_state({"count": count, **state}), own)
             return whole
 
         slabs = [(site, layer) for site in range(len(sites)) for layer in range(len(layers))]
@@ -479,7 +494,7 @@ class ShardedPass:
         threads = max(1, min(numba.get_num_threads(), at_once, len(slabs)))
         with ThreadPoolExecutor(threads) as pool:
             held = list(pool.map(merged, slabs))
-        info = self._info([file.told for file in files])
+        info = self._info([file.told for file in files], None if only is None else chosen)
         return {
             site: TokenStatistics.from_moments(
                 held[at * len(layers) : (at + 1) * len(layers)],
@@ -518,16 +533,21 @@ class ShardedPass:
         )
 
     def _subwords(
-        self, files: list, rows: list[np.ndarray], counts: list[np.ndarray], n: np.ndarray
+        self,
+        chosen: list[int],
+        files: list,
+        rows: list[np.ndarray],
+        counts: list[np.ndarray],
+        n: np.ndarray,
     ) -> np.ndarray | None:
         if self.asked["by"] != "word":
             return None
         total = np.zeros(len(n))
-        for shard, (file, own, count) in enumerate(zip(files, rows, counts, strict=True)):
+        for shard, file, own, count in zip(chosen, files, rows, counts, strict=True):
             total[own] += self._read(file, shard, "subwords") * count
         return total / n
 
-    def _info(self, told: Sequence[Mapping]) -> dict:
+    def _info(self, told: Sequence[Mapping], only: list[int] | None) -> dict:
         info = reduce(merged_info, (part["info"] for part in told if part["info"]))
         text = self.manifest["corpus"]
         whole = {"name": text["name"], "settings": text["settings"]}
@@ -537,6 +557,8 @@ class ShardedPass:
         without_text = text.get("without_text", 0) + sum(part["without_text"] for part in told)
         whole |= {"without_text": without_text} if without_text else {}
         shards = {"shards": self.n_shards, "seed": self.asked["seed"]}
+        if only is not None:
+            shards["only"] = only
         return {**info, "corpora": [whole], "dealt": shards}
 
 

@@ -19,6 +19,7 @@ from embvar_kit.figures.formula import (
     running_moments,
     sample_size_bias,
     subtraction_error,
+    variance_between_parts,
     variance_formula,
 )
 from embvar_kit.figures.frequency import (
@@ -128,6 +129,7 @@ __all__ = [
     "token_frequencies",
     "tradeoff_by_layer",
     "training_curves",
+    "variance_between_parts",
     "variance_formula",
     "variance_parts_by_layer",
     "within_share_by_layer",

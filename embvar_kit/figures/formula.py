@@ -259,6 +259,39 @@ def sample_size_bias(
     return figure
 
 
+def variance_between_parts(
+    n: np.ndarray,
+    within: np.ndarray,
+    between: np.ndarray,
+    parts: int,
+    *,
+    ax: Axes | None = None,
+) -> Axes:
+    """The share of a token's variance that lies between the parts of a corpus, against its count.
+
+    Independent occurrences, dealt out at random to S parts, would lie on the line ``(S - 1) / n``
+    on average: the means of parts differ by chance alone. Points above it belong to tokens whose
+    occurrences in one part are alike.
+
+    Args:
+        n: ``(G,)`` occurrences of each token.
+        within: ``(G,)`` its variance within parts, V_W(X_t).
+        between: ``(G,)`` its variance between parts, V_B(X_t).
+        parts: the number of parts, S.
+        ax: the Axes to draw on; by default new ones.
+    """
+    ax = new_axes(ax, 6.5, 4)
+    share = between / (within + between)
+    points = {"s": 8, "alpha": 0.45, "linewidths": 0, "rasterized": True}
+    ax.scatter(n, share, color=COLOURS["V_B"], label="a token", **points)
+    ends = np.array([n.min(), n.max()])
+    label = f"independent occurrences, $({parts} - 1)/n_t$"
+    ax.plot(ends, (parts - 1) / ends, color="black", label=label)
+    ax.set(xscale="log", yscale="log", xlabel="$n_t$", ylabel="$V_B(X_t)\\,/\\,V(X_t)$")
+    ax.legend(frameon=False)
+    return ax
+
+
 def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
     """M, V_W and V_B as lengths, and their squares stacked to Q (paper, Fig. 3).
 

@@ -102,6 +102,17 @@ def test_order_and_repetition_do_not_matter(model, corpus, sharded, tmp_path):
     same(again.merge()["hidden"], sharded[0])
 
 
+def test_some_shards_are_merged_alone(sharded):
+    whole, store = sharded
+    job = ShardedPass.open(store)
+    first, rest = (job.merge(only)["hidden"] for only in ([0], range(1, SHARDS)))
+    assert first.info["dealt"]["only"] == [0] and "only" not in whole.info["dealt"]
+    close(first.add(rest), whole)
+    for wrong in ([], [0, 0], [SHARDS], [-1]):
+        with pytest.raises(ek.ExtractionError, match="different numbers of shards, from 0 to 4"):
+            job.merge(wrong)
+
+
 def test_a_shard_without_a_word_counts_for_nothing(model, tmp_path):
     """Documents of digits only: no word, and with min_count no token that is frequent enough."""
     sentences = ["the cat sat on the mat", "1905", "the dog and the bird", "26"]

@@ -130,3 +130,10 @@ def test_the_door_shows_all_that_it_opens():
     assert sorted(figures.__all__) == figures.__all__
     drawn = {name for name in figures.__all__ if callable(getattr(figures, name))}
     assert {figure.function.__name__ for figure in figures.PAPER.values()} <= drawn
+
+
+def test_variance_between_parts_is_drawn_as_a_share_beside_what_chance_gives():
+    n, within, between = np.array([10, 100]), np.array([3.0, 9.0]), np.array([1.0, 1.0])
+    ax = figures.variance_between_parts(n, within, between, parts=3)
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[10, 0.25], [100, 0.1]])
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[10, 0.2], [100, 0.02]])
