@@ -161,8 +161,7 @@ def versions() -> dict[str, str]:
 def _check_workers(client: Client, job: ShardedPass) -> None:
     """Compare versions, load the model and write to the store, on all workers at once."""
     ours = versions()
-    found = client.run(versions, on_error="return")
-    for worker, theirs in found.items():
+    for worker, theirs in _ask(client, versions).items():
         if isinstance(theirs, BaseException):
             raise ExtractionError(
                 f"Worker {worker} cannot run the kit: {as_sentence(theirs)} Install embvar-kit "
@@ -177,12 +176,19 @@ def _check_workers(client: Client, job: ShardedPass) -> None:
                 f"Worker {worker} has {has}, and this process has {wanted}. Use the same "
                 "environment on both."
             )
-    ready = client.run(_check, job.store.url, job.manifest["sha256"], on_error="return")
-    for worker, problem in ready.items():
+    for worker, problem in _ask(client, _check, job.store.url, job.manifest["sha256"]).items():
         if isinstance(problem, BaseException):
             raise ExtractionError(
                 f"Worker {worker} cannot take part: {as_sentence(problem)}"
             ) from problem
+
+
+def _ask(client: Client, function: Callable, *arguments: Any) -> dict[str, Any]:
+    """What a function returns or raises on each worker, but for those lost meanwhile."""
+    answers = client.run(function, *arguments, on_error="return")
+    # A worker that comes later, or again, is compared with the plan before its first shard.
+    lost = OSError  # Dask's error of a connection that broke; the kit's own errors are none
+    return {worker: said for worker, said in answers.items() if not isinstance(said, lost)}
 
 
 # On a worker

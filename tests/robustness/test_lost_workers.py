@@ -78,13 +78,19 @@ def test_workers_killed_at_random_moments(model, corpus, wanted, tmp_path):
             over = threading.Event()
             kills = [0]
 
-            def kill(over=over, kills=kills):
-                while not over.wait(random.uniform(0.5, 3)):
+            store = tmp_path / str(passes)
+
+            def kill(over=over, kills=kills, store=store):
+                """Kill once a shard is there that was not at the last kill, so that it ends."""
+                there = 0
+                while not over.wait(random.uniform(0, 0.3)):
+                    now = len(list(store.glob("shards/*.safetensors")))
                     workers = [nanny.pid for nanny in local.workers.values() if nanny.pid]
-                    if workers:
+                    if now > there and workers:
                         with suppress(ProcessLookupError):
                             os.kill(random.choice(workers), signal.SIGKILL)
                             kills[0] += 1
+                            there = now
 
             client.wait_for_workers(2, timeout=120)
             killer = threading.Thread(target=kill)
@@ -94,7 +100,7 @@ def test_workers_killed_at_random_moments(model, corpus, wanted, tmp_path):
                     model,
                     corpus,
                     shards=SHARDS,
-                    store=tmp_path / str(passes),
+                    store=store,
                     client=client,
                     threads=1,
                     progress=False,
