@@ -173,6 +173,8 @@ def build(name: str, folder: Path) -> tuple[PreTrainedModel, str]:
             raise NotBuiltError("\n".join(dict.fromkeys(problems)))
         model = unable
     try:
+        # transformers marks a class for good once remote code that names it was loaded.
+        type(model)._auto_class = type(model.config)._auto_class = None
         model.save_pretrained(folder)
     except Exception as error:
         raise NotBuiltError(f"not saved: {type(error).__name__}: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -11,13 +10,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from embvar_kit.corpora.tokens import TokenizedCorpus
-from embvar_kit.errors import EmbvarWarning, ExtractionError, first_line
+from embvar_kit.errors import ExtractionError
+from embvar_kit.extraction.batching import (
+    Sharing,
+    apart_as_needed,
+    failed,
+    padded,
+    sharing,
+    tokens_of,
+)
 from embvar_kit.extraction.onednn import BatchLimit, free_memory, out_of_memory, packed
 from embvar_kit.extraction.plan import Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.models.normalization import Norm, NormCall, record_norms
-from embvar_kit.models.running import alike
 from embvar_kit.moments import memory
 from embvar_kit.moments.device import send
 
@@ -117,19 +122,21 @@ def forward(
     work: Plan,
     sites: Sequence[str] = ("hidden",),
     batches: Iterable[np.ndarray] | None = None,
+    *,
+    shared: Sharing | None = None,
 ) -> Iterator[Batch]:
     """Run the batches of a plan through the model, one after another.
 
     A batch that the memory is too small for is run in halves, and a warning says so once. Blocks
-    that no layer of the plan needs are not run. Of the first padded batch, which is among the
-    longest, the most padded sequence is run alone, too: if that gives other states, only sequences
-    of equal length are run together from then on, and a warning says so.
+    that no layer of the plan needs are not run. Where padding would change what the model gives,
+    only sequences of equal length are run together.
 
     Args:
         model: the model.
         work: the plan.
         sites: where embeddings are going to be taken, keys of :data:`SITES`.
         batches: the sequences of each batch, if not those of the plan.
+        shared: which sequences may be run together; by default :func:`sharing` tries it.
 
     Raises:
         ExtractionError: if a layer lacks the normalization that a site needs, the memory is too
@@ -138,7 +145,7 @@ def forward(
     text = work.text
     norms = norms_for(model, sites, work.layers)
     limit = BatchLimit()
-    padding = Padding(model)
+    shared = shared or sharing(model, work)
     shortest = int(np.argmin(text.lengths))
     sample = torch.from_numpy(text.ids[slice(*text.starts[[shortest, shortest + 1]])].astype(int))
     with (
@@ -150,7 +157,7 @@ def forward(
             waiting = [whole]
             while waiting:
                 sequences = waiting.pop(0)
-                if not padding.allowed and len(parts := _of_equal_length(text, sequences)) > 1:
+                if len(parts := apart_as_needed(work, sequences, shared)) > 1:
                     waiting[:0] = parts
                     continue
                 slots = len(sequences) * int(text.lengths[sequences].max())
@@ -162,14 +169,12 @@ def forward(
                     with limit.attempt():
                         outcome = _run(model, work, sequences)
                         seen = dict(taps)
-                        if not padding.leaves_alone(work, sequences, outcome):
-                            outcome = None
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
-                        raise _failed(model, int(text.lengths[sequences].max()), error) from error
+                        raise failed(model, int(text.lengths[sequences].max()), error) from error
                     limit.learn(error, slots, alone=len(sequences) == 1)
                 except (IndexError, ValueError, TypeError, AttributeError, KeyError) as error:
-                    raise _failed(model, int(text.lengths[sequences].max()), error) from error
+                    raise failed(model, int(text.lengths[sequences].max()), error) from error
                 taps.clear()
                 if outcome is None:
                     del seen
@@ -181,65 +186,6 @@ def forward(
                 del outcome, seen  # frees this batch's states before the next ones are made
             if planned % _TRIM_EVERY == _TRIM_EVERY - 1:
                 memory.give_back()
-
-
-class Padding:
-    """Whether sequences of different lengths may share a batch of a pass.
-
-    That padding is ignored was seen on short sentences when the model was loaded. Attention that is
-    sparse in long sequences only (BigBird's) can still depend on the length of the batch.
-
-    Attributes:
-        allowed: whether batches may be padded.
-    """
-
-    def __init__(self, model: EmbeddingModel) -> None:
-        self.allowed = model.ignores_padding
-        self._model, self._tried = model, not model.ignores_padding
-
-    def leaves_alone(self, work: Plan, sequences: np.ndarray, outcome: _Outcome) -> bool:
-        """Whether a batch may be used: false for a padded one that shows that padding matters.
-
-        Args:
-            work: the plan.
-            sequences: the sequences of the batch.
-            outcome: what the model gave for them.
-        """
-        lengths = work.text.lengths[sequences]
-        most = int(np.argmin(lengths))
-        if self._tried or lengths[most] == lengths.max():
-            return True
-        alone = _run(self._model, work, sequences[most : most + 1]).states
-        self._tried = True
-        inside = slice(0, int(lengths[most]))
-        self.allowed = alike(
-            [state[most, inside] for state in outcome.states], [x[0] for x in alone]
-        )
-        if not self.allowed:
-            warnings.warn(
-                f"In long sentences, padding changes what {self._model.name!r} gives: from here "
-                "on, only sentences of equal length are run together.",
-                EmbvarWarning,
-                stacklevel=3,
-            )
-        return self.allowed
-
-
-def _of_equal_length(text: TokenizedCorpus, sequences: np.ndarray) -> list[np.ndarray]:
-    """The sequences of a batch in groups of one length each, the longest first."""
-    lengths = text.lengths[sequences]
-    order = np.argsort(-lengths, kind="stable")
-    return np.split(sequences[order], np.flatnonzero(np.diff(lengths[order])) + 1)
-
-
-def _failed(model: EmbeddingModel, longest: int, error: Exception) -> ExtractionError:
-    """What to say of a model that fails in the middle of a pass, as on too long an input."""
-    limit = "sets no limit" if model.max_tokens is None else f"allows {model.max_tokens:,}"
-    return ExtractionError(
-        f"{model.name!r} failed on a sequence of {longest:,} tokens ({first_line(error)}). It "
-        f"{limit}; if shorter ones run, set the longest that does: "
-        f"model = dataclasses.replace(model, max_tokens={max(longest // 2, 1)})."
-    )
 
 
 @dataclass(frozen=True)
@@ -258,17 +204,11 @@ class _Outcome:
 
 
 def _run(model: EmbeddingModel, work: Plan, sequences: np.ndarray) -> _Outcome:
-    text = work.text
-    lengths = text.lengths[sequences]
-    inside = np.arange(lengths.max()) < lengths[:, None]
-    ends = np.cumsum(lengths)
-    tokens = np.arange(ends[-1]) + np.repeat(text.starts[sequences] - ends + lengths, lengths)
-    ids = np.full(inside.shape, model.padding, dtype=np.int64)
-    ids[inside] = text.ids[tokens]
+    ids, inside = padded(model, work, sequences)
     # Attention is faster without a mask, and most small batches have no padding to mask.
     mask = None if inside.all() else send(inside.astype(np.int64), model.device)
     states = model.hidden_states(send(ids, model.device), mask)
-    return _Outcome(states, np.flatnonzero(inside), tokens)
+    return _Outcome(states, np.flatnonzero(inside), tokens_of(work, sequences))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError
 from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
+from embvar_kit.extraction.batching import known, sharing, told
 from embvar_kit.extraction.checkpoint import Checkpoint
 from embvar_kit.extraction.forward import Batch, forward, norms_for
 from embvar_kit.extraction.plan import Plan
@@ -119,6 +120,7 @@ def measure(
             share = slots[:done].sum() / work.n_tokens
             print(f"resumes    after {done:,} of {len(work.batches):,} batches, {share:.0%}")
     first, started = done, time.perf_counter()
+    shared = sharing(model, work)
     bar = tqdm(
         total=work.n_tokens,
         initial=int(slots[:done].sum()),
@@ -134,7 +136,7 @@ def measure(
         with (
             bar,
             stop_button() as button,
-            closing(forward(model, work, sites, work.batches[first:])) as batches,
+            closing(forward(model, work, sites, work.batches[first:], shared=shared)) as batches,
         ):
             for batch in batches:
                 moments.add(batch)
@@ -153,6 +155,8 @@ def measure(
     if kept and done > first and (kept.whole or done < len(work.batches)):
         kept.save(done, moments.state)
     info = _info(model, corpus, work)
+    if shared is not known(model):
+        info["model"]["notes"] = [*info["model"].get("notes", []), told(model, shared)]
     if done < len(work.batches):
         partial = {"batches": done, "of": len(work.batches)}
         measured = Measured(work, moments, held, info | {"partial": partial})

@@ -66,6 +66,8 @@ class Plan:
         without_text: rows of the corpus's table that are left out, because no text is in them.
         equal_lengths: whether a batch holds sentences of one length only, because the model does
             not ignore padding.
+        alone: whether each sentence is a batch of its own, because the model's states depend on
+            the others.
         sites: number of places in the model where embeddings are taken.
         means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
         notes: what was done otherwise than the model's files say, a line each.
@@ -90,6 +92,7 @@ class Plan:
     min_count: int = 1
     without_text: int = 0
     equal_lengths: bool = False
+    alone: bool = False
     sites: int = 1
     means_in: str = "memory"
     notes: tuple[str, ...] = ()
@@ -130,6 +133,8 @@ class Plan:
 
     @property
     def _padding_text(self) -> str:
+        if self.alone:
+            return "none: each sentence is run alone, as others would change its states"
         if self.equal_lengths:
             return "none: padding would change this model's states"
         return f"{self.padding:.2%}"
@@ -272,8 +277,15 @@ def plan(
         without_text=corpus.without_text,
         by=by,
         text=text,
-        batches=list(_batches(text.lengths, batch_tokens, equal=not model.ignores_padding)),
+        batches=list(
+            _batches(
+                text.lengths,
+                batch_tokens if model.shares_batches else 1,
+                equal=not model.ignores_padding,
+            )
+        ),
         equal_lengths=not model.ignores_padding,
+        alone=not model.shares_batches,
         labels=labels[seen],
         special=special[seen],
         n=n[seen],

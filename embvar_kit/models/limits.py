@@ -16,6 +16,9 @@ _LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequenc
 TRIED_UP_TO = 1024
 """Longest limit that is tried out when a model is loaded; longer ones take too long."""
 
+_MOST_WORK = 10**11
+"""Most weights times tokens of such a trial: about a second on two cores."""
+
 
 def max_tokens(module: Any) -> int | None:
     """Longest sequence a model accepts, by its configuration and its tables of positions.
@@ -59,7 +62,7 @@ def _not_for_text(module: Any, config: Any) -> set[nn.Module]:
 def tried_max_tokens(module: Any, ids: list[int]) -> int | None:
     """:func:`max_tokens`, run once where that is cheap; what runs, if the limit does not.
 
-    A limit above :data:`TRIED_UP_TO`, and any on an accelerator, is not tried.
+    A limit above :data:`TRIED_UP_TO`, that of a large model and any on an accelerator is not tried.
 
     Args:
         module: a transformers model.
@@ -69,13 +72,15 @@ def tried_max_tokens(module: Any, ids: list[int]) -> int | None:
     device = next(module.parameters()).device
     if limit is None or limit > TRIED_UP_TO or device.type != "cpu" or limit <= len(ids):
         return limit
+    if limit * sum(weight.numel() for weight in module.parameters()) > _MOST_WORK:
+        return limit
     runs = len(ids)  # known to run
 
     def tried(length: int) -> bool:
         repeated = (ids * (length // len(ids) + 1))[:length]
         try:
             states_of(module, torch.tensor([repeated]))
-        except (IndexError, RuntimeError, ValueError) as error:
+        except Exception as error:  # each architecture has its own
             # Memory says nothing about positions: the pass will halve its batches.
             return "memory" in str(error).lower()
         return True

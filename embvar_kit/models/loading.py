@@ -48,6 +48,10 @@ class EmbeddingModel:
         norms: the normalizations around each hidden state, one entry per state.
         ignores_padding: whether a sentence has the same states in a padded batch as alone; if not,
             only sentences of equal length are run together.
+        shares_batches: whether it has the same states beside another of equal length; if not, each
+            sentence is run alone.
+        needs_mask: whether a mask is passed even where nothing is padded, since the model makes one
+            of its own otherwise.
         notes: what was done otherwise than the model's files say, a line each.
         source: arguments of :func:`load_model` with which another process loads the same model;
             ``None`` for a model that was made or changed in memory.
@@ -65,6 +69,8 @@ class EmbeddingModel:
     end: tuple[int, ...]
     norms: tuple[StateNorm, ...]
     ignores_padding: bool = True
+    shares_batches: bool = True
+    needs_mask: bool = False
     notes: tuple[str, ...] = ()
     source: Mapping[str, Any] | None = None
 
@@ -118,6 +124,8 @@ class EmbeddingModel:
             attention_mask: ``(batch, length)``, 1 for a token and 0 for padding; may be left out
                 if nothing is padded.
         """
+        if attention_mask is None and self.needs_mask:
+            attention_mask = torch.ones_like(input_ids)
         return states_of(self.module, input_ids, attention_mask)
 
 
@@ -229,6 +237,8 @@ def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingMod
         end=end,
         norms=found.norms,
         ignores_padding=found.ignores_padding,
+        shares_batches=found.shares_batches,
+        needs_mask=found.needs_mask,
         notes=tuple(notes),
     )
 
@@ -305,6 +315,8 @@ def untrained(model: EmbeddingModel, seed: int = 0) -> EmbeddingModel:
         module=module,
         norms=found.norms,
         ignores_padding=found.ignores_padding,
+        shares_batches=found.shares_batches,
+        needs_mask=found.needs_mask,
     )
 
 

@@ -20,8 +20,13 @@ def bare(module: Any) -> Any:
         config, module = module.config, module.get_encoder()
         if not hasattr(module, "config"):  # FSMT's encoder is a plain module
             module.config = config
-    if hasattr(module.config, "use_cache"):
-        module.config.use_cache = False
+    for name, value in (("use_cache", False), ("return_dict", True)):
+        if hasattr(module.config, name):
+            setattr(module.config, name, value)
+    for part in module.modules():
+        # Feed-forward layers in chunks save memory, and fail where the length is no multiple.
+        if hasattr(part, "chunk_size_feed_forward"):
+            part.chunk_size_feed_forward = 0
     return module.eval().requires_grad_(False)
 
 

@@ -11,7 +11,7 @@ from embvar_kit.errors import ModelError, first_line
 from embvar_kit.models.limits import max_tokens
 from embvar_kit.models.normalization import StateNorm, around, recording
 from embvar_kit.models.parts import text_config
-from embvar_kit.models.running import alike, states_of, whole_states
+from embvar_kit.models.running import alike, apart, states_of, whole_states
 
 
 class Observation(NamedTuple):
@@ -22,12 +22,16 @@ class Observation(NamedTuple):
         width: ``d``, the length of each state's vectors.
         norms: the normalizations around each hidden state, one entry per state.
         ignores_padding: whether a sentence's states stay the same when it is padded and masked.
+        shares_batches: whether they stay the same beside another sentence of equal length.
+        needs_mask: whether they change where no mask is given, though nothing is padded.
     """
 
     n_states: int
     width: int
     norms: tuple[StateNorm, ...]
     ignores_padding: bool
+    shares_batches: bool
+    needs_mask: bool
 
 
 def probe(module: Any, ids: list[int], padding: int, label: str) -> Observation:
@@ -45,10 +49,9 @@ def probe(module: Any, ids: list[int], padding: int, label: str) -> Observation:
             of shapes ``(1, length, d)`` with one ``d`` and a vector for each token, or it gives two
             answers to the same input.
     """
-    alone = torch.tensor([ids], device=next(module.parameters()).device)
     try:
         with recording(module) as calls:
-            raw = whole_states(module, alone)
+            raw = whole_states(module, _batch(module, ids))
     except Exception as error:  # what a model raises for an input it is not made for
         raise ModelError(f"{label!r} cannot run on plain text: {first_line(error)}") from error
     if not raw:
@@ -61,48 +64,106 @@ def probe(module: Any, ids: list[int], padding: int, label: str) -> Observation:
             f"The hidden states of {label!r} differ in shape ({sorted(set(shapes))}); the kit "
             "needs one vector per token and layer, all of one width."
         )
-    states = states_of(module, alone)
-    if not alike(states_of(module, alone), states):
+    found = _Runs(module, ids, padding, [state[:, : len(ids)] for state in raw])
+    if not alike(found.run([ids]), found.alone):
         raise ModelError(
             f"{label!r} gives two answers to the same input, so that its statistics would depend "
             "on chance. Does it draw random numbers in evaluation, too?"
         )
-    safe = not _picks_keys(module) and _ignores_padding(module, ids, padding, states)
-    return Observation(len(raw), raw[0].shape[2], around(raw, calls), safe)
+    shares = found.shares_batches()
+    safe = shares and not _depends_on_length(module) and found.ignores_padding()
+    norms = around(raw, calls)
+    return Observation(len(raw), raw[0].shape[2], norms, safe, shares, found.needs_mask)
 
 
-def _picks_keys(module: Any) -> bool:
-    """Whether attention goes to a number of keys only, those that an indexer scores highest.
+def _batch(module: Any, *sequences: list[int]) -> torch.Tensor:
+    return torch.tensor(sequences, device=next(module.parameters()).device)
 
-    Many scores are equal, and which of those are picked depends on the length of the batch. Short
-    sentences do not show it, since all of their keys are picked.
+
+class _Runs:
+    """Runs of a sentence in batches that ought not to matter to it."""
+
+    def __init__(self, module: Any, ids: list[int], padding: int, alone: list) -> None:
+        self.module, self.ids, self.padding, self.alone = module, ids, padding, alone
+        self.takes_mask = True
+        self.needs_mask = False
+        # A sentence may hold the padding's id where it is another token's, too (pad = eos).
+        holding = [*ids[:-1], padding, *ids[-1:]] if len(ids) > 1 else ids
+        try:
+            masked = self.run([holding], mask=[[1] * len(holding)])
+        except Exception:  # it takes no mask, or not the padding's id
+            self.takes_mask = False
+        else:
+            self.needs_mask = not alike(self.run([holding], masks=False), masked)
+            if self.needs_mask:
+                self.alone = self.run([ids])
+        both = self.run([ids, ids])
+        self.rounding = max(apart([state[:1] for state in both], self.alone), 0.0)
+
+    def run(
+        self, sequences: list[list[int]], mask: list | None = None, masks: bool = True
+    ) -> tuple[torch.Tensor, ...]:
+        """Hidden states of sequences of one length, under a mask of ones where one is needed."""
+        if mask is None and masks and self.needs_mask:
+            mask = [[1] * len(sequences[0])] * len(sequences)
+        given = None if mask is None else _batch(self.module, *mask)
+        return states_of(self.module, _batch(self.module, *sequences), given)
+
+    def shares_batches(self) -> bool:
+        """Whether a sentence has the same states beside another of equal length as alone."""
+        other = [*self.ids[:1], *self.ids[1:-1][::-1], *self.ids[1:][-1:]]
+        both = self.run([self.ids, other])
+        return alike([state[:1] for state in both], self.alone, self.rounding) and alike(
+            [state[1:] for state in both], self.run([other]), self.rounding
+        )
+
+    def ignores_padding(self) -> bool:
+        """Whether a sentence has the same states in a padded batch with a longer one as alone."""
+        ids = self.ids
+        longer = [*ids[:-1], *ids[1:-1] * 2, ids[-1]]
+        if (limit := max_tokens(self.module)) is not None:
+            longer = longer[: max(limit, len(ids))]
+        if len(longer) == len(ids) or not self.takes_mask:
+            return False
+        left = len(longer) - len(ids)
+        mask = [[1] * len(ids) + [0] * left, [1] * len(longer)]
+        try:
+            both = self.run([[*ids, *[self.padding] * left], longer], mask=mask)
+            long_alone = self.run([longer])
+        except Exception:  # for example because it masks in a way of its own
+            return False
+        return alike(
+            [state[:1, : len(ids)] for state in both], self.alone, self.rounding
+        ) and alike([state[1:] for state in both], long_alone, self.rounding)
+
+
+def _depends_on_length(module: Any) -> bool:
+    """Whether a model works otherwise in long sequences, in a way that short ones do not show.
+
+    An indexer picks the keys that it scores highest, and which of several equal scores it picks
+    depends on the length of the batch. Blocks and chunks of attention are counted from the
+    beginning of the batch to its padded end. Some rotary positions are scaled by the batch's
+    length.
     """
-    settings = vars(text_config(module)).items()
-    return any(_PICKED.match(name) and isinstance(value, int) for name, value in settings)
-
-
-_PICKED = re.compile(r"index_topk|indexer_budget")
-"""How configurations name that number: DeepSeek-V3.2's and its kind, Qwen4's."""
-
-
-def _ignores_padding(
-    module: Any, ids: list[int], padding: int, alone: tuple[torch.Tensor, ...]
-) -> bool:
-    """Whether a sentence has the same states in a padded batch with a longer one as alone."""
-    device = alone[0].device
-    longer = [*ids[:-1], *ids[1:-1] * 2, ids[-1]]
-    if (limit := max_tokens(module)) is not None:
-        longer = longer[: max(limit, len(ids))]
-    if len(longer) == len(ids):
-        return False
-    padded = [*ids, *[padding] * (len(longer) - len(ids))]
-    mask = torch.ones((2, len(longer)), dtype=torch.long, device=device)
-    mask[0, len(ids) :] = 0
-    try:
-        both = states_of(module, torch.tensor([padded, longer], device=device), mask)
-        long_alone = states_of(module, torch.tensor([longer], device=device))
-    except Exception:  # for example because it takes no mask
-        return False
-    return alike([state[:1, : len(ids)] for state in both], alone) and alike(
-        [state[1:] for state in both], long_alone
+    config = text_config(module)
+    named = any(
+        _BY_LENGTH.fullmatch(name) and isinstance(value, int) and value > 0
+        for name, value in vars(config).items()
     )
+    rotary = [getattr(config, name, None) for name in ("rope_parameters", "rope_scaling")]
+    return named or any(_rope_types(given) & _SCALED_BY_LENGTH for given in rotary)
+
+
+_BY_LENGTH = re.compile(r"index_topk|indexer_budget|block_size|\w+_attn_chunk_length")
+"""How configurations name it: DeepSeek-V3.2's keys and their kind, Qwen4's, BigBird's blocks,
+Reformer's chunks."""
+
+_SCALED_BY_LENGTH = {"longrope", "dynamic"}
+
+
+def _rope_types(given: Any) -> set[Any]:
+    """The kinds of rotary positions in a setting, which may hold one for each kind of layer."""
+    if not isinstance(given, dict):
+        return set()
+    inner = [kind for value in given.values() for kind in _rope_types(value)]
+    return {given.get("rope_type", given.get("type")), *inner}

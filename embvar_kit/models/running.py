@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -56,40 +57,89 @@ def unchanged(module: nn.Module) -> Iterator[None]:
     """Undo what forward passes change of a model while the context lasts.
 
     BigBird, for one, replaces its sparse attention by full attention for good after one short
-    input. Submodules, parameters, buffers and plain attributes are put back; a tensor that was
-    changed in place stays changed.
+    input. Submodules, parameters, buffers, attributes and the configuration are put back; what is
+    changed inside a list or dict is not.
+
+    A model that changes weights in place keeps all that a run changed: RWKV rescales them at its
+    first run and remembers that it did, and one without the other would be another model.
     """
     before = [
-        (part, [dict(getattr(part, kind)) for kind in _KINDS], _plain(part))
+        (part, [dict(getattr(part, kind)) for kind in _KINDS], _own(part))
         for part in module.modules()
     ]
+    configs = {id(part.config): part.config for part in module.modules() if hasattr(part, "config")}
+    settings = [(config, dict(vars(config))) for config in configs.values()]
+    tensors = chain(module.parameters(), module.buffers())
+    weights = [(weight, _version(weight)) for weight in tensors]
     try:
         yield
     finally:
-        for part, held, values in before:
-            for kind, content in zip(_KINDS, held, strict=True):
-                now = getattr(part, kind)
-                now.clear()
-                now.update(content)
-            for name in _plain(part).keys() - values.keys():
-                del vars(part)[name]
-            vars(part).update(values)
+        if all(_version(weight) == version for weight, version in weights):
+            for part, held, values in before:
+                for kind, content in zip(_KINDS, held, strict=True):
+                    _put_back(getattr(part, kind), content)
+                for name in _own(part).keys() - values.keys():
+                    del vars(part)[name]
+                vars(part).update(values)
+            for config, values in settings:
+                _put_back(vars(config), values)
 
 
 _KINDS = ("_modules", "_parameters", "_buffers")
+_OF_TORCH = frozenset(vars(nn.Module()))
 
 
-def _plain(part: nn.Module) -> dict[str, Any]:
-    return {name: value for name, value in vars(part).items() if not name.startswith("_")}
+def _own(part: nn.Module) -> dict[str, Any]:
+    """Attributes of a module's own, but for notes on hooks: transformers installs its hooks once,
+    at the first run, and notes that it did; the hooks stay."""
+    return {
+        name: value
+        for name, value in vars(part).items()
+        if name not in _OF_TORCH and "hook" not in name
+    }
 
 
-def alike(states: Any, others: Any) -> bool:
-    """Whether all vectors of two runs are the same up to rounding in the model's precision."""
+def _put_back(now: dict[str, Any], content: dict[str, Any]) -> None:
+    now.clear()
+    now.update(content)
+
+
+def _version(weight: torch.Tensor) -> int:
+    """How often a tensor was changed in place."""
+    return 0 if weight.is_inference() else weight._version
+
+
+def alike(states: Any, others: Any, rounding: float = 0.0) -> bool:
+    """Whether all vectors of two runs are the same up to rounding in the model's precision.
+
+    What is not finite equals what is not finite in the same place.
+
+    Args:
+        states, others: hidden states of the two runs, each ``(..., d)``.
+        rounding: how far runs of one input are apart that differ in nothing but the batch, as
+            :func:`apart` gives it.
+    """
+    tolerance = _tolerance(states[0].dtype)
+    # Not without end: what other sentences change shows beside a second copy of one, too.
+    tolerance = max(tolerance, min(4 * rounding, 4 * tolerance))
+    return bool(apart(states, others) <= tolerance)
+
+
+def apart(states: Any, others: Any) -> float:
+    """Largest distance between vectors of two runs, as a share of the norm; NaN for NaN in one."""
+    most = 0.0
     for state, other in zip(states, others, strict=True):
-        eps = torch.finfo(state.dtype).eps
-        # Rounding is 1e-6 in float32; in half precision, it is not told from less than this.
-        tolerance = 1e-4 if eps < 1e-6 else 3 * eps**0.5
-        apart = (state.double() - other.double()).norm(dim=-1)
-        if bool((apart > tolerance * (other.double().norm(dim=-1) + 1e-12)).any()):
-            return False
-    return True
+        one, two = state.double(), other.double()
+        neither = ~one.isfinite() & ~two.isfinite()  # an overflow, which the pass will name
+        gap = torch.where(neither, 0.0, one - two)
+        share = gap.norm(dim=-1) / (torch.where(neither, 0.0, two).norm(dim=-1) + 1e-12)
+        most = max(most, float(share.max())) if not bool(share.isnan().any()) else float("nan")
+        if most != most:
+            return most
+    return most
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """Rounding is 1e-6 in float32; in half precision it is of the size of one step."""
+    eps = torch.finfo(dtype).eps
+    return 1e-4 if eps < 1e-6 else 2 * eps

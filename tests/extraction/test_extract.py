@@ -171,7 +171,7 @@ def test_several_sites_come_from_one_pass(minilm, monkeypatch):
     alone = ek.extract(minilm, corpus, layers=[1, 6], progress=False)
     passes = []
     whole = measure.forward
-    monkeypatch.setattr(measure, "forward", lambda *a: passes.append(1) or whole(*a))
+    monkeypatch.setattr(measure, "forward", lambda *a, **k: passes.append(1) or whole(*a, **k))
     found = ek.extract(minilm, corpus, site=["hidden", "unit"], layers=[1, 6], progress=False)
     assert list(found) == ["hidden", "unit"] and len(passes) == 1
     np.testing.assert_array_equal(found["hidden"].V, alone.V)

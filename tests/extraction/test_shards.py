@@ -134,8 +134,8 @@ def test_a_shard_without_a_word_counts_for_nothing(model, tmp_path):
 def test_a_pass_that_is_stopped_resumes(model, corpus, sharded, tmp_path, monkeypatch):
     ran = []
 
-    def forward(*arguments):
-        for batch in run_batches(*arguments):
+    def forward(*arguments, **options):
+        for batch in run_batches(*arguments, **options):
             ran.append(1)
             if len(ran) == 3:
                 signal.raise_signal(signal.SIGINT)
@@ -152,8 +152,8 @@ def test_inside_a_shard_a_stopped_pass_resumes_where_it_was(model, corpus, tmp_p
     wanted = extract(model, corpus, tmp_path / "whole", shards=1, batch_tokens=100)
     ran = []
 
-    def forward(model, work, sites, batches):
-        for batch in run_batches(model, work, sites, batches):
+    def forward(*arguments, **options):
+        for batch in run_batches(*arguments, **options):
             ran.append(batch.planned)
             if len(ran) == 8:
                 signal.raise_signal(signal.SIGINT)

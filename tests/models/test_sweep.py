@@ -12,8 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
-from dataclasses import replace
 
 import architectures
 import numpy as np
@@ -86,21 +84,6 @@ def test_attention_that_picks_its_keys_is_run_without_padding(tmp_path):
     assert model.module.config.index_topk == 16
     assert not model.ignores_padding
     assert ek.plan(model, ek.Corpus.of(sweep.SENTENCES)).padding == 0
-
-
-def test_padding_that_matters_in_long_sentences_only_is_seen_in_the_pass(tmp_path):
-    """BigBird's attention is full in short sentences; in others it depends on the length."""
-    architectures.build("big_bird", tmp_path)
-    model = ek.load_model(tmp_path, device="cpu")
-    assert model.ignores_padding
-    corpus = ek.Corpus.of(sweep.SENTENCES)
-    with pytest.warns(ek.EmbvarWarning, match="only sentences of equal length are run together"):
-        found = ek.extract(model, corpus, progress=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        apart = ek.extract(replace(model, ignores_padding=False), corpus, progress=False)
-        ek.extract(model, ek.Corpus.of(["the cat sat on " * n for n in (3, 2)]), progress=False)
-    np.testing.assert_allclose(found.V, apart.V, rtol=1e-4, atol=1e-6)
 
 
 def test_the_limit_of_an_encoder_of_images_does_not_count(tmp_path):
