@@ -356,7 +356,7 @@ def test_a_batch_too_large_for_the_memory_is_halved(model, corpus, whole):
     np.testing.assert_array_equal(found.n, whole.n)
     np.testing.assert_allclose(found.V, whole.V, rtol=1e-4, atol=1e-5)
     failed = [size for size in small.ran if size > small.room]
-    assert len(failed) <= 2, "batches to come are halved before they fail"
+    assert len(failed) <= 3, "one in the trial before the pass; then batches are halved in time"
 
 
 def test_a_sequence_too_large_for_the_memory_is_named(model, corpus):
