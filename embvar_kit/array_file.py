@@ -97,7 +97,7 @@ def write(
     arrays: Mapping[str, np.ndarray],
     description: Mapping[str, Any],
     *,
-    flush: bool = True,
+    one_of_many: bool = False,
 ) -> None:
     """Write arrays and a description; the old file stays until the new one is complete.
 
@@ -105,8 +105,7 @@ def write(
         path: the file; no other process writes it meanwhile.
         arrays: C-contiguous arrays, which are written without a copy.
         description: values that JSON returns unchanged.
-        flush: flush the file to disk before it takes its place (see
-            :func:`embvar_kit.files.replacing`).
+        one_of_many: as in :func:`embvar_kit.files.replacing`.
 
     Raises:
         CheckpointError: if the file cannot be written; the old file then stays.
@@ -121,8 +120,9 @@ def write(
         _SHA256: _digest(description, digests, shapes),
     }
     try:
-        remove_leftovers(path)
-        with replacing(path, flush=flush) as scratch:
+        if not one_of_many:
+            remove_leftovers(path)
+        with replacing(path, one_of_many=one_of_many) as scratch:
             save_file(whole, scratch, metadata=header)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from embvar_kit.errors import CheckpointError
 
 _ABANDONED = 3600
 """Seconds, longer than any write takes, after which a scratch folder is left over."""
+
+_SCRATCH = re.compile(r"\.writing-[a-z0-9_]{8}$")
 
 
 def checkout() -> Path | None:
@@ -59,13 +61,18 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
+def replacing(path: Path, *, one_of_many: bool = False) -> Iterator[Path]:
     """Yield a scratch path; the file or folder written there then takes the place of ``path``.
 
     A reader of a file finds the old or the new one, complete; a folder is absent for an instant
     while it is replaced. If the block raises, the old one stays. A file is flushed to disk before
-    it is renamed, unless ``flush`` is false: for files that are checked when they are read and can
-    be made again, should the power fail.
+    it is renamed, and what killed writers of it left behind is removed.
+
+    Args:
+        path: the file or folder.
+        one_of_many: whether the file is one of thousands in its folder that are checked when they
+            are read and can be made again: it is not flushed, should the power fail, and its folder
+            is not searched (see :func:`remove_abandoned`).
 
     Raises:
         OSError: if ``path`` cannot be written, or a file would replace a folder.
@@ -78,10 +85,8 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     [('note.txt', 'whole')]
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in leftovers(path):
-        with suppress(OSError):
-            if left.stat().st_mtime < time.time() - _ABANDONED:
-                shutil.rmtree(left)
+    if not one_of_many:
+        _remove_old(leftovers(path))
     # A scratch folder that cannot be removed does not undo what was written.
     with tempfile.TemporaryDirectory(
         dir=path.parent, prefix=_scratch_prefix(path), ignore_cleanup_errors=True
@@ -99,7 +104,7 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
                 raise
             return
         if made.is_file():
-            if flush:
+            if not one_of_many:
                 with made.open("r+b") as file:
                     os.fsync(file.fileno())
             made.chmod(0o644)  # some libraries write files that only their owner can read
@@ -110,6 +115,18 @@ def leftovers(path: Path) -> list[Path]:
     """Scratch folders beside ``path``, left over from killed writers or still being written to."""
     of_path = re.compile(re.escape(_scratch_prefix(path)) + r"[a-z0-9_]{8}")
     return sorted(near for near in path.parent.glob(".*") if of_path.fullmatch(near.name))
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the scratch folders that killed writers of any file of a folder left behind."""
+    _remove_old(near for near in folder.glob(".*") if _SCRATCH.search(near.name))
+
+
+def _remove_old(scratch: Iterable[Path]) -> None:
+    for left in scratch:
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - _ABANDONED:
+                shutil.rmtree(left)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 
 from embvar_kit.array_file import CheckpointFile, write
 from embvar_kit.errors import CheckpointError, first_line
-from embvar_kit.files import locked, replacing
+from embvar_kit.files import locked, remove_abandoned, replacing
 
 _LEASE = "in-use.json"
 _RENEW, _STALE = 20.0, 90.0
@@ -118,10 +118,10 @@ class Store:
         It is not flushed to disk: its checksums tell whether it got there.
         """
         if self.local:
-            write(Path(self.path(name)), arrays, description, flush=False)
+            write(Path(self.path(name)), arrays, description, one_of_many=True)
             return
         with tempfile.TemporaryDirectory() as folder, self._refusing("written"):
-            write(Path(folder) / "arrays", arrays, description, flush=False)
+            write(Path(folder) / "arrays", arrays, description, one_of_many=True)
             self._files.put_file(str(Path(folder) / "arrays"), self.path(name))
 
     def remove(self, name: str) -> None:
@@ -146,7 +146,10 @@ class Store:
             CheckpointError: if another client uses the store.
         """
         if self.local:
-            with locked(Path(self.path("")).expanduser()):
+            root = Path(self.path(""))
+            with locked(root):
+                for folder in (root, *root.iterdir()):
+                    remove_abandoned(folder)
                 yield
             return
         self._take_lease()

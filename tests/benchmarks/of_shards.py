@@ -43,7 +43,7 @@ def client_of(workers: int, threads: int = 1, **how):
         silence_logs=logging.CRITICAL,
         **how,
     )
-    return local, Client(local)
+    return local, Client(local, timeout=300)
 
 
 @contextlib.contextmanager
@@ -175,7 +175,7 @@ def scale(model, folder: Path, number: int) -> dict[str, float]:
     ShardedPass._measure, cluster._one_at_a_time = stand_in, contextlib.nullcontext()
     cluster._ready = lambda url, digest: (job, model)
     try:
-        with workers(200, processes=False) as client:
+        with workers(10, 20, processes=False) as client:
             ready = time.perf_counter()
             make = cluster.on_cluster(client, job, progress=False)
             make("shards", list(range(number)))
@@ -271,7 +271,8 @@ def main() -> None:
         for number in (1_000, 3_000, 10_000):
             scales[number] = scale(model, folder, number)
             print(number, scales[number], flush=True)
-    beside = parts["whole"] - parts["measure"]
+    alone = parts["measure"] + parts["plan of a shard"]  # what a pass takes without shards, too
+    beside = parts["whole"] - alone
     slab = merged["means"] / model.n_states
     per = [scales[n]["shards"] / n for n in scales]
     lines = [
@@ -291,10 +292,10 @@ def main() -> None:
             pair["two"] <= 0.6 * pair["one"],
         ),
         row(
-            "plans, files and merge of 64 shards, % of the passes alone",
-            f"{100 * beside / parts['measure']:.1f}",
+            "files and merge of 64 shards, % of planning and measuring them",
+            f"{100 * beside / alone:.1f}",
             "≤ 3",
-            beside <= 0.03 * parts["measure"],
+            beside <= 0.03 * alone,
         ),
         row(
             f"merge of 64 shards ({merged['bytes'] / 1e9:.2f} GB), GB/s",
@@ -330,8 +331,8 @@ def main() -> None:
         "",
         f"## 200 simulated workers, each forward pass a pause of {WAIT} s",
         "",
-        "Threads of one process take the place of workers, and a pause that of the forward pass; "
-        "states, files, scheduling and merges are real.",
+        "Ten workers of 20 threads in one process take their place, and a pause that of the "
+        "forward pass; states, files, scheduling and merges are real.",
         "",
         "| shards | plan, s | shards, s | merge, s | memory of the process, MiB |",
         "| ---: | ---: | ---: | ---: | ---: |",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import numpy as np
@@ -135,3 +136,17 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ek.CheckpointError, match=r"store '.*file' cannot be written"):
         Store(tmp_path / "file").check_writable()
+
+
+def test_what_killed_workers_left_behind_is_removed_when_it_is_old(tmp_path):
+    (tmp_path / "shards").mkdir()
+    old, new = (tmp_path / "shards" / f".a.safetensors.writing-{name * 8}" for name in "ab")
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "a.safetensors").write_text("half")
+    os.utime(old, (1, 1))
+    store = Store(tmp_path)
+    with store.held():
+        assert not old.exists() and new.exists(), "another worker may be writing the new one"
+    store.write_arrays("shards/a.safetensors", {"x": np.arange(3.0)}, {})
+    assert store.names("shards") - {new.name} == {"a.safetensors"}
