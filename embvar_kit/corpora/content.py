@@ -120,7 +120,8 @@ def look(path: Path) -> Content:
             raise CorpusError(f"{path.name!r} is compressed twice. Unpack it once.")
     _refuse(path.name, head)
     # Text may begin with these letters, too; in the format a control character follows.
-    if head.startswith(PARQUET) and head[4:5] < b" " and head[4:5] not in (b"\t", b"\n", b"\r"):
+    behind = head[4:5]
+    if head.startswith(PARQUET) and b"" < behind < b" " and behind not in b"\t\n\r":
         return Content(path, compression, "parquet")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:

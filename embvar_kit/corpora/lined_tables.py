@@ -154,9 +154,7 @@ def _decoder(column: str) -> json.JSONDecoder:
 
 
 def _values(row: dict, column: str) -> list[Any]:
-    """The values of a key, or of keys inside others that a name with dots may mean."""
-    if column in row:
-        return [row[column]]
+    """The values of keys inside others that a name with dots may mean."""
     return [value for key, inner in row.items() for value in _inside(key, inner, column)]
 
 
@@ -183,7 +181,10 @@ def csv_table(content: Content, column: str) -> Table:
 
     A value with a comma, a quote or a line end stands in double quotes, and a quote in it twice
     (RFC 4180). All values are text: ``nan``, ``null`` and ``NA`` are words. An empty one is a
-    missing text. Blank lines are no rows.
+    missing text. Blank lines are no rows. Blanks behind a comma are not part of the value.
+
+    Files of values separated by tabs mostly do not quote, so that a quote may begin a text and
+    another, lines below, a second one. A quoted value with a line end is therefore refused there.
 
     Raises:
         CorpusError: if there is no such column or several. Reading the rows raises it, if one is
@@ -224,7 +225,10 @@ def csv_table(content: Content, column: str) -> Table:
 def _csv_rows(content: Content, tabs: bool) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank lines, each with the number of the line that it begins in."""
     reader = csv.reader(
-        (line for _, line in lines(content)), delimiter="\t" if tabs else ",", strict=True
+        (line for _, line in lines(content)),
+        delimiter="\t" if tabs else ",",
+        skipinitialspace=not tabs,
+        strict=True,
     )
     while True:
         begin = reader.line_num + 1
@@ -242,5 +246,12 @@ def _csv_rows(content: Content, tabs: bool) -> Iterator[tuple[int, list[str]]]:
             ) from error
         finally:
             csv.field_size_limit(before)
+        if tabs and reader.line_num > begin:
+            raise CorpusError(
+                f"Lines {begin} to {reader.line_num} of {content.name!r} are one row if the double "
+                "quotes in them hold a value together, and several if they are part of the text. "
+                "Save the table as .csv, .jsonl or .parquet, or put each text that has double "
+                "quotes in it into double quotes, on one line, and each of those quotes twice."
+            )
         if row:
             yield begin, row

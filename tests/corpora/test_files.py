@@ -111,6 +111,7 @@ def test_prose_that_looks_a_little_like_json_is_prose(tmp_path):
         "{",
         "PAR1 is a name",
         "PAREIDOLIA",
+        "PAR1",
         "ARROW1",
     ]
     for line in lines:
@@ -443,6 +444,36 @@ def test_malformed_tables_are_refused_by_line(name, text, words, tmp_path):
         ek.load_corpus(path)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_quotes_that_join_lines_of_a_tsv_are_refused(end, tmp_path):
+    """Such a file mostly does not quote, and the rows between two stray quotes would be one."""
+    lines = ["label\ttext", '1\t"unbalanced start', "0\tnext row", '1\tends here"', ""]
+    path = write(tmp_path / "a.tsv", end.join(lines))
+    with pytest.raises(ek.CorpusError, match=r"Lines 2 to 4 of 'a\.tsv' are one row if.*\.csv"):
+        ek.load_corpus(path)
+    assert len(ek.load_corpus(write(tmp_path / "a.csv", end.join(lines).replace("\t", ",")))) == 1
+
+
+def test_a_tsv_that_pandas_quotes_is_read(tmp_path):
+    texts = ['She said "no".', 'A tab\tand "quotes"', '"All of it"', "Plain."]
+    table = pd.DataFrame({"n": range(4), "text": texts})
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        table.to_csv(tmp_path / "a.tsv", sep="\t", index=False, quoting=quoting)
+        assert list(ek.load_corpus(tmp_path / "a.tsv")) == texts
+
+
+def test_blanks_behind_a_comma_are_no_part_of_a_value(tmp_path):
+    text = 'n, text, m\n1, "x, y", 2\n2, plain, 3\n3,"  inside",4\n4,   ,5\n'
+    corpus = ek.load_corpus(write(tmp_path / "a.csv", text))
+    assert (list(corpus), corpus.without_text) == (["x, y", "plain", "inside"], 1)
+    for line in ('1, "x" y, 2', '1, "x y" , 2', '1,\xa0"x, y",2'):
+        path = write(tmp_path / "a.csv", f"n, text, m\n{line}\n")
+        with pytest.raises(ek.CorpusError, match=r"line 2 of 'a\.csv'"):
+            ek.load_corpus(path)
+    # Tabs need no blanks behind them: there, quotes behind a blank are text.
+    assert list(ek.load_corpus(write(tmp_path / "a.tsv", 'n\ttext\n1\t "x y"\n'))) == ['"x y"']
+
+
 def test_a_long_value_is_read_and_leaves_the_csv_module_as_it_was(tmp_path):
     before = csv.field_size_limit()
     long = "word " * 100_000
@@ -468,6 +499,10 @@ def test_any_text_survives_a_table(tmp_path_factory, rows, kind):
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, delimiter="," if kind == "csv" else "\t")
             writer.writerows([["n", "text"], *enumerate(rows)])
+    if kind == "tsv" and any("\n" in row or "\r" in row for row in rows):
+        with pytest.raises(ek.CorpusError, match=r"are one row if"):
+            ek.load_corpus(path)
+        return
     wanted = {number: row.strip() for number, row in enumerate(rows, 1) if row.strip()}
     try:
         corpus = ek.load_corpus(path)
@@ -564,6 +599,26 @@ def test_text_in_parquet_that_is_not_utf8_is_named_by_row(tmp_path):
     pq.write_table(pa.table({"text": bad}), tmp_path / "a.parquet")
     with pytest.raises(ek.CorpusError, match=r"Row 2 of 'a\.parquet' is not valid UTF-8"):
         ek.load_corpus(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("column", ["text", "a.text"])
+def test_a_page_whose_checksum_is_wrong_is_refused(column, tmp_path):
+    texts = pa.array([f"Sentence {n}." for n in range(400)])
+    columns = (
+        {"text": texts}
+        if column == "text"
+        else {"a": pa.StructArray.from_arrays([texts], ["text"])}
+    )
+    how = {"compression": "none", "use_dictionary": False}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", write_page_checksum=True, **how)
+    assert len(ek.load_corpus(tmp_path / "a.parquet", text_column=column)) == 400
+    data = (tmp_path / "a.parquet").read_bytes()
+    for pack in PACKED.values():
+        path = write(tmp_path / "b.parquet", pack(data.replace(b"Sentence 99.", b"Sentence 98.")))
+        with pytest.raises(ek.CorpusError, match=r"'b\.parquet' cannot be read as.*CRC checksum"):
+            ek.load_corpus(path, text_column=column)
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", **how)  # without checksums
+    assert len(ek.load_corpus(tmp_path / "a.parquet", text_column=column)) == 400
 
 
 # Rows without text, told and recorded
