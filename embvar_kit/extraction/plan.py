@@ -68,6 +68,7 @@ class Plan:
             not ignore padding.
         sites: number of places in the model where embeddings are taken.
         means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
+        n_spanned: occurrences of words left out, because a token spans them and another word.
         notes: what was done otherwise than the model's files say, a line each.
     """
 
@@ -92,6 +93,7 @@ class Plan:
     equal_lengths: bool = False
     sites: int = 1
     means_in: str = "memory"
+    n_spanned: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -164,6 +166,9 @@ class Plan:
         ]
         if count := self.without_text:
             rows.append(("left out", f"{count:,} row{'s' * (count > 1)} of the table without text"))
+        if count := self.n_spanned:
+            what = "word that shares a token" if count == 1 else "words that share tokens"
+            rows.append(("left out", f"{count:,} {what} with another"))
         if self.min_count > 1:
             left = int((self.group < 0).sum())
             what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"
@@ -242,9 +247,11 @@ def plan(
         )
     word = subwords = None
     markers: tuple[str, ...] = ()
+    n_spanned = 0
     if by == "word":
         words = find_words(corpus, text)
         labels, group, word = words.labels, words.group, words.word
+        n_spanned = words.n_spanned
         special = np.zeros(len(labels), dtype=bool)
     else:
         grouping = group_vocabulary(model.tokenizer, by)
@@ -286,6 +293,7 @@ def plan(
         batch_tokens=batch_tokens,
         long=long,
         min_count=min_count,
+        n_spanned=n_spanned,
         notes=model.notes,
     )
     return at_sites(work, sites, model)
