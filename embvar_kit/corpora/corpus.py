@@ -52,7 +52,8 @@ class Corpus:
         settings: the choices made (limit, sample, seed ...); later choices, made on the result,
             follow in a list under ``"then"``, in order.
         without_text: number of rows that were read from a table and left out, because the text in
-            them is missing or blank.
+            them is missing or blank. They are counted once, for the whole: a part of a corpus
+            (a slice, :meth:`select`) has none.
 
     >>> corpus = Corpus.of(["A cat sat.", "Dogs bark."], name="pets")
     >>> corpus
@@ -173,6 +174,7 @@ class Corpus:
             titles=[self.titles[i] for i in kept],
             positions=self.positions[np.asarray(kept, dtype=np.int64)],
             settings=settings,
+            without_text=0,
         )
 
 
@@ -410,7 +412,8 @@ def load_corpus(
     records = chain([first], records)
     if sample is not None:
         everything = _corpus(label, records, unit, {}, left_out)
-        return everything.select(sample=sample, seed=seed, max_words=max_words, limit=limit)
+        chosen = everything.select(sample=sample, seed=seed, max_words=max_words, limit=limit)
+        return replace(chosen, without_text=left_out.n)  # all rows were read for this corpus
     taken = list(_limited(records, **limits))
     if not taken:
         raise _nothing_left(label, drawn | limits)

@@ -20,6 +20,9 @@ T = TypeVar("T")
 _DOCUMENT = re.compile(r'\s*(\{\s*"[^"\n]*"\s*:|\[\s*\{\s*")')
 """How a JSON document begins that is an object, or an array of objects."""
 
+_ARRAY = re.compile(r'\s*\[[\s\[]*"(?:[^"\\]|\\.)*"\s*[,\]]', re.DOTALL)
+"""How an array of strings begins, or of arrays of them; prose may begin this way, too."""
+
 _NAMED = 20
 """Keys that a message gives at most."""
 
@@ -61,12 +64,33 @@ def is_json_lines(content: Content) -> bool:
             return True
     except (ValueError, RecursionError):
         pass
-    if content.kind == "json" or _DOCUMENT.match("".join(beginning)):
+    begins = "".join(beginning)
+    if _ARRAY.match(begins) and _is_arrays(content):
+        raise CorpusError(
+            f"{content.name!r} is a JSON array of strings, or has one in each line. Write each "
+            "text as a line of its own: as it is, in a .txt file, or as an object such as "
+            '{"text": "One sentence."}, in a .jsonl file.'
+        )
+    if content.kind == "json" or _DOCUMENT.match(begins):
         raise CorpusError(
             f"{content.name!r} is one JSON document, not a JSON object in each line. Write each "
             "text as a line of its own; pandas does it with DataFrame.to_json(PATH, "
             "orient='records', lines=True)."
         )
+    return False
+
+
+def _is_arrays(content: Content) -> bool:
+    """Whether a whole file is one JSON array, or each of its lines that are not blank is one."""
+    try:
+        whole = [line for _, line in lines(content) if line.strip()]
+    except CorpusError:
+        return False  # reading the file says what is wrong with it
+    for texts in (whole, ["".join(whole)]):
+        try:
+            return all(isinstance(json.loads(text), list) for text in texts)
+        except (ValueError, RecursionError):
+            pass
     return False
 
 

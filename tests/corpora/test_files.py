@@ -133,6 +133,55 @@ def test_one_json_document_is_refused_with_what_to_do(name, text, tmp_path):
         ek.load_corpus(write(tmp_path / name, text))
 
 
+STRINGS = json.dumps(ROWS), json.dumps(ROWS, indent=1), json.dumps([ROWS, ["3"]], indent=1)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd], ids=["plain", "gzip", "zstd"])
+@pytest.mark.parametrize(
+    "text",
+    [*STRINGS, "\n" + STRINGS[0] + "\n\n", STRINGS[0] + '\n["Three.", "Four."]\n'],
+    ids=["one line", "several lines", "nested", "blank lines", "in each line"],
+)
+def test_an_array_of_strings_is_refused_with_what_to_do(text, pack, tmp_path):
+    for name in ("a.txt", "a.json", "a"):
+        with pytest.raises(ek.CorpusError, match=rf"'{name}' is a JSON array of strings.*\.jsonl"):
+            ek.load_corpus(write(tmp_path / name, pack(text.encode())))
+
+
+def test_prose_that_begins_like_an_array_of_strings_is_prose(tmp_path):
+    for text in (
+        '["Yes", he said]',
+        '["Yes"] is what he said.',
+        '["Yes", "no"]\nare two words.',
+        '["Yes"]\n[He nods.]',
+        '["Yes",\n"no"',
+        '["a", ' * 30_000,
+    ):
+        wanted = [line.strip() for line in text.split("\n")]
+        assert list(ek.load_corpus(write(tmp_path / "a.txt", text))) == wanted
+
+
+@pytest.mark.parametrize("encoding", ["iso2022_jp", "iso2022_kr", "iso2022_jp_2"])
+@pytest.mark.parametrize("kind", ["txt", "csv", "tsv", "jsonl"])
+def test_text_that_switches_encodings_by_escapes_is_refused_by_line(kind, encoding, tmp_path):
+    begin = {"jsonl": '{"text": "One."}\n{"text": "%s"}'}.get(kind, "text\n%s")
+    word = "한국어" if encoding == "iso2022_kr" else "日本語"
+    path = write(tmp_path / f"a.{kind}", (begin % word).encode(encoding))
+    with pytest.raises(ek.CorpusError, match=r"Line \d .* ISO-2022-JP or a similar.*iconv"):
+        ek.load_corpus(path)
+    colour = write(tmp_path / "b.txt", "\x1b(B\x1b[1mBold\x1b[m costs $B\n")  # of a terminal
+    assert len(ek.load_corpus(colour)) == 1
+
+
+def test_utf7_is_refused_by_its_mark(tmp_path):
+    for text in ("\ufeff日本語", "\ufeffOne.", "\ufeff\u0fff"):
+        data = text.encode("utf-7")
+        for packed in (data, gzip.compress(data)):
+            with pytest.raises(ek.CorpusError, match=r"is UTF-7 text.*iconv"):
+                ek.load_corpus(write(tmp_path / "a.txt", packed))
+    assert list(ek.load_corpus(write(tmp_path / "a.txt", "1+/v is a formula"))) != []
+
+
 def test_the_remedy_for_a_json_document_works(tmp_path):
     pd.DataFrame({"text": ROWS}).to_json(tmp_path / "a.jsonl", orient="records", lines=True)
     assert list(ek.load_corpus(tmp_path / "a.jsonl")) == ROWS
@@ -622,6 +671,18 @@ def test_a_page_whose_checksum_is_wrong_is_refused(column, tmp_path):
 
 
 # Rows without text, told and recorded
+
+
+def test_a_part_of_a_corpus_does_not_count_the_rows_of_the_whole_again(tmp_path):
+    texts = ["One two.", None, "Three.", " ", "Four five six."]
+    pd.DataFrame({"text": texts}).to_parquet(tmp_path / "a.parquet")
+    corpus = ek.load_corpus(tmp_path / "a.parquet")
+    assert corpus.without_text == 2
+    parts = [corpus[:1], corpus[1:], corpus.select(limit=2), corpus.select(sample=2)]
+    assert [part.without_text for part in parts] == [0] * 4
+    for options in ({"max_words": 2}, {"split_sentences": True, "sample": 2}):
+        read = ek.load_corpus(tmp_path / "a.parquet", **options)
+        assert (len(read), read.without_text) == (2, 2), "its rows were read, and left out"
 
 
 def test_blank_lines_of_bookcorpus_stay_and_missing_ones_are_counted(tmp_path):
