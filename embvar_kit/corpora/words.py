@@ -113,8 +113,8 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
         group += [index.setdefault(words[i][0], len(index)) for i in present[whole]]
     if not group and n_spanned:
         raise NothingLeftError(
-            f"All {n_spanned:,} words of corpus {corpus.name!r} that are left share tokens with "
-            "others: this tokenizer does not break text where its words end. Use by='token'."
+            f"All {n_spanned:,} words of corpus {corpus.name!r} share tokens with others, as words "
+            "do that the tokenizer does not know: none has a mean of its own. Use by='token'."
         )
     if not group:
         raise NothingLeftError(
