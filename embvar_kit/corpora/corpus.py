@@ -16,7 +16,7 @@ from embvar_kit.corpora.bookcorpus import bookcorpus_table, paper_sample
 from embvar_kit.corpora.content import look
 from embvar_kit.corpora.hub_dataset import hub_table
 from embvar_kit.corpora.lines import paragraphs, text_lines
-from embvar_kit.corpora.listing import Listing, is_pattern, list_files, on_this_machine
+from embvar_kit.corpora.listing import Listing, is_pattern, list_files, on_this_machine, title_of
 from embvar_kit.corpora.local_file import existing, file_table, names_a_file
 from embvar_kit.corpora.readers import Record, draw, given_limits, numbered, split_records, whole
 from embvar_kit.corpora.tables import Row, Table, WithoutText
@@ -48,7 +48,8 @@ class Corpus:
         titles: for each sentence, the article, file or dataset that it came from.
         positions: ``(N,)`` for each of the ``N`` sentences, its number in that source, from 1: the
             line of a text file, the row of a table, the sentence of an article.
-        unit: what a position counts: ``"line"``, ``"row"`` or ``"sentence"``.
+        unit: what a position counts: ``"line"``, ``"row"`` or ``"sentence"``; ``"line or row"`` if
+            files of both kinds are in it.
         settings: the choices made (limit, sample, seed ...); later choices, made on the result,
             follow in a list under ``"then"``, in order.
         without_text: number of rows that were read from a table and left out, because the text in
@@ -261,18 +262,44 @@ class FileCorpus:
         Raises:
             CorpusError: if a file cannot be read, or was changed since it was listed.
         """
+        held, left_out = None, 0
         for path, _, listed in zip(*self.listing, strict=True):
-            with on_this_machine(path) as (local, stamp):
-                if stamp != listed:
-                    raise CorpusError(
-                        f"{path!r} was changed since the corpus was listed. List it again, and "
-                        "measure it from the start."
-                    )
-                try:
-                    part = load_corpus(local, **self.settings)
-                except EmptyCorpusError:
-                    continue
-            yield replace(part, name=self.name)
+            # A part waits for the next one, so that rows without text in files that have no other
+            # rows are counted with it; if the next fails, the one that waits still comes.
+            try:
+                part = self._part(path, listed)
+            except EmptyCorpusError as empty:
+                left_out += empty.without_text
+                continue
+            except CorpusError:
+                if held is not None:
+                    yield replace(held, without_text=held.without_text + left_out)
+                raise
+            if held is not None:
+                yield replace(held, without_text=held.without_text + left_out)
+                left_out = 0
+            held = part
+        if held is not None:
+            yield replace(held, without_text=held.without_text + left_out)
+
+    def _part(self, path: str, listed: str) -> Corpus:
+        """One file, if its stamp is still that of the listing."""
+        with on_this_machine(path) as (local, stamp):
+            if stamp != listed:
+                raise CorpusError(
+                    f"{path!r} was changed since the corpus was listed. List it again, and "
+                    "measure it from the start."
+                )
+            title = title_of(path, self.name)
+            try:
+                part = load_corpus(local, **self.settings)
+            except EmptyCorpusError:
+                raise
+            except CorpusError as error:
+                if title == local.name:
+                    raise
+                raise CorpusError(f"In {path!r}: {error}") from error
+        return replace(part, name=self.name, titles=[title] * len(part))
 
     def read(self) -> Corpus:
         """All sentences of the files as one corpus.
@@ -281,12 +308,13 @@ class FileCorpus:
             CorpusError: as :meth:`chunks`.
         """
         parts = list(self.chunks())
+        units = sorted({part.unit for part in parts})
         return Corpus(
             self.name,
             [sentence for part in parts for sentence in part.sentences],
             [title for part in parts for title in part.titles],
             np.concatenate([np.zeros(0, dtype=np.int64), *(part.positions for part in parts)]),
-            parts[0].unit if parts else "line",
+            " or ".join(units) or "line",
             self.settings,
             sum(part.without_text for part in parts),
         )
@@ -408,7 +436,7 @@ def load_corpus(
         if split_sentences:
             records = split_records(paragraphs(records), True, language)
     if (first := next(records, None)) is None:
-        raise _nothing_left(label, {})
+        raise _nothing_left(label, {}, left_out)
     records = chain([first], records)
     if sample is not None:
         everything = _corpus(label, records, unit, {}, left_out)
@@ -416,7 +444,7 @@ def load_corpus(
         return replace(chosen, without_text=left_out.n)  # all rows were read for this corpus
     taken = list(_limited(records, **limits))
     if not taken:
-        raise _nothing_left(label, drawn | limits)
+        raise _nothing_left(label, drawn | limits, left_out)
     return _corpus(label, taken, unit, drawn | limits, left_out)
 
 
@@ -435,12 +463,13 @@ def _limited(
     return islice(records, limit)
 
 
-def _nothing_left(name: str, choice: dict) -> EmptyCorpusError:
+def _nothing_left(name: str, choice: dict, left_out: WithoutText | None = None) -> EmptyCorpusError:
+    n = left_out.n if left_out else 0
     if not choice:
-        return EmptyCorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.")
+        return EmptyCorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.", n)
     choices = ", ".join(f"{key}={value}" for key, value in choice.items())
     return EmptyCorpusError(
-        f"No sentence of corpus {name!r} is left after {choices}: loosen one of them."
+        f"No sentence of corpus {name!r} is left after {choices}: loosen one of them.", n
     )
 
 
