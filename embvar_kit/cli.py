@@ -558,7 +558,16 @@ def _show(chosen: argparse.Namespace) -> None:
         return
     if chosen.no_sinks:
         statistics = statistics.without(statistics.sinks()["token"])
+    if chosen.rows < 1:
+        raise StatisticsError(f"--rows must be at least 1, got {chosen.rows}.")
     table = statistics.table(chosen.layer, **choice).head(chosen.rows)
+    if table.empty:
+        kept = statistics.n[~statistics.special] if chosen.no_special else statistics.n
+        most = f"the most frequent occurs {kept.max():,} times" if len(kept) else "none is left"
+        raise StatisticsError(
+            f"No token occurs {chosen.min_count:,} to {chosen.max_count:,} times ({most}): lower "
+            "--min-count, raise --max-count, or print tokens by name with --token."
+        )
     print(statistics)
     _print_table(statistics, table)
 

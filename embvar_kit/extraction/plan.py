@@ -69,6 +69,7 @@ class Plan:
         sites: number of places in the model where embeddings are taken.
         means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
         n_spanned: occurrences of words left out, because a token spans them and another word.
+        around: what stands around each sentence, if it is more than a begin and an end token.
         notes: what was done otherwise than the model's files say, a line each.
     """
 
@@ -94,6 +95,7 @@ class Plan:
     sites: int = 1
     means_in: str = "memory"
     n_spanned: int = 0
+    around: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -164,6 +166,8 @@ class Plan:
             ("padding", self._padding_text),
             ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
         ]
+        if self.around:
+            rows.append(("around", self.around))
         if count := self.without_text:
             rows.append(("left out", f"{count:,} row{'s' * (count > 1)} of the table without text"))
         if count := self.n_spanned:
@@ -294,9 +298,29 @@ def plan(
         long=long,
         min_count=min_count,
         n_spanned=n_spanned,
+        around=_around(model),
         notes=model.notes,
     )
     return at_sites(work, sites, model)
+
+
+def _around(model: EmbeddingModel) -> str:
+    """What stands around each sentence, if it is not a usual begin and end token, or none."""
+    tokenizer = model.tokenizer
+    usual = (
+        (model.begin, {tokenizer.cls_token_id, tokenizer.bos_token_id}),
+        (model.end, {tokenizer.sep_token_id, tokenizer.eos_token_id}),
+    )
+    if all(not ids or (len(ids) == 1 and ids[0] in own) for ids, own in usual):
+        return ""
+    before, behind = (
+        " ".join(map(str, tokenizer.convert_ids_to_tokens(list(ids)))) or "nothing"
+        for ids, _ in usual
+    )
+    return (
+        f"{before} before each sentence, {behind} behind it, whatever its language; "
+        "dataclasses.replace(model, begin=..., end=...) puts other ids there"
+    )
 
 
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
