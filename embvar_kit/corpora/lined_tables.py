@@ -200,6 +200,26 @@ def _json_type(value: Any) -> str:
 # Values separated by commas or tabs
 
 
+def refuse_csv(content: Content, column: str) -> None:
+    """Refuse a file of lines whose first one names columns, separated by commas or tabs.
+
+    Prose has a blank behind a comma; a header has none, and one of its names is the column's.
+
+    Raises:
+        CorpusError: if it does.
+    """
+    _, line = next(lines(content), (1, ""))
+    for delimiter, what, ending in ((",", "commas", ".csv"), ("\t", "tabs", ".tsv")):
+        names = [name.strip().strip('"') for name in line.split(delimiter)]
+        exact = len(names) > 1 and column in names and f"{delimiter} " not in line
+        if exact and all(names) and len(set(names)) == len(names):
+            raise CorpusError(
+                f"The first line of {content.name!r} names columns, {column!r} among them, "
+                f"separated by {what}, and under this name each row would be read as a sentence. "
+                f"Give the file the ending {ending}; if its lines are texts, delete the first."
+            )
+
+
 def csv_table(content: Content, column: str) -> Table:
     """One column of a file of values separated by commas (or tabs), whose first row names them.
 

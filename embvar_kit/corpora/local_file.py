@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from embvar_kit.corpora.content import COMPRESSED, KINDS, Content
-from embvar_kit.corpora.lined_tables import csv_table, is_json_lines, jsonl_table
+from embvar_kit.corpora.lined_tables import csv_table, is_json_lines, jsonl_table, refuse_csv
 from embvar_kit.corpora.tables import Table, parquet_table
 from embvar_kit.errors import CorpusError
 
@@ -43,7 +43,7 @@ def file_table(content: Content, column: str) -> Table | None:
     A file whose first line is a JSON object holds JSON lines, whatever its name.
 
     Raises:
-        CorpusError: if the file cannot be read, or has no such column.
+        CorpusError: if the file cannot be read, has no such column, or is a CSV by another name.
     """
     if content.kind == "parquet":
         return parquet_table(content, column)
@@ -51,4 +51,5 @@ def file_table(content: Content, column: str) -> Table | None:
         return csv_table(content, column)
     if content.kind == "jsonl" or is_json_lines(content):
         return jsonl_table(content, column)
+    refuse_csv(content, column)
     return None

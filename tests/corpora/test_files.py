@@ -449,6 +449,31 @@ def test_words_that_mean_a_missing_value_elsewhere_are_text(tmp_path):
     assert list(ek.load_corpus(write(tmp_path / "a.jsonl", rows))) == words
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.csv.bak", "a.txt.gz"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL], ids=["minimal", "all"])
+def test_a_table_by_another_name_is_refused(quoting, name, tmp_path):
+    table = pd.DataFrame({"id": [1, 2], "text": ROWS, "label": ["a", "b"]})
+    for delimiter, ending in ((",", "csv"), ("\t", "tsv")):
+        data = table.to_csv(sep=delimiter, index=False, quoting=quoting).encode()
+        path = write(tmp_path / name, gzip.compress(data) if name.endswith("gz") else data)
+        with pytest.raises(ek.CorpusError, match=rf"first line of .* 'text' .*ending \.{ending};"):
+            ek.load_corpus(path)
+        renamed = path.rename(tmp_path / f"renamed.{ending}")
+        assert list(ek.load_corpus(renamed)) == ROWS, "the remedy works"
+
+
+def test_a_first_line_that_is_a_little_like_a_header_is_a_sentence(tmp_path):
+    for line in (
+        "text",
+        "A word, text, and more",
+        "text, code",
+        "some text,more",
+        "text,",
+        "text,text",
+    ):
+        assert list(ek.load_corpus(write(tmp_path / "a.txt", f"{line}\nTwo.\n"))) == [line, "Two."]
+
+
 def test_an_empty_value_is_a_row_without_text(tmp_path):
     pd.DataFrame({"n": [1, 2, 3, 4], "text": ["One.", None, " ", "Four."]}).to_csv(
         tmp_path / "a.csv", index=False
