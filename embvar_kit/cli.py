@@ -275,7 +275,7 @@ def _add_threads(command: argparse._ActionsContainer) -> None:
 
 
 def _corpus(chosen: argparse.Namespace) -> Any:
-    from embvar_kit.corpora.corpus import load_corpus
+    from embvar_kit.corpora.load import load_corpus
 
     return load_corpus(
         chosen.corpus,
@@ -841,7 +841,7 @@ def _models(chosen: argparse.Namespace) -> None:
 
 
 def _corpora(chosen: argparse.Namespace) -> None:
-    from embvar_kit.corpora.corpus import CORPORA
+    from embvar_kit.corpora.load import CORPORA
 
     for name, what in CORPORA.items():
         print(f"{name:<15}  {what}")

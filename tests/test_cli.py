@@ -19,7 +19,7 @@ from tiny_models import SENTENCES
 
 import embvar_kit as ek
 from embvar_kit.cli import main
-from embvar_kit.corpora.corpus import CORPORA
+from embvar_kit.corpora.load import CORPORA
 from embvar_kit.corpora.tokens import GROUPINGS
 from embvar_kit.extraction.forward import SITES
 from embvar_kit.models.bundled import BUNDLED

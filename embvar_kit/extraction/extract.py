@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embvar_kit.corpora.corpus import Corpus, FileCorpus, StreamedCorpus
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.parts import FileCorpus, StreamedCorpus
 from embvar_kit.errors import ExtractionError, ExtractionInterrupted
 from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
 from embvar_kit.extraction.forward import SITES

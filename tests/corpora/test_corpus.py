@@ -22,7 +22,8 @@ from paths import ROOT
 import embvar_kit as ek
 from embvar_kit.corpora import wikipedia
 from embvar_kit.corpora.content import REFUSED
-from embvar_kit.corpora.corpus import CORPORA, StreamedCorpus
+from embvar_kit.corpora.load import CORPORA
+from embvar_kit.corpora.parts import StreamedCorpus
 from embvar_kit.corpora.tables import Table
 
 
@@ -744,10 +745,12 @@ def test_what_lies_beyond_the_limit_is_not_read(name, tmp_path, monkeypatch):
     table = Table(lambda: 74_000_000, lambda kept: endless())
     pairs = ((title, text) for title, _, text in endless())
     tables = {"a.parquet": table, "a.txt": None}
-    monkeypatch.setattr("embvar_kit.corpora.corpus.file_table", lambda file, _: tables[file.name])
-    monkeypatch.setattr("embvar_kit.corpora.corpus.hub_table", lambda *_: table)
-    monkeypatch.setattr("embvar_kit.corpora.corpus.text_lines", lambda _: endless())
-    monkeypatch.setattr("embvar_kit.corpora.corpus.read_wikipedia", lambda: pairs)
+    monkeypatch.setattr(
+        "embvar_kit.corpora.local_file.file_table", lambda file, _: tables[file.name]
+    )
+    monkeypatch.setattr("embvar_kit.corpora.load.hub_table", lambda *_: table)
+    monkeypatch.setattr("embvar_kit.corpora.local_file.text_lines", lambda _: endless())
+    monkeypatch.setattr("embvar_kit.corpora.load.read_wikipedia", lambda: pairs)
     if name.startswith("a."):
         name = write(tmp_path / name, "")
     corpus = ek.load_corpus(name, max_words=1, limit=10)
