@@ -220,3 +220,14 @@ def test_files_of_equal_content_count_as_often_as_they_are(model, tmp_path):
     ):
         found = ek.extract(model, corpus, progress=False, **options)
         assert found.n[found.tokens == "cat"] == 2
+
+
+def test_a_file_without_a_word_is_named_and_shards_pass_over_it(model, tmp_path):
+    for name, text in {"a": "The cat sat.", "b": "1 2 3", "c": "A dog ran."}.items():
+        write(tmp_path / "texts" / f"{name}.txt", text)
+    corpus = ek.load_corpus(f"{tmp_path}/texts/*.txt")
+    with pytest.raises(ek.ExtractionError, match=r"file 'b\.txt' can be measured by word.*shards"):
+        ek.extract(model, corpus, by="word", progress=False)
+    where = {"shards": 3, "store": tmp_path / "store"}
+    found = ek.extract(model, corpus, by="word", progress=False, **where)
+    assert sorted(found.tokens) == ["cat", "dog", "ran", "sat", "the"]
