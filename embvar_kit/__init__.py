@@ -27,7 +27,9 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     from embvar_kit import figures
     from embvar_kit.cached import cached_statistics
     from embvar_kit.corpora import tokens, words
-    from embvar_kit.corpora.corpus import CORPORA, Corpus, StreamedCorpus, load_corpus
+    from embvar_kit.corpora.corpus import Corpus
+    from embvar_kit.corpora.load import CORPORA, load_corpus
+    from embvar_kit.corpora.parts import StreamedCorpus
     from embvar_kit.errors import (
         CheckpointError,
         CorpusError,
@@ -70,12 +72,12 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
 
 _HOMES = {
     "cached": ("cached_statistics",),
-    "corpora.corpus": (
+    "corpora.corpus": ("Corpus",),
+    "corpora.load": (
         "CORPORA",
-        "Corpus",
-        "StreamedCorpus",
         "load_corpus",
     ),
+    "corpora.parts": ("StreamedCorpus",),
     "corpora": (
         "tokens",
         "words",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from embvar_kit import files
 from embvar_kit._version import __version__
-from embvar_kit.corpora.corpus import load_corpus
+from embvar_kit.corpora.load import load_corpus
 from embvar_kit.errors import CheckpointError, ExtractionError, StatisticsFileError
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.statistics.token_statistics import TokenStatistics

@@ -275,7 +275,7 @@ def _add_threads(command: argparse._ActionsContainer) -> None:
 
 
 def _corpus(chosen: argparse.Namespace) -> Any:
-    from embvar_kit.corpora.corpus import load_corpus
+    from embvar_kit.corpora.load import load_corpus
 
     return load_corpus(
         chosen.corpus,
@@ -558,7 +558,16 @@ def _show(chosen: argparse.Namespace) -> None:
         return
     if chosen.no_sinks:
         statistics = statistics.without(statistics.sinks()["token"])
+    if chosen.rows < 1:
+        raise StatisticsError(f"--rows must be at least 1, got {chosen.rows}.")
     table = statistics.table(chosen.layer, **choice).head(chosen.rows)
+    if table.empty:
+        kept = statistics.n[~statistics.special] if chosen.no_special else statistics.n
+        most = f"the most frequent occurs {kept.max():,} times" if len(kept) else "none is left"
+        raise StatisticsError(
+            f"No token occurs {chosen.min_count:,} to {chosen.max_count:,} times ({most}): lower "
+            "--min-count, raise --max-count, or print tokens by name with --token."
+        )
     print(statistics)
     _print_table(statistics, table)
 
@@ -832,7 +841,7 @@ def _models(chosen: argparse.Namespace) -> None:
 
 
 def _corpora(chosen: argparse.Namespace) -> None:
-    from embvar_kit.corpora.corpus import CORPORA
+    from embvar_kit.corpora.load import CORPORA
 
     for name, what in CORPORA.items():
         print(f"{name:<15}  {what}")

@@ -14,7 +14,15 @@ class CorpusError(EmbvarError):
 
 
 class EmptyCorpusError(CorpusError):
-    """A corpus has no sentence, or none is left of it."""
+    """A corpus has no sentence, or none is left of it.
+
+    Attributes:
+        without_text: number of rows that were read and left out, because no text is in them.
+    """
+
+    def __init__(self, message: str, without_text: int = 0) -> None:
+        super().__init__(message)
+        self.without_text = without_text
 
 
 class ModelError(EmbvarError):

@@ -19,7 +19,7 @@ from tiny_models import SENTENCES
 
 import embvar_kit as ek
 from embvar_kit.cli import main
-from embvar_kit.corpora.corpus import CORPORA
+from embvar_kit.corpora.load import CORPORA
 from embvar_kit.corpora.tokens import GROUPINGS
 from embvar_kit.extraction.forward import SITES
 from embvar_kit.models.bundled import BUNDLED
@@ -301,6 +301,18 @@ def test_show_prints_the_tokens_of_a_layer(command, saved):
     assert [row[3] for row in rows[1:]] == [f"{m:.4f}" for m in table["M"].head(3)]
 
 
+def test_show_says_that_no_token_is_frequent_enough(command, tiny, tmp_path):
+    (tmp_path / "rare.txt").write_text("The cat sat.")
+    given = ["--model", tiny("bert"), "--corpus", tmp_path / "rare.txt", "--out", tmp_path / "out"]
+    assert command("extract", "--quiet", "--device", "cpu", *given)[0] == 0
+    code, out, err = command("show", tmp_path / "out", "--layer", 1)
+    assert (code, out) == (1, "") and is_one_line_of(err)
+    assert "No token occurs 10 to 100,000 times (the most frequent occurs" in err
+    assert "lower --min-count" in err
+    code, out, _ = command("show", tmp_path / "out", "--layer", 1, "--min-count", 1)
+    assert code == 0 and "cat" in out
+
+
 def test_show_with_corrected_forms_says_so(command, saved):
     assert "unbiased" in command("show", saved, "--unbiased")[1]
 
@@ -400,6 +412,8 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
         (["figures", "{saved}", "--out", "{saved}/metadata.json"], "cannot be written to"),
         (["show", "{saved}", "--layer", "7"], "Layer 7 was not extracted; the layers are 0, 1, 2"),
         (["show", "{saved}", "--min-count", "100000"], "lower min_count"),
+        (["show", "{saved}", "--layer", "1", "--min-count", "99999"], "lower --min-count"),
+        (["show", "{saved}", "--layer", "1", "--rows", "0"], "--rows must be at least 1"),
         (
             ["reproduce", "bert"],
             "'bert' is not a model of the paper; these are bert-base-uncased, b",

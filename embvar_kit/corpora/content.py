@@ -36,6 +36,9 @@ GZIP, PARQUET = b"\x1f\x8b\x08", b"PAR1"
 ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + i, 0x2A, 0x4D, 0x18]) for i in range(16)))
 """How the data of these formats begin; zstd with a frame of data, or one to be skipped."""
 
+UTF7_MARKS = tuple(b"+/v" + last for last in (b"8", b"9", b"+", b"/"))
+"""The byte-order mark in UTF-7, whose last character depends on what follows."""
+
 _UNPACK = "Unpack it, and name a file in it."
 _CONVERT = "Save its text as a .txt, .jsonl, .csv or .parquet file."
 REFUSED = {
@@ -120,7 +123,8 @@ def look(path: Path) -> Content:
             raise CorpusError(f"{path.name!r} is compressed twice. Unpack it once.")
     _refuse(path.name, head)
     # Text may begin with these letters, too; in the format a control character follows.
-    if head.startswith(PARQUET) and head[4:5] < b" " and head[4:5] not in (b"\t", b"\n", b"\r"):
+    behind = head[4:5]
+    if head.startswith(PARQUET) and b"" < behind < b" " and behind not in b"\t\n\r":
         return Content(path, compression, "parquet")
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
@@ -149,6 +153,11 @@ def _refuse(name: str, head: bytes) -> None:
                 f"{name!r} is {encoding} text by its byte-order mark. Convert it to UTF-8, for "
                 f"example with: iconv -f {encoding} -t UTF-8"
             )
+    if head.startswith(UTF7_MARKS):
+        raise CorpusError(
+            f"{name!r} is UTF-7 text by its byte-order mark. Convert it to UTF-8, for example "
+            "with: iconv -f UTF-7 -t UTF-8"
+        )
 
 
 def _compression(head: bytes) -> str | None:

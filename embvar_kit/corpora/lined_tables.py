@@ -20,6 +20,9 @@ T = TypeVar("T")
 _DOCUMENT = re.compile(r'\s*(\{\s*"[^"\n]*"\s*:|\[\s*\{\s*")')
 """How a JSON document begins that is an object, or an array of objects."""
 
+_ARRAY = re.compile(r'\s*\[[\s\[]*"(?:[^"\\]|\\.)*"\s*[,\]]', re.DOTALL)
+"""How an array of strings begins, or of arrays of them; prose may begin this way, too."""
+
 _NAMED = 20
 """Keys that a message gives at most."""
 
@@ -61,12 +64,33 @@ def is_json_lines(content: Content) -> bool:
             return True
     except (ValueError, RecursionError):
         pass
-    if content.kind == "json" or _DOCUMENT.match("".join(beginning)):
+    begins = "".join(beginning)
+    if _ARRAY.match(begins) and _is_arrays(content):
+        raise CorpusError(
+            f"{content.name!r} is a JSON array of strings, or has one in each line. Write each "
+            "text as a line of its own: as it is, in a .txt file, or as an object such as "
+            '{"text": "One sentence."}, in a .jsonl file.'
+        )
+    if content.kind == "json" or _DOCUMENT.match(begins):
         raise CorpusError(
             f"{content.name!r} is one JSON document, not a JSON object in each line. Write each "
             "text as a line of its own; pandas does it with DataFrame.to_json(PATH, "
             "orient='records', lines=True)."
         )
+    return False
+
+
+def _is_arrays(content: Content) -> bool:
+    """Whether a whole file is one JSON array, or each of its lines that are not blank is one."""
+    try:
+        whole = [line for _, line in lines(content) if line.strip()]
+    except CorpusError:
+        return False  # reading the file says what is wrong with it
+    for texts in (whole, ["".join(whole)]):
+        try:
+            return all(isinstance(json.loads(text), list) for text in texts)
+        except (ValueError, RecursionError):
+            pass
     return False
 
 
@@ -154,9 +178,7 @@ def _decoder(column: str) -> json.JSONDecoder:
 
 
 def _values(row: dict, column: str) -> list[Any]:
-    """The values of a key, or of keys inside others that a name with dots may mean."""
-    if column in row:
-        return [row[column]]
+    """The values of keys inside others that a name with dots may mean."""
     return [value for key, inner in row.items() for value in _inside(key, inner, column)]
 
 
@@ -178,12 +200,35 @@ def _json_type(value: Any) -> str:
 # Values separated by commas or tabs
 
 
+def refuse_csv(content: Content, column: str) -> None:
+    """Refuse a file of lines whose first one names columns, separated by commas or tabs.
+
+    Prose has a blank behind a comma; a header has none, and one of its names is the column's.
+
+    Raises:
+        CorpusError: if it does.
+    """
+    _, line = next(lines(content), (1, ""))
+    for delimiter, what, ending in ((",", "commas", ".csv"), ("\t", "tabs", ".tsv")):
+        names = [name.strip().strip('"') for name in line.split(delimiter)]
+        exact = len(names) > 1 and column in names and f"{delimiter} " not in line
+        if exact and all(names) and len(set(names)) == len(names):
+            raise CorpusError(
+                f"The first line of {content.name!r} names columns, {column!r} among them, "
+                f"separated by {what}, and under this name each row would be read as a sentence. "
+                f"Give the file the ending {ending}; if its lines are texts, delete the first."
+            )
+
+
 def csv_table(content: Content, column: str) -> Table:
     """One column of a file of values separated by commas (or tabs), whose first row names them.
 
     A value with a comma, a quote or a line end stands in double quotes, and a quote in it twice
     (RFC 4180). All values are text: ``nan``, ``null`` and ``NA`` are words. An empty one is a
-    missing text. Blank lines are no rows.
+    missing text. Blank lines are no rows. Blanks behind a comma are not part of the value.
+
+    Files of values separated by tabs mostly do not quote, so that a quote may begin a text and
+    another, lines below, a second one. A quoted value with a line end is therefore refused there.
 
     Raises:
         CorpusError: if there is no such column or several. Reading the rows raises it, if one is
@@ -224,7 +269,10 @@ def csv_table(content: Content, column: str) -> Table:
 def _csv_rows(content: Content, tabs: bool) -> Iterator[tuple[int, list[str]]]:
     """The rows that are not blank lines, each with the number of the line that it begins in."""
     reader = csv.reader(
-        (line for _, line in lines(content)), delimiter="\t" if tabs else ",", strict=True
+        (line for _, line in lines(content)),
+        delimiter="\t" if tabs else ",",
+        skipinitialspace=not tabs,
+        strict=True,
     )
     while True:
         begin = reader.line_num + 1
@@ -242,5 +290,12 @@ def _csv_rows(content: Content, tabs: bool) -> Iterator[tuple[int, list[str]]]:
             ) from error
         finally:
             csv.field_size_limit(before)
+        if tabs and reader.line_num > begin:
+            raise CorpusError(
+                f"Lines {begin} to {reader.line_num} of {content.name!r} are one row if the double "
+                "quotes in them hold a value together, and several if they are part of the text. "
+                "Save the table as .csv, .jsonl or .parquet, or put each text that has double "
+                "quotes in it into double quotes, on one line, and each of those quotes twice."
+            )
         if row:
             yield begin, row

@@ -10,6 +10,9 @@ from embvar_kit.corpora.content import Content
 from embvar_kit.corpora.readers import Record
 from embvar_kit.errors import CorpusError
 
+_ISO_2022 = "\x1b$"
+"""Escape and dollar: what follows is in characters of two bytes, in ISO-2022-JP and its kin."""
+
 LONGEST = 2**28
 """Characters of the longest line that is read: more is no text, and would fill the memory."""
 
@@ -22,8 +25,8 @@ def lines(content: Content) -> Iterator[tuple[int, str]]:
     beginning of the file is not part of its text.
 
     Raises:
-        CorpusError: if a line is not valid UTF-8, holds a NUL or is endless; the message names
-            the line.
+        CorpusError: if a line is not valid UTF-8, holds a NUL or what only another encoding means,
+            or is endless; the message names the line.
     """
     with (
         content.reading(),
@@ -54,6 +57,11 @@ def _check(line: str, where: str) -> None:
         raise CorpusError(
             f"{where} holds a NUL character, which text does not: the file is of another kind, or "
             "of another encoding such as UTF-16. Convert it to UTF-8 text, or take the NULs out."
+        )
+    if _ISO_2022 in line:
+        raise CorpusError(
+            f"{where} is in ISO-2022-JP or a similar encoding, by its escape sequences. Convert "
+            "the file to UTF-8, for example with: iconv -f ISO-2022-JP -t UTF-8"
         )
     if len(line) == LONGEST and line[-1] not in "\r\n":
         raise CorpusError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,8 +44,11 @@ def is_pattern(name: str) -> bool:
 def list_files(pattern: str) -> Listing:
     """The files that a pattern stands for, as fsspec finds them.
 
+    Links are followed. As in a shell, files and folders whose name begins with a dot are passed
+    over, unless the pattern names one: programs keep copies there (``.ipynb_checkpoints``).
+
     Raises:
-        CorpusError: if there are none, or the place cannot be read.
+        CorpusError: if there are none, the place cannot be read, or a link leads nowhere.
     """
     import fsspec
 
@@ -52,7 +57,11 @@ def list_files(pattern: str) -> Listing:
         found = files.glob(root, detail=True)
     except Exception as error:  # each kind of file system has errors of its own
         raise CorpusError(f"{pattern!r} cannot be listed: {as_sentence(error)}") from error
-    kept = {path: told for path, told in sorted(found.items()) if told["type"] == "file"}
+    fixed = len(_fixed(root))
+    dots = "/." in f"/{root[fixed:]}"
+    shown = {path: told for path, told in found.items() if dots or "/." not in f"/{path[fixed:]}"}
+    followed = {path: _followed(told) for path, told in sorted(shown.items())}
+    kept = {path: told for path, told in followed.items() if told["type"] == "file"}
     if not kept:
         raise CorpusError(f"There is no file that fits {pattern!r}. Check the pattern.")
     return Listing(
@@ -60,6 +69,18 @@ def list_files(pattern: str) -> Listing:
         np.array([told["size"] for told in kept.values()], dtype=np.int64),
         [_stamp(told) for told in kept.values()],
     )
+
+
+def title_of(path: str, pattern: str) -> str:
+    """The path of a file below the folder in which a pattern looks; it tells files of equal names.
+
+    >>> title_of("s3://bucket/a/one.txt", "s3://bucket/**/*.txt")
+    'a/one.txt'
+    """
+    import fsspec
+
+    root = pattern if "://" in pattern else fsspec.url_to_fs(pattern)[1]
+    return path.removeprefix(_fixed(root)) or path
 
 
 @contextmanager
@@ -74,15 +95,39 @@ def on_this_machine(path: str) -> Iterator[tuple[Path, str]]:
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            files, place = fsspec.url_to_fs(path)
-            stamp = _stamp(files.info(place))
+            # Two colons in the name of a local file are no chain of file systems.
+            files, place = fsspec.url_to_fs(path) if "://" in path else (LocalFileSystem(), path)
+            stamp = _stamp(_followed(files.info(place)))
             local = Path(place)
             if not isinstance(files, LocalFileSystem):
                 local = Path(folder) / local.name
                 files.get_file(place, str(local))
+        except CorpusError:
+            raise
         except Exception as error:
             raise CorpusError(f"{path!r} cannot be read: {as_sentence(error)}") from error
         yield local, stamp
+
+
+def _fixed(root: str) -> str:
+    """The folder in which a pattern looks: what stands before its first part with a wildcard."""
+    before = root[: _PATTERN.search(root).start()] if _PATTERN.search(root) else root
+    return before[: before.rfind("/") + 1]
+
+
+def _followed(told: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a file on this machine, or of the file that a link leads to."""
+    if not told.get("islink"):
+        return told
+    try:
+        target = os.stat(told["name"])
+    except OSError as error:
+        raise CorpusError(
+            f"{told['name']!r} is a link that leads to no file ({error.strerror}). Mend it or "
+            "delete it."
+        ) from error
+    kind = "file" if stat.S_ISREG(target.st_mode) else "other"
+    return {"type": kind, "size": target.st_size, "mtime": target.st_mtime}
 
 
 def _stamp(told: dict[str, Any]) -> str:

@@ -1,13 +1,17 @@
-"""A file on this machine: whether a name means one, and its text as a table, if it is one."""
+"""A file on this machine: whether a name means one, and its text: a table, or lines."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from embvar_kit.corpora.content import COMPRESSED, KINDS, Content
-from embvar_kit.corpora.lined_tables import csv_table, is_json_lines, jsonl_table
+from embvar_kit.corpora.content import COMPRESSED, KINDS, Content, look
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.lined_tables import csv_table, is_json_lines, jsonl_table, refuse_csv
+from embvar_kit.corpora.lines import paragraphs, text_lines
+from embvar_kit.corpora.readers import split_records
 from embvar_kit.corpora.tables import Table, parquet_table
+from embvar_kit.corpora.taking import Taking
 from embvar_kit.errors import CorpusError
 
 
@@ -37,13 +41,33 @@ def names_a_file(name: str) -> bool:
     )
 
 
+def load_file(name: str, column: str, taking: Taking) -> Corpus:
+    """The sentences of a file.
+
+    Args:
+        name: its path.
+        column: name of the column with the text, if it is a table.
+        taking: what to take of it.
+
+    Raises:
+        CorpusError: if it cannot be read, has no such column, or nothing is left of it.
+    """
+    content = look(existing(name))
+    if (table := file_table(content, column)) is not None:
+        return taking.of_table(content.name, table)
+    records = text_lines(content)
+    if taking.split_sentences:
+        records = split_records(paragraphs(records), True, taking.language)
+    return taking.of_records(content.name, records, "line")
+
+
 def file_table(content: Content, column: str) -> Table | None:
     """The column of text of a file; ``None`` if it is no table, but lines of text.
 
     A file whose first line is a JSON object holds JSON lines, whatever its name.
 
     Raises:
-        CorpusError: if the file cannot be read, or has no such column.
+        CorpusError: if the file cannot be read, has no such column, or is a CSV by another name.
     """
     if content.kind == "parquet":
         return parquet_table(content, column)
@@ -51,4 +75,5 @@ def file_table(content: Content, column: str) -> Table | None:
         return csv_table(content, column)
     if content.kind == "jsonl" or is_json_lines(content):
         return jsonl_table(content, column)
+    refuse_csv(content, column)
     return None

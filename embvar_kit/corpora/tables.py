@@ -104,7 +104,10 @@ def parquet_table(content: Content, column: str) -> Table:
         )
 
     try:
-        file = pq.ParquetFile(content.open_for_seeking() if content.compression else content.path)
+        file = pq.ParquetFile(
+            content.open_for_seeking() if content.compression else content.path,
+            page_checksum_verification=True,  # of those pages that have a checksum
+        )
         path, kind = _place(file.schema_arrow, column, where)
     except (*unreadable, UnicodeDecodeError) as error:
         raise refusal(error) from error

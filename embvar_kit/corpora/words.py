@@ -4,6 +4,10 @@ The words are those of the paper's Appendix J: gensim's ``simple_preprocess`` (a
 case, 2 to 15 characters). The model reads the sentence itself, with its case and punctuation; a
 token is part of the word that it shares characters with. Token strings are not looked at, so
 WordPiece, byte-level BPE and SentencePiece are treated alike.
+
+A token may span two words or more: a piece that crosses a blank, or an unknown token for a stretch
+of text that gensim cuts at its combining marks. It has one embedding and belongs to each of them,
+so that none has a mean of its own tokens. Such words are left out, and counted.
 """
 
 from __future__ import annotations
@@ -30,11 +34,13 @@ class Words:
         word: ``(n,)`` for each token, the occurrence of a word that it is part of, counted from 0;
             -1 if it is part of none.
         group: ``(K,)`` for each occurrence of a word, its index in ``labels``.
+        n_spanned: number of occurrences left out, because a token spans them and another word.
     """
 
     labels: np.ndarray
     word: np.ndarray
     group: np.ndarray
+    n_spanned: int = 0
 
 
 def words_of(sentence: str) -> list[tuple[str, int, int]]:
@@ -63,8 +69,9 @@ def words_of(sentence: str) -> list[tuple[str, int, int]]:
 def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
     """Assign tokens to words.
 
-    Words that the model's sequence limit cuts in two are left out, as are words without a token.
-    A control token that the text spells out, if it was read as such, is part of no word.
+    Words that the model's sequence limit cuts in two are left out, as are words without a token,
+    and words that share a token. A control token that the text spells out, if it was read as such,
+    is part of no word.
 
     Args:
         corpus: the sentences.
@@ -76,6 +83,7 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
     word = np.full(len(text.ids), -1, dtype=np.int64)
     index: dict[str, int] = {}
     group: list[int] = []
+    n_spanned = 0
     for sentence, first, last in _sentences(text):
         spans = text.spans[first:last]
         sequence = np.searchsorted(text.starts, np.arange(first, last), side="right")
@@ -97,16 +105,39 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
         whole = sequence[tokens[at]] == sequence[tokens[until]]
         reach = spans[:, 1].max()  # less than a word's end if the sentence was cut in the word
         whole &= (ends[present] <= reach) | (starts[present] >= reach)
+        spanned = _spanned(own[tokens], spans[tokens, 1], starts)
+        whole &= ~spanned[present]
+        n_spanned += int(spanned.sum())
         number = np.where(whole, len(group) + np.cumsum(whole) - 1, -1)
         word[first + tokens] = number[of_token]
         group += [index.setdefault(words[i][0], len(index)) for i in present[whole]]
+    if not group and n_spanned:
+        raise NothingLeftError(
+            f"All {n_spanned:,} words of corpus {corpus.name!r} share tokens with others, as words "
+            "do that the tokenizer does not know: none has a mean of its own. Use by='token'."
+        )
     if not group:
         raise NothingLeftError(
             f"Corpus {corpus.name!r} has no word of {MIN_LENGTH} to {MAX_LENGTH} letters: "
             "use by='token'."
         )
     labels = np.array(list(index), dtype=object)
-    return Words(labels, word, np.array(group, dtype=np.int64))
+    return Words(labels, word, np.array(group, dtype=np.int64), n_spanned)
+
+
+def _spanned(first: np.ndarray, end: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """``(w,)`` which words of a sentence share a token with another.
+
+    Args:
+        first: the first word that each token shares characters with.
+        end: where each token ends.
+        starts: ``(w,)`` where each word starts.
+    """
+    last = np.searchsorted(starts, end, side="left") - 1
+    spanned = np.zeros(len(starts), dtype=bool)
+    for at in np.flatnonzero(last > first):
+        spanned[first[at] : last[at] + 1] = True
+    return spanned
 
 
 def _sentences(text: TokenizedCorpus) -> Iterator[tuple[int, int, int]]:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from embvar_kit import hub
-from embvar_kit.corpora.corpus import Corpus, load_corpus
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.load import load_corpus
 from embvar_kit.errors import ExtractionError, StatisticsError
 from embvar_kit.extraction.forward import forward
 from embvar_kit.extraction.plan import Plan, plan

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embvar_kit.corpora.corpus import Corpus, FileCorpus, StreamedCorpus
-from embvar_kit.errors import ExtractionError, ExtractionInterrupted
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.parts import FileCorpus, StreamedCorpus
+from embvar_kit.errors import ExtractionError, ExtractionInterrupted, NothingLeftError
 from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
 from embvar_kit.extraction.forward import SITES
 from embvar_kit.extraction.measure import Stopped, measure
@@ -131,7 +132,15 @@ def extract(
         for part in corpus.chunks() if streamed else [corpus]:
             if kept and kept.begin_part(part):
                 continue
-            work = plan(model, part, sites=len(sites), **options)
+            try:
+                work = plan(model, part, sites=len(sites), **options)
+            except NothingLeftError as error:
+                if not isinstance(corpus, FileCorpus):
+                    raise
+                raise NothingLeftError(
+                    f"Nothing of the file {part.titles[0]!r} can be measured by {by}. Leave it "
+                    "out, or measure the files in shards (shards=, store=), which pass over it."
+                ) from error
             if progress:
                 print(work, flush=True)
             if kept and not merged:

@@ -70,6 +70,8 @@ class Plan:
             the others.
         sites: number of places in the model where embeddings are taken.
         means_in: where the means are kept: ``"memory"``, a ``"file"`` or the ``"device"``.
+        n_spanned: occurrences of words left out, because a token spans them and another word.
+        around: what stands around each sentence, if it is more than a begin and an end token.
         notes: what was done otherwise than the model's files say, a line each.
     """
 
@@ -95,6 +97,8 @@ class Plan:
     alone: bool = False
     sites: int = 1
     means_in: str = "memory"
+    n_spanned: int = 0
+    around: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -167,8 +171,13 @@ class Plan:
             ("padding", self._padding_text),
             ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
         ]
+        if self.around:
+            rows.append(("around", self.around))
         if count := self.without_text:
             rows.append(("left out", f"{count:,} row{'s' * (count > 1)} of the table without text"))
+        if count := self.n_spanned:
+            what = "word that shares a token" if count == 1 else "words that share tokens"
+            rows.append(("left out", f"{count:,} {what} with another"))
         if self.min_count > 1:
             left = int((self.group < 0).sum())
             what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"
@@ -247,9 +256,11 @@ def plan(
         )
     word = subwords = None
     markers: tuple[str, ...] = ()
+    n_spanned = 0
     if by == "word":
         words = find_words(corpus, text)
         labels, group, word = words.labels, words.group, words.word
+        n_spanned = words.n_spanned
         special = np.zeros(len(labels), dtype=bool)
     else:
         grouping = group_vocabulary(model.tokenizer, by)
@@ -298,9 +309,30 @@ def plan(
         batch_tokens=batch_tokens,
         long=long,
         min_count=min_count,
+        n_spanned=n_spanned,
+        around=_around(model),
         notes=model.notes,
     )
     return at_sites(work, sites, model)
+
+
+def _around(model: EmbeddingModel) -> str:
+    """What stands around each sentence, if it is not a usual begin and end token, or none."""
+    tokenizer = model.tokenizer
+    usual = (
+        (model.begin, {tokenizer.cls_token_id, tokenizer.bos_token_id}),
+        (model.end, {tokenizer.sep_token_id, tokenizer.eos_token_id}),
+    )
+    if all(not ids or (len(ids) == 1 and ids[0] in own) for ids, own in usual):
+        return ""
+    before, behind = (
+        " ".join(map(str, tokenizer.convert_ids_to_tokens(list(ids)))) or "nothing"
+        for ids, _ in usual
+    )
+    return (
+        f"{before} before each sentence, {behind} behind it, whatever its language; "
+        "dataclasses.replace(model, begin=..., end=...) puts other ids there"
+    )
 
 
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:

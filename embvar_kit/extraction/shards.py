@@ -39,9 +39,10 @@ import transformers
 from tqdm import tqdm
 
 from embvar_kit.array_file import CheckpointFile, compare
-from embvar_kit.corpora.corpus import Corpus, FileCorpus
+from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.dealing import deal, documents_of
 from embvar_kit.corpora.listing import Listing
+from embvar_kit.corpora.parts import FileCorpus
 from embvar_kit.corpora.tokens import frequency_order, group_vocabulary
 from embvar_kit.errors import (
     CheckpointError,

@@ -26,7 +26,8 @@ import transformers
 from tqdm import tqdm
 
 from embvar_kit.array_file import CheckpointFile, compare, write
-from embvar_kit.corpora.corpus import Corpus, load_corpus
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.load import load_corpus
 from embvar_kit.errors import TrainingError
 from embvar_kit.files import home, locked, replacing
 from embvar_kit.models.silence import quiet

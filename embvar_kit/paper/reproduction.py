@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from embvar_kit.corpora.corpus import Corpus, load_corpus
+from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.load import load_corpus
 from embvar_kit.errors import ExtractionError, ModelError
 from embvar_kit.extraction.extract import extract
 from embvar_kit.models.loading import check_available, load_model

@@ -23,8 +23,8 @@ import torch
 
 import embvar_kit as ek
 from embvar_kit._version import __version__
-from embvar_kit.corpora.corpus import FileCorpus
 from embvar_kit.corpora.listing import Listing
+from embvar_kit.corpora.parts import FileCorpus
 from embvar_kit.extraction import cluster
 from embvar_kit.extraction.shards import ShardedPass
 

@@ -22,7 +22,8 @@ from paths import ROOT
 import embvar_kit as ek
 from embvar_kit.corpora import wikipedia
 from embvar_kit.corpora.content import REFUSED
-from embvar_kit.corpora.corpus import CORPORA, StreamedCorpus
+from embvar_kit.corpora.load import CORPORA
+from embvar_kit.corpora.parts import StreamedCorpus
 from embvar_kit.corpora.tables import Table
 
 
@@ -186,7 +187,7 @@ def test_a_parquet_column_keeps_row_numbers(tmp_path):
     assert repr(corpus) == "Corpus('a.parquet': 2 sentences, 2 words; 2 rows without text left out)"
     assert "; 1 row without text left out" in repr(ek.load_corpus(path, limit=2, sample=3, seed=1))
     assert ek.load_corpus(path, limit=1).without_text == 0  # none was read
-    assert corpus.select(limit=1).without_text == corpus[:1].without_text == 2
+    assert corpus.select(limit=1).without_text == corpus[:1].without_text == 0  # a part has none
 
 
 def test_rows_of_prose_are_split_and_keep_their_row(tmp_path):
@@ -744,10 +745,12 @@ def test_what_lies_beyond_the_limit_is_not_read(name, tmp_path, monkeypatch):
     table = Table(lambda: 74_000_000, lambda kept: endless())
     pairs = ((title, text) for title, _, text in endless())
     tables = {"a.parquet": table, "a.txt": None}
-    monkeypatch.setattr("embvar_kit.corpora.corpus.file_table", lambda file, _: tables[file.name])
-    monkeypatch.setattr("embvar_kit.corpora.corpus.hub_table", lambda *_: table)
-    monkeypatch.setattr("embvar_kit.corpora.corpus.text_lines", lambda _: endless())
-    monkeypatch.setattr("embvar_kit.corpora.corpus.read_wikipedia", lambda: pairs)
+    monkeypatch.setattr(
+        "embvar_kit.corpora.local_file.file_table", lambda file, _: tables[file.name]
+    )
+    monkeypatch.setattr("embvar_kit.corpora.load.hub_table", lambda *_: table)
+    monkeypatch.setattr("embvar_kit.corpora.local_file.text_lines", lambda _: endless())
+    monkeypatch.setattr("embvar_kit.corpora.load.read_wikipedia", lambda: pairs)
     if name.startswith("a."):
         name = write(tmp_path / name, "")
     corpus = ek.load_corpus(name, max_words=1, limit=10)

@@ -111,6 +111,7 @@ def test_prose_that_looks_a_little_like_json_is_prose(tmp_path):
         "{",
         "PAR1 is a name",
         "PAREIDOLIA",
+        "PAR1",
         "ARROW1",
     ]
     for line in lines:
@@ -130,6 +131,55 @@ def test_prose_that_looks_a_little_like_json_is_prose(tmp_path):
 def test_one_json_document_is_refused_with_what_to_do(name, text, tmp_path):
     with pytest.raises(ek.CorpusError, match=r"one JSON document.*to_json\(PATH, .*lines=True"):
         ek.load_corpus(write(tmp_path / name, text))
+
+
+STRINGS = json.dumps(ROWS), json.dumps(ROWS, indent=1), json.dumps([ROWS, ["3"]], indent=1)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd], ids=["plain", "gzip", "zstd"])
+@pytest.mark.parametrize(
+    "text",
+    [*STRINGS, "\n" + STRINGS[0] + "\n\n", STRINGS[0] + '\n["Three.", "Four."]\n'],
+    ids=["one line", "several lines", "nested", "blank lines", "in each line"],
+)
+def test_an_array_of_strings_is_refused_with_what_to_do(text, pack, tmp_path):
+    for name in ("a.txt", "a.json", "a"):
+        with pytest.raises(ek.CorpusError, match=rf"'{name}' is a JSON array of strings.*\.jsonl"):
+            ek.load_corpus(write(tmp_path / name, pack(text.encode())))
+
+
+def test_prose_that_begins_like_an_array_of_strings_is_prose(tmp_path):
+    for text in (
+        '["Yes", he said]',
+        '["Yes"] is what he said.',
+        '["Yes", "no"]\nare two words.',
+        '["Yes"]\n[He nods.]',
+        '["Yes",\n"no"',
+        '["a", ' * 30_000,
+    ):
+        wanted = [line.strip() for line in text.split("\n")]
+        assert list(ek.load_corpus(write(tmp_path / "a.txt", text))) == wanted
+
+
+@pytest.mark.parametrize("encoding", ["iso2022_jp", "iso2022_kr", "iso2022_jp_2"])
+@pytest.mark.parametrize("kind", ["txt", "csv", "tsv", "jsonl"])
+def test_text_that_switches_encodings_by_escapes_is_refused_by_line(kind, encoding, tmp_path):
+    begin = {"jsonl": '{"text": "One."}\n{"text": "%s"}'}.get(kind, "text\n%s")
+    word = "한국어" if encoding == "iso2022_kr" else "日本語"
+    path = write(tmp_path / f"a.{kind}", (begin % word).encode(encoding))
+    with pytest.raises(ek.CorpusError, match=r"Line \d .* ISO-2022-JP or a similar.*iconv"):
+        ek.load_corpus(path)
+    colour = write(tmp_path / "b.txt", "\x1b(B\x1b[1mBold\x1b[m costs $B\n")  # of a terminal
+    assert len(ek.load_corpus(colour)) == 1
+
+
+def test_utf7_is_refused_by_its_mark(tmp_path):
+    for text in ("\ufeff日本語", "\ufeffOne.", "\ufeff\u0fff"):
+        data = text.encode("utf-7")
+        for packed in (data, gzip.compress(data)):
+            with pytest.raises(ek.CorpusError, match=r"is UTF-7 text.*iconv"):
+                ek.load_corpus(write(tmp_path / "a.txt", packed))
+    assert list(ek.load_corpus(write(tmp_path / "a.txt", "1+/v is a formula"))) != []
 
 
 def test_the_remedy_for_a_json_document_works(tmp_path):
@@ -399,6 +449,31 @@ def test_words_that_mean_a_missing_value_elsewhere_are_text(tmp_path):
     assert list(ek.load_corpus(write(tmp_path / "a.jsonl", rows))) == words
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.csv.bak", "a.txt.gz"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL], ids=["minimal", "all"])
+def test_a_table_by_another_name_is_refused(quoting, name, tmp_path):
+    table = pd.DataFrame({"id": [1, 2], "text": ROWS, "label": ["a", "b"]})
+    for delimiter, ending in ((",", "csv"), ("\t", "tsv")):
+        data = table.to_csv(sep=delimiter, index=False, quoting=quoting).encode()
+        path = write(tmp_path / name, gzip.compress(data) if name.endswith("gz") else data)
+        with pytest.raises(ek.CorpusError, match=rf"first line of .* 'text' .*ending \.{ending};"):
+            ek.load_corpus(path)
+        renamed = path.rename(tmp_path / f"renamed.{ending}")
+        assert list(ek.load_corpus(renamed)) == ROWS, "the remedy works"
+
+
+def test_a_first_line_that_is_a_little_like_a_header_is_a_sentence(tmp_path):
+    for line in (
+        "text",
+        "A word, text, and more",
+        "text, code",
+        "some text,more",
+        "text,",
+        "text,text",
+    ):
+        assert list(ek.load_corpus(write(tmp_path / "a.txt", f"{line}\nTwo.\n"))) == [line, "Two."]
+
+
 def test_an_empty_value_is_a_row_without_text(tmp_path):
     pd.DataFrame({"n": [1, 2, 3, 4], "text": ["One.", None, " ", "Four."]}).to_csv(
         tmp_path / "a.csv", index=False
@@ -443,6 +518,36 @@ def test_malformed_tables_are_refused_by_line(name, text, words, tmp_path):
         ek.load_corpus(path)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_quotes_that_join_lines_of_a_tsv_are_refused(end, tmp_path):
+    """Such a file mostly does not quote, and the rows between two stray quotes would be one."""
+    lines = ["label\ttext", '1\t"unbalanced start', "0\tnext row", '1\tends here"', ""]
+    path = write(tmp_path / "a.tsv", end.join(lines))
+    with pytest.raises(ek.CorpusError, match=r"Lines 2 to 4 of 'a\.tsv' are one row if.*\.csv"):
+        ek.load_corpus(path)
+    assert len(ek.load_corpus(write(tmp_path / "a.csv", end.join(lines).replace("\t", ",")))) == 1
+
+
+def test_a_tsv_that_pandas_quotes_is_read(tmp_path):
+    texts = ['She said "no".', 'A tab\tand "quotes"', '"All of it"', "Plain."]
+    table = pd.DataFrame({"n": range(4), "text": texts})
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        table.to_csv(tmp_path / "a.tsv", sep="\t", index=False, quoting=quoting)
+        assert list(ek.load_corpus(tmp_path / "a.tsv")) == texts
+
+
+def test_blanks_behind_a_comma_are_no_part_of_a_value(tmp_path):
+    text = 'n, text, m\n1, "x, y", 2\n2, plain, 3\n3,"  inside",4\n4,   ,5\n'
+    corpus = ek.load_corpus(write(tmp_path / "a.csv", text))
+    assert (list(corpus), corpus.without_text) == (["x, y", "plain", "inside"], 1)
+    for line in ('1, "x" y, 2', '1, "x y" , 2', '1,\xa0"x, y",2'):
+        path = write(tmp_path / "a.csv", f"n, text, m\n{line}\n")
+        with pytest.raises(ek.CorpusError, match=r"line 2 of 'a\.csv'"):
+            ek.load_corpus(path)
+    # Tabs need no blanks behind them: there, quotes behind a blank are text.
+    assert list(ek.load_corpus(write(tmp_path / "a.tsv", 'n\ttext\n1\t "x y"\n'))) == ['"x y"']
+
+
 def test_a_long_value_is_read_and_leaves_the_csv_module_as_it_was(tmp_path):
     before = csv.field_size_limit()
     long = "word " * 100_000
@@ -468,6 +573,10 @@ def test_any_text_survives_a_table(tmp_path_factory, rows, kind):
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, delimiter="," if kind == "csv" else "\t")
             writer.writerows([["n", "text"], *enumerate(rows)])
+    if kind == "tsv" and any("\n" in row or "\r" in row for row in rows):
+        with pytest.raises(ek.CorpusError, match=r"are one row if"):
+            ek.load_corpus(path)
+        return
     wanted = {number: row.strip() for number, row in enumerate(rows, 1) if row.strip()}
     try:
         corpus = ek.load_corpus(path)
@@ -566,7 +675,39 @@ def test_text_in_parquet_that_is_not_utf8_is_named_by_row(tmp_path):
         ek.load_corpus(tmp_path / "a.parquet")
 
 
+@pytest.mark.parametrize("column", ["text", "a.text"])
+def test_a_page_whose_checksum_is_wrong_is_refused(column, tmp_path):
+    texts = pa.array([f"Sentence {n}." for n in range(400)])
+    columns = (
+        {"text": texts}
+        if column == "text"
+        else {"a": pa.StructArray.from_arrays([texts], ["text"])}
+    )
+    how = {"compression": "none", "use_dictionary": False}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", write_page_checksum=True, **how)
+    assert len(ek.load_corpus(tmp_path / "a.parquet", text_column=column)) == 400
+    data = (tmp_path / "a.parquet").read_bytes()
+    for pack in PACKED.values():
+        path = write(tmp_path / "b.parquet", pack(data.replace(b"Sentence 99.", b"Sentence 98.")))
+        with pytest.raises(ek.CorpusError, match=r"'b\.parquet' cannot be read as.*CRC checksum"):
+            ek.load_corpus(path, text_column=column)
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", **how)  # without checksums
+    assert len(ek.load_corpus(tmp_path / "a.parquet", text_column=column)) == 400
+
+
 # Rows without text, told and recorded
+
+
+def test_a_part_of_a_corpus_does_not_count_the_rows_of_the_whole_again(tmp_path):
+    texts = ["One two.", None, "Three.", " ", "Four five six."]
+    pd.DataFrame({"text": texts}).to_parquet(tmp_path / "a.parquet")
+    corpus = ek.load_corpus(tmp_path / "a.parquet")
+    assert corpus.without_text == 2
+    parts = [corpus[:1], corpus[1:], corpus.select(limit=2), corpus.select(sample=2)]
+    assert [part.without_text for part in parts] == [0] * 4
+    for options in ({"max_words": 2}, {"split_sentences": True, "sample": 2}):
+        read = ek.load_corpus(tmp_path / "a.parquet", **options)
+        assert (len(read), read.without_text) == (2, 2), "its rows were read, and left out"
 
 
 def test_blank_lines_of_bookcorpus_stay_and_missing_ones_are_counted(tmp_path):

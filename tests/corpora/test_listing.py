@@ -121,3 +121,113 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
     path = tmp_path / "what [sic].txt"
     path.write_text("A cat sat.")
     assert list(ek.load_corpus(path)) == ["A cat sat."]
+
+
+def write(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_files_of_equal_names_are_told_apart(tmp_path):
+    write(tmp_path / "a" / "one.txt", "The first.")
+    write(tmp_path / "b" / "one.txt", "The second.")
+    corpus = ek.load_corpus(f"{tmp_path}/*/one.txt").read()
+    assert [corpus.where(i) for i in (0, 1)] == ["a/one.txt, line 1", "b/one.txt, line 1"]
+    (tmp_path / "b" / "one.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ek.CorpusError, match=r"In '.*/b/one\.txt': Line 1 of 'one\.txt' is not"):
+        ek.load_corpus(f"{tmp_path}/**/*.txt").read()
+
+
+def test_what_a_position_counts_is_said_of_files_of_several_kinds(tmp_path):
+    write(tmp_path / "a.txt", "A line.")
+    write(tmp_path / "b.csv", "text", "A row.")
+    corpus = ek.load_corpus(f"{tmp_path}/*").read()
+    assert [corpus.where(i) for i in (0, 1)] == ["a.txt, line or row 1", "b.csv, line or row 1"]
+    assert ek.load_corpus(f"{tmp_path}/*.csv").read().unit == "row"
+
+
+def test_odd_names_are_read(tmp_path):
+    names = ["é 水.txt", "a [b].txt", "a::b.txt", "a?b#c.txt", "~a.txt", "wikipedia", "hub:a", "-"]
+    for name in names:
+        write(tmp_path / "texts" / name, f"In {name}")
+    corpus = ek.load_corpus(f"{tmp_path}/texts/*").read()
+    assert sorted(corpus) == sorted(f"In {name}" for name in names)
+    assert sorted(corpus.titles) == sorted(names)
+
+
+def test_folders_and_hidden_files_are_passed_over(tmp_path):
+    write(tmp_path / "a.txt", "One.")
+    write(tmp_path / "folder.txt" / "b.txt", "Two.")
+    write(tmp_path / ".ipynb_checkpoints" / "a-checkpoint.txt", "One.")
+    write(tmp_path / ".hidden.txt", "Three.")
+    assert list(ek.load_corpus(f"{tmp_path}/*.txt").read()) == ["One."]
+    assert list(ek.load_corpus(f"{tmp_path}/**/*.txt").read()) == ["One.", "Two."]
+    assert list(ek.load_corpus(f"{tmp_path}/.*.txt").read()) == ["Three."]
+    assert list(ek.load_corpus(f"{tmp_path}/.ipynb_checkpoints/*").read()) == ["One."]
+    with pytest.raises(ek.CorpusError, match="no file that fits"):
+        ek.load_corpus(f"{tmp_path}/fol*")
+
+
+def test_links_are_followed(tmp_path):
+    """A cache of the Hub is made of them."""
+    target = write(tmp_path / "blobs" / "f00", "One.")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").symlink_to(target)
+    (tmp_path / "texts" / "b.txt").symlink_to(tmp_path / "blobs")
+    corpus = ek.load_corpus(f"{tmp_path}/texts/*.txt")
+    assert list(corpus.read()) == ["One."]
+    assert corpus.listing.sizes.tolist() == [4]
+    write(target, "Another.")
+    os.utime(target, (1, 1))
+    with pytest.raises(ek.CorpusError, match=r"a\.txt' was changed since"):
+        corpus.read()
+    target.unlink()
+    with pytest.raises(ek.CorpusError, match=r"a\.txt' cannot be read: .*No such file"):
+        corpus.read()
+    with pytest.raises(ek.CorpusError, match=r"a\.txt' is a link that leads to no file \(No such"):
+        ek.load_corpus(f"{tmp_path}/texts/*.txt")
+
+
+def test_a_file_that_is_gone_is_named_after_the_ones_before_it(folder):
+    corpus = ek.load_corpus(f"{folder}/*")
+    (folder / "06.txt").unlink()
+    parts = corpus.chunks()
+    assert [len(next(parts)) for _ in range(3)] == [2] * 3
+    with pytest.raises(ek.CorpusError, match=r"06\.txt' cannot be read: .*No such file"):
+        next(parts)
+
+
+def test_rows_of_files_without_text_are_counted(tmp_path):
+    write(tmp_path / "a.csv", "n,text", "1,", "2,")
+    write(tmp_path / "b.csv", "n,text", "1,One.", "2,")
+    write(tmp_path / "c.csv", "n,text", "1,Two.")
+    write(tmp_path / "d.csv", "n,text", "1,")
+    write(tmp_path / "e.csv")
+    corpus = ek.load_corpus(f"{tmp_path}/*.csv")
+    assert [part.without_text for part in corpus.chunks()] == [3, 1]
+    assert corpus.read().without_text == 4
+
+
+def test_files_of_equal_content_count_as_often_as_they_are(model, tmp_path):
+    for name in ("a", "b", "c"):
+        write(tmp_path / "texts" / f"{name}.txt", "The cat sat." if name != "c" else "A dog ran.")
+    corpus = ek.load_corpus(f"{tmp_path}/texts/*.txt")
+    for options in (
+        {},
+        {"checkpoint": tmp_path / "checkpoint"},
+        {"shards": 3, "store": tmp_path / "store"},
+    ):
+        found = ek.extract(model, corpus, progress=False, **options)
+        assert found.n[found.tokens == "cat"] == 2
+
+
+def test_a_file_without_a_word_is_named_and_shards_pass_over_it(model, tmp_path):
+    for name, text in {"a": "The cat sat.", "b": "1 2 3", "c": "A dog ran."}.items():
+        write(tmp_path / "texts" / f"{name}.txt", text)
+    corpus = ek.load_corpus(f"{tmp_path}/texts/*.txt")
+    with pytest.raises(ek.ExtractionError, match=r"file 'b\.txt' can be measured by word.*shards"):
+        ek.extract(model, corpus, by="word", progress=False)
+    where = {"shards": 3, "store": tmp_path / "store"}
+    found = ek.extract(model, corpus, by="word", progress=False, **where)
+    assert sorted(found.tokens) == ["cat", "dog", "ran", "sat", "the"]

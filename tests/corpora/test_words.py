@@ -85,6 +85,63 @@ def test_counts_on_real_text_are_gensims(minilm):
     assert str(work).count("words") == 1
 
 
+@pytest.fixture
+def crossing(tiny, tmp_path):
+    """A model whose tokenizer has pieces that cross a blank."""
+    folder = shutil.copytree(tiny("gpt2"), tmp_path / "crossing")
+    stored = json.loads((folder / "tokenizer.json").read_text())
+    characters = sorted(set("the cats mat on".replace(" ", "Ġ")))
+    pairs = [("c", "a"), ("h", "e"), ("t", "he"), ("Ġ", "ca"), ("the", "Ġca")]
+    pieces = [*characters, *(left + right for left, right in pairs)]
+    stored["model"] |= {
+        "vocab": {piece: at for at, piece in enumerate(pieces)},
+        "merges": [list(pair) for pair in pairs],
+    }
+    stored["pre_tokenizer"] |= {"use_regex": False}
+    stored["added_tokens"] = []
+    stored["post_processor"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(stored))
+    # The class of GPT-2 would put its own way of cutting text in place of the stored one.
+    plain = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64}
+    (folder / "tokenizer_config.json").write_text(json.dumps(plain))
+    return ek.load_model(folder, device="cpu")
+
+
+def test_words_that_share_a_token_are_left_out_and_counted(crossing):
+    assert crossing.tokenizer.tokenize("the cats") == ["theĠca", "t", "s"]
+    corpus = ek.Corpus.of(["the cats on the mat", "cats", "the mat"])
+    work = ek.plan(crossing, corpus, by="word")
+    found = dict(zip(work.labels, work.n.tolist(), strict=True))
+    assert found == {"the": 2, "mat": 2, "cats": 1, "on": 1}
+    assert work.n_spanned == 2 and "left out   2 words that share tokens with another" in str(work)
+    stats = ek.extract(crossing, corpus, by="word", layers=[-1], progress=False)
+    parts = [corpus[1:], ek.Corpus.of(["on the mat"])]
+    alone = ek.extract(crossing, parts[0], by="word", layers=[-1], progress=False)
+    assert stats.Q[0, list(stats.tokens).index("cats")] == pytest.approx(
+        alone.Q[0, list(alone.tokens).index("cats")], rel=1e-5
+    )
+    with pytest.raises(ek.ExtractionError, match=r"All 2 words .* share tokens.*by='token'"):
+        ek.plan(crossing, ek.Corpus.of(["the cats"]), by="word")
+
+
+def test_an_unknown_token_over_several_words_is_in_none(minilm):
+    """Gensim cuts this word at its marks; the model reads it as one unknown token."""
+    sentence = "the word เบียร์ is a word"
+    assert [word for word, *_ in words_of(sentence)] == ["the", "word", "เบ", "ยร", "is", "word"]
+    work = ek.plan(minilm, ek.Corpus.of([sentence]), by="word")
+    assert sorted(work.labels) == ["is", "the", "word"]
+    assert work.n_spanned == 2
+
+
+@pytest.mark.parametrize("name", ["minilm", "smollm2"])
+def test_no_word_of_real_text_is_left_out(name):
+    corpus = ek.load_corpus("wikipedia", limit=400)
+    work = ek.plan(ek.load_model(name, device="cpu"), corpus, by="word")
+    expected = Counter(word for s in corpus for word in simple_preprocess(s, min_len=2))
+    assert dict(zip(work.labels, work.n.tolist(), strict=True)) == expected
+    assert work.n_spanned == 0 and "left out" not in str(work)
+
+
 def test_words_cut_by_the_models_limit_are_left_out(tiny):
     model = ek.load_model(tiny("bert"), device="cpu")
     word = "unbelievable"

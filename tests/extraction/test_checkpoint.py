@@ -18,7 +18,7 @@ import torch
 
 import embvar_kit as ek
 from embvar_kit import files
-from embvar_kit.corpora.corpus import StreamedCorpus
+from embvar_kit.corpora.parts import StreamedCorpus
 from embvar_kit.extraction import checkpoint, measure
 from embvar_kit.extraction.forward import forward as run_batches
 from embvar_kit.moments.device import DeviceMoments

@@ -14,7 +14,7 @@ from reference import SequentialLoop, two_pass
 from transformers import AutoModel, AutoTokenizer
 
 import embvar_kit as ek
-from embvar_kit.corpora.corpus import StreamedCorpus
+from embvar_kit.corpora.parts import StreamedCorpus
 from embvar_kit.extraction import measure
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.moments import memory

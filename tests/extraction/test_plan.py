@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -12,7 +13,8 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import SENTENCES
+from tiny_models import FAMILIES, SENTENCES
+from tokenizers import processors
 
 import embvar_kit as ek
 from embvar_kit.extraction.plan import BATCH_TOKENS, MAX_PADDING, _batches
@@ -169,3 +171,45 @@ def test_names_are_no_model_and_no_corpus(minilm, corpus):
     for model, text in (("minilm", corpus), (minilm, "wikipedia")):
         with pytest.raises(ek.ExtractionError, match=r"not their names: load_model\('minilm'\)"):
             ek.plan(model, text)
+
+
+@pytest.mark.parametrize(
+    ("template", "row"),
+    [
+        (
+            "eng_Latn $A [SEP]",
+            "around     eng_Latn before each sentence, [SEP] behind it, whatever",
+        ),
+        ("[CLS] $A [SEP] eng_Latn", "around     [CLS] before each sentence, [SEP] eng_Latn behind"),
+        ("[CLS] $A [SEP]", None),
+    ],
+)
+def test_what_stands_around_a_sentence_is_told_if_it_is_unusual(template, row, tiny, tmp_path):
+    """NLLB's and mBART's tokenizers put the code of a language there, English by default."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny("bert"))
+    tokenizer.add_tokens(["eng_Latn", "fra_Latn"], special_tokens=True)
+    parts = [part for part in template.split() if part != "$A"]
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=template,
+        special_tokens=[(part, tokenizer.convert_tokens_to_ids(part)) for part in parts],
+    )
+    folder = tmp_path / "model"
+    transformers.AutoModel.from_pretrained(tiny("bert")).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = folder / "tokenizer_config.json"
+    stored = json.loads(config.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config.write_text(json.dumps(stored))
+    model, corpus = ek.load_model(folder, device="cpu"), ek.Corpus.of(SENTENCES)
+    said = str(ek.plan(model, corpus))
+    assert ("around" not in said) if row is None else (row in said and "replace(model" in said)
+    french = replace(model, begin=(tokenizer.convert_tokens_to_ids("fra_Latn"),))
+    work = ek.plan(french, corpus)
+    assert "fra_Latn before each sentence" in str(work)
+    assert work.n[work.labels == "fra_Latn"] == len(SENTENCES)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "minilm", "smollm2"])
+def test_nothing_is_told_of_usual_begin_and_end_tokens(family, tiny):
+    name = tiny(family) if family in FAMILIES else family
+    work = ek.plan(ek.load_model(name, device="cpu"), ek.Corpus.of(SENTENCES[1:2]))
+    assert work.around == "" and "around" not in str(work)

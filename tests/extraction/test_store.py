@@ -150,3 +150,33 @@ def test_what_killed_workers_left_behind_is_removed_when_it_is_old(tmp_path):
         assert not old.exists() and new.exists(), "another worker may be writing the new one"
     store.write_arrays("shards/a.safetensors", {"x": np.arange(3.0)}, {})
     assert store.names("shards") - {new.name} == {"a.safetensors"}
+
+
+def test_files_in_a_bucket_are_a_corpus(model, bucket, tmp_path):
+    import s3fs
+
+    files = s3fs.S3FileSystem()
+    texts = f"{bucket}/{tmp_path.name}/texts"
+    sentences = {"a/one.txt": "The cat sat.", "b/one.txt": "The dog ran.", "b/é [x].txt": "A cat."}
+    for name, sentence in sentences.items():
+        files.pipe_file(f"{texts}/{name}", sentence.encode())
+    files.pipe_file(f"{texts}/b/empty.txt", b"")
+    files.pipe_file(f"{texts}/c.txt/", b"")  # what some programs write for a folder
+    files.pipe_file(f"{texts}/.trash/one.txt", b"Deleted.")
+    corpus = ek.load_corpus(f"{texts}/**/*.txt")
+    read = corpus.read()
+    assert dict(zip(read.titles, read, strict=True)) == sentences
+    assert read.where(0) == "a/one.txt, line 1"
+    found = ek.extract(model, corpus, shards=2, store=tmp_path / "store", progress=False)
+    whole = ek.extract(model, ek.Corpus.of(sentences.values()), progress=False)
+    assert dict(zip(found.tokens, found.n, strict=True)) == dict(
+        zip(whole.tokens, whole.n, strict=True)
+    )
+    files.pipe_file(f"{texts}/a/one.txt", b"caf\xe9")
+    with pytest.raises(ek.CorpusError, match=r"a/one\.txt' was changed since"):
+        corpus.read()
+    with pytest.raises(ek.CorpusError, match=r"In 's3://.*/a/one\.txt': Line 1 of 'one\.txt'"):
+        ek.load_corpus(f"{texts}/**/*.txt").read()
+    files.rm(f"{texts}/a/one.txt")
+    with pytest.raises(ek.CorpusError, match=r"'s3://.*/a/one\.txt' cannot be read: "):
+        corpus.read()

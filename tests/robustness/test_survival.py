@@ -35,7 +35,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import torch
 torch.set_num_threads(1)
 import embvar_kit as ek
-from embvar_kit.corpora.corpus import StreamedCorpus
+from embvar_kit.corpora.parts import StreamedCorpus
 
 model = ek.load_model({model!r}, device="cpu")
 corpus = ek.load_corpus("wikipedia", limit={limit}, max_words=30)

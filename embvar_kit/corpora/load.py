@@ -1,0 +1,135 @@
+"""Where sentences come from: the offline Wikipedia excerpt, files, or a dataset on the Hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from embvar_kit.corpora.bookcorpus import bookcorpus_table, paper_sample
+from embvar_kit.corpora.corpus import Corpus, corpus_of, nothing_left
+from embvar_kit.corpora.hub_dataset import hub_table
+from embvar_kit.corpora.listing import is_pattern, list_files
+from embvar_kit.corpora.local_file import load_file, names_a_file
+from embvar_kit.corpora.parts import FileCorpus, StreamedCorpus, streamed
+from embvar_kit.corpora.readers import numbered
+from embvar_kit.corpora.tables import WithoutText
+from embvar_kit.corpora.taking import Taking
+from embvar_kit.corpora.wikipedia import read_wikipedia
+from embvar_kit.errors import CorpusError
+
+CORPORA = {
+    "wikipedia": "104 English Wikipedia articles (CC BY-SA), offline, from gensim's test data",
+    "bookcorpus": "the paper's sample of BookCorpus, 1 % of its lines, from the Hub",
+    "bookcorpus:PATH": "the same from a copy: a parquet file, or a folder of them",
+    "PATH.txt": "a UTF-8 text file, one sentence a line, or prose to be split",
+    "PATH.jsonl": "a JSON object in each line, with a key for the text",
+    "PATH.csv": "a table with a column of text, whose first line names the columns (.tsv: tabs)",
+    "PATH.parquet": "a parquet file with a column of text",
+    "PATH.*.gz": "any of these files compressed with gzip or zstd (.zst)",
+    "DIR/*.parquet": "many files, here or at s3://..., read one at a time; also other patterns",
+    "hub:NAME": "a dataset of the Hugging Face Hub, whole or streamed",
+}
+"""The names that :func:`load_corpus` takes, with a line on each."""
+
+
+def load_corpus(
+    name: str | Path,
+    *,
+    limit: int | None = None,
+    max_words: int | None = None,
+    sample: float | int | None = None,
+    seed: int = 0,
+    split_sentences: bool = False,
+    language: str = "en",
+    text_column: str = "text",
+    split: str = "train",
+    config: str | None = None,
+    revision: str | None = None,
+    streaming: bool = False,
+    chunk: int = 50_000,
+) -> Corpus | StreamedCorpus | FileCorpus:
+    """Load sentences from the excerpt, a file or the Hub.
+
+    Args:
+        name: ``"wikipedia"``, ``"bookcorpus"`` or ``"bookcorpus:PATH"``, the path of a file, a
+            pattern of many files (``"DIR/*.parquet"``, ``"s3://BUCKET/**/*.jsonl"``), or
+            ``"hub:NAME"``. A file is UTF-8 text, JSON lines, CSV, TSV or parquet, as it is or
+            compressed with gzip or zstd. Compression, parquet and JSON lines are known by the
+            content, whatever the name. Lines end in LF, CR LF or CR.
+        limit, max_words, sample, seed: see :meth:`Corpus.select`. From a table or dataset that is
+            not split into sentences, ``sample`` draws rows, and blank ones among them are left
+            out. Without ``sample``, nothing beyond the limit is read. BookCorpus is sampled as in
+            the paper by default (``sample=0.01, max_words=63, seed=0``) and sorted by length: see
+            :func:`embvar_kit.corpora.bookcorpus.paper_sample`.
+        split_sentences: the text is prose: split each paragraph (text file) or row (table,
+            dataset) into sentences with ``sentencex``. Otherwise a line or row is a sentence.
+        language: language code of the prose, for ``sentencex``.
+        text_column: name of the column with the text, in a table or dataset, or of the key in JSON
+            lines. In these and in parquet ``"column.field"`` is a field inside a column. Rows
+            whose text is missing or blank are left out and counted
+            (:attr:`Corpus.without_text`); words such as ``nan`` and ``null`` are text.
+        split, config, revision: split, configuration and revision of a Hub dataset.
+        streaming: read a Hub dataset as a stream, planned and extracted in chunks.
+        chunk: number of sentences in a chunk of a stream.
+
+    Returns:
+        A :class:`Corpus`; a :class:`StreamedCorpus` with ``streaming=True``; for a pattern a
+        :class:`FileCorpus`, which takes ``max_words``, ``split_sentences``, ``language`` and
+        ``text_column`` and reads its files when they are measured.
+
+    Raises:
+        CorpusError: if the corpus is unknown, cannot be read (the message names the line), has no
+            such column, or no sentence of it is left.
+    """
+    name = str(name)
+    if not isinstance(text_column, str):
+        raise CorpusError(f"text_column must be the name of a column, got {text_column!r}.")
+    if streaming and not name.startswith("hub:"):
+        raise CorpusError(f"Only a Hub dataset can be read as a stream, and {name!r} is not one.")
+    if streaming and sample is not None:
+        raise CorpusError(
+            "A stream has no known length to sample from: use limit, or streaming=False."
+        )
+    if name.partition(":")[0] == "bookcorpus" and not os.path.isfile(os.path.expanduser(name)):
+        if split_sentences or (split, config) != ("train", None):
+            raise CorpusError(
+                "BookCorpus is read as in the paper, by the lines of its train split: leave "
+                "split_sentences, split and config out, or read 'hub:bookcorpus/bookcorpus'."
+            )
+        place = name[len("bookcorpus:") :] or None
+        table, origin = bookcorpus_table(place, text_column, revision)
+        left_out = WithoutText()
+        taken, settings = paper_sample(
+            table, left_out, sample=sample, max_words=max_words, limit=limit, seed=seed
+        )
+        if not taken:
+            raise nothing_left(name, settings)
+        return corpus_of("bookcorpus", taken, "row", settings | origin, left_out)
+    taking = Taking(sample, seed, max_words, limit, split_sentences, language)
+    limits = taking.limits  # arguments that make no sense are refused before anything is read
+    if name == "wikipedia":
+        return taking.of_records(name, numbered(read_wikipedia()), "sentence")
+    if name.startswith("hub:"):
+        table = hub_table(name[4:], text_column, split, config, revision, streaming)
+        if table.n is None:
+            return streamed(name, table, taking, chunk)
+        return taking.of_table(name, table)
+    if is_pattern(name):
+        if sample is not None or limit is not None:
+            raise CorpusError(
+                "Of many files no sentences are drawn or counted before they are read: leave "
+                "sample and limit out, or name fewer files."
+            )
+        how = {"split_sentences": split_sentences, "language": language, "text_column": text_column}
+        usual = {"split_sentences": False, "language": "en", "text_column": "text"}
+        chosen = {key: value for key, value in how.items() if value != usual[key]}
+        return FileCorpus(name, list_files(name), chosen | limits)
+    if names_a_file(name):
+        return load_file(name, text_column, taking)
+    problem = f"Unknown corpus {name!r}"
+    if os.path.isdir(os.path.expanduser(name)):
+        problem = f"{name!r} is a folder"
+    raise CorpusError(
+        f"{problem}. Offline you can use 'wikipedia' or the path of a file (text, .jsonl, .csv "
+        "or .parquet); 'bookcorpus' is the paper's sample, and 'hub:NAME' a dataset of the Hub."
+    )
