@@ -27,6 +27,7 @@ from embvar_kit.models.parts import bare, for_text, vocabulary_rows, without_poo
 from embvar_kit.models.probe import probe
 from embvar_kit.models.running import states_of
 from embvar_kit.models.silence import quiet
+from embvar_kit.models.unplaced import check_gguf_places, check_places
 from embvar_kit.models.weight_files import check_files, check_tokenizer_files
 
 
@@ -164,6 +165,8 @@ def load_model(
             loaded = _load_from_hub(name, revision, torch_dtype, options)
         else:
             loaded = _load(str(folder), label, torch_dtype, {**options, "local_files_only": True})
+            if gguf and name not in BUNDLED:
+                check_gguf_places(folder / gguf, loaded.module, label)
         model = _observed(loaded, torch_device, label)
         found = _weights_hash(name, folder, gguf) if folder else _hub_commit(name, revision)
     # By its whole path, since another process may have another working folder.
@@ -183,11 +186,11 @@ def load_model(
 def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingModel:
     """What was loaded, cut to the part that gives hidden states and tried on short sentences."""
     tokenizer, notes = loaded.tokenizer, list(loaded.notes)
-    names = {id(weight): key for key, weight in loaded.module.named_parameters()}
+    names = {id(weight): key for key, weight in _stored(loaded.module)}
     module = bare(loaded.module)
-    inside = {own: names.get(id(weight)) for own, weight in module.named_parameters()}
+    inside = {own: names.get(id(weight)) for own, weight in _stored(module)}
     module = module.to(device)
-    names = {id(weight): inside[own] for own, weight in module.named_parameters()}
+    names = {id(weight): inside[own] for own, weight in _stored(module)}
     begin, end = begin_and_end(tokenizer)
     ids = sample_ids(tokenizer, begin, end)
     _check_ids(module, tokenizer, begin, end, ids, label)
@@ -197,8 +200,9 @@ def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingMod
     module = without_pooler(module, ids)
     # A pooler that stayed reads the states and gives none: its weights do not matter.
     pooler = getattr(module, "pooler", None)
-    unread = set() if pooler is None else {id(weight) for weight in pooler.parameters()}
-    needed = {names.get(id(weight)) for weight in module.parameters() if id(weight) not in unread}
+    unread = set() if pooler is None else {id(weight) for _, weight in _stored(pooler)}
+    needed = {names.get(id(weight)) for _, weight in _stored(module) if id(weight) not in unread}
+    check_places(loaded.module, module, loaded.unexpected, label)
     if absent := loaded.missing & needed:
         raise ModelError(
             f"The files of {label!r} lack weights that the model needs ({len(absent)}, among them "
@@ -231,6 +235,14 @@ def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingMod
         ignores_padding=found.ignores_padding,
         notes=tuple(notes),
     )
+
+
+def _stored(module: Any) -> list[tuple[str, torch.Tensor]]:
+    """What a module's files hold by name: its weights, and the buffers that are stored with them.
+
+    Of several names of one weight the first is the last in the list.
+    """
+    return list(module.state_dict(keep_vars=True).items())[::-1]
 
 
 def _check_ids(
@@ -450,6 +462,7 @@ class _Loaded:
     Attributes:
         module, tokenizer: as transformers loads them.
         missing: names of weights that no file holds.
+        unexpected: names in the files that the model has no weight for.
         mismatched: shapes in the file and by the configuration, of weights where the two differ.
         notes: what was done otherwise than the files say.
     """
@@ -457,6 +470,7 @@ class _Loaded:
     module: Any
     tokenizer: Any
     missing: set[str]
+    unexpected: set[str]
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     notes: tuple[str, ...]
 
@@ -467,7 +481,8 @@ def _load(where: str, label: str, dtype: torch.dtype, options: dict) -> _Loaded:
         name: (tuple(held), tuple(wanted)) for name, held, wanted in report["mismatched_keys"]
     }
     tokenizer = _load_tokenizer(where, label, options)
-    return _Loaded(module, tokenizer, set(report["missing_keys"]), mismatched, notes)
+    missing, unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
+    return _Loaded(module, tokenizer, missing, unexpected, mismatched, notes)
 
 
 def _load_module(
