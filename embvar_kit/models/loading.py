@@ -21,6 +21,7 @@ from embvar_kit.errors import EmbvarError, ModelError, first_line
 from embvar_kit.files import sha256_of
 from embvar_kit.models.around import begin_and_end, sample_ids
 from embvar_kit.models.bundled import BUNDLED, verify
+from embvar_kit.models.identity import digests
 from embvar_kit.models.limits import max_tokens, tried_max_tokens
 from embvar_kit.models.normalization import StateNorm, placement
 from embvar_kit.models.parts import bare, for_text, vocabulary_rows, without_pooler
@@ -108,6 +109,14 @@ class EmbeddingModel:
         residual stream). ``"none"``: neither.
         """
         return placement(self.norms)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Short digests of ``configuration`` and ``tokenizer``, and of ``code`` if it brings any.
+
+        Models of the same weights may differ in them, and then give other numbers.
+        """
+        return digests(self.module, self.tokenizer, self.begin, self.end)
 
     def hidden_states(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
