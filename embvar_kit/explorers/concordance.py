@@ -233,6 +233,11 @@ def concordances(
                 f"The statistics are not of the model {one.name!r} given, or of other weights."
             )
         info = of_model[one.name, one.revision].info
+        for what, digest in one.digests.items():
+            if info["model"].get(what, digest) != digest:  # an older kit kept none
+                raise StatisticsError(
+                    f"The statistics of {one.name!r} are of another {what} than the model given."
+                )
         convention = info.get("convention", {})
         defaults = {"by": "token", "long": "split"}
         how = {name: convention.get(name, default) for name, default in defaults.items()}

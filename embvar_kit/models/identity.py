@@ -84,7 +84,11 @@ def _of_tokenizer(tokenizer: Any) -> dict[str, Any]:
         for name, value in tokenizer.init_kwargs.items()
         if isinstance(value, bool | int | float)
     }
-    return told | {"vocabulary": tokenizer.get_vocab(), "made with": kept}
+    told |= {"vocabulary": tokenizer.get_vocab(), "made with": kept}
+    told["merges"] = _plain(getattr(tokenizer, "bpe_ranks", {}))
+    if (pieces := getattr(tokenizer, "sp_model", None)) is not None:
+        told["pieces"] = hashlib.sha256(pieces.serialized_model_proto()).hexdigest()
+    return told
 
 
 def _package(thing: Any) -> str:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 from tiny_models import FAMILIES, SENTENCES
 
 import embvar_kit as ek
+from embvar_kit.explorers.concordance import concordances
 from embvar_kit.extraction.embeddings import collect_again
 
 HALVES = ek.Corpus.of(SENTENCES[:4]), ek.Corpus.of(SENTENCES[4:])
@@ -113,6 +115,43 @@ def test_edited_code_makes_another_model(tiny, tmp_path):
     assert load(folder, trust_remote_code=True).digests == before.digests
     (folder / "mine.py").write_text(CODE.replace("2 * x", "5 * x"))
     told_apart(before, load(folder, trust_remote_code=True), "code")
+
+
+def test_cards_do_not_take_a_model_of_another_configuration(tiny, tmp_path):
+    folder = shutil.copytree(tiny("llama"), tmp_path / "llama")
+    model = load(folder)
+    stats = measured(model, 0)
+    assert len(concordances([stats], model, HALVES[0])) == 1
+    change(folder / "config.json", rms_norm_eps=0.5)
+    with pytest.raises(ek.StatisticsError, match="of another configuration than the model given"):
+        concordances([stats], load(folder), HALVES[0])
+
+
+def test_a_tokenizer_without_a_backend_is_told_from_others(tiny, tmp_path):
+    model = load(tiny("bert"))
+    found = []
+    for words in ("the cat sat", "the sat cat"):
+        path = tmp_path / "vocab.json"
+        path.write_text(json.dumps({word: i for i, word in enumerate(words.split())}))
+        tokenizer = Words(path)
+        found.append(replace(model, tokenizer=tokenizer).digests["tokenizer"])
+        assert found[-1] == replace(model, tokenizer=Words(path)).digests["tokenizer"]
+    assert found[0] != found[1]
+
+
+class Words(transformers.PreTrainedTokenizer):
+    """A tokenizer written in Python, of a few words."""
+
+    def __init__(self, path: Path, **options: object) -> None:
+        self.words = json.loads(Path(path).read_text())
+        super().__init__(**options)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.words)
+
+    def get_vocab(self) -> dict[str, int]:
+        return self.words
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tiny, tmp_path):
