@@ -378,6 +378,9 @@ def with_code(copied, tmp_path, monkeypatch):
         raise AssertionError("asked on the terminal")
 
     monkeypatch.setattr("builtins.input", asked)
+    # transformers marks the classes that code brings; later tests save models of these.
+    for marked in (transformers.BertModel, transformers.BertConfig):
+        monkeypatch.setattr(marked, "_auto_class", None)
 
     def make(kind: str) -> Path:
         folder = copied("bert")
