@@ -37,6 +37,33 @@ def cached_snapshot(name: str, revision: str | None = None) -> Path | None:
     return Path(path).parent if isinstance(path, str) else None
 
 
+def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
+    """A file of a model, downloaded to the cache if it is not there.
+
+    The cache also keeps that a model lacks the file, so that the Hub is asked once.
+
+    Args:
+        name: name of the repository.
+        file: name of the file in it.
+        revision: branch, tag or commit; the main branch by default.
+
+    Returns:
+        Where the file is; ``None`` if the model lacks it, or the Hub cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    known = try_to_load_from_cache(name, file, revision=revision)
+    if known is None:
+        # Without a network, the download is tried again for half a minute.
+        if ask("model", name, revision)[0] is not Answer.PRESENT:
+            return None
+        try:
+            known = hf_hub_download(name, file, revision=revision, etag_timeout=SECONDS)
+        except Exception:  # each HTTP library raises errors of its own
+            return None
+    return Path(known) if isinstance(known, str) else None
+
+
 def ask(kind: str, name: str, revision: str | None) -> tuple[Answer, Exception | None]:
     """Ask the Hub whether it has a repository, without downloading anything.
 

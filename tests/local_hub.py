@@ -71,7 +71,7 @@ def serving(
                     data = file.read_bytes()
                     etag = hashlib.sha256(data).hexdigest()
                     headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
-                elif path in (api, f"{api}/revision/{revision}"):
+                elif path in (api, *(f"{api}/revision/{at}" for at in (revision, COMMIT))):
                     told = {"id": own, "sha": COMMIT, "siblings": []}
                     headers, data = {}, json.dumps(told).encode()
                 elif place and path == f"{api}/tree/{COMMIT}":

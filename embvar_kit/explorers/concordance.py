@@ -19,7 +19,7 @@ from embvar_kit.errors import ExtractionError, StatisticsError
 from embvar_kit.extraction.embeddings import Occurrences, collect_embeddings
 from embvar_kit.extraction.plan import Plan, plan
 from embvar_kit.models.loading import EmbeddingModel
-from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.statistics.token_statistics import TokenStatistics, control_tokens_read
 
 _WIDTH = 70  # characters of context on each side
 
@@ -232,8 +232,15 @@ def concordances(
             raise StatisticsError(
                 f"The statistics are not of the model {one.name!r} given, or of other weights."
             )
-        convention = of_model[one.name, one.revision].info.get("convention", {})
-        defaults = {"by": "token", "long": "split", "parse_special": False}
+        info = of_model[one.name, one.revision].info
+        for what, digest in one.digests.items():
+            if info["model"].get(what, digest) != digest:  # an older kit kept none
+                raise StatisticsError(
+                    f"The statistics of {one.name!r} are of another {what} than the model given."
+                )
+        convention = info.get("convention", {})
+        defaults = {"by": "token", "long": "split"}
         how = {name: convention.get(name, default) for name, default in defaults.items()}
+        how["parse_special"] = control_tokens_read(info)
         found.append(Concordance(one, corpus, **how))
     return found

@@ -216,6 +216,7 @@ def settings_of(
         "model": model.name,
         "revision": model.revision,
         "weights": _weights(model),
+        **model.digests,
         "dtype": model.dtype,
         "device": model.device.type,
         "corpus": corpus_name,

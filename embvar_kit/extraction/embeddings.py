@@ -18,7 +18,7 @@ from embvar_kit.extraction.plan import Plan, plan
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.models.loading import EmbeddingModel, load_model
 from embvar_kit.moments.device import send
-from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.statistics.token_statistics import TokenStatistics, control_tokens_read
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def collect_again(
     model, corpus = load_again(one)
     convention = one.info["convention"]
     how = {"by": convention["by"], "long": convention["long"]}
-    how["parse_special"] = convention.get("parse_special", False)
+    how["parse_special"] = control_tokens_read(one.info)
     return collect_embeddings(model, corpus, tokens, [layer], most=most, **how)
 
 
@@ -214,6 +214,11 @@ def load_again(one: TokenStatistics) -> tuple[EmbeddingModel, Corpus]:
         raise StatisticsError(
             f"The weights of {name!r} have changed since these statistics were made."
         )
+    for what, digest in model.digests.items():
+        if one.info["model"].get(what, digest) != digest:  # an older kit kept none
+            raise StatisticsError(
+                f"The {what} of {name!r} has changed since these statistics were made."
+            )
     return model, corpus
 
 

@@ -16,18 +16,26 @@ from typing import Any
 
 import torch
 
-from embvar_kit import hub
 from embvar_kit.errors import EmbvarError, ModelError, first_line
 from embvar_kit.files import sha256_of
+from embvar_kit.models import from_hub
 from embvar_kit.models.around import begin_and_end, sample_ids
 from embvar_kit.models.bundled import BUNDLED, verify
+from embvar_kit.models.config_files import attention_asked_for, refuse_quantised
+from embvar_kit.models.identity import digests
 from embvar_kit.models.limits import max_tokens, tried_max_tokens
 from embvar_kit.models.normalization import StateNorm, placement
 from embvar_kit.models.parts import bare, for_text, vocabulary_rows, without_pooler
 from embvar_kit.models.probe import probe
 from embvar_kit.models.running import states_of
 from embvar_kit.models.silence import quiet
-from embvar_kit.models.weight_files import check_files, check_tokenizer_files
+from embvar_kit.models.unplaced import check_gguf_places, check_places
+from embvar_kit.models.weight_files import (
+    check_files,
+    check_tokenizer_files,
+    is_gguf,
+    refuse_adapter,
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,14 @@ class EmbeddingModel:
         """
         return placement(self.norms)
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Short digests of ``configuration`` and ``tokenizer``, and of ``code`` if it brings any.
+
+        Models of the same weights may differ in them, and then give other numbers.
+        """
+        return digests(self.module, self.tokenizer, self.begin, self.end)
+
     def hidden_states(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, ...]:
@@ -169,11 +185,17 @@ def load_model(
         options["gguf_file"] = gguf
     with quiet(), _only_own_errors(label):
         if folder is None:
-            loaded = _load_from_hub(name, revision, torch_dtype, options)
+            loaded = from_hub.load_from_hub(
+                name,
+                revision,
+                lambda where, more: _load(where, name, torch_dtype, {**options, **more}),
+            )
         else:
             loaded = _load(str(folder), label, torch_dtype, {**options, "local_files_only": True})
+            if gguf and name not in BUNDLED:
+                check_gguf_places(folder / gguf, loaded.module, label)
         model = _observed(loaded, torch_device, label)
-        found = _weights_hash(name, folder, gguf) if folder else _hub_commit(name, revision)
+        found = _weights_hash(name, folder, gguf) if folder else from_hub.commit(name, revision)
     # By its whole path, since another process may have another working folder.
     source = name if not folder or name in BUNDLED else str(Path(name).expanduser().resolve())
     return replace(
@@ -191,11 +213,11 @@ def load_model(
 def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingModel:
     """What was loaded, cut to the part that gives hidden states and tried on short sentences."""
     tokenizer, notes = loaded.tokenizer, list(loaded.notes)
-    names = {id(weight): key for key, weight in loaded.module.named_parameters()}
+    names = {id(weight): key for key, weight in _stored(loaded.module)}
     module = bare(loaded.module)
-    inside = {own: names.get(id(weight)) for own, weight in module.named_parameters()}
+    inside = {own: names.get(id(weight)) for own, weight in _stored(module)}
     module = module.to(device)
-    names = {id(weight): inside[own] for own, weight in module.named_parameters()}
+    names = {id(weight): inside[own] for own, weight in _stored(module)}
     begin, end = begin_and_end(tokenizer)
     ids = sample_ids(tokenizer, begin, end)
     _check_ids(module, tokenizer, begin, end, ids, label)
@@ -205,8 +227,9 @@ def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingMod
     module = without_pooler(module, ids)
     # A pooler that stayed reads the states and gives none: its weights do not matter.
     pooler = getattr(module, "pooler", None)
-    unread = set() if pooler is None else {id(weight) for weight in pooler.parameters()}
-    needed = {names.get(id(weight)) for weight in module.parameters() if id(weight) not in unread}
+    unread = set() if pooler is None else {id(weight) for _, weight in _stored(pooler)}
+    needed = {names.get(id(weight)) for _, weight in _stored(module) if id(weight) not in unread}
+    check_places(loaded.module, module, loaded.unexpected, label)
     if absent := loaded.missing & needed:
         raise ModelError(
             f"The files of {label!r} lack weights that the model needs ({len(absent)}, among them "
@@ -241,6 +264,14 @@ def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingMod
         needs_mask=found.needs_mask,
         notes=tuple(notes),
     )
+
+
+def _stored(module: Any) -> list[tuple[str, torch.Tensor]]:
+    """What a module's files hold by name: its weights, and the buffers that are stored with them.
+
+    Of several names of one weight the first is the last in the list.
+    """
+    return list(module.state_dict(keep_vars=True).items())[::-1]
 
 
 def _check_ids(
@@ -350,7 +381,7 @@ def _locate(name: str) -> tuple[Path | None, str | None, str]:
         bundled = BUNDLED[name]
         verify(bundled)
         folder, label = bundled.path, name
-    elif name.endswith(".gguf"):
+    elif is_gguf(name):
         path = Path(name).expanduser()
         if not path.is_file():
             raise ModelError(f"There is no file {name!r}.")
@@ -361,10 +392,10 @@ def _locate(name: str) -> tuple[Path | None, str | None, str]:
         raise ModelError(f"There is no folder {name!r}.")
     else:
         return None, None, name
-    _refuse_adapter(folder, label)
+    refuse_adapter(folder, label)
     if (folder / "config.json").is_file():
         return folder, None, label
-    ggufs = sorted(folder.glob("*.gguf"))
+    ggufs = sorted(path for path in folder.iterdir() if is_gguf(path.name))
     if len(ggufs) == 1:
         return folder, ggufs[0].name, label
     raise ModelError(
@@ -373,83 +404,12 @@ def _locate(name: str) -> tuple[Path | None, str | None, str]:
     )
 
 
-def _refuse_adapter(folder: Path, label: str) -> None:
-    """Raise if a folder holds an adapter: transformers applies it only where peft is installed."""
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{label!r} holds an adapter (adapter_config.json), which transformers applies or not "
-            "depending on what is installed. Merge it into its model with peft "
-            "(merge_and_unload, then save_pretrained to a folder of its own) and load that."
-        )
-
-
 def _weights_hash(name: str, folder: Path, gguf: str | None) -> str:
     """The revision of local files: the start of the weights' SHA-256."""
     if name in BUNDLED:  # verify() has already hashed the file and compared it
         return f"sha256:{BUNDLED[name].weights_sha256[:12]}"
     weights = [folder / gguf] if gguf else sorted(folder.glob("*.safetensors"))
     return "sha256:" + "+".join(sha256_of(path)[:12] for path in weights)
-
-
-# The Hub
-
-
-def check_available(*names: str) -> str:
-    """Which of a model's names on the Hub to load it by, found out without loading anything.
-
-    Args:
-        names: the model's present name on the Hub, then older names that the Hub's cache may hold
-            it under.
-
-    Raises:
-        ModelError: if the cache holds it under none of the names and the Hub does not have it or
-            cannot be reached.
-    """
-    for name in names:
-        if hub.cached_snapshot(name, None):
-            return name
-    _check_hub(names[0], None)
-    return names[0]
-
-
-def _check_hub(name: str, revision: str | None) -> None:
-    """Raise at once, with advice, unless the Hub can be reached and has the model."""
-    answer, error = hub.ask("model", name, revision)
-    if answer is hub.Answer.PRESENT:
-        return
-    offline = f"Available offline: {', '.join(BUNDLED)}, or a folder with a saved model."
-    at = f" at revision {revision!r}" if revision else ""
-    problem = {
-        hub.Answer.IMPOSSIBLE: f"{name!r} is no alias, no folder and no possible name on the Hub.",
-        hub.Answer.ABSENT: f"The Hub has no model {name!r}{at} that you can read.",
-        hub.Answer.UNREACHABLE: f"{name!r}{at} is not here, and the Hub cannot be reached "
-        f"({first_line(error)}).",
-    }[answer]
-    raise ModelError(f"{problem} {offline}") from error
-
-
-def _load_from_hub(name: str, revision: str | None, dtype: torch.dtype, options: dict) -> _Loaded:
-    """Load a model from the Hub's cache if it is there, else from the network."""
-    incomplete = None
-    if folder := hub.cached_snapshot(name, revision):
-        _refuse_adapter(folder, name)
-        # Pass the folder, not the name: given a name, transformers asks the Hub about every file
-        # and, without a network, retries each for half a minute.
-        try:
-            check_files(folder, None, name)
-            return _load(str(folder), name, dtype, {**options, "local_files_only": True})
-        except ModelError as error:
-            incomplete = error
-    try:
-        _check_hub(name, revision)
-    except ModelError as unreachable:
-        raise (incomplete or unreachable) from unreachable.__cause__
-    return _load(name, name, dtype, {**options, "revision": revision} if revision else options)
-
-
-def _hub_commit(name: str, revision: str | None) -> str | None:
-    folder = hub.cached_snapshot(name, revision)  # holds a fresh download, too
-    return folder.name if folder else None
 
 
 # Weights and tokenizer
@@ -462,6 +422,7 @@ class _Loaded:
     Attributes:
         module, tokenizer: as transformers loads them.
         missing: names of weights that no file holds.
+        unexpected: names in the files that the model has no weight for.
         mismatched: shapes in the file and by the configuration, of weights where the two differ.
         notes: what was done otherwise than the files say.
     """
@@ -469,6 +430,7 @@ class _Loaded:
     module: Any
     tokenizer: Any
     missing: set[str]
+    unexpected: set[str]
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     notes: tuple[str, ...]
 
@@ -479,13 +441,14 @@ def _load(where: str, label: str, dtype: torch.dtype, options: dict) -> _Loaded:
         name: (tuple(held), tuple(wanted)) for name, held, wanted in report["mismatched_keys"]
     }
     tokenizer = _load_tokenizer(where, label, options)
-    return _Loaded(module, tokenizer, set(report["missing_keys"]), mismatched, notes)
+    missing, unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
+    return _Loaded(module, tokenizer, missing, unexpected, mismatched, notes)
 
 
 def _load_module(
     where: str, label: str, dtype: torch.dtype, options: dict
 ) -> tuple[Any, dict, tuple[str, ...]]:
-    from transformers import AutoModel
+    from transformers import AutoModel, PreTrainedConfig
 
     import embvar_kit.models.twin_model  # noqa: F401  teaches AutoModel the kit's own architecture
 
@@ -495,60 +458,64 @@ def _load_module(
     how |= {**safe, **options}
     notes: tuple[str, ...] = ()
     try:
-        attention = _attention_asked_for(where, options)
+        told = (
+            {} if "gguf_file" in options else PreTrainedConfig.get_config_dict(where, **options)[0]
+        )
+        refuse_quantised(told, label)
+        attention = attention_asked_for(told)
         if attention is None:
             module, report = AutoModel.from_pretrained(where, **how)
         else:
             module, report = _with_own_attention(where, options, how)
             taken = module.config._attn_implementation
             notes = (f"attention: {taken}, not {attention} as its configuration asks for",)
+    except ModelError:
+        raise
     except Exception as error:  # OSError, ValueError, KeyError, RuntimeError and more
-        hint, said = "", str(error)
-        if "safetensors" in said and "No such file" not in said:
-            hint = (
-                " The kit loads only safetensors and GGUF, since other weight files can carry "
-                "code; load it once with transformers and save_pretrained() it."
-            )
-        if "trust_remote_code" in said:
-            hint = (
-                " The kit has run none of it. If you have read the code and trust it: "
-                "load_model(..., trust_remote_code=True)."
-            )
-        if "Unrecognized configuration class" in said:
-            raise ModelError(
-                f"transformers has no bare model for the configuration of {label!r}: it describes "
-                "a part of a larger model, or a model with a task of its own. Load the whole "
-                "model that it is a part of; where that runs on text alone, or its part for text "
-                "does, the kit measures it."
-            ) from error
-        raise ModelError(
-            f"Could not load the model {label!r}: {first_line(error)}{hint}"
-        ) from error
+        raise _not_loaded(error, where, label, options) from error
     return module, report, notes
 
 
-def _attention_asked_for(where: str, options: dict) -> str | None:
-    """The kernels that a configuration asks for which need a package of their own, if it does.
+def _not_loaded(error: Exception, where: str, label: str, options: dict) -> ModelError:
+    """What to say, and to do, about an error of transformers."""
+    import transformers
 
-    FlashAttention, for one, runs on some GPUs in half precision, and only if it is installed. So
-    that a result depends on neither, PyTorch's own kernels run in its place.
-    """
-    from transformers import PreTrainedConfig
-
-    if "gguf_file" in options:
-        return None
-    told, _ = PreTrainedConfig.get_config_dict(where, **options)
-    for part in (told, *(value for value in told.values() if isinstance(value, dict))):
-        for name in ("attn_implementation", "_attn_implementation"):
-            if isinstance(asked := part.get(name), str) and asked not in ("eager", "sdpa"):
-                return asked
-    return None
+    said = str(error)
+    if "Unrecognized configuration class" in said:
+        return ModelError(
+            f"transformers has no bare model for the configuration of {label!r}: it describes "
+            "a part of a larger model, or a model with a task of its own. Load the whole "
+            "model that it is a part of; where that runs on text alone, or its part for text "
+            "does, the kit measures it."
+        )
+    hint = ""
+    if "trust_remote_code" in said:
+        hint = (
+            " The kit has run none of it. If you have read the code and trust it: "
+            "load_model(..., trust_remote_code=True)."
+        )
+    elif "safetensors" in said and "No such file" not in said:
+        hint = (
+            " The kit loads only safetensors and GGUF, since other weight files can carry "
+            "code; load it once with transformers and save_pretrained() it."
+        )
+    elif "gguf_file" in options:
+        hint = f" Is {options['gguf_file']} whole? Copy or download it again."
+    elif Path(where).is_dir() and not isinstance(error, OSError):
+        hint = (
+            " transformers cannot build what config.json says: correct it, copy or download it "
+            f"again, or load it with another release than {transformers.__version__}."
+        )
+    told = first_line(error) if " " in said else f"{type(error).__name__}: {first_line(error)}"
+    told = f"{told.rstrip('.')}.{hint}" if hint else told
+    return ModelError(f"Could not load the model {label!r}: {told}")
 
 
 def _with_own_attention(where: str, options: dict, how: dict) -> tuple[Any, dict]:
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.from_pretrained(where, **options)
+    # Replaced before the configuration is made, whose class may refuse what is asked for.
+    config = AutoConfig.from_pretrained(where, **options, attn_implementation="sdpa")
     config._attn_implementation = "sdpa"  # sets it in the configuration's parts, too
     try:
         return AutoModel.from_pretrained(where, config=config, **how)

@@ -54,7 +54,7 @@ def for_text(module: Any, ids: list[int], label: str) -> Any:
         if states:
             return module
         failure = ModelError(f"{label!r} returns no hidden states; the kit needs all of them.")
-    for part in _text_parts(module):
+    for part in text_parts(module):
         try:
             if whole_states(part, given):
                 return part
@@ -68,7 +68,7 @@ def for_text(module: Any, ids: list[int], label: str) -> Any:
     ) from failure
 
 
-def _text_parts(module: Any) -> list[Any]:
+def text_parts(module: Any) -> list[Any]:
     """The parts of a model whose configuration is the configuration's part for text."""
     config = text_config(module)
     if config is module.config:

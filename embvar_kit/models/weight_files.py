@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from embvar_kit.errors import ModelError, first_line
+from embvar_kit.models.config_files import check_json_files
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _SMALL = 1024  # bytes: a pointer of git-lfs has some 130
@@ -19,6 +20,10 @@ _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
 _TOKENIZER_FILES += ("merges.txt", "special_tokens_map.json", "added_tokens.json")
 _GGUF_HEAD = 32 << 20  # bytes, more than the header of any vocabulary takes
+ADAPTER = "adapter_config.json"
+"""The file that marks an adapter."""
+
+_FLOATS = ("F64", "F32", "F16", "BF16")  # what weights that are not quantised are stored as
 _READERS = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
 """Packages that transformers reads a SentencePiece model with, and the modules they bring."""
 
@@ -33,7 +38,7 @@ def check_files(folder: Path, gguf: str | None, label: str) -> None:
 
     Raises:
         ModelError: if a file is a git-lfs pointer, a shard is missing, weights are damaged or cut
-            short, or a GGUF file is one part of several.
+            short, a JSON file holds something else, or a GGUF file is one part of several.
     """
     weights = [folder / gguf] if gguf else safetensors_files(folder)
     others = [] if gguf else [folder / name for name in ("config.json", *_TOKENIZER_FILES)]
@@ -45,6 +50,8 @@ def check_files(folder: Path, gguf: str | None, label: str) -> None:
             f"in place of the file{'' if one else 's'}. Run `git lfs pull` in the folder that was "
             "cloned."
         )
+    if not gguf:
+        check_json_files(folder, label)
     if absent := [path.name for path in weights if not path.is_file()]:
         raise ModelError(
             f"{label!r} lacks {_and(absent)}: {_INDEX} names {len(weights)} files of weights. Copy "
@@ -55,6 +62,25 @@ def check_files(folder: Path, gguf: str | None, label: str) -> None:
     else:
         for path in weights:
             _check_safetensors(path, label)
+
+
+def refuse_adapter(folder: Path, label: str) -> None:
+    """Refuse a folder with an adapter: transformers applies it only where peft is installed.
+
+    Raises:
+        ModelError: with the remedy.
+    """
+    if (folder / ADAPTER).is_file():
+        raise ModelError(
+            f"{label!r} holds an adapter ({ADAPTER}), which transformers applies or not "
+            "depending on what is installed. Merge it into its model with peft "
+            "(merge_and_unload, then save_pretrained to a folder of its own) and load that."
+        )
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a file is named as a GGUF file is, in capitals or not."""
+    return name.lower().endswith(".gguf")
 
 
 def safetensors_files(folder: Path) -> list[Path]:
@@ -111,8 +137,8 @@ def _check_safetensors(path: Path, label: str) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, "pt"):  # reads the header and compares it with the file's size
-            return
+        with safe_open(path, "pt") as file:  # reads the header, compares it with the file's size
+            stored = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         size = path.stat().st_size
         raise ModelError(
@@ -120,6 +146,12 @@ def _check_safetensors(path: Path, label: str) -> None:
             f"{'empty' if not size else 'damaged or cut short'} ({first_line(error)}). Copy or "
             "download it again."
         ) from error
+    whole = [name for name in stored if name.endswith(".weight") and stored[name] not in _FLOATS]
+    if whole:
+        raise ModelError(
+            f"The weights of {label!r} are quantised ({whole[0]!r} in {path.name} is stored as "
+            f"{stored[whole[0]]}). Load the model in float32, bfloat16 or float16."
+        )
 
 
 def _check_gguf(path: Path, label: str) -> None:
@@ -147,7 +179,7 @@ def gguf_parts(path: Path) -> int:
     """
     from gguf import GGUFReader
 
-    named = re.search(r"-\d{5}-of-(\d{5})\.gguf$", path.name)
+    named = re.search(r"-\d{5}-of-(\d{5})\.gguf$", path.name, re.IGNORECASE)
     with path.open("rb") as file:
         head = file.read(_GGUF_HEAD)
     if not head.startswith(b"GGUF"):

@@ -9,7 +9,8 @@ from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.load import load_corpus
 from embvar_kit.errors import ExtractionError, ModelError
 from embvar_kit.extraction.extract import extract
-from embvar_kit.models.loading import check_available, load_model
+from embvar_kit.models.from_hub import check_available
+from embvar_kit.models.loading import load_model
 from embvar_kit.paper.release import write_sentences, write_token_statistics, write_word_statistics
 from embvar_kit.statistics.token_statistics import TokenStatistics
 

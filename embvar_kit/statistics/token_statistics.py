@@ -14,6 +14,7 @@ import pandas as pd
 from embvar_kit.corpora import byte_level
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import StatisticsError
+from embvar_kit.models.identity import DIGESTS
 from embvar_kit.moments import memory
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
@@ -33,6 +34,7 @@ tokens, those with two occurrences or more, and the paper's range; each with and
 tokens, plain and unbiased."""
 
 _NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
+_CONTROL = "parse_special"  # the convention of control tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -608,18 +610,23 @@ def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
     Raises:
         StatisticsError: naming the difference.
     """
+    both = (ours, theirs)
     for part in ("model", "convention"):
         one, other = ours.info[part], theirs.info[part]
-        for key in one.keys() | other.keys():
-            # Where the pass ran does not change what it measured.
-            if key != "device" and one.get(key) != other.get(key):
+        neutral = {"device"}  # where the pass ran does not change what it measured
+        if part == "convention":
+            one, other = ({**p.info[part], _CONTROL: control_tokens_read(p.info)} for p in both)
+        elif not all(DIGESTS[0] in told for told in (one, other)):
+            neutral |= set(DIGESTS)  # an older kit kept none
+        for key in sorted((one.keys() | other.keys()) - neutral):
+            if one.get(key) != other.get(key):
                 raise StatisticsError(
                     f"Cannot merge statistics that differ in {part} {key}: {one.get(key)!r} "
                     f"and {other.get(key)!r}."
                 )
     if not np.array_equal(ours.layers, theirs.layers):
         raise StatisticsError("Cannot merge statistics of different layers.")
-    for statistics in (ours, theirs):
+    for statistics in both:
         if statistics.mean is None:
             raise StatisticsError(
                 "Merging needs the token means, which were left out of these statistics."
@@ -655,9 +662,20 @@ def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
             )
 
 
+def control_tokens_read(info: Mapping) -> bool:
+    """Whether control tokens that the text spells out were read as control tokens.
+
+    Kits that did not count them could not read them otherwise, and did not say so.
+    """
+    counted = "control_tokens_in_text" in info.get("counts", {})
+    return bool(info.get("convention", {}).get(_CONTROL, not counted))
+
+
 def merged_info(ours: Mapping, theirs: Mapping) -> dict:
     """What was measured in two parts together."""
     info = {**ours, "corpora": [*ours["corpora"], *theirs["corpora"]]}
+    # Digests that one part alone tells hold for the whole, so that no third part contradicts them.
+    info["model"] = {**theirs["model"], **ours["model"]}
     # What an older kit did not count is unknown for the whole, too.
     info["counts"] = {
         name: ours["counts"][name] + theirs["counts"][name]

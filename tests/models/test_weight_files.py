@@ -8,7 +8,7 @@ import shutil
 import gguf
 import pytest
 import transformers
-from tiny_models import SENTENCES, build_gguf
+from tiny_models import LAYERS, SENTENCES, build_gguf
 
 import embvar_kit as ek
 from embvar_kit.models.weight_files import check_tokenizer_files
@@ -134,6 +134,23 @@ def test_a_file_that_is_no_gguf_is_said_so(content, tmp_path):
         ek.load_model(tmp_path / "a.gguf")
 
 
+def test_a_gguf_that_is_cut_short_is_named(tiny, tmp_path):
+    content = build_gguf(tiny("llama"), tmp_path / "whole.gguf").read_bytes()
+    for size in (30, 2000, len(content) // 2, len(content) - 10):
+        (tmp_path / "short.gguf").write_bytes(content[:size])
+        with pytest.raises(ek.ModelError, match=r"Is short\.gguf whole\? Copy or download"):
+            ek.load_model(tmp_path / "short.gguf", device="cpu")
+
+
+def test_a_gguf_may_be_named_in_capitals(tiny, tmp_path):
+    file = build_gguf(tiny("llama"), tmp_path / "UP.GGUF")
+    for given in (file, tmp_path):
+        assert ek.load_model(given, device="cpu").n_states == LAYERS + 1
+    file.rename(file.with_name("UP-00001-OF-00002.GGUF"))
+    with pytest.raises(ek.ModelError, match="one of 2 parts"):
+        ek.load_model(tmp_path)
+
+
 # Tokenizers
 
 
@@ -164,33 +181,3 @@ def test_weights_of_other_shapes_are_named_with_both(folder):
         ek.ModelError, match=r"other shapes.*intermediate.*\(64,\) in the file, \(96,\) by"
     ):
         ek.load_model(folder)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "null", '{"model_type": 3}', '{"model_type": "none"}'])
-def test_a_configuration_that_is_none_is_a_model_error(folder, text):
-    (folder / "config.json").write_text(text)
-    with pytest.raises(ek.ModelError, match="'bert'"):
-        ek.load_model(folder)
-
-
-@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "fp8", "of-its-own"])
-def test_quantised_weights_are_refused(folder, method):
-    config = json.loads((folder / "config.json").read_text())
-    asked = {"quant_method": method, "bits": 4, "load_in_4bit": True, "group_size": 8}
-    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": asked}))
-    with pytest.raises(ek.ModelError, match="'bert'"):
-        ek.load_model(folder, device="cpu")
-
-
-@pytest.mark.parametrize("where", ["attn_implementation", "_attn_implementation"])
-def test_flash_attention_is_not_needed_where_a_configuration_asks_for_it(folder, where, loaded):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, where: "flash_attention_2"}))
-    model, corpus = ek.load_model(folder, device="cpu"), ek.Corpus.of(SENTENCES)
-    note = "attention: sdpa, not flash_attention_2 as its configuration asks for"
-    assert model.notes == (note,)
-    assert f"note       {note}" in str(ek.plan(model, corpus))
-    stats = ek.extract(model, corpus, progress=False)
-    assert stats.info["model"]["notes"] == [note]
-    plain = ek.extract(loaded("bert"), corpus, progress=False)
-    assert "notes" not in plain.info["model"] and (stats.V == plain.V).all()
