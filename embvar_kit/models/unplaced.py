@@ -28,8 +28,9 @@ _COMPUTED = re.compile(
 _SCALES = re.compile(r"(scale|scale_inv|scales|zeros|qzeros|qweight|absmax|quant_map|SCB|g_idx)$")
 """Ends of names that quantised weights are stored with."""
 
-_ROPE = "rope_freqs.weight"
-_OF_EXPERTS = ("_exps.", "_shexp.", "exp_probs_b")
+_ROPE = re.compile(r"(blk\.\d+\.)?rope_f(reqs|actors)")
+_LINEAR = "scale_linear"  # the factor in older headers
+_OF_EXPERTS = ("_exps.", "_shexp.", "_projs.", "exp_probs_b")
 
 
 def check_places(whole: nn.Module, run: nn.Module, unexpected: Iterable[str], label: str) -> None:
@@ -119,9 +120,10 @@ def check_gguf_places(path: Path, whole: Any, label: str) -> None:
     reader = GGUFReader(path)
     names = [tensor.name for tensor in reader.tensors]
     architecture = str(reader.get_field("general.architecture").contents())
-    field = reader.get_field(f"{architecture}.rope.scaling.type")
-    scaled = [] if field is None else [str(field.contents())]
-    scaled = [kind for kind in scaled if kind != "none"] + [_ROPE] * (_ROPE in names)
+    told = [reader.get_field(f"{architecture}.rope.{key}") for key in ("scaling.type", _LINEAR)]
+    scaled = [str(field.contents()) for field in told if field is not None]
+    scaled = [kind for kind in scaled if kind not in ("none", "1.0")]
+    scaled += filter(_ROPE.match, names)
     if scaled and not _scales_rope(text_config(whole)):
         raise ModelError(
             f"{path.name} of {label!r} scales its rotary positions ({scaled[0]}), which "
@@ -134,7 +136,7 @@ def check_gguf_places(path: Path, whole: Any, label: str) -> None:
         for name in names
         if name.startswith("blk.")
         and name not in places
-        and not name.endswith(f".{_ROPE}")
+        and not _ROPE.match(name)
         and not any(part in name for part in _OF_EXPERTS)
     )
     if lost:

@@ -186,7 +186,19 @@ def test_weights_of_a_gguf_that_transformers_leaves_out_are_named(tiny, tmp_path
         ek.load_model(file, device="cpu")
 
 
-@pytest.mark.parametrize("where", ["header", "tensor"])
+def test_positions_that_a_gguf_says_are_not_scaled_are_no_problem(tiny, tmp_path, monkeypatch):
+    base = gguf.GGUFWriter.add_head_count
+
+    def with_none(self, count):
+        self.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+        base(self, count)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_head_count", with_none)
+    file = build_gguf(tiny("llama"), tmp_path / "plain.gguf")
+    assert ek.load_model(file, device="cpu").n_states == LAYERS + 1
+
+
+@pytest.mark.parametrize("where", ["header", "older header", "tensor"])
 def test_scaled_positions_of_a_gguf_are_refused(where, tiny, tmp_path, monkeypatch):
     add, base = gguf.GGUFWriter.add_tensor, gguf.GGUFWriter.add_head_count
 
@@ -196,11 +208,14 @@ def test_scaled_positions_of_a_gguf_are_refused(where, tiny, tmp_path, monkeypat
         add(self, name, array, *rest, **options)
 
     def with_scaling(self, count):
-        self.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        self.add_rope_scaling_factor(4.0)
+        if where == "header":
+            self.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+            self.add_rope_scaling_factor(4.0)
+        else:
+            self.add_float32("llama.rope.scale_linear", 4.0)
         base(self, count)
 
-    if where == "header":
+    if where != "tensor":
         monkeypatch.setattr(gguf.GGUFWriter, "add_head_count", with_scaling)
     else:
         monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", with_frequencies)
