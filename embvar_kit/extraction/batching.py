@@ -20,6 +20,8 @@ from embvar_kit.extraction.plan import Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.models.running import alike, apart
 
+_MOST = 8  # sequences of a batch that are tried
+
 
 class Sharing(Enum):
     """Which sequences may be run together."""
@@ -124,7 +126,8 @@ def _examples(work: Plan) -> Iterator[np.ndarray]:
             if doubling not in chosen or rank > chosen[doubling][0]:
                 chosen[doubling] = rank, batch
     for _, batch in chosen.values():
-        yield batch
+        # Some of the sequences are enough, the longest and the shortest among them.
+        yield batch[np.unique(np.linspace(0, len(batch) - 1, _MOST).astype(int))]
 
 
 def _left_alone(model: EmbeddingModel, work: Plan, batch: np.ndarray) -> bool:

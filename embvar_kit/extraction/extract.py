@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from embvar_kit.extraction.forward import SITES
 from embvar_kit.extraction.measure import Stopped, measure
 from embvar_kit.extraction.plan import Plan, at_sites, plan
 from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
-from embvar_kit.models.identity import with_digests
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -150,7 +149,7 @@ def extract(
                 measured = measure(model, part, work, sites, progress=progress, kept=kept)
             except Stopped as stopped:
                 raise _stopped(stopped, merged, site) from None
-            found = _of_model(measured.statistics(), model)
+            found = measured.statistics()
             merged = {at: merged[at].add(found[at]) if merged else found[at] for at in sites}
             if kept and streamed:
                 kept.keep_merged(merged)
@@ -189,15 +188,8 @@ def run_plan(
         measured = measure(model, corpus, placed, sites, progress=progress)
     except Stopped as stopped:
         raise _stopped(stopped, {}, site) from None
-    found = _of_model(measured.statistics(), model)
+    found = measured.statistics()
     return found[site] if isinstance(site, str) else found
-
-
-def _of_model(
-    found: Mapping[str, TokenStatistics], model: EmbeddingModel
-) -> dict[str, TokenStatistics]:
-    """Statistics that tell the digests of their model."""
-    return {site: replace(one, info=with_digests(one.info, model)) for site, one in found.items()}
 
 
 def partial_result() -> TokenStatistics | dict[str, TokenStatistics]:

@@ -228,6 +228,7 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "last_state_normalized_by": model.final_norm,
             "normalization": model.normalization,
             **({"notes": model.notes} if model.notes else {}),
+            **model.digests,
         },
         "corpora": [
             {

@@ -54,7 +54,6 @@ from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.measure import Stopped, at_site, measure
 from embvar_kit.extraction.plan import Plan, chosen_layers, plan
 from embvar_kit.extraction.store import Store
-from embvar_kit.models.identity import with_digests
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
 from embvar_kit.moments.grouped import GroupedMoments
@@ -390,7 +389,7 @@ class ShardedPass:
                 state = moments.state()
                 del state["count"]  # the same everywhere: n
                 arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
-        info = {**with_digests(measured.info, model), "corpora": []}
+        info = {**measured.info, "corpora": []}
         return arrays, {"tokens": work.n_tokens, "info": info} | _read_from(corpus)
 
     # The groups of the whole corpus

@@ -66,11 +66,6 @@ def digests(
     return found
 
 
-def with_digests(info: Mapping[str, Any], model: Any) -> dict[str, Any]:
-    """A description of statistics that tells the digests of their model, too."""
-    return {**info, "model": {**info["model"], **model.digests}}
-
-
 def _of_tokenizer(tokenizer: Any) -> dict[str, Any]:
     told = {"class": type(tokenizer).__name__, "special": _plain(tokenizer.special_tokens_map)}
     backend = getattr(tokenizer, "backend_tokenizer", None)
