@@ -138,8 +138,9 @@ test-browser: models ## the notebooks and the app in a real browser; it says if 
 twins: setup ## train the four twins that data/twins lacks; resumes an interrupted training
 	$(PY) -m embvar_kit twins
 
-bench: models ## time the pass against the bare forward and the reference loop; the explorers
+bench: models ## time the pass against the bare forward and the reference loop; shards; the explorers
 	$(PY) tests/benchmarks/run.py
+	$(PY) tests/benchmarks/of_shards.py
 	$(PY) tests/benchmarks/in_browser.py
 
 # --- upkeep ---
