@@ -34,6 +34,9 @@ goes on" (BERTweet, PhoBERT, CTRL)."""
 _MARKER_SHARE = 0.05
 """Share of the vocabulary that begins or ends with a marker, from which on a tokenizer uses it."""
 
+LONG = ("split", "cut", "error")
+"""What can be done with sentences that are longer than the model takes."""
+
 _CHUNK = 1000  # sentences tokenized at once
 
 
@@ -206,7 +209,7 @@ def tokenize(
             tokenizer does not know spans or gives wrong ones, or it cannot read a control token as
             text.
     """
-    if long not in ("split", "cut", "error"):
+    if long not in LONG:
         raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
     before, after = list(begin), list(end)
     room = None if max_tokens is None else max_tokens - len(before) - len(after)

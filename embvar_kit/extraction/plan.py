@@ -13,6 +13,7 @@ import pandas as pd
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import (
     GROUPINGS,
+    LONG,
     SUFFIXES,
     TokenizedCorpus,
     frequency_order,
@@ -232,12 +233,7 @@ def plan(
     layers = chosen_layers(model, layers)
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
-    if batch_tokens < 1:
-        raise ExtractionError(f"batch_tokens must be at least 1, got {batch_tokens}.")
-    if not isinstance(min_count, int) or min_count < 1:
-        raise ExtractionError(f"min_count must be a whole number from 1, got {min_count!r}.")
-    if by not in GROUPINGS:
-        raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
+    check_options(by, batch_tokens, long, min_count)
     text = tokenize(
         model.tokenizer,
         corpus,
@@ -333,6 +329,22 @@ def _around(model: EmbeddingModel) -> str:
         f"{before} before each sentence, {behind} behind it, whatever its language; "
         "dataclasses.replace(model, begin=..., end=...) puts other ids there"
     )
+
+
+def check_options(by: str, batch_tokens: int | None, long: str, min_count: int) -> None:
+    """Check options of a pass that can be judged without model and text.
+
+    Raises:
+        ExtractionError: naming the one that makes no sense.
+    """
+    if batch_tokens is not None and batch_tokens < 1:
+        raise ExtractionError(f"batch_tokens must be at least 1, got {batch_tokens}.")
+    if not isinstance(min_count, int) or min_count < 1:
+        raise ExtractionError(f"min_count must be a whole number from 1, got {min_count!r}.")
+    if by not in GROUPINGS:
+        raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
+    if long not in LONG:
+        raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
 
 
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:

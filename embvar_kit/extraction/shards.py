@@ -51,8 +51,9 @@ from embvar_kit.errors import (
     NothingLeftError,
 )
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
+from embvar_kit.extraction.forward import norms_for
 from embvar_kit.extraction.measure import Stopped, at_site, measure
-from embvar_kit.extraction.plan import Plan, chosen_layers, plan
+from embvar_kit.extraction.plan import Plan, check_options, chosen_layers, plan
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
@@ -133,10 +134,16 @@ class ShardedPass:
                 :func:`embvar_kit.extract`.
 
         Raises:
+            ExtractionError: if an argument makes no sense, or a layer lacks the normalization that
+                a site needs.
             CheckpointError: if the store holds another pass (the message names what differs), or
                 cannot be written.
             CorpusError: if there are fewer documents than shards.
         """
+        check_options(by, batch_tokens, long, min_count)
+        norms_for(model, sites, chosen_layers(model, layers))
+        if threads is not None and threads < 1:
+            raise ExtractionError(f"threads must be at least 1, got {threads}.")
         store = Store(store)
         options = {
             "by": by,

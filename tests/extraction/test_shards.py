@@ -283,6 +283,26 @@ def test_arguments_that_do_not_fit_together_are_refused(model, corpus, tmp_path,
         extract(model, corpus, store, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"by": "letter"}, "by='letter' is unknown"),
+        ({"min_count": 0}, "min_count must be"),
+        ({"batch_tokens": 0}, "batch_tokens must be"),
+        ({"long": "fold"}, "long='fold' is unknown"),
+        ({"layers": [9]}, "there is no 9"),
+        ({"threads": 0}, "threads must be"),
+        ({"site": "norm_output", "layers": [0, 9]}, "there is no 9"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused_before_anything_is_written(
+    model, corpus, tmp_path, options, message
+):
+    with pytest.raises(ek.ExtractionError, match=message):
+        extract(model, corpus, tmp_path / "store", **options)
+    assert not (tmp_path / "store").exists()
+
+
 def test_a_stream_is_refused(model, tmp_path):
     stream = StreamedCorpus("stream", lambda: iter([("t", 1, "a cat")]), 10)
     with pytest.raises(ek.ExtractionError, match="no stream"):
