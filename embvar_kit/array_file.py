@@ -22,7 +22,7 @@ import xxhash
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from embvar_kit.errors import CheckpointError, first_line
+from embvar_kit.errors import CheckpointError, DamagedFileError, first_line
 from embvar_kit.files import remove_leftovers, replacing
 
 _DESCRIPTION, _DIGESTS, _SHA256 = "told", "digests", "sha256"  # keys in the header
@@ -47,7 +47,8 @@ class CheckpointFile:
         told: the description that was passed to :func:`write`.
 
     Raises:
-        CheckpointError: if the file cannot be read, or is damaged; reading an array raises it, too.
+        CheckpointError: if the file cannot be read; reading an array raises it, too.
+        DamagedFileError: if it is missing or damaged.
     """
 
     def __init__(
@@ -177,13 +178,21 @@ def _fill(array: np.ndarray, file: BinaryIO) -> None:
 
 
 @contextmanager
-def _refusing_damage(path: Path) -> Iterator[None]:
-    """Turn errors in reading a file into a CheckpointError that names it."""
+def _refusing_damage(path: Path | str) -> Iterator[None]:
+    """Turn what is raised in reading a file into an error that names it.
+
+    A file that is there and cannot be read now, for want of memory or of rights, is not damaged.
+    """
     try:
         yield
-    # A damaged header leads to errors of many kinds.
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, MemoryError) as error:
-        raise CheckpointError(
+    except CheckpointError:
+        raise
+    except (FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DamagedFileError(
             f"The checkpoint {str(path)!r} cannot be read ({first_line(error)}). Remove it to "
             "start over."
+        ) from error
+    except Exception as error:  # file systems in the cloud have errors of their own
+        raise CheckpointError(
+            f"The checkpoint {str(path)!r} cannot be read ({first_line(error)})."
         ) from error

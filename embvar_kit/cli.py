@@ -344,7 +344,7 @@ def _workers(chosen: argparse.Namespace) -> Iterator[Any]:
     if chosen.cluster:
         try:
             client = Client(chosen.cluster, timeout=15)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise ExtractionError(
                 f"No Dask scheduler answers at {chosen.cluster!r}: {as_sentence(error)} Start one "
                 "with `dask scheduler`, which prints its address."
@@ -440,25 +440,30 @@ def _shard_plan(chosen: argparse.Namespace) -> None:
 
 
 def _shard_run(chosen: argparse.Namespace) -> None:
-    from embvar_kit.extraction.shards import ShardedPass
-    from embvar_kit.models.loading import load_model
+    from embvar_kit.extraction.shards import ShardedPass, on_this_machine
 
     job = ShardedPass.open(chosen.store)
-    if not 0 <= chosen.index < job.n_shards or (chosen.every or 1) < 1:
+    if chosen.every is not None and chosen.every < 1:
+        raise ExtractionError(f"--every must be at least 1, got {chosen.every}.")
+    if not 0 <= chosen.index < job.n_shards:
         raise ExtractionError(f"The shards of {chosen.store!r} are 0 to {job.n_shards - 1}.")
     shards = range(chosen.index, job.n_shards, chosen.every or job.n_shards)
     phase = job.phase()
-    left = [shard for shard in shards if shard in set(job.missing(phase))]
+    missing = set(job.missing(phase))
+    left = [shard for shard in shards if shard in missing]
     if left:
-        if job.manifest["model"] is None:
-            raise ExtractionError("The model was planned from memory: plan it from its folder.")
-        model = load_model(device=job.asked["device"], **job.manifest["model"])
-        job.check_model(model)
+        model = job.load_model()
+        make = on_this_machine(job, model, progress=False)
         for shard in left:
-            tokens = job.run(phase, shard, model)["tokens"]
-            print(f"{phase:<9}  {shard} of {job.n_shards}: {tokens:,} tokens", flush=True)
+            make(phase, [shard])
+            print(f"{phase:<9}  {shard} of {job.n_shards}: done", flush=True)
     elif phase == "shards":
         print(f"{phase:<9}  {', '.join(map(str, shards))}: done before")
+    else:
+        raise ExtractionError(
+            "These shards are counted, and others are not yet: run this again when all are. In "
+            "SLURM, let the second array wait: --dependency=afterok:JOB."
+        )
     if phase == "counts":
         print("next       once all are counted, run the array again: it then measures")
 

@@ -61,6 +61,10 @@ class CheckpointError(EmbvarError):
     """A checkpoint is damaged, in use, not writable, or was made with other settings."""
 
 
+class DamagedFileError(CheckpointError):
+    """A file that the kit wrote is missing, or its contents do not match its checksums."""
+
+
 class TrainingError(EmbvarError):
     """Models cannot be trained as requested, or an earlier training's files do not fit."""
 

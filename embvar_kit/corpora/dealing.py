@@ -26,7 +26,9 @@ def documents_of(corpus: Corpus) -> np.ndarray:
     [0, 0, 1, 2]
     """
     titles: dict[str, int] = {}
-    title = np.array([titles.setdefault(title, len(titles)) for title in corpus.titles])
+    title = np.array(
+        [titles.setdefault(title, len(titles)) for title in corpus.titles], dtype=np.int64
+    )
     if corpus.unit == "sentence" and len(titles) > 1:
         return title
     # Count each sentence inside its title, so that no block holds sentences of two.

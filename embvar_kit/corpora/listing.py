@@ -132,4 +132,5 @@ def _followed(told: dict[str, Any]) -> dict[str, Any]:
 
 def _stamp(told: dict[str, Any]) -> str:
     names = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created")
-    return str(next((told[name] for name in names if told.get(name)), ""))
+    changed = next((told[name] for name in names if told.get(name)), "")
+    return f"{told.get('size')} bytes, {changed}"  # some copies keep the time

@@ -120,6 +120,9 @@ class FileCorpus:
             held = part
         if held is not None:
             yield replace(held, without_text=held.without_text + left_out)
+        elif left_out:  # no file has text: their rows are counted all the same
+            nothing = np.zeros(0, dtype=np.int64)
+            yield Corpus(self.name, [], [], nothing, "row", self.settings, left_out)
 
     def _part(self, path: str, listed: str) -> Corpus:
         """One file, if its stamp is still that of the listing."""

@@ -64,8 +64,8 @@ class Accumulator:
             NotFiniteError: if a value is NaN or infinite; on a device, :meth:`check` notices later.
         """
         groups, rows = self.work.group[batch.occurrences], batch.rows
-        if self.work.min_count > 1:
-            rows, groups = rows[groups >= 0], groups[groups >= 0]
+        if not (measured := groups >= 0).all():
+            rows, groups = rows[measured], groups[measured]
         if not len(groups):  # for example sentences without a word
             return
         order = GroupOrder.of(groups, rows)

@@ -218,6 +218,8 @@ def settings_of(
         "weights": _weights(model),
         **model.digests,
         "dtype": model.dtype,
+        "max_tokens": model.max_tokens,
+        "needs_mask": model.needs_mask,
         "device": model.device.type,
         "corpus": corpus_name,
         "sites": sites,

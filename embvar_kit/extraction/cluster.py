@@ -7,6 +7,7 @@ is lost is given to another one.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -21,14 +22,16 @@ from tqdm import tqdm
 
 from embvar_kit._version import __version__
 from embvar_kit.errors import ExtractionError, ExtractionInterrupted, as_sentence
-from embvar_kit.extraction.shards import DamagedShard, ShardedPass
-from embvar_kit.models.loading import EmbeddingModel, load_model
+from embvar_kit.extraction.shards import ShardedPass
+from embvar_kit.models.loading import EmbeddingModel
 
 if TYPE_CHECKING:
     from distributed import Client
 
 _MOST_LOSSES = 20
 """How often workers may be lost while they measure one shard before it is blamed for that."""
+
+_FIRST_WORKER = 600  # seconds
 
 _one_at_a_time = threading.Lock()
 
@@ -47,11 +50,6 @@ def on_cluster(
         ExtractionError: if a worker has other versions or another model, cannot load it, or
             cannot write to the store.
     """
-    if job.manifest["model"] is None:
-        raise ExtractionError(
-            f"The model {job.asked['model']!r} was made or changed in this process, so workers "
-            "cannot load it. Save it to a folder that they see, and load it from there."
-        )
     _check_workers(client, job)
 
     def make(phase: str, shards: list[int]) -> None:
@@ -98,9 +96,8 @@ class _Tasks:
 
         Raises:
             ExtractionError: if a shard cannot be measured.
-            DamagedShard: if a file that it needs is damaged.
         """
-        from distributed import as_completed
+        from distributed import CancelledError, as_completed
         from distributed.scheduler import KilledWorker
 
         waiting = as_completed([self._submit(shard) for shard in shards])
@@ -119,8 +116,11 @@ class _Tasks:
                         "smaller shards, or give the workers more memory."
                     ) from error
                 waiting.add(self._submit(shard))
-            except (DamagedShard, KeyboardInterrupt):
-                raise
+            except CancelledError as error:
+                raise ExtractionError(
+                    "The scheduler of the cluster is gone, or it cancelled the pass. What was "
+                    "measured stays in the store: the same call with a new client resumes it."
+                ) from error
             except Exception as error:
                 raise ExtractionError(
                     f"Shard {shard} of {self.job.n_shards} failed: {as_sentence(error)} What was "
@@ -149,6 +149,28 @@ class _Tasks:
         return future
 
 
+def threads_of_workers(client: Client) -> int:
+    """The least number of threads of a worker; waits for a first one.
+
+    Raises:
+        ExtractionError: if there is none after ten minutes, or the cluster does not answer.
+    """
+    try:
+        if not (threads := client.nthreads()):
+            print("waits      for a first worker of the cluster", flush=True)
+            client.wait_for_workers(1, timeout=_FIRST_WORKER)
+            threads = client.nthreads()
+    except TimeoutError as error:
+        raise ExtractionError(
+            f"The cluster has no worker after {_FIRST_WORKER} seconds. Start some, and try again."
+        ) from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise ExtractionError(
+            f"client={client!r} is no client of a cluster that answers: {as_sentence(error)}"
+        ) from error
+    return min(threads.values())
+
+
 def versions() -> dict[str, str]:
     """Versions that the bits of a result depend on."""
     return {
@@ -160,6 +182,7 @@ def versions() -> dict[str, str]:
 
 def _check_workers(client: Client, job: ShardedPass) -> None:
     """Compare versions, load the model and write to the store, on all workers at once."""
+    job.require_source()
     ours = versions()
     for worker, theirs in _ask(client, versions).items():
         if isinstance(theirs, BaseException):
@@ -185,7 +208,10 @@ def _check_workers(client: Client, job: ShardedPass) -> None:
 
 def _ask(client: Client, function: Callable, *arguments: Any) -> dict[str, Any]:
     """What a function returns or raises on each worker, but for those lost meanwhile."""
-    answers = client.run(function, *arguments, on_error="return")
+    try:
+        answers = client.run(function, *arguments, on_error="return")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ExtractionError(f"The cluster does not answer: {as_sentence(error)}") from error
     # A worker that comes later, or again, is compared with the plan before its first shard.
     lost = OSError  # Dask's error of a connection that broke; the kit's own errors are none
     return {worker: said for worker, said in answers.items() if not isinstance(said, lost)}
@@ -194,9 +220,17 @@ def _ask(client: Client, function: Callable, *arguments: Any) -> dict[str, Any]:
 # On a worker
 
 
-def _check(url: str, digest: str) -> None:
-    job, _ = _ready(url, digest)
+async def _check(url: str, digest: str) -> None:
+    # In a thread of its own: a worker that does not answer for minutes, while it loads a large
+    # model, is taken for dead.
+    await asyncio.to_thread(_checked, url, digest)
+
+
+def _checked(url: str, digest: str) -> None:
+    with _one_at_a_time:
+        job, _ = _ready(url, digest)
     job.store.check_writable()
+    job.check_text()
 
 
 def _make(url: str, digest: str, phase: str, shard: int) -> dict[str, Any]:
@@ -212,6 +246,4 @@ def _ready(url: str, digest: str) -> tuple[ShardedPass, EmbeddingModel]:
     job = ShardedPass.open(url)
     if job.manifest["sha256"] != digest:
         raise ExtractionError(f"The worker sees another pass in {url!r} than the client does.")
-    model = load_model(device=job.asked["device"], **job.manifest["model"])
-    job.check_model(model)
-    return job, model
+    return job, job.load_model()

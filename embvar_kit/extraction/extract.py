@@ -120,7 +120,7 @@ def extract(
             corpus,
             shards=shards,
             threads=threads,
-            usual_threads=min(client.nthreads().values(), default=1) if client else None,
+            usual_threads=None if client is None else _threads_of(client),
             sites=sites,
             **options,
         )
@@ -221,6 +221,12 @@ def _stopped(
     whole = (found[site] if isinstance(site, str) else found) if found else None
     _last_stopped = ExtractionInterrupted(f"Stopped after {stopped}.", whole)
     return _last_stopped
+
+
+def _threads_of(client: Client) -> int:
+    from embvar_kit.extraction.cluster import threads_of_workers
+
+    return threads_of_workers(client)
 
 
 def _run_shards(

@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ from embvar_kit.corpora.parts import FileCorpus
 from embvar_kit.corpora.tokens import frequency_order, group_vocabulary
 from embvar_kit.errors import (
     CheckpointError,
+    DamagedFileError,
     ExtractionError,
     ExtractionInterrupted,
     NothingLeftError,
@@ -55,7 +58,7 @@ from embvar_kit.extraction.forward import norms_for
 from embvar_kit.extraction.measure import Stopped, at_site, measure
 from embvar_kit.extraction.plan import Plan, check_options, chosen_layers, plan
 from embvar_kit.extraction.store import Store
-from embvar_kit.models.loading import EmbeddingModel
+from embvar_kit.models.loading import EmbeddingModel, load_model
 from embvar_kit.moments import memory
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics.token_statistics import TokenStatistics, merged_info
@@ -140,15 +143,22 @@ class ShardedPass:
                 cannot be written.
             CorpusError: if there are fewer documents than shards.
         """
+        if not isinstance(corpus, Corpus | FileCorpus):
+            raise ExtractionError(
+                f"A pass in shards takes a corpus that is loaded whole, or many files, not "
+                f"{corpus!r}: load it without streaming=True, or name its files by a pattern."
+            )
         check_options(by, batch_tokens, long, min_count)
-        norms_for(model, sites, chosen_layers(model, layers))
-        if threads is not None and threads < 1:
-            raise ExtractionError(f"threads must be at least 1, got {threads}.")
+        layers = None if layers is None else list(layers)
+        taken = chosen_layers(model, layers)
+        norms_for(model, sites, taken)
+        if threads is not None and (type(threads) is not int or threads < 1):
+            raise ExtractionError(f"threads must be a whole number from 1, got {threads!r}.")
         store = Store(store)
         options = {
             "by": by,
-            "layers": None if layers is None else list(layers),
-            "batch_tokens": batch_tokens,
+            "layers": None if layers is None else [operator.index(layer) for layer in layers],
+            "batch_tokens": None if batch_tokens is None else operator.index(batch_tokens),
             "long": long,
             "min_count": min_count,
             "parse_special": parse_special,
@@ -174,30 +184,49 @@ class ShardedPass:
             "model": model.source,
             "corpus": {"name": corpus.name, "settings": dict(corpus.settings), **_known(corpus)},
             "documents": np.bincount(dealt, minlength=shards).tolist(),
-            "layers": list(chosen_layers(model, options["layers"])),
+            "layers": list(taken),
             "width": model.width,
         }
-        if store.has("manifest.json"):
-            found = cls.open(store)
-            if threads is None:
-                asked["threads"] = found.asked["threads"]
-            _compare(asked, found.asked, store)
-            return found
-        store.check_writable()
-        asked["threads"] = threads or usual_threads or torch.get_num_threads()
-        job = cls(store, {**manifest, "sha256": _digest(manifest)})
-        if isinstance(corpus, FileCorpus):
-            store.write_arrays(_LISTING, _listing_as_arrays(corpus.listing, dealt), {})
-        else:
-            shard_of = dealt[documents]
-            for shard in range(shards):
-                own = np.flatnonzero(shard_of == shard)
-                store.write_arrays(job.name("text", shard), _text_as_arrays(corpus, own), {})
-        if not job.counts_first:
-            job._write_groups(*_vocabulary(model, by))
-        # Last: a store without a manifest was never planned to the end.
-        store.write_json("manifest.json", job.manifest)
+        with store.held():
+            if store.has("manifest.json"):
+                job = cls.open(store)
+                if threads is None:
+                    asked["threads"] = job.asked["threads"]
+                _compare(asked, job.asked, store)
+                new = False
+            else:
+                if any(store.names(folder) for folder in PHASES):
+                    raise CheckpointError(
+                        f"{store.url!r} holds shards of a pass whose manifest.json is missing. "
+                        "Name another store."
+                    )
+                store.check_writable()
+                asked["threads"] = threads or usual_threads or torch.get_num_threads()
+                job = cls(store, {**manifest, "sha256": _digest(manifest)})
+                new = True
+            job._write_what_workers_read(model, corpus, dealt[documents], new)
+            if new:  # last: a store without a manifest was never planned to the end
+                store.write_json("manifest.json", job.manifest)
         return job
+
+    def _write_what_workers_read(
+        self, model: EmbeddingModel, corpus: Corpus | FileCorpus, shard_of: np.ndarray, new: bool
+    ) -> None:
+        """Write the text of each shard, or the listing, and the groups; only what lacks, of old."""
+        told = {"pass": self.manifest["sha256"]}
+        if isinstance(corpus, FileCorpus):
+            if new or not self.store.has(_LISTING):
+                arrays = _listing_as_arrays(corpus.listing, shard_of)
+                self.store.write_arrays(_LISTING, arrays, told)
+        else:
+            for shard in range(self.n_shards) if new else self.missing("text"):
+                arrays = _text_as_arrays(corpus, np.flatnonzero(shard_of == shard))
+                self.store.write_arrays(self.name("text", shard), arrays, told)
+        if self.counts_first:
+            if new:
+                self.store.remove(_GROUPS)
+        elif new or not self.store.has(_GROUPS):
+            self._write_groups(*_vocabulary(model, self.asked["by"]))
 
     @classmethod
     def open(cls, store: str | Path | Store) -> ShardedPass:
@@ -217,7 +246,7 @@ class ShardedPass:
                 f"The manifest of {store.url!r} is damaged or was altered. Plan the pass again, in "
                 "another store."
             )
-        if manifest["format"] > FORMAT:
+        if manifest.get("format", FORMAT + 1) > FORMAT:
             raise CheckpointError(f"{store.url!r} was planned by a newer kit: update embvar-kit.")
         return cls(store, {**manifest, "sha256": _digest(manifest)})
 
@@ -287,7 +316,7 @@ class ShardedPass:
         text = self.manifest["corpus"]
         if "files" in text:
             return self._files_of(shard).read()
-        file = self.store.read_arrays(self.name("text", shard), whole=True)
+        file = self._written(self.name("text", shard))
         titles = _strings(file, "title")
         return Corpus(
             text["name"],
@@ -299,12 +328,66 @@ class ShardedPass:
         )
 
     def _files_of(self, shard: int) -> FileCorpus:
-        listing = self.store.read_arrays(_LISTING, whole=True)
+        listing = self._written(_LISTING)
         paths, stamps = _strings(listing, "path"), _strings(listing, "stamp")
         own = np.flatnonzero(listing["shard"] == shard)
         chosen = Listing([paths[i] for i in own], listing["size"][own], [stamps[i] for i in own])
         text = self.manifest["corpus"]
         return FileCorpus(text["name"], chosen, text["settings"])
+
+    def _written(self, name: str) -> CheckpointFile:
+        """A file of the plan.
+
+        Raises:
+            CheckpointError: if it is missing, damaged, or of another plan.
+        """
+        remedy = "Remove it, and plan the pass again with the same arguments and the same store."
+        try:
+            file = self.store.read_arrays(name, whole=True)
+        except DamagedFileError as error:
+            raise DamagedFileError(
+                f"{name!r} in {self.store.url!r} is missing or damaged. {remedy}"
+            ) from error
+        if file.told.get("pass") != self.manifest["sha256"]:
+            raise CheckpointError(f"{name!r} in {self.store.url!r} is of another plan. {remedy}")
+        return file
+
+    def load_model(self) -> EmbeddingModel:
+        """The model that the pass was planned with, loaded as this process can.
+
+        Raises:
+            ModelError: if it cannot be loaded here.
+            ExtractionError: if it was made or changed in the memory of another process.
+            CheckpointError: if it is another one.
+        """
+        self.require_source()
+        model = load_model(device=self.asked["device"], **self.manifest["model"])
+        model = replace(model, max_tokens=self.asked["max_tokens"])
+        self.check_model(model)
+        return model
+
+    def require_source(self) -> None:
+        """Refuse a model that no other process can load.
+
+        Raises:
+            ExtractionError: if it was made or changed in the memory of this or another process.
+        """
+        if self.manifest["model"] is None:
+            raise ExtractionError(
+                f"The model {self.asked['model']!r} was made or changed in this process or the one "
+                "that planned the pass, so others cannot load it. Save it to a folder that they "
+                "see, and plan with the model from there."
+            )
+
+    def check_text(self) -> None:
+        """Check that this machine sees the corpus: of many files, the first.
+
+        Raises:
+            CorpusError: if it cannot be read.
+            CheckpointError: if the listing is missing or damaged.
+        """
+        if "files" in self.manifest["corpus"]:
+            next(self._files_of(0).chunks(), None)
 
     def check_model(self, model: EmbeddingModel) -> None:
         """Check that a model is the one that the pass was planned with.
@@ -380,7 +463,12 @@ class ShardedPass:
         if checkpoint_every is not None and self.store.local:
             kept_in = Path(self.store.path(f"running/{shard:05}"))
         asked = {**self.asked, "shard": shard}
-        with keeping(kept_in, checkpoint_every or EVERY, lambda: asked, whole=False) as kept:
+        with keeping(
+            kept_in,
+            EVERY if checkpoint_every is None else checkpoint_every,
+            lambda: asked,
+            whole=False,
+        ) as kept:
             if kept:
                 kept.begin_part(corpus)
             measured = measure(
@@ -408,7 +496,7 @@ class ShardedPass:
         Raises:
             CheckpointError: if they were not counted yet, or their file is damaged.
         """
-        file = self.store.read_arrays(_GROUPS, whole=True)
+        file = self._written(_GROUPS)
         index = pd.Index(_strings(file, "label"), dtype=object)
         return pd.DataFrame({"special": file["special"].astype(bool)}, index=index)
 
@@ -442,7 +530,7 @@ class ShardedPass:
 
     def _write_groups(self, labels: np.ndarray, special: np.ndarray) -> None:
         arrays = {"special": special.astype(np.uint8), **_as_bytes(labels.tolist(), "label")}
-        self.store.write_arrays(_GROUPS, arrays, {})
+        self.store.write_arrays(_GROUPS, arrays, {"pass": self.manifest["sha256"]})
 
     # The whole
 
@@ -457,19 +545,15 @@ class ShardedPass:
             ExtractionError: if nothing was measured, there is no room for the means, or there is
                 no shard of such a number.
         """
-        chosen = list(range(self.n_shards)) if only is None else list(only)
+        chosen = list(range(self.n_shards)) if only is None else [int(shard) for shard in only]
         if not chosen or len(set(chosen) & set(range(self.n_shards))) < len(chosen):
             raise ExtractionError(
                 f"only={chosen} must be different numbers of shards, from 0 to {self.n_shards - 1}."
             )
         files = [self._file("shards", shard) for shard in chosen]
-        group, counts = (
-            [self._read(file, shard, name) for shard, file in zip(chosen, files, strict=True)]
-            for name in ("group", "n")
-        )
         n = np.zeros(len(self.groups), dtype=np.int64)
-        for own, count in zip(group, counts, strict=True):
-            n[own] += count
+        for shard, file in zip(chosen, files, strict=True):
+            n[self._read(file, shard, "group")] += self._read(file, shard, "n")
         seen = np.flatnonzero(n)
         if not len(seen):
             raise NothingLeftError(f"Corpus {self.asked['corpus']!r} yields no sentence.")
@@ -477,8 +561,7 @@ class ShardedPass:
         seen = seen[frequency_order(n[seen], labels[seen])]
         rank = np.full(len(n), -1)
         rank[seen] = np.arange(len(seen))
-        rows = [rank[own] for own in group]
-        subwords = self._subwords(chosen, files, rows, counts, n[seen])
+        subwords = self._subwords(chosen, files, rank, n[seen])
         layers, width = self.manifest["layers"], self.manifest["width"]
         sites = self.asked["sites"]
         mean, extra = memory.allocate((len(sites), len(layers), len(seen), width))
@@ -489,9 +572,11 @@ class ShardedPass:
                 len(seen), width, mean=mean[site, layer], extra=extra[site, layer]
             )
             prefix = f"{sites[site]}/{layers[layer]}"
-            for shard, file, count, own in zip(chosen, files, counts, rows, strict=True):
+            for shard, file in zip(chosen, files, strict=True):
+                count = self._read(file, shard, "n")
                 if not len(count):
                     continue
+                own = rank[self._read(file, shard, "group")]
                 names = GroupedMoments.STATE[1:]
                 state = {name: self._read(file, shard, f"{prefix}/{name}") for name in names}
                 whole.merge(GroupedMoments.from_state({"count": count, **state}), own)
@@ -520,22 +605,25 @@ class ShardedPass:
     def _file(self, phase: str, shard: int, **how: bool) -> CheckpointFile:
         try:
             file = self.store.read_arrays(self.name(phase, shard), **how)
-        except CheckpointError as error:
+        except DamagedFileError as error:
             raise self._damaged(phase, shard) from error
         if file.told.get("pass") != self.manifest["sha256"]:
-            raise self._damaged(phase, shard)
+            raise CheckpointError(
+                f"{self.name(phase, shard)!r} in {self.store.url!r} belongs to another pass. Move "
+                "it away, or name another store."
+            )
         return file
 
     def _read(self, file: CheckpointFile, shard: int, name: str) -> np.ndarray:
         try:
             return file[name]
-        except CheckpointError as error:
+        except DamagedFileError as error:
             raise self._damaged("shards", shard) from error
 
     def _damaged(self, phase: str, shard: int) -> DamagedShard:
         return DamagedShard(
-            f"{self.name(phase, shard)!r} in {self.store.url!r} is missing, damaged or of another "
-            f"pass. Remove it and measure shard {shard} again.",
+            f"{self.name(phase, shard)!r} in {self.store.url!r} is missing or damaged. Remove "
+            f"it and measure shard {shard} again.",
             phase,
             shard,
         )
@@ -543,31 +631,34 @@ class ShardedPass:
     def _subwords(
         self,
         chosen: list[int],
-        files: list,
-        rows: list[np.ndarray],
-        counts: list[np.ndarray],
+        files: list[CheckpointFile],
+        rank: np.ndarray,
         n: np.ndarray,
     ) -> np.ndarray | None:
         if self.asked["by"] != "word":
             return None
         total = np.zeros(len(n))
-        for shard, file, own, count in zip(chosen, files, rows, counts, strict=True):
-            total[own] += self._read(file, shard, "subwords") * count
+        for shard, file in zip(chosen, files, strict=True):
+            own = rank[self._read(file, shard, "group")]
+            total[own] += self._read(file, shard, "subwords") * self._read(file, shard, "n")
         return total / n
 
     def _info(self, told: Sequence[Mapping], only: list[int] | None) -> dict:
         info = reduce(merged_info, (part["info"] for part in told if part["info"]))
         text = self.manifest["corpus"]
         whole = {"name": text["name"], "settings": text["settings"]}
-        texts = json.dumps([part["fingerprint"] for part in told])
-        # The sentences of files are known only once they were read.
-        whole["fingerprint"] = text.get("fingerprint", _digest(texts))
-        without_text = text.get("without_text", 0) + sum(part["without_text"] for part in told)
+        of_text = _digest(json.dumps([part["fingerprint"] for part in told]))
+        without_text = sum(part["without_text"] for part in told)
+        whole["dealt"] = {"shards": self.n_shards, "seed": self.asked["seed"]}
+        if only is None:
+            # The sentences of files are known only once they were read.
+            of_text = text.get("fingerprint", of_text)
+            without_text += text.get("without_text", 0)
+        else:
+            whole["dealt"]["only"] = only
+        whole["fingerprint"] = of_text
         whole |= {"without_text": without_text} if without_text else {}
-        shards = {"shards": self.n_shards, "seed": self.asked["seed"]}
-        if only is not None:
-            shards["only"] = only
-        return {**info, "corpora": [whole], "dealt": shards}
+        return {**info, "corpora": [whole]}
 
 
 def on_this_machine(
@@ -596,6 +687,7 @@ def on_this_machine(
                     bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
                     bar.update()
         except (Stopped, KeyboardInterrupt):
+            done = job.n_shards - len(job.missing(phase))
             raise ExtractionInterrupted(
                 f"Stopped after {done} of {job.n_shards} shards; the store keeps them, and the "
                 "same call resumes the pass.",
@@ -618,13 +710,20 @@ def finish(
         make: makes the files of a phase for some shards: on this machine, or on many.
         warn: told of each damaged file.
     """
+    again: set[tuple[str, int]] = set()
     while True:
         try:
             while left := job.missing(phase := job.phase()):
                 make(phase, left)
-            return job.merge()
+            found = job.merge()
+            if job.store.local:  # what a worker kept of a shard that another one finished
+                shutil.rmtree(job.store.path("running"), ignore_errors=True)
+            return found
         except DamagedShard as damaged:
-            name = job.name(damaged.phase, damaged.index)
+            if (at := (damaged.phase, damaged.index)) in again:
+                raise
+            again.add(at)
+            name = job.name(*at)
             warn(f"{name} in {job.store.url!r} is missing or damaged, and is made again.")
             job.store.remove(name)
 

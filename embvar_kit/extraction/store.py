@@ -26,8 +26,9 @@ from embvar_kit.errors import CheckpointError, first_line
 from embvar_kit.files import locked, remove_abandoned, replacing
 
 _LEASE = "in-use.json"
-_RENEW, _STALE = 20.0, 90.0
-"""Seconds between two signs of life of a client, and after which it is taken for dead."""
+_RENEW, _STALE, _SETTLE = 20.0, 90.0, 1.0
+"""Seconds between two signs of life of a client, after which it is taken for dead, and that it
+waits for another that signs at the same time."""
 
 
 class Store:
@@ -50,6 +51,8 @@ class Store:
         with self._refusing("opened"):
             self._files, self._root = fsspec.url_to_fs(self.url)
         self.local = isinstance(self._files, LocalFileSystem)
+        if self.local:  # a worker may have another working folder
+            self.url = self._root
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -152,35 +155,49 @@ class Store:
                     remove_abandoned(folder)
                 yield
             return
-        self._take_lease()
+        token = secrets.token_hex(8)
+        self._take_lease(token)
         over = threading.Event()
-        renewing = threading.Thread(target=self._renew, args=[over], daemon=True)
+        renewing = threading.Thread(target=self._renew, args=[over, token], daemon=True)
         renewing.start()
         try:
             yield
         finally:
             over.set()
             renewing.join()
-            self.remove(_LEASE)
+            with suppress(CheckpointError):  # it then grows old
+                if self._holder().get("token") == token:
+                    self.remove(_LEASE)
 
-    def _take_lease(self) -> None:
-        if self.has(_LEASE):
-            other = self.read_json(_LEASE)
-            if time.time() - other["alive"] < _STALE:
-                raise CheckpointError(
-                    f"Another client ({other['who']}) is using {self.url!r}. Wait for it, or name "
-                    f"another store; if it died, wait for {_STALE:.0f} seconds."
-                )
-        self._sign()
+    def _take_lease(self, token: str) -> None:
+        other = self._holder()
+        if other and abs(time.time() - other["alive"]) < _STALE:
+            raise CheckpointError(
+                f"Another client ({other['who']}) is using {self.url!r}. Wait for it, or name "
+                f"another store; if it died, wait for {_STALE:.0f} seconds."
+            )
+        self._sign(token)
+        time.sleep(_SETTLE)  # of two that sign at once, the later one holds it
+        if self._holder().get("token") != token:
+            raise CheckpointError(f"Another client is using {self.url!r}. Wait for it.")
 
-    def _sign(self) -> None:
+    def _holder(self) -> dict[str, Any]:
+        """What the client that holds the store has signed; empty if none does."""
+        try:
+            held = self.read_json(_LEASE) if self.has(_LEASE) else {}
+            return {**held, "alive": float(held["alive"])} if held else {}
+        except (CheckpointError, TypeError, KeyError, ValueError):
+            return {}  # it was removed meanwhile, or is no sign of a client
+
+    def _sign(self, token: str) -> None:
         who = f"process {os.getpid()} on {socket.gethostname()}"
-        self.write_json(_LEASE, {"who": who, "alive": time.time()})
+        self.write_json(_LEASE, {"who": who, "alive": time.time(), "token": token})
 
-    def _renew(self, over: threading.Event) -> None:
+    def _renew(self, over: threading.Event, token: str) -> None:
         while not over.wait(_RENEW):
             with suppress(CheckpointError):  # the next sign may succeed
-                self._sign()
+                if self._holder().get("token") in (token, None):
+                    self._sign(token)
 
     @contextmanager
     def _refusing(self, done: str) -> Iterator[None]:

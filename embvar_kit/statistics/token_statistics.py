@@ -676,6 +676,9 @@ def merged_info(ours: Mapping, theirs: Mapping) -> dict:
     info = {**ours, "corpora": [*ours["corpora"], *theirs["corpora"]]}
     # Digests that one part alone tells hold for the whole, so that no third part contradicts them.
     info["model"] = {**theirs["model"], **ours["model"]}
+    said = [note for part in (ours, theirs) for note in part["model"].get("notes", [])]
+    if said:
+        info["model"]["notes"] = list(dict.fromkeys(said))
     # What an older kit did not count is unknown for the whole, too.
     info["counts"] = {
         name: ours["counts"][name] + theirs["counts"][name]

@@ -120,17 +120,21 @@ def test_a_killed_worker_costs_nothing_but_time(model, corpus, wanted, processes
     store = tmp_path / "store"
     processes.wait_for_workers(2, timeout=60)
 
+    at_the_kill = []
+
     def kill():
         until = time.monotonic() + 120
         while not list((store / "shards").glob("*.safetensors")):
             assert time.monotonic() < until
             time.sleep(0.01)
+        at_the_kill.append(len(list((store / "shards").glob("*.safetensors"))))
         os.kill(next(iter(processes.run(os.getpid).values())), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
     same(extract(model, corpus, store, processes), wanted)
     killer.join()
+    assert 1 <= at_the_kill[0] < SHARDS, "a worker was killed in the middle"
 
 
 def test_a_damaged_shard_is_made_again_by_a_worker(

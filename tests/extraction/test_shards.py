@@ -77,9 +77,10 @@ def test_shards_give_what_one_pass_gives(model, corpus, tmp_path, options):
     close(found, whole)
     if whole.subwords is not None:
         np.testing.assert_allclose(found.subwords, whole.subwords, rtol=1e-12)
-    for part in ("model", "convention", "counts", "corpora", "sentences_by_words"):
+    for part in ("model", "convention", "counts", "sentences_by_words"):
         assert found.info[part] == whole.info[part], part
-    assert found.info["dealt"] == {"shards": SHARDS, "seed": 0}
+    dealt = {"dealt": {"shards": SHARDS, "seed": 0}}
+    assert found.info["corpora"] == [whole.info["corpora"][0] | dealt]
 
 
 def test_several_sites_are_measured_in_one_pass(model, corpus, tmp_path):
@@ -106,7 +107,9 @@ def test_some_shards_are_merged_alone(sharded):
     whole, store = sharded
     job = ShardedPass.open(store)
     first, rest = (job.merge(only)["hidden"] for only in ([0], range(1, SHARDS)))
-    assert first.info["dealt"]["only"] == [0] and "only" not in whole.info["dealt"]
+    of_first, of_whole = first.info["corpora"][0], whole.info["corpora"][0]
+    assert of_first["dealt"]["only"] == [0] and "only" not in of_whole["dealt"]
+    assert of_first["fingerprint"] != of_whole["fingerprint"]
     close(first.add(rest), whole)
     for wrong in ([], [0, 0], [SHARDS], [-1]):
         with pytest.raises(ek.ExtractionError, match="different numbers of shards, from 0 to 4"):
@@ -166,10 +169,10 @@ def test_inside_a_shard_a_stopped_pass_resumes_where_it_was(model, corpus, tmp_p
     same(extract(model, corpus, tmp_path / "store", shards=1, batch_tokens=100), wanted)
     batches = len(ek.plan(model, corpus, batch_tokens=100).batches)
     assert len(ran) == batches, "no batch was run twice"
-    assert not list((tmp_path / "store" / "running").iterdir())
+    assert not (tmp_path / "store" / "running").exists()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "missing", "of another pass"])
+@pytest.mark.parametrize("damage", ["truncated", "bit flipped", "missing"])
 @pytest.mark.parametrize("folder", ["shards", "counts"])
 def test_a_damaged_shard_alone_is_made_again(
     model, corpus, tmp_path, monkeypatch, capsys, damage, folder
@@ -183,9 +186,6 @@ def test_a_damaged_shard_alone_is_made_again(
         path.write_bytes(data[:-5])
     elif damage == "bit flipped":
         path.write_bytes(data[:-5] + bytes([data[-5] ^ 4]) + data[-4:])
-    elif damage == "of another pass":
-        extract(model, corpus, tmp_path / "other", layers=[0], **options)
-        path.write_bytes((tmp_path / "other" / folder / path.name).read_bytes())
     else:
         path.unlink()
     if folder == "counts":
@@ -203,12 +203,94 @@ def test_a_damaged_shard_alone_is_made_again(
     assert ("is made again" in told) == (damage != "missing")
 
 
-def test_a_damaged_text_is_named(model, corpus, tmp_path):
-    job = ShardedPass.plan(tmp_path / "store", model, corpus, shards=SHARDS)
-    path = tmp_path / "store" / job.name("text", 1)
+@pytest.mark.parametrize("name", ["text/00001-of-00005.safetensors", "groups.safetensors"])
+def test_a_damaged_file_of_the_plan_is_named_and_written_again(
+    model, corpus, sharded, tmp_path, name
+):
+    store = tmp_path / "store"
+    job = ShardedPass.plan(store, model, corpus, shards=SHARDS)
+    path = store / name
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ek.CheckpointError, match="text/00001-of-00005"):
+    with pytest.raises(ek.CheckpointError, match=rf"'{name}' in .* Remove it, and plan the pass"):
         job.run("shards", 1, model)
+    path.unlink()
+    same(extract(model, corpus, store), sharded[0])
+
+
+def test_a_shard_of_another_pass_is_refused_and_kept(model, corpus, tmp_path):
+    store, name = tmp_path / "store", f"shards/00002-of-{SHARDS:05}.safetensors"
+    extract(model, corpus, store)
+    extract(model, corpus, tmp_path / "other", layers=[0])
+    data = (tmp_path / "other" / name).read_bytes()
+    (store / name).write_bytes(data)
+    with pytest.raises(ek.CheckpointError, match="belongs to another pass"):
+        extract(model, corpus, store)
+    assert (store / name).read_bytes() == data
+
+
+def test_a_store_whose_manifest_is_gone_is_not_planned_anew(model, corpus, tmp_path):
+    """Its files would be taken for those of the new plan."""
+    store = tmp_path / "store"
+    extract(model, corpus, store)
+    (store / "manifest.json").unlink()
+    with pytest.raises(ek.CheckpointError, match=r"manifest\.json is missing. Name another store"):
+        extract(model, corpus, store, by="word")
+    # Of a plan that was killed before its end, nothing is taken over.
+    for path in (store / "shards").iterdir():
+        path.unlink()
+    found = extract(model, corpus, store, by="word", min_count=2)
+    close(found, ek.extract(model, corpus, by="word", min_count=2, progress=False))
+
+
+def test_groups_of_another_plan_are_refused(model, corpus, tmp_path):
+    store, other = tmp_path / "store", tmp_path / "other"
+    job = ShardedPass.plan(store, model, corpus, shards=SHARDS)
+    ShardedPass.plan(other, model, corpus, shards=SHARDS, layers=[0])
+    (store / "groups.safetensors").write_bytes((other / "groups.safetensors").read_bytes())
+    with pytest.raises(ek.CheckpointError, match=r"'groups\.safetensors' .* of another plan"):
+        job.run("shards", 0, model)
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_damaged(model, corpus, tmp_path, monkeypatch):
+    """A lack of memory, of rights or of file handles costs no shard."""
+    store = tmp_path / "store"
+    wanted = extract(model, corpus, store)
+    before = {path.name: path.stat().st_mtime_ns for path in (store / "shards").iterdir()}
+    for error in (PermissionError(13, "Permission denied"), MemoryError("no memory")):
+
+        def fail(*_, error=error):
+            raise error
+
+        with monkeypatch.context() as now:
+            now.setattr("embvar_kit.array_file._fill", fail)
+            with pytest.raises(ek.CheckpointError, match="cannot be read"):
+                extract(model, corpus, store)
+    same(extract(model, corpus, store), wanted)
+    after = {path.name: path.stat().st_mtime_ns for path in (store / "shards").iterdir()}
+    assert after == before
+
+
+def test_a_shard_that_is_damaged_again_and_again_ends_the_pass(model, corpus, tmp_path):
+    store = tmp_path / "store"
+    job = ShardedPass.plan(store, model, corpus, shards=SHARDS)
+    make = on_this_machine(job, model, progress=False)
+
+    def make_badly(phase, shards):
+        make(phase, shards)
+        path = store / job.name("shards", 2)
+        path.write_bytes(path.read_bytes()[:-1])
+
+    with pytest.raises(ek.CheckpointError, match="00002-of-00005"):
+        finish(job, make_badly)
+
+
+def test_a_limit_that_was_set_holds_in_every_process(model, corpus, tmp_path):
+    short = replace(model, max_tokens=8)
+    found = extract(short, corpus, tmp_path / "store")
+    assert found.info["counts"]["split"] > 0
+    with pytest.raises(ek.CheckpointError, match="max_tokens=8; this run has max_tokens="):
+        extract(model, corpus, tmp_path / "store")
+    assert ShardedPass.open(tmp_path / "store").load_model().max_tokens == 8
 
 
 @pytest.mark.parametrize(
@@ -223,6 +305,7 @@ def test_a_damaged_text_is_named(model, corpus, tmp_path):
     ],
 )
 def test_what_differs_from_the_plan_is_refused_by_name(model, corpus, sharded, changed, message):
+    changed = dict(changed)
     if changed.pop("text", None):
         corpus = replace(corpus, sentences=[*corpus.sentences[:-1], "Another one."])
     if changed.pop("model", None):
@@ -292,6 +375,7 @@ def test_arguments_that_do_not_fit_together_are_refused(model, corpus, tmp_path,
         ({"long": "fold"}, "long='fold' is unknown"),
         ({"layers": [9]}, "there is no 9"),
         ({"threads": 0}, "threads must be"),
+        ({"threads": 1.5}, "threads must be"),
         ({"site": "norm_output", "layers": [0, 9]}, "there is no 9"),
     ],
 )
@@ -301,6 +385,18 @@ def test_an_argument_that_makes_no_sense_is_refused_before_anything_is_written(
     with pytest.raises(ek.ExtractionError, match=message):
         extract(model, corpus, tmp_path / "store", **options)
     assert not (tmp_path / "store").exists()
+
+
+def test_numbers_of_numpy_are_numbers(model, corpus, tmp_path):
+    options = {"layers": np.arange(2), "batch_tokens": np.int64(200)}
+    found = extract(model, corpus, tmp_path / "store", **options)
+    assert found.layers.tolist() == [0, 1]
+    ShardedPass.open(tmp_path / "store").merge(only=np.array([0]))["hidden"].save(tmp_path / "out")
+
+
+def test_a_corpus_without_sentences_is_refused(model, tmp_path):
+    with pytest.raises(ek.CorpusError, match="0 documents"):
+        extract(model, ek.Corpus.of([]), tmp_path / "store", shards=1)
 
 
 def test_a_stream_is_refused(model, tmp_path):
