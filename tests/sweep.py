@@ -126,6 +126,19 @@ def _by_kit(folder: Path) -> dict[str, Any]:
     return found
 
 
+def _states(model: Any, ids: Any) -> Any:
+    """Hidden states under the mask of ones that tokenizers give: without one, VideoPrism's part for
+    text looks ahead. A model that fails under a mask, or takes none, gets none."""
+    import torch
+
+    given = {"input_ids": ids, "output_hidden_states": True}
+    with torch.no_grad():
+        try:
+            return model(**given, attention_mask=torch.ones_like(ids)).hidden_states
+        except Exception:  # each architecture has its own
+            return model(**given).hidden_states
+
+
 def _by_plain_transformers(folder: Path, part: str) -> dict[str, Any]:
     """The same by definition: one sentence at a time, each by a model that has run nothing before.
 
@@ -149,8 +162,7 @@ def _by_plain_transformers(folder: Path, part: str) -> dict[str, Any]:
         coded = tokenizer(sentence, return_offsets_mapping=True)
         ids, spans = coded["input_ids"], coded["offset_mapping"]
         model = _part(copy.deepcopy(fresh), part)
-        with torch.no_grad():
-            states = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+        states = _states(model, torch.tensor([ids]))
         x = np.stack([_of_tokens(state)[0, : len(ids)].double().numpy() for state in states])
         for at, i in enumerate(ids):
             seen["token"][groups.labels[groups.group_of[i]]].append(x[:, at])
