@@ -8,7 +8,6 @@ is lost is given to another one.
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from tqdm import tqdm
 
 from embvar_kit._version import __version__
-from embvar_kit.errors import ExtractionError, ExtractionInterrupted, as_sentence
-from embvar_kit.extraction.shards import ShardedPass
+from embvar_kit.errors import ExtractionError, as_sentence
+from embvar_kit.extraction.shards import ShardedPass, filling
 from embvar_kit.models.loading import EmbeddingModel
 
 if TYPE_CHECKING:
@@ -54,28 +52,10 @@ def on_cluster(
 
     def make(phase: str, shards: list[int]) -> None:
         tasks = _Tasks(client, job, phase)
-        bar = tqdm(
-            total=job.n_shards,
-            initial=job.n_shards - len(shards),
-            desc=phase,
-            unit="shard",
-            disable=not progress,
-            file=sys.stdout,
-        )
-        started, tokens = time.perf_counter(), 0
         try:
-            with bar:
-                for done in tasks.run(shards):
-                    tokens += done["tokens"]
-                    rate = tokens / (time.perf_counter() - started)
-                    bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-                    bar.update()
-        except KeyboardInterrupt:
-            raise ExtractionInterrupted(
-                f"Stopped after {int(bar.n)} of {job.n_shards} shards; the store keeps them, and "
-                "the same call resumes the pass.",
-                None,
-            ) from None
+            with filling(job, phase, shards, progress=progress) as done:
+                for told in tasks.run(shards):
+                    done(told)
         finally:
             tasks.cancel()
 

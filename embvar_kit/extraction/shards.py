@@ -661,6 +661,53 @@ class ShardedPass:
         return {**info, "corpora": [whole]}
 
 
+@contextmanager
+def filling(
+    job: ShardedPass, phase: str, shards: Sequence[int], *, progress: bool
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show how far a phase is while its files are made.
+
+    Args:
+        job: the pass.
+        phase: the folder that is filled.
+        shards: the shards that lack.
+        progress: print a bar: shards done, tokens per second, time left.
+
+    Yields:
+        What is told of each shard, as :meth:`ShardedPass.run` returns it.
+
+    Raises:
+        ExtractionInterrupted: if the pass is stopped by hand.
+    """
+    bar = tqdm(
+        total=job.n_shards,
+        initial=job.n_shards - len(shards),
+        desc=phase,
+        unit="shard",
+        disable=not progress,
+        file=sys.stdout,
+    )
+    started, tokens = time.perf_counter(), 0
+
+    def done(told: Mapping[str, Any]) -> None:
+        nonlocal tokens
+        tokens += told["tokens"]
+        rate = tokens / (time.perf_counter() - started)
+        bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
+        bar.update()
+
+    try:
+        with bar:
+            yield done
+    except (Stopped, KeyboardInterrupt):
+        there = job.n_shards - len(job.missing(phase))
+        raise ExtractionInterrupted(
+            f"Stopped after {there} of {job.n_shards} shards; the store keeps them, and the same "
+            "call resumes the pass.",
+            None,
+        ) from None
+
+
 def on_this_machine(
     job: ShardedPass, model: EmbeddingModel, *, progress: bool = True
 ) -> Callable[[str, list[int]], None]:
@@ -668,31 +715,9 @@ def on_this_machine(
     job.check_model(model)
 
     def make(phase: str, shards: list[int]) -> None:
-        done = job.n_shards - len(shards)
-        bar = tqdm(
-            total=job.n_shards,
-            initial=done,
-            desc=phase,
-            unit="shard",
-            disable=not progress,
-            file=sys.stdout,
-        )
-        started, tokens = time.perf_counter(), 0
-        try:
-            with bar:
-                for shard in shards:
-                    tokens += job.run(phase, shard, model, checkpoint_every=EVERY)["tokens"]
-                    done += 1
-                    rate = tokens / (time.perf_counter() - started)
-                    bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-                    bar.update()
-        except (Stopped, KeyboardInterrupt):
-            done = job.n_shards - len(job.missing(phase))
-            raise ExtractionInterrupted(
-                f"Stopped after {done} of {job.n_shards} shards; the store keeps them, and the "
-                "same call resumes the pass.",
-                None,
-            ) from None
+        with filling(job, phase, shards, progress=progress) as done:
+            for shard in shards:
+                done(job.run(phase, shard, model, checkpoint_every=EVERY))
 
     return make
 
