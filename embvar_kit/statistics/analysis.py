@@ -327,17 +327,45 @@ def decompose(
     M = float(overall @ overall)
     V_W = float(weight @ V)
     V_B = float(sum(_between(weight, mean, overall)))
-    if correct:
-        if np.min(n) < 2:
-            raise StatisticsError(
-                "The correction needs at least two occurrences of every token: min_count=2."
-            )
-        variance = V * n / (n - 1)
-        corrected = float(weight @ variance)
-        M -= corrected / np.sum(n)
-        V_B -= (float(variance.sum()) - corrected) / np.sum(n)
-        V_W = corrected
-    return Decomposition(float(weight @ Q), M, V_W + V_B, V_W, V_B)
+    parts = Decomposition(float(weight @ Q), M, V_W + V_B, V_W, V_B)
+    return _corrected(parts, n, V) if correct else parts
+
+
+def decompose_union(
+    n: np.ndarray, V: np.ndarray, *, Q_X: float, M_X: float, V_X: float, correct: bool = False
+) -> Decomposition:
+    """:func:`decompose` from the moments of the union of all embeddings, without token means.
+
+    Args:
+        n: ``(T,)`` counts ``n_t``.
+        V: ``(T,)`` variances, population form.
+        Q_X, M_X, V_X: moments of the union of the tokens' embeddings.
+        correct: as in :func:`decompose`.
+
+    Raises:
+        StatisticsError: as :func:`decompose`.
+
+    >>> decompose_union(np.array([1, 1]), np.zeros(2), Q_X=1.0, M_X=0.0, V_X=1.0)._asdict()
+    {'Q': 1.0, 'M': 0.0, 'V': 1.0, 'V_W': 0.0, 'V_B': 1.0}
+    """
+    if not len(n):
+        raise StatisticsError("No token is left to decompose: lower min_count or raise max_count.")
+    V_W = float(np.asarray(n, dtype=float) / np.sum(n) @ V)
+    parts = Decomposition(float(Q_X), float(M_X), float(V_X), V_W, max(0.0, float(V_X) - V_W))
+    return _corrected(parts, n, V) if correct else parts
+
+
+def _corrected(parts: Decomposition, n: np.ndarray, V: np.ndarray) -> Decomposition:
+    """Remove from a decomposition what finite samples add (see :func:`decompose`)."""
+    if np.min(n) < 2:
+        raise StatisticsError(
+            "The correction needs at least two occurrences of every token: min_count=2."
+        )
+    total = np.sum(n)
+    variance = V * n / (n - 1)
+    V_W = float(n / total @ variance)
+    V_B = parts.V_B - (float(variance.sum()) - V_W) / total
+    return parts._replace(M=parts.M - V_W / total, V=V_W + V_B, V_W=V_W, V_B=V_B)
 
 
 def _between(
