@@ -140,9 +140,10 @@ def measured(entries: dict, min_count: int, again: bool) -> tuple[np.ndarray, np
 def _row(n, Q, M, V, n_X, Q_X, M_X, V_X) -> list[float]:
     fit = analysis.tradeoff(Q, M, V)
     unbiased = analysis.tradeoff(Q, *analysis.unbiased(n, M, V), robust=True)
-    union = {"Q_X": Q_X, "M_X": M_X, "V_X": V_X}
-    plain = analysis.decompose_union(n, V, **union)
-    corrected = analysis.decompose_union(n, V, **union, correct=True)
+    V_B = V_X - float(n @ V) / n_X
+    plain, corrected = (
+        analysis.parts_of(n, V, Q_X, M_X, V_B, correct=correct) for correct in (False, True)
+    )
     pairs = analysis.unbiased(n_X, M_X, V_X)[0]
     return [
         fit.slope,

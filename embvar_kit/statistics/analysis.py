@@ -322,50 +322,35 @@ def decompose(
     """
     if not len(n):
         raise StatisticsError("No token is left to decompose: lower min_count or raise max_count.")
-    weight = np.asarray(n, dtype=float) / np.sum(n)
-    overall = np.einsum("t,td->d", weight, mean, dtype=np.float64)
-    M = float(overall @ overall)
-    V_W = float(weight @ V)
-    V_B = float(sum(_between(weight, mean, overall)))
-    parts = Decomposition(float(weight @ Q), M, V_W + V_B, V_W, V_B)
-    return _corrected(parts, n, V) if correct else parts
-
-
-def decompose_union(
-    n: np.ndarray, V: np.ndarray, *, Q_X: float, M_X: float, V_X: float, correct: bool = False
-) -> Decomposition:
-    """:func:`decompose` from the moments of the union of all embeddings, without token means.
-
-    Args:
-        n: ``(T,)`` counts ``n_t``.
-        V: ``(T,)`` variances, population form.
-        Q_X, M_X, V_X: moments of the union of the tokens' embeddings.
-        correct: as in :func:`decompose`.
-
-    Raises:
-        StatisticsError: as :func:`decompose`.
-
-    >>> decompose_union(np.array([1, 1]), np.zeros(2), Q_X=1.0, M_X=0.0, V_X=1.0)._asdict()
-    {'Q': 1.0, 'M': 0.0, 'V': 1.0, 'V_W': 0.0, 'V_B': 1.0}
-    """
-    if not len(n):
-        raise StatisticsError("No token is left to decompose: lower min_count or raise max_count.")
-    V_W = float(np.asarray(n, dtype=float) / np.sum(n) @ V)
-    parts = Decomposition(float(Q_X), float(M_X), float(V_X), V_W, max(0.0, float(V_X) - V_W))
-    return _corrected(parts, n, V) if correct else parts
-
-
-def _corrected(parts: Decomposition, n: np.ndarray, V: np.ndarray) -> Decomposition:
-    """Remove from a decomposition what finite samples add (see :func:`decompose`)."""
-    if np.min(n) < 2:
+    if correct and np.min(n) < 2:
         raise StatisticsError(
             "The correction needs at least two occurrences of every token: min_count=2."
         )
-    total = np.sum(n)
-    variance = V * n / (n - 1)
-    V_W = float(n / total @ variance)
-    V_B = parts.V_B - (float(variance.sum()) - V_W) / total
-    return parts._replace(M=parts.M - V_W / total, V=V_W + V_B, V_W=V_W, V_B=V_B)
+    weight = np.asarray(n, dtype=float) / np.sum(n)
+    overall = np.einsum("t,td->d", weight, mean, dtype=np.float64)
+    V_B = float(sum(_between(weight, mean, overall)))
+    return parts_of(n, V, float(weight @ Q), float(overall @ overall), V_B, correct=correct)
+
+
+def parts_of(
+    n: np.ndarray, V: np.ndarray, Q_X: float, M_X: float, V_B: float, *, correct: bool
+) -> Decomposition:
+    """The decomposition whose Q, M and V_B over all embeddings are known.
+
+    Args:
+        n, V, correct: as in :func:`decompose`; a token that occurs once tells no variance.
+        Q_X, M_X, V_B: over the union of the tokens' embeddings, in squared norm.
+    """
+    n = np.asarray(n, dtype=float)
+    weight = n / n.sum()
+    V_W = float(weight @ V)
+    if correct:
+        variance = np.divide(V * n, n - 1, out=np.zeros(len(n)), where=n > 1)
+        corrected = float(weight @ variance)
+        M_X -= corrected / n.sum()
+        V_B -= (float(variance.sum()) - corrected) / n.sum()
+        V_W = corrected
+    return Decomposition(Q_X, M_X, V_W + V_B, V_W, V_B)
 
 
 def _between(

@@ -205,10 +205,6 @@ def test_decomposition_is_what_the_definitions_say(seed, dim):
     assert parts.Q == pytest.approx(parts.M + parts.V_W + parts.V_B)
     corrected = analysis.decompose(counts, Q, V, mean, correct=True)
     assert corrected.Q == pytest.approx(corrected.M + corrected.V_W + corrected.V_B)
-    union = dict(zip(("Q_X", "M_X", "V_X"), two_pass(x), strict=True))
-    for correct, expected in ((False, parts), (True, corrected)):
-        found = analysis.decompose_union(counts, V, **union, correct=correct)
-        assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_unbiased_forms_keep_the_sum_and_hit_the_population():
@@ -259,13 +255,9 @@ def test_decomposition_refuses_what_it_cannot_do():
     none = np.empty(0)
     with pytest.raises(ek.StatisticsError, match="No token is left"):
         analysis.decompose(none, none, none, np.empty((0, 3)))
-    with pytest.raises(ek.StatisticsError, match="No token is left"):
-        analysis.decompose_union(none, none, Q_X=1.0, M_X=1.0, V_X=0.0)
     with pytest.raises(ek.StatisticsError, match="min_count=2"):
         one = np.array([1, 5])
         analysis.decompose(one, np.ones(2), np.ones(2), np.ones((2, 3)), correct=True)
-    with pytest.raises(ek.StatisticsError, match="min_count=2"):
-        analysis.decompose_union(one, np.ones(2), Q_X=3.0, M_X=1.0, V_X=2.0, correct=True)
 
 
 def test_regress_is_the_ols_of_statsmodels_and_refuses_what_has_no_line():
