@@ -90,6 +90,7 @@ def draw(true: Tokens, rng: np.random.Generator, cut: bool = False) -> dict:
 STATISTICS = (
     "slope",
     "slope, unbiased",
+    "slope by instrument",
     "Theil-Sen slope, unbiased",
     "R², unbiased",
     "V_W/V",
@@ -105,7 +106,8 @@ def population(true: Tokens) -> np.ndarray:
     overall = weight @ true.mean
     within, M = weight @ true.V, overall @ overall
     share = within / (weight @ (true.M + true.V) - M)
-    return np.array([fit.slope, fit.slope, fit.theil_sen, fit.r2, share, share, M])
+    slopes = [fit.slope] * 3
+    return np.array([*slopes, fit.theil_sen, fit.r2, share, share, M])
 
 
 def measured(entries: dict, min_count: int, again: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +124,7 @@ def measured(entries: dict, min_count: int, again: bool) -> tuple[np.ndarray, np
     """
     # A last fold that has nothing: without it, the moments are those of the whole.
     n_folds = FOLDS + 1
-    half = np.zeros(n_folds, dtype=bool)
+    half = np.arange(n_folds) % 2 == 1
     parts = folds.without_each_fold(**entries, n_folds=n_folds, half=half)
     rows = []
     before = None
@@ -133,11 +135,22 @@ def measured(entries: dict, min_count: int, again: bool) -> tuple[np.ndarray, np
             union = folds.pool(np.flatnonzero(chosen), **entries, n_folds=n_folds)
             whole = folds.leave_one_out(*union)
             before = chosen
-        rows.append(_row(*(x[k, chosen] for x in parts[:4]), *(x[k] for x in whole)))
+        halves = [x.copy() for x in (parts.half_n, parts.half_M, parts.half_V)]
+        for of_halves, own in zip(halves, (parts.own_n, parts.own_M, parts.own_V), strict=True):
+            of_halves[int(half[k])] = own[k]
+        twice = chosen & (halves[0] >= 2).all(axis=0)
+        by_instrument = _slope_by_instrument(*(x[:, twice] for x in halves))
+        of_tokens = (x[k, chosen] for x in parts[:4])
+        rows.append(_row(*of_tokens, *(x[k] for x in whole), by_instrument))
     return np.array(rows[-1]), np.array(rows[:-1])
 
 
-def _row(n, Q, M, V, n_X, Q_X, M_X, V_X) -> list[float]:
+def _slope_by_instrument(n, M, V) -> float:
+    (M_A, M_B), (V_A, V_B) = analysis.unbiased(n, M, V)
+    return evidence.slope_iv(V_A, M_A, M_B, V_B)
+
+
+def _row(n, Q, M, V, n_X, Q_X, M_X, V_X, by_instrument) -> list[float]:
     fit = analysis.tradeoff(Q, M, V)
     unbiased = analysis.tradeoff(Q, *analysis.unbiased(n, M, V), robust=True)
     V_B = V_X - float(n @ V) / n_X
@@ -148,6 +161,7 @@ def _row(n, Q, M, V, n_X, Q_X, M_X, V_X) -> list[float]:
     return [
         fit.slope,
         unbiased.slope,
+        by_instrument,
         unbiased.theil_sen,
         unbiased.r2,
         plain.V_W / plain.V,
