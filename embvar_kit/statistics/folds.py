@@ -23,6 +23,13 @@ LEAST = 10
 TRADEOFF = ("cv_Q", "sd_Q", "sd_M", "r", "rho", "slope", "intercept", "r2")
 """Columns of a trade-off that get intervals."""
 
+COLUMNS = {
+    "tradeoff": ("at", "fold", *TRADEOFF),
+    "similarity": ("at", "fold", "self_similarity"),
+    "halves": ("at", "reliability", "slope_iv"),
+}
+"""Columns of what :meth:`Folds.give` gives, by its name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Folds:
