@@ -389,11 +389,15 @@ class TokenStatistics:
             - ``sd_M, sd_M_low, sd_M_high, null_sd_M``: spread of the unbiased M over tokens, with
               the labels as they are and permuted;
             - ``reliability``: correlation of M between two halves of the documents;
-            - ``slope_iv``: the slope free of the noise in M, which takes the other half's M as
-              instrumental variable;
+            - ``slope_iv, slope_iv_low, slope_iv_high``: the slope free of the noise in M, which
+              takes the other half's M as instrumental variable;
             - ``theil_sen, spearman``: slope and correlation that no few tokens decide;
-            - ``survives``: whether the slope's interval and ``slope_iv`` are below 0, ``sd_M_low``
-              is above ``null_sd_M``, and the reliability is at least :data:`RELIABLE`.
+            - ``survives``: whether both slopes' intervals are below 0, ``sd_M_low`` is above
+              ``null_sd_M``, and the reliability is at least :data:`RELIABLE`.
+
+            An interval is for the value at this size of corpus: the noise in M bends ``slope``
+            and lowers ``r2``, by more than their intervals show. That of ``slope_iv`` is for a
+            corpus without end, too (``tests/benchmarks/coverage.md``).
 
         Raises:
             StatisticsError: if the pass had no null or no folds, or as :meth:`tradeoff`.
@@ -409,6 +413,7 @@ class TokenStatistics:
         null_spread = self.null.tradeoff(**choice, unbiased=True)
         halves = self._replicated("halves", {**choice, "unbiased": unbiased})
         bounds = [f"{name}{end}" for name in ("slope", "r2") for end in ("", "_low", "_high")]
+        by_instrument = ("slope_iv", "slope_iv_low", "slope_iv_high")
         table = own[["layer", "n_tokens", *bounds]].assign(
             null_slope=null["slope"],
             null_r2=null["r2"],
@@ -417,13 +422,13 @@ class TokenStatistics:
             sd_M_high=spread["sd_M_high"],
             null_sd_M=null_spread["sd_M"],
             reliability=halves["reliability"].to_numpy(),
-            slope_iv=halves["slope_iv"].to_numpy(),
+            **{name: halves[name].to_numpy() for name in by_instrument},
             theil_sen=own["theil_sen"],
             spearman=own["spearman"],
         )
         return table.assign(
             survives=(table["slope_high"] < 0)
-            & (table["slope_iv"] < 0)
+            & (table["slope_iv_high"] < 0)
             & (table["sd_M_low"] > table["null_sd_M"])
             & (table["reliability"] >= RELIABLE)
         )
