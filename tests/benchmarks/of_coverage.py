@@ -85,16 +85,38 @@ def main() -> None:
 
 HEAD = f"""# Coverage of the intervals
 
-Measured by `.venv/bin/python tests/benchmarks/of_coverage.py`, embvar-kit {__version__}. Each table
-is over {CORPORA} simulated corpora of {DOCUMENTS} documents of unequal length in {FOLDS} folds, and
-gives how often a 95 % interval of the delete-one-fold jackknife holds a target; of {CORPORA}
-intervals that are right, 94 to 96 % would do so in two of three runs. Tokens have a known M and V.
-An embedding is the token's mean, an effect of the document on all tokens, one on this token, and
-noise (`tests/simulated.py`). An occurrence brings {BURSTS} others along in its document.
+Measured by `.venv/bin/python tests/benchmarks/of_coverage.py`, embvar-kit {__version__}. Each
+table is over {CORPORA} simulated corpora of {DOCUMENTS} documents of unequal length in {FOLDS}
+folds, and gives how often a 95 % interval of the delete-one-fold jackknife holds a target; of
+{CORPORA} intervals that are right, 94 to 96 % would do so in two of three runs. Tokens have a known
+M and V. An embedding is the token's mean, an effect of the document on all tokens, one on this
+token, and noise (`tests/simulated.py`). An occurrence brings {BURSTS} others along in its document.
 
 *Without end* is the value in a corpus without end, *mean* the average over the corpora, *sd* their
 standard deviation, and *se* the mean standard error of the jackknife. *Moved by the bias* are
-intervals less the jackknife's own estimate of bias.
+intervals less the jackknife's own estimate of bias. Where n ≥ 10 is required, some half of the 500
+tokens are measured, while in a corpus without end all would be; *sd* then also holds which those
+are.
+
+## What it shows
+
+- **An interval is for the value at this size of corpus.** That it covers: in 92 to 98 % of corpora
+  for frequent tokens, and in 92 % or more in every table with whole documents.
+- **It is not for a corpus without end** where noise in M bends a line. The unbiased forms are
+  unbiased for each token, and their regression is not. Here its slope is drawn towards 0 and R² is
+  lower; noise in M draws towards -1 where a token's embeddings have one norm. The slope by
+  instrument is right for a corpus without end, too. For frequent tokens, so is every interval once
+  it is moved by the jackknife's estimate of the bias; for rare tokens that estimate itself is off.
+- **Intervals of a slope and of R² are too wide where many tokens are rare and come in bursts**,
+  most of all those of the slope by instrument: nothing is claimed too often, but an effect may be
+  missed. A document that holds much of a token moves its mean by more when it is left out than a
+  new draw would.
+- **V_W/V stays biased, unbiased form or not**, where tokens come in bursts: the correction takes
+  the occurrences of a token for independent draws.
+- **Tokens are chosen once, from the whole corpus.** Choosing again without each fold widens the
+  intervals of the slopes and spoils the estimate of bias.
+- **Folds have to hold whole documents.** The last table cuts them: the interval of the mean dot
+  product of pairs, which a document's topic moves, then is less than half as wide as it should be.
 """
 
 if __name__ == "__main__":
