@@ -95,7 +95,8 @@ def test_a_layer_that_was_not_extracted_is_named(stats):
 
 def test_tradeoff_uses_the_tokens_in_range(stats):
     rows = stats.tradeoff()
-    assert list(rows) == ["layer", "n_tokens", "cv_Q", "slope", "intercept", "r2"]
+    line = ["n_tokens", "cv_Q", "slope", "intercept", "r2", "sd_Q", "sd_M", "r", "rho"]
+    assert list(rows) == ["layer", *line]
     assert rows["layer"].tolist() == [0, 3] and rows["n_tokens"].tolist() == [4, 4]
     table = stats.table(0, min_count=10)
     slope, intercept = np.polyfit(table.M, table.V, 1)
