@@ -34,6 +34,7 @@ def extract(
     long: str = "split",
     min_count: int = 1,
     parse_special: bool = False,
+    covariance: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = EVERY,
     shards: int | None = None,
@@ -65,6 +66,9 @@ def extract(
         parse_special: what becomes of control tokens that the text spells out, such as ``[SEP]``
             or ``<s>``. By default they are text like any other; with ``True`` they are read as
             control tokens, for corpora that mean it. The plan counts them either way.
+        covariance: take the d x d covariance of all embeddings at each layer, too, from which
+            :meth:`TokenStatistics.isotropy` and :meth:`TokenStatistics.information_gain` follow.
+            It costs d^2 multiplications for each embedding and layer; not for passes in shards.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
@@ -98,6 +102,8 @@ def extract(
     sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
     options |= {"min_count": min_count, "parse_special": parse_special}
+    if covariance:
+        options["covariance"] = True
     in_shards = shards is not None or store is not None or client is not None
     streamed = isinstance(corpus, StreamedCorpus | FileCorpus)
     if streamed and min_count > 1 and not in_shards:
@@ -108,6 +114,11 @@ def extract(
     if layers is not None:
         options["layers"] = layers = list(layers)
     if in_shards:
+        if covariance:
+            raise ExtractionError(
+                "A pass in shards takes no covariance=True: extract without shards, or merge the "
+                "statistics of parts of the corpus, which merges their covariances."
+            )
         stream = isinstance(corpus, StreamedCorpus)
         if shards is None or store is None or checkpoint is not None or stream:
             raise ExtractionError(

@@ -65,8 +65,12 @@ class Measured:
 
     def statistics(self) -> dict[str, TokenStatistics]:
         """The moments as labelled statistics, by site."""
-        found = {}
+        found, taken = {}, self.moments.covariances()
         for at, site in enumerate(self.moments.sites):
+            covariance = None
+            if taken:
+                own = [taken[site, layer].covariance for layer in self.work.layers]
+                covariance = np.stack(own)
             statistics = TokenStatistics.from_moments(
                 self.held[at],
                 tokens=self.work.labels,
@@ -75,6 +79,7 @@ class Measured:
                 layers=np.array(self.work.layers),
                 mean=self.moments.mean[at],
                 extra=self.moments.extra[at],
+                covariance=covariance,
                 info=at_site(self.info, site),
             )
             found[site] = _seen(statistics) if "partial" in self.info else statistics
@@ -112,7 +117,7 @@ def measure(
     slots = np.array([work.text.lengths[batch].sum() for batch in work.batches])
     done, state = kept.resume(work) if kept else (0, None)
     if kept:
-        kept.check_room(work.memory)
+        kept.check_room(work.memory + work.covariance_memory)
     moments = Accumulator(model, work, sites)
     if state is not None:
         moments.restore(state)

@@ -74,6 +74,7 @@ class Plan:
         n_spanned: occurrences of words left out, because a token spans them and another word.
         around: what stands around each sentence, if it is more than a begin and an end token.
         notes: what was done otherwise than the model's files say, a line each.
+        covariance: whether the d x d covariance of all embeddings is taken at each layer.
     """
 
     model: str
@@ -101,6 +102,7 @@ class Plan:
     n_spanned: int = 0
     around: str = ""
     notes: tuple[str, ...] = ()
+    covariance: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -129,6 +131,11 @@ class Plan:
         """Bytes that the means of all layers and sites will take."""
         elements = len(self.labels) * len(self.layers) * self.width * self.sites
         return elements * memory.BYTES_PER_ELEMENT
+
+    @property
+    def covariance_memory(self) -> int:
+        """Bytes that the covariances of all layers and sites will take; 0 if none are taken."""
+        return 8 * self.width**2 * len(self.layers) * self.sites * self.covariance
 
     @property
     def _slots(self) -> list[int]:
@@ -172,6 +179,8 @@ class Plan:
             ("padding", self._padding_text),
             ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
         ]
+        if taken := self.covariance_memory:
+            rows.append(("memory", f"{taken / 1e6:,.0f} MB for the covariances"))
         if self.around:
             rows.append(("around", self.around))
         if count := self.without_text:
@@ -210,6 +219,7 @@ def plan(
     parse_special: bool = False,
     sites: int = 1,
     only: pd.Index | None = None,
+    covariance: bool = False,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
@@ -219,6 +229,7 @@ def plan(
         sites: number of places in the model where embeddings will be taken.
         only: the groups to measure, for a part of a corpus: those of the whole that are frequent
             enough. Here ``min_count`` only tells of it.
+        covariance: as in :func:`embvar_kit.extract`.
 
     Raises:
         ExtractionError: if an argument makes no sense, a sentence is too long and
@@ -308,6 +319,7 @@ def plan(
         n_spanned=n_spanned,
         around=_around(model),
         notes=model.notes,
+        covariance=covariance,
     )
     return at_sites(work, sites, model)
 

@@ -25,16 +25,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from embvar_kit.errors import ExtractionError, StatisticsFileError, first_line
 from embvar_kit.files import replacing, sha256_of
 from embvar_kit.moments import memory
 
 FORMAT = 2
-TABLES = ("table", "decompositions")
+TABLES = ("table", "decompositions", "isotropies")
+TENSORS = {"mean": ("mean", "extra"), "covariance": ("covariance",)}
+"""The tensors in each file of tensors, by the kind that begins its name."""
+
 _METADATA = "metadata.json"
-_DATA = rf"(({'|'.join(TABLES)})-\w{{8}}\.parquet|mean-\w{{8}}\.safetensors)"
+_DATA = rf"(({'|'.join(TABLES)})-\w{{8}}\.parquet|({'|'.join(TENSORS)})-\w{{8}}\.safetensors)"
 _SCRATCH = re.compile(rf"\.({_DATA}|metadata\.json)\.writing-[a-z0-9_]{{8}}")
 _KIT_FILES = re.compile(rf"{_DATA}|\.metadata-\w{{8}}\.json|\.tmp\w{{6}}")
 """Files that the kit may remove: those of a write, and what killed writers of older kits left."""
@@ -54,7 +57,7 @@ def write(
     Args:
         folder: the folder to write to.
         tables: the tables, by a name from :data:`TABLES`.
-        tensors: ``mean`` and ``extra``, or empty.
+        tensors: the tensors, by a name in :data:`TENSORS`; or empty.
         info: what was measured.
 
     Raises:
@@ -75,9 +78,9 @@ def write(
         for name, table in tables.items():
             arrow = pa.Table.from_pandas(table, preserve_index=False)
             add(name, ".parquet", partial(_write_table, arrow))
-        if tensors:
-            whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-            add("mean", ".safetensors", lambda path: save_file(whole, path))
+        for kind, names in TENSORS.items():
+            if whole := {n: np.ascontiguousarray(tensors[n]) for n in names if n in tensors}:
+                add(kind, ".safetensors", partial(save_file, whole))
         metadata = {"format": FORMAT, "files": files, "info": info}
         metadata["sha256"] = _digest(metadata)
         ours_and_replaced |= _files_in_force(folder)
@@ -158,6 +161,8 @@ def _contents(
         if name in files
     }
     tensors = _read_means(folder / files["mean"]["name"]) if "mean" in files else {}
+    if "covariance" in files:
+        tensors |= load_file(folder / files["covariance"]["name"])
     if metadata["format"] == 1 and "extra" in tensors:
         # In format 1 a positive extra byte meant upward; since then it means away from zero.
         np.negative(tensors["extra"], out=tensors["extra"], where=tensors["mean"] < 0)

@@ -16,8 +16,9 @@ from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import StatisticsError
 from embvar_kit.models.identity import DIGESTS
 from embvar_kit.moments import memory
+from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
-from embvar_kit.statistics import analysis
+from embvar_kit.statistics import analysis, measures
 from embvar_kit.statistics.storage import read, write
 
 SINK_FACTOR = 10
@@ -61,6 +62,10 @@ class TokenStatistics:
         decompositions: for compact statistics (:meth:`compact`), the results of
             :meth:`decomposition` for each of :data:`CHOICES`, computed before the means were left
             out; else ``None``.
+        covariance: ``(L, d, d)`` covariance of all embeddings that were measured, if the pass took
+            it (``extract(..., covariance=True)``); else ``None``.
+        isotropies: for compact statistics, the result of :meth:`isotropy`, if the covariance was
+            known before it was left out; else ``None``.
     """
 
     tokens: np.ndarray
@@ -75,6 +80,8 @@ class TokenStatistics:
     info: Mapping
     subwords: np.ndarray | None = None
     decompositions: pd.DataFrame | None = None
+    covariance: np.ndarray | None = None
+    isotropies: pd.DataFrame | None = None
 
     @classmethod
     def from_moments(
@@ -88,6 +95,7 @@ class TokenStatistics:
         extra: np.ndarray,
         info: Mapping,
         subwords: np.ndarray | None = None,
+        covariance: np.ndarray | None = None,
     ) -> TokenStatistics:
         """Make statistics from the moments of each layer.
 
@@ -99,6 +107,7 @@ class TokenStatistics:
             mean, extra: ``(L, T, d)`` arrays that the moments keep their means in; not copied.
             info: what was measured.
             subwords: ``(T,)`` mean number of tokens in a word, or ``None`` for tokens.
+            covariance: ``(L, d, d)`` covariance of all embeddings, or ``None``.
         """
         return cls(
             tokens=tokens,
@@ -112,6 +121,7 @@ class TokenStatistics:
             extra=extra,
             info=info,
             subwords=subwords,
+            covariance=covariance,
         )
 
     def __len__(self) -> int:
@@ -280,12 +290,7 @@ class TokenStatistics:
                 ``min_count >= 2`` times, or these are compact statistics that do not know the
                 number of occurrences of this choice.
         """
-        site = self.info.get("convention", {}).get("site")
-        if site != "unit":
-            raise StatisticsError(
-                "Anisotropy is a mean cosine similarity: it needs embeddings of norm 1, and these "
-                f"are of site {site!r}. Extract with site='unit'."
-            )
+        self._require_unit("Anisotropy is a mean cosine similarity")
         whole = self.decomposition(min_count=1, max_count=None, special=special)
         n = np.array([self._n_occurrences(special)])
         rows = []
@@ -327,6 +332,219 @@ class TokenStatistics:
         found = pd.DataFrame(columns).query("ratio >= @factor")
         return found.sort_values("ratio", ascending=False, ignore_index=True)
 
+    # Directions, dimensions, spectra, dispersion
+
+    def directions(
+        self,
+        layer: int,
+        *,
+        min_count: int = 10,
+        max_count: int | None = None,
+        special: bool = True,
+        unbiased: bool = False,
+    ) -> pd.DataFrame:
+        """How far a token's directions agree: ``token, n, norm, kappa, diversity``.
+
+        ``norm`` is that of the mean direction, from 0 to 1; ``kappa`` the concentration of a von
+        Mises-Fisher distribution; ``diversity`` is ``1 / kappa``, the contextual diversity (see
+        :mod:`embvar_kit.statistics.measures` for sources). A mean of few directions is too long by
+        chance, which ``unbiased`` corrects: it takes ``M - V / (n - 1)``, the mean cosine of
+        distinct pairs. Arguments as in :meth:`table`.
+
+        Raises:
+            StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), or as
+                :meth:`table`.
+        """
+        self._require_unit("The norm of a mean direction measures directions")
+        table = self.table(
+            layer,
+            min_count=min_count,
+            max_count=max_count,
+            special=special,
+            unbiased=unbiased,
+        )
+        M = table["M"].to_numpy()
+        kappa = measures.concentration(M, self._width)
+        with np.errstate(divide="ignore"):
+            columns = {"norm": measures.mean_resultant_length(M), "kappa": kappa}
+            return table[["token", "n"]].assign(**columns, diversity=1 / kappa)
+
+    def dimension_shares(self, layer: int) -> pd.DataFrame:
+        """The share of each dimension in the mean cosine similarity: ``dimension, mean, share``.
+
+        ``mean`` is the coordinate of the mean of all directions, and ``share`` its square over
+        their sum (Timkey and van Schijndel 2021); the largest share comes first.
+
+        Raises:
+            StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), the means were
+                left out, or the layer was not extracted.
+        """
+        self._require_unit("The mean cosine similarity measures directions")
+        mean = self._overall_mean(self._at(layer))
+        table = pd.DataFrame({"dimension": np.arange(len(mean)), "mean": mean})
+        table["share"] = measures.dimension_shares(mean)
+        return table.sort_values("share", ascending=False, ignore_index=True)
+
+    def frequency_dimensions(
+        self,
+        layer: int,
+        *,
+        min_count: int = 10,
+        max_count: int | None = None,
+        special: bool = True,
+    ) -> pd.DataFrame:
+        """Which dimensions go with frequency: ``dimension, mean, correlation``.
+
+        ``correlation`` is that of the token means' coordinate with ``log n_t`` over tokens, after
+        Puccetti et al. (2022); the largest in size comes first. ``mean`` is the mean of all
+        embeddings, in whose large coordinates outlier dimensions show. Arguments as in
+        :meth:`table`.
+
+        Raises:
+            StatisticsError: if the means were left out, fewer than 3 tokens are in the range, or
+                all have the same count.
+        """
+        at, kept = self._at(layer), self._kept(min_count, max_count, special)
+        mean = self._overall_mean(at)
+        r = measures.frequency_correlations(self.mean[at][kept], self.n[kept])
+        table = pd.DataFrame({"dimension": np.arange(len(r)), "mean": mean, "correlation": r})
+        return table.sort_values("correlation", key=abs, ascending=False, ignore_index=True)
+
+    def isotropy(self) -> pd.DataFrame:
+        """How evenly the dimensions are used by all embeddings at each layer.
+
+        Columns: ``layer, V``, the variance V(X); ``largest``, the share of it along the first
+        principal axis; ``participation_ratio``, ``effective_rank`` (of the centred embeddings) and
+        ``isoscore``, as in :mod:`embvar_kit.statistics.measures`. All are of the embeddings that
+        were measured, special tokens included.
+
+        Raises:
+            StatisticsError: if the covariance of the embeddings is unknown.
+        """
+        if self.isotropies is not None:
+            return self.isotropies.copy()
+        rows = []
+        for layer, covariance in zip(self.layers, self._known_covariance(), strict=True):
+            eigenvalues = measures.spectrum(covariance)
+            rows.append(
+                {
+                    "layer": int(layer),
+                    "V": float(eigenvalues.sum()),
+                    "largest": float(eigenvalues[0] / eigenvalues.sum()),
+                    "participation_ratio": measures.participation_ratio(eigenvalues),
+                    "effective_rank": measures.effective_rank(np.sqrt(eigenvalues)),
+                    "isoscore": measures.isoscore(eigenvalues),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def information_gain(
+        self,
+        layer: int,
+        *,
+        metric: np.ndarray | None = None,
+        min_count: int = 10,
+        max_count: int | None = None,
+        special: bool = True,
+    ) -> pd.DataFrame:
+        """What a token's mean tells, by its whitened norm: ``token, n, gain``, in nats.
+
+        See :func:`embvar_kit.statistics.measures.information_gain`, also on what chance adds to the
+        gain of rare tokens.
+
+        Args:
+            layer: index of the hidden state.
+            metric: ``(d, d)`` matrix ``G``. At the last layer of a language model,
+                :func:`embvar_kit.statistics.measures.output_metric` gives that of Oyama et al.
+                (2023); by default the inverse of the embeddings' covariance.
+            min_count, max_count, special: as in :meth:`table`.
+
+        Raises:
+            StatisticsError: if the means were left out, or no metric is given and the covariance is
+                unknown.
+        """
+        at, kept = self._at(layer), self._kept(min_count, max_count, special)
+        centre = self._overall_mean(at)
+        if metric is None:
+            metric = measures.precision(self._known_covariance()[at])
+        gain = measures.information_gain(self.mean[at][kept], centre, metric)
+        return pd.DataFrame({"token": self.tokens[kept], "n": self.n[kept], "gain": gain})
+
+    @property
+    def effective_documents(self) -> np.ndarray:
+        """``(T,)`` effective number of documents that a token stands in: ``n_t^2 / sum_d n_td^2``.
+
+        It is the inverse of Simpson's index: D where a token occurs equally often in D documents.
+
+        Raises:
+            StatisticsError: if the statistics do not know the documents.
+        """
+        if (squares := self.counts.get("document_squares")) is None:
+            raise StatisticsError(
+                "These statistics do not know in which documents a token stands: an older kit made "
+                "them, or they come from a file that does not tell. Extract again."
+            )
+        return self.n.astype(np.float64) ** 2 / squares
+
+    def dispersion(
+        self,
+        *,
+        min_count: int = 10,
+        max_count: int | None = None,
+        special: bool = True,
+        unbiased: bool = True,
+    ) -> pd.DataFrame:
+        """Frequency against dispersion: regressions of V on log10 n_t and log10 documents.
+
+        One row a layer: ``layer`` and the fields of
+        :class:`embvar_kit.statistics.measures.Dispersion`. Documents are counted by
+        :attr:`effective_documents`. Arguments as in :meth:`table`.
+
+        Raises:
+            StatisticsError: if the documents are unknown, or as
+                :func:`embvar_kit.statistics.measures.dispersion`.
+        """
+        kept = self._kept(min_count, max_count, special)
+        n, documents = self.n[kept], self.effective_documents[kept]
+        rows = []
+        for at, layer in enumerate(self.layers):
+            V = self.V[at, kept]
+            if unbiased:
+                V = analysis.unbiased(n, self.M[at, kept], V)[1]
+            rows.append({"layer": int(layer), **measures.dispersion(n, documents, V)._asdict()})
+        return pd.DataFrame(rows)
+
+    def _require_unit(self, why: str) -> None:
+        """Refuse embeddings that are not of norm 1, for the reason that a message begins with."""
+        site = self.info.get("convention", {}).get("site")
+        if site != "unit":
+            raise StatisticsError(
+                f"{why}: it needs embeddings of norm 1, and these are of site {site!r}. Extract "
+                "with site='unit'."
+            )
+
+    @property
+    def _width(self) -> int:
+        """``d``, the length of an embedding."""
+        return self.info["model"]["width"] if self.mean is None else self.mean.shape[-1]
+
+    def _overall_mean(self, at: int) -> np.ndarray:
+        """``(d,)`` float64 mean of all embeddings at the layer of this index."""
+        if self.mean is None:
+            raise StatisticsError(
+                "The mean of all embeddings needs the token means, which were left out of these "
+                "statistics."
+            )
+        return np.einsum("t,td->d", self.n / self.n.sum(), self.mean[at], dtype=np.float64)
+
+    def _known_covariance(self) -> np.ndarray:
+        if self.covariance is None:
+            raise StatisticsError(
+                "The covariance of the embeddings is unknown: extract with covariance=True. That "
+                "of all embeddings says nothing of a part of them, so leaving tokens out drops it."
+            )
+        return self.covariance
+
     # Part of the statistics
 
     def without(self, tokens: Iterable[str]) -> TokenStatistics:
@@ -344,6 +562,9 @@ class TokenStatistics:
     def take(self, rows: np.ndarray) -> TokenStatistics:
         """The statistics of some tokens; a :meth:`decomposition` then covers their embeddings.
 
+        The covariance is that of all embeddings, and says nothing of a part of them: it is kept
+        only if no token with an occurrence is left out.
+
         Args:
             rows: ``(K,)`` indices in :attr:`tokens`, in the order wanted.
 
@@ -356,6 +577,10 @@ class TokenStatistics:
             arrays["mean"], arrays["extra"] = memory.select(self.mean, self.extra, rows)
         if self.subwords is not None:
             arrays["subwords"] = self.subwords[rows]
+        left = self.n.copy()
+        left[rows] = 0
+        if left.any():
+            arrays |= {"covariance": None, "isotropies": None}
         return replace(self, **arrays)
 
     def compact(
@@ -364,8 +589,9 @@ class TokenStatistics:
         """What figures and tables need, without the means: a hundredth of the size.
 
         Q, M and V are rounded to float32, and tokens with ``n_t < min_count`` are left out.
-        :meth:`decomposition` needs the means, so it is computed now for each of :data:`CHOICES`.
-        Compact statistics refuse everything else that needs the means, such as merging.
+        :meth:`decomposition` needs the means, so it is computed now for each of :data:`CHOICES`,
+        and :meth:`isotropy`, which needs the covariance, if that is known. Compact statistics
+        refuse everything else that needs the means, such as merging.
 
         Args:
             min_count: keep tokens with at least so many occurrences.
@@ -388,12 +614,16 @@ class TokenStatistics:
             [table for tokens in left_out for table in self.without(tokens)._decompositions()],
             ignore_index=True,
         )
-        return replace(self, **arrays, mean=None, extra=None, info=info, decompositions=stored)
+        arrays |= dict.fromkeys(("mean", "extra", "covariance"))
+        isotropies = None if self.covariance is None else self.isotropy()
+        return replace(self, **arrays, info=info, decompositions=stored, isotropies=isotropies)
 
     # Several parts of a corpus together
 
     def merge(self, other: TokenStatistics) -> TokenStatistics:
         """The statistics of two parts of a corpus together, as one pass over both would give them.
+
+        The whole has a covariance if both parts have.
 
         Raises:
             StatisticsError: if the two differ in model, convention, layers or width, share a part
@@ -453,6 +683,7 @@ class TokenStatistics:
             extra=extra,
             info=merged_info(self.info, other.info),
             subwords=subwords,
+            covariance=_merged_covariance([self, other]),
         )
 
     # The file
@@ -474,11 +705,13 @@ class TokenStatistics:
         if self.subwords is not None:
             columns |= {"subwords": np.tile(self.subwords, len(self.layers))}
         columns |= {"Q": self.Q.ravel(), "M": self.M.ravel(), "V": self.V.ravel()}
-        tensors = {"mean": self.mean, "extra": self.extra}
+        tensors = {"mean": self.mean, "extra": self.extra, "covariance": self.covariance}
         tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
         tables = {"table": pd.DataFrame(columns)}
         if self.decompositions is not None:
             tables["decompositions"] = self.decompositions
+        if self.isotropies is not None:
+            tables["isotropies"] = self.isotropies
         return write(Path(path), tables, tensors, self.info)
 
     @classmethod
@@ -509,6 +742,8 @@ class TokenStatistics:
             info=info,
             subwords=first["subwords"].to_numpy() if "subwords" in first else None,
             decompositions=tables.get("decompositions"),
+            covariance=tensors.get("covariance"),
+            isotropies=tables.get("isotropies"),
         )
 
     # Which layer, which tokens
@@ -602,6 +837,21 @@ class TokenStatistics:
             min_count=1, max_count=None, special=special, unbiased=False
         )
         return int(stored["n"].iloc[0])
+
+
+def _merged_covariance(parts: list[TokenStatistics]) -> np.ndarray | None:
+    """``(L, d, d)`` covariance of the embeddings of all parts, if each part knows its own."""
+    if any(part.covariance is None for part in parts):
+        return None
+    merged = []
+    for at in range(len(parts[0].layers)):
+        whole = CovarianceMoments(parts[0].covariance.shape[-1])
+        for part in parts:
+            n = int(part.n.sum())
+            own = CovarianceMoments.of(n, part._overall_mean(at), part.covariance[at])
+            whole.merge(own)
+        merged.append(whole.covariance)
+    return np.stack(merged)
 
 
 def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
