@@ -68,7 +68,7 @@ def extract(
             control tokens, for corpora that mean it. The plan counts them either way.
         covariance: take the d x d covariance of all embeddings at each layer, too, from which
             :meth:`TokenStatistics.isotropy` and :meth:`TokenStatistics.information_gain` follow.
-            It costs d^2 multiplications for each embedding and layer; not for passes in shards.
+            It costs d^2 multiplications for each embedding and layer.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
@@ -114,11 +114,6 @@ def extract(
     if layers is not None:
         options["layers"] = layers = list(layers)
     if in_shards:
-        if covariance:
-            raise ExtractionError(
-                "A pass in shards takes no covariance=True: extract without shards, or merge the "
-                "statistics of parts of the corpus, which merges their covariances."
-            )
         stream = isinstance(corpus, StreamedCorpus)
         if shards is None or store is None or checkpoint is not None or stream:
             raise ExtractionError(

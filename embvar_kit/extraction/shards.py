@@ -60,6 +60,7 @@ from embvar_kit.extraction.plan import Plan, check_options, chosen_layers, plan
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel, load_model
 from embvar_kit.moments import memory
+from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics.token_statistics import TokenStatistics, merged_info
 
@@ -120,6 +121,7 @@ class ShardedPass:
         long: str = "split",
         min_count: int = 1,
         parse_special: bool = False,
+        covariance: bool = False,
     ) -> ShardedPass:
         """Write what is asked for, and the text of each shard, to a store; or find it there.
 
@@ -133,7 +135,7 @@ class ShardedPass:
                 in the store.
             usual_threads: their number where neither says it; by default PyTorch's here.
             sites: where in the model embeddings are taken.
-            by, layers, batch_tokens, long, min_count, parse_special: as in
+            by, layers, batch_tokens, long, min_count, parse_special, covariance: as in
                 :func:`embvar_kit.extract`.
 
         Raises:
@@ -163,6 +165,8 @@ class ShardedPass:
             "min_count": min_count,
             "parse_special": parse_special,
         }
+        if covariance:
+            options["covariance"] = True
         if isinstance(corpus, FileCorpus):
             documents, sizes = np.arange(len(corpus)), corpus.listing.sizes
         else:
@@ -434,6 +438,7 @@ class ShardedPass:
             sites=len(asked["sites"]),
             min_count=1 if only is None else asked["min_count"],
             only=only,
+            covariance=asked.get("covariance", False),
             **options,
         )
 
@@ -484,6 +489,8 @@ class ShardedPass:
                 state = moments.state()
                 del state["count"]  # the same everywhere: n
                 arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
+        for (site, layer), own in measured.moments.covariances().items():
+            arrays |= {f"{site}/{layer}/{name}": array for name, array in own.state().items()}
         info = {**measured.info, "corpora": []}
         return arrays, {"tokens": work.n_tokens, "info": info} | _read_from(corpus)
 
@@ -598,9 +605,31 @@ class ShardedPass:
                 extra=extra[at],
                 info=at_site(info, site),
                 subwords=subwords,
+                covariance=self._covariance(site, chosen, files),
             )
             for at, site in enumerate(sites)
         }
+
+    def _covariance(
+        self, site: str, chosen: list[int], files: list[CheckpointFile]
+    ) -> np.ndarray | None:
+        """``(L, d, d)`` covariance of all embeddings at a site, if the pass takes it."""
+        if not self.asked.get("covariance"):
+            return None
+        merged = []
+        for layer in self.manifest["layers"]:
+            whole = CovarianceMoments(self.manifest["width"])
+            for shard, file in zip(chosen, files, strict=True):
+                if not len(self._read(file, shard, "n")):
+                    continue
+                own = CovarianceMoments(self.manifest["width"])
+                names = CovarianceMoments.STATE
+                own.restore(
+                    {name: self._read(file, shard, f"{site}/{layer}/{name}") for name in names}
+                )
+                whole.merge(own)
+            merged.append(whole.covariance)
+        return np.stack(merged)
 
     def _file(self, phase: str, shard: int, **how: bool) -> CheckpointFile:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -105,10 +107,17 @@ def test_the_device_form_gives_the_same(model, few, found, monkeypatch):
     assert failed, "batches are taken in halves where memory ends"
 
 
-def test_shards_refuse_it_by_name(model, few, tmp_path):
-    with pytest.raises(ek.ExtractionError, match="shards takes no covariance=True"):
-        extract(model, few, shards=2, store=tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_shards_merge_to_it(model, found, few, tmp_path):
+    blocks = [f"article {at // 10}" for at in range(len(few))]
+    articles = replace(few, titles=blocks, unit="sentence")
+    whole = extract(model, articles, shards=3, store=tmp_path)
+    for site in SITES:
+        assert whole[site].n.sum() == found[site].n.sum()
+        close(whole[site].covariance, found[site].covariance)
+    with pytest.raises(ek.CheckpointError, match="covariance=True"):
+        extract(model, articles, shards=3, store=tmp_path, covariance=False)
+    plain = extract(model, articles, shards=3, store=tmp_path / "plain", covariance=False)
+    assert plain["unit"].covariance is None
 
 
 def test_it_is_saved_and_loaded(found, tmp_path):
