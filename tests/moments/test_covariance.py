@@ -36,8 +36,9 @@ def assert_right(m: CovarianceMoments, x: np.ndarray) -> None:
     expected = apart.T @ apart / len(x)
     assert m.count == len(x)
     np.testing.assert_allclose(m.mean, wide.mean(axis=0), rtol=1e-14)
-    error = np.abs(m.covariance - expected).max()
-    assert error <= 1e-13 * np.abs(expected).max()
+    error, scale = np.abs(m.covariance - expected).max(), np.abs(expected).max()
+    # The mean is rounded after each batch, which deviations from it see to first order.
+    assert error <= 1e-13 * scale + 1e-15 * np.abs(m.mean).max() * np.sqrt(scale)
 
 
 @given(SEEDS, CUTS, st.sampled_from([1.0, 1e-2, 1e-4]))
