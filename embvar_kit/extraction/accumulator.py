@@ -132,7 +132,7 @@ class Accumulator:
             at: own.to_host() if self.on_device else own for at, own in self._covariances.items()
         }
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self, prefix: str = "") -> dict[str, np.ndarray]:
         """All that a resumed pass needs: arrays by name, without a copy."""
         held = {
             (site, layer): moments
@@ -140,24 +140,25 @@ class Accumulator:
             for layer, moments in zip(self.work.layers, own, strict=True)
         }
         return {
-            f"{site}/{layer}/{name}": array
+            f"{prefix}{site}/{layer}/{name}": array
             for part in (held, self.covariances())
             for (site, layer), moments in part.items()
             for name, array in moments.state().items()
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray], prefix: str = "") -> None:
         """Restore what :meth:`state` gave, to the bit."""
         for site, own in zip(self.sites, self._moments, strict=True):
             for at, layer in enumerate(self.work.layers):
-                one = {name: state[f"{site}/{layer}/{name}"] for name in GroupedMoments.STATE}
+                names = GroupedMoments.STATE
+                one = {name: state[f"{prefix}{site}/{layer}/{name}"] for name in names}
                 if self.on_device:
                     own.restore(at, one)
                 else:
                     own[at].restore(one)
         for (site, layer), own in self._covariances.items():
             names = CovarianceMoments.STATE
-            own.restore({name: state[f"{site}/{layer}/{name}"] for name in names})
+            own.restore({name: state[f"{prefix}{site}/{layer}/{name}"] for name in names})
 
 
 def _add_or_halve(

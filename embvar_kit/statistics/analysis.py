@@ -322,22 +322,35 @@ def decompose(
     """
     if not len(n):
         raise StatisticsError("No token is left to decompose: lower min_count or raise max_count.")
+    if correct and np.min(n) < 2:
+        raise StatisticsError(
+            "The correction needs at least two occurrences of every token: min_count=2."
+        )
     weight = np.asarray(n, dtype=float) / np.sum(n)
     overall = np.einsum("t,td->d", weight, mean, dtype=np.float64)
-    M = float(overall @ overall)
-    V_W = float(weight @ V)
     V_B = float(sum(_between(weight, mean, overall)))
+    return parts_of(n, V, float(weight @ Q), float(overall @ overall), V_B, correct=correct)
+
+
+def parts_of(
+    n: np.ndarray, V: np.ndarray, Q_X: float, M_X: float, V_B: float, *, correct: bool
+) -> Decomposition:
+    """The decomposition whose Q, M and V_B over all embeddings are known.
+
+    Args:
+        n, V, correct: as in :func:`decompose`; a token that occurs once tells no variance.
+        Q_X, M_X, V_B: over the union of the tokens' embeddings, in squared norm.
+    """
+    n = np.asarray(n, dtype=float)
+    weight = n / n.sum()
+    V_W = float(weight @ V)
     if correct:
-        if np.min(n) < 2:
-            raise StatisticsError(
-                "The correction needs at least two occurrences of every token: min_count=2."
-            )
-        variance = V * n / (n - 1)
+        variance = np.divide(V * n, n - 1, out=np.zeros(len(n)), where=n > 1)
         corrected = float(weight @ variance)
-        M -= corrected / np.sum(n)
-        V_B -= (float(variance.sum()) - corrected) / np.sum(n)
+        M_X -= corrected / n.sum()
+        V_B -= (float(variance.sum()) - corrected) / n.sum()
         V_W = corrected
-    return Decomposition(float(weight @ Q), M, V_W + V_B, V_W, V_B)
+    return Decomposition(Q_X, M_X, V_W + V_B, V_W, V_B)
 
 
 def _between(
