@@ -183,6 +183,8 @@ def test_covariances_go_on_to_the_same_bits(model, corpus, monkeypatch, tmp_path
     partial = stopped(model, corpus, monkeypatch, 4, checkpoint=tmp_path, covariance=True).partial
     V = partial.decomposition(min_count=1, max_count=None)["V"]
     np.testing.assert_allclose(np.trace(partial.covariance, axis1=1, axis2=2), V, rtol=1e-5)
+    with pytest.raises(ek.StatisticsError, match="do not know in which documents"):
+        _ = partial.effective_documents  # the plan counts those of all batches
     with pytest.raises(ek.CheckpointError, match=r"was made with covariance=True"):
         extract(model, corpus, checkpoint=tmp_path)
     again = extract(model, corpus, checkpoint=tmp_path, covariance=True)
