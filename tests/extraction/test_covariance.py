@@ -18,20 +18,25 @@ SITES = ["hidden", "unit"]
 
 
 def extract(model, corpus, **options):
-    options = {"site": SITES, "covariance": True, "batch_tokens": 100} | options
+    options = {"site": SITES, "covariance": True} | options
     return ek.extract(model, corpus, progress=False, **options)
 
 
 @pytest.fixture(scope="module")
-def found(model, few):
-    return extract(model, few)
+def some(few):
+    return few[:30]
 
 
 @pytest.fixture(scope="module")
-def clouds(model, few, found):
+def found(model, some):
+    return extract(model, some)
+
+
+@pytest.fixture(scope="module")
+def clouds(model, some, found):
     """``{site: {token: occurrences}}`` of all tokens, collected by another way through the kit."""
     tokens = found["hidden"].tokens.tolist()
-    return {site: ek.collect_embeddings(model, few, tokens, site=site) for site in SITES}
+    return {site: ek.collect_embeddings(model, some, tokens, site=site) for site in SITES}
 
 
 def everything(clouds, site: str, layer: int) -> np.ndarray:
@@ -56,42 +61,42 @@ def test_it_is_the_covariance_of_all_embeddings(found, clouds, site):
     np.testing.assert_allclose(np.trace(stats.covariance, axis1=1, axis2=2), V, rtol=1e-5)
 
 
-def test_a_pass_without_it_is_as_it_was(model, few, found):
-    plain = extract(model, few, covariance=False)["hidden"]
+def test_a_pass_without_it_is_as_it_was(model, some, found):
+    plain = extract(model, some, covariance=False)["hidden"]
     assert plain.covariance is None and plain.isotropies is None
     for name in ("n", "Q", "M", "V", "mean", "extra"):
         np.testing.assert_array_equal(getattr(plain, name), getattr(found["hidden"], name))
     assert plain.info == found["hidden"].info
     with pytest.raises(ek.StatisticsError, match="extract with covariance=True"):
         plain.isotropy()
-    assert "covariances" not in str(ek.plan(model, few))
+    assert "covariances" not in str(ek.plan(model, some))
     width, n_layers = model.width, len(plain.layers)
-    work = ek.plan(model, few, covariance=True, sites=2)
+    work = ek.plan(model, some, covariance=True, sites=2)
     assert work.covariance_memory == 2 * n_layers * width**2 * 8
     assert "for the covariances" in str(work)
 
 
-def test_parts_merge_to_the_covariance_of_the_whole(model, few, found):
-    parts = [extract(model, part)["hidden"] for part in (few[:20], few[20:])]
+def test_parts_merge_to_the_covariance_of_the_whole(model, some, found):
+    parts = [extract(model, part)["hidden"] for part in (some[:10], some[10:])]
     close(parts[0].merge(parts[1]).covariance, found["hidden"].covariance)
-    stream = StreamedCorpus("s", lambda: (("t", i, s) for i, s in enumerate(few, 1)), chunk=25)
+    stream = StreamedCorpus("s", lambda: (("t", i, s) for i, s in enumerate(some, 1)), chunk=12)
     close(extract(model, stream)["unit"].covariance, found["unit"].covariance)
-    without = extract(model, few[20:], covariance=False)["hidden"]
+    without = extract(model, some[10:], covariance=False)["hidden"]
     assert parts[0].merge(without).covariance is None
 
 
-def test_groups_that_are_not_measured_are_not_in_it(model, few, clouds):
-    stats = extract(model, few, min_count=3)["hidden"]
+def test_groups_that_are_not_measured_are_not_in_it(model, some, clouds):
+    stats = extract(model, some, min_count=3)["hidden"]
     kept = [clouds["hidden"][token].at(1) for token in stats.tokens]
     close(stats.covariance[1], np.cov(np.concatenate(kept).T, bias=True), rtol=1e-5)
-    words = extract(model, few, by="word")["hidden"]
+    words = extract(model, some, by="word")["hidden"]
     whole = words.decomposition(min_count=1, max_count=None)
     np.testing.assert_allclose(np.trace(words.covariance[2]), whole["V"][2], rtol=1e-5)
 
 
-def test_the_device_form_gives_the_same(model, few, found, monkeypatch):
+def test_the_device_form_gives_the_same(model, some, found, monkeypatch):
     monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", ())
-    whole = extract(model, few)
+    whole = extract(model, some)
     for site in SITES:
         close(whole[site].covariance, found[site].covariance)
     update, failed = DeviceCovariance.update, []
@@ -103,13 +108,13 @@ def test_the_device_form_gives_the_same(model, few, found, monkeypatch):
         update(self, x, rows)
 
     monkeypatch.setattr(DeviceCovariance, "update", little)
-    close(extract(model, few)["unit"].covariance, found["unit"].covariance)
+    close(extract(model, some)["unit"].covariance, found["unit"].covariance)
     assert failed, "batches are taken in halves where memory ends"
 
 
-def test_shards_merge_to_it(model, found, few, tmp_path):
-    blocks = [f"article {at // 10}" for at in range(len(few))]
-    articles = replace(few, titles=blocks, unit="sentence")
+def test_shards_merge_to_it(model, found, some, tmp_path):
+    blocks = [f"article {at // 5}" for at in range(len(some))]
+    articles = replace(some, titles=blocks, unit="sentence")
     whole = extract(model, articles, shards=3, store=tmp_path)
     for site in SITES:
         assert whole[site].n.sum() == found[site].n.sum()
