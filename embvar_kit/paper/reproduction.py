@@ -130,10 +130,11 @@ def bare_words(corpus: Corpus) -> Corpus:
     >>> list(bare_words(Corpus.of(["Don't panic, 42 times!"])))
     ['don panic times']
     """
+    choice = {"words": "bare"}
     return replace(
         corpus,
         sentences=[" ".join(word for word, *_ in words_of(line)) for line in corpus.sentences],
-        settings={**corpus.settings, "words": "bare"},
+        settings={**corpus.settings, "then": [*corpus.settings.get("then", []), choice]},
     )
 
 
