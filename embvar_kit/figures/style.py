@@ -468,11 +468,11 @@ def fit_line(
         y = fit.intercept + fit.slope * x
         ax.plot(x[y >= lowest], y[y >= lowest], **look | other)
 
-    first, last = fitted.min(), fitted.max()
-    if drawn.min() < first or drawn.max() > last:
-        ends = min(first, drawn.min()), max(last, drawn.max())
-        draw(*ends, linestyle=":", linewidth=1.2, label=None)
-    draw(first, last)
+    whole = np.concatenate([fitted, drawn])
+    if len(whole) and (not len(fitted) or np.ptp(whole) > np.ptp(fitted)):
+        draw(whole.min(), whole.max(), linestyle=":", linewidth=1.2, label=None)
+    if len(fitted):  # none of them may have a place on logarithmic axes
+        draw(fitted.min(), fitted.max())
 
 
 def line_order(r2: float) -> float:
