@@ -97,7 +97,7 @@ def statistics_grid(
             _on_frequency(ax, tokens, logarithm, COLOURS[moment], of)
             ax.set_ylabel(_log_symbol(moment, of, offset))
             ax.title.set_fontsize(9)
-        points, fit = scatter_V_on_M(row[3], tokens, limits, size=4)
+        points, fit = scatter_V_on_M(row[3], tokens._replace(note=""), limits, size=4)
         style.panel_title(row[3], fit_text(fit), 9)
         row[3].set(xlabel=f"$M(X_{of})$", ylabel=f"$V(X_{of})$")
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
@@ -108,7 +108,8 @@ def statistics_grid(
         location="right",
         aspect=50,
     )
-    figure.suptitle(style.labels([one])[0])
+    note = found[0].note.replace("\n", ", ")
+    figure.suptitle(style.labels([one])[0] + (f" ({note})" if note else ""), fontsize=11)
     return figure
 
 
@@ -140,10 +141,12 @@ def _logarithm(table: pd.DataFrame, moment: str, offset: float) -> pd.Series:
         StatisticsError: if a value has no logarithm.
     """
     shifted = table[moment] + offset
-    if (lost := int((shifted <= 0).sum())) or not np.isfinite(offset):
+    without = table["token"][~(shifted > 0)]
+    if len(without):
         raise StatisticsError(
-            f"{moment} + {offset:g} of {lost:,} tokens has no logarithm: pass offset=1 as in the "
-            "paper, or raise min_count (and the least count drawn)."
+            f"{moment} + {offset:g} of {len(without):,} tokens ({without.iloc[0]!r} first) has no "
+            "logarithm: leave them out (special=False, stats.without, a larger min_count), or pass "
+            "offset=1 as in the paper."
         )
     return np.log10(shifted)
 

@@ -138,6 +138,7 @@ def V_on_M_by_layer(
     limits = style.count_range(*(tokens.drawn["n"] for tokens in found))
     of = style.letter(one)
     M, V = (style.symbol(name, of, unbiased=unbiased) for name in "MV")
+    found[1:] = [tokens._replace(note="") for tokens in found[1:]]  # the same for all layers
     for ax, layer, tokens in zip(axes, one.layers, found, strict=True):
         chance = None if other is None else style.scatter(other, int(layer), **choice)
         points, fit = scatter_V_on_M(ax, tokens, limits, size=4, log=log, null=chance)
@@ -284,7 +285,8 @@ def scatter_V_on_M(
     spans = (_span(tokens.fitted, log), _span(table, log))
     style.fit_line(ax, fit, *spans, lowest=lowest, look=look)
     if null is not None:
-        ax.legend(loc="upper right", fontsize=8 if size >= 9 else 6.5, framealpha=0.85)
+        where = "center left" if log else "upper right"  # away from a falling line
+        ax.legend(loc=where, fontsize=8 if size >= 9 else 6.5, framealpha=0.85)
     return points, fit
 
 
