@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from embvar_kit._version import __version__
 from embvar_kit.corpora import byte_level
-from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.corpus import Corpus, lengths_in_words
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError
 from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
@@ -246,7 +246,6 @@ def _first_not_finite(work: Plan, sites: Sequence[str], batch: Batch) -> tuple[i
 
 def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
     """A description of what was measured, in a form that survives JSON unchanged."""
-    words = [len(corpus.sentences[i].split()) for i in np.unique(work.text.sentence)]
     info = {
         "kit_version": __version__,
         "model": {
@@ -290,7 +289,7 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "empty": work.text.n_empty,
             "control_tokens_in_text": work.text.n_spelled_out,
         },
-        "sentences_by_words": np.bincount(words).tolist(),
+        **lengths_in_words(corpus.sentences[i] for i in np.unique(work.text.sentence)),
     }
     if (verbatim := byte_level.verbatim(model.tokenizer)) is not None and work.by != "word":
         info["byte_level"] = {"verbatim": verbatim}

@@ -448,7 +448,7 @@ class TokenStatistics:
             One row for each sink, at the layer of its largest ratio, the largest ratio first;
             often none.
         """
-        kept = np.flatnonzero(self._kept(max(min_count, self._least_count), None, True))
+        kept = np.flatnonzero(self._kept(max(min_count, self.least_count), None, True))
         if not len(kept):
             return pd.DataFrame(columns=["token", "n", "layer", "Q", "ratio"])
         Q = self.Q[:, kept]
@@ -957,13 +957,13 @@ class TokenStatistics:
         return self.info.get("convention", {}).get("min_count", 1)
 
     @property
-    def _least_count(self) -> int:
+    def least_count(self) -> int:
         """The least number of occurrences of a token that these statistics know of."""
         return max(self._measured_count, self.info.get("compact", {}).get("min_count", 1))
 
     def _kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
         """``(T,)`` whether a token is in the range."""
-        least = self._least_count
+        least = self.least_count
         if min_count < least:
             measured = self._measured_count == least
             why = "were measured only for" if measured else "are compact: they keep only"
@@ -994,7 +994,7 @@ class TokenStatistics:
 
         A choice of rarer tokens than these statistics hold begins with the rarest they hold.
         """
-        least = self._least_count
+        least = self.least_count
         raised = [{**choice, "min_count": max(least, choice["min_count"])} for choice in CHOICES]
         for at, choice in enumerate(raised):
             kept = self._kept(*(choice[name] for name in _TOKENS))
@@ -1212,12 +1212,12 @@ def merged_info(ours: Mapping, theirs: Mapping) -> dict:
         for name in ours["counts"]
         if name in theirs["counts"]
     }
-    key = "sentences_by_words"
-    lengths = [part[key] for part in (ours, theirs) if key in part]
-    info.pop(key, None)
-    if len(lengths) == 2:  # unknown for the whole if unknown for one part
-        total = np.zeros(max(map(len, lengths)), dtype=np.int64)
-        for found in lengths:
-            total[: len(found)] += found
-        info[key] = total.tolist()
+    for key in ("sentences_by_words", "sentences_by_blanks"):
+        lengths = [part[key] for part in (ours, theirs) if key in part]
+        info.pop(key, None)
+        if len(lengths) == 2:  # unknown for the whole if unknown for one part
+            total = np.zeros(max(map(len, lengths)), dtype=np.int64)
+            for found in lengths:
+                total[: len(found)] += found
+            info[key] = total.tolist()
     return info
