@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.dealing import documents_of, documents_of_groups
 from embvar_kit.corpora.tokens import (
     GROUPINGS,
     LONG,
@@ -77,9 +78,11 @@ class Plan:
         n_spanned: occurrences of words left out, because a token spans them and another word.
         around: what stands around each sentence, if it is more than a begin and an end token.
         notes: what was done otherwise than the model's files say, a line each.
-        counts: by name, ``(T,)`` other counts of each group that add up over parts of a corpus.
+        counts: by name, ``(T,)`` other counts of each group that add up over parts of a corpus:
+            ``documents`` and ``document_squares`` of :func:`documents_of_groups`.
         null: the same pass with the labels of the occurrences permuted, to be measured beside it;
             or ``None``.
+        covariance: whether the d x d covariance of all embeddings is taken at each layer.
     """
 
     model: str
@@ -109,6 +112,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     counts: Mapping[str, np.ndarray] = field(default_factory=dict)
     null: Plan | None = None
+    covariance: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -138,6 +142,11 @@ class Plan:
         elements = len(self.labels) * len(self.layers) * self.width * self.sites
         own = elements * memory.BYTES_PER_ELEMENT
         return own + (self.null.memory if self.null else 0)
+
+    @property
+    def covariance_memory(self) -> int:
+        """Bytes that the covariances of all layers and sites will take; 0 if none are taken."""
+        return 8 * self.width**2 * len(self.layers) * self.sites * self.covariance
 
     @property
     def _slots(self) -> list[int]:
@@ -181,6 +190,8 @@ class Plan:
             ("padding", self._padding_text),
             ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
         ]
+        if taken := self.covariance_memory:
+            rows.append(("memory", f"{taken / 1e6:,.0f} MB for the covariances"))
         if self.around:
             rows.append(("around", self.around))
         if count := self.without_text:
@@ -223,13 +234,14 @@ def plan(
     parse_special: bool = False,
     sites: int = 1,
     null: bool = False,
+    covariance: bool = False,
     only: pd.Index | None = None,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null: as in
-            :func:`embvar_kit.extract`.
+        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null, covariance:
+            as in :func:`embvar_kit.extract`.
         sites: number of places in the model where embeddings will be taken.
         only: the groups to measure, for a part of a corpus: those of the whole that are frequent
             enough. Here ``min_count`` only tells of it.
@@ -320,7 +332,12 @@ def plan(
         n_spanned=n_spanned,
         around=_around(model),
         notes=model.notes,
+        covariance=covariance,
     )
+    document = documents_of(corpus)[text.sentence[work.sequence]]
+    spread = documents_of_groups(group, document, len(seen))
+    counts = dict(zip(("documents", "document_squares"), spread, strict=True))
+    work = replace(work, counts=counts)
     if null:
         kept = group >= 0
         shuffled = np.random.default_rng(NULL_SEED).permutation(group[kept])
@@ -347,6 +364,7 @@ def with_null(work: Plan, shuffled: np.ndarray, labels: np.ndarray, special: np.
         n=np.bincount(shuffled, minlength=len(labels)),
         subwords=None if work.word is None else _subwords(work.word, group, len(labels)),
         counts={},
+        covariance=False,
     )
     return replace(work, null=null)
 

@@ -126,6 +126,7 @@ class ShardedPass:
         min_count: int = 1,
         parse_special: bool = False,
         null: bool = False,
+        covariance: bool = False,
     ) -> ShardedPass:
         """Write what is asked for, and the text of each shard, to a store; or find it there.
 
@@ -139,7 +140,7 @@ class ShardedPass:
                 in the store.
             usual_threads: their number where neither says it; by default PyTorch's here.
             sites: where in the model embeddings are taken.
-            by, layers, batch_tokens, long, min_count, parse_special, null: as in
+            by, layers, batch_tokens, long, min_count, parse_special, null, covariance: as in
                 :func:`embvar_kit.extract`.
 
         Raises:
@@ -169,6 +170,7 @@ class ShardedPass:
             "min_count": min_count,
             "parse_special": parse_special,
             **({"null": True, "null_seed": NULL_SEED} if null else {}),
+            **({"covariance": True} if covariance else {}),
         }
         if isinstance(corpus, FileCorpus):
             documents, sizes = np.arange(len(corpus)), corpus.listing.sizes
@@ -448,6 +450,7 @@ class ShardedPass:
             corpus,
             sites=len(asked["sites"]),
             min_count=1 if only is None else asked["min_count"],
+            covariance=asked.get("covariance", False),
             only=only,
             **options,
         )
@@ -759,6 +762,8 @@ def _state(measured: Measured, prefix: str) -> dict[str, np.ndarray]:
             state = moments.state()
             del state["count"]  # the same everywhere: n
             arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
+    for (site, layer), own in measured.moments.covariances().items():
+        arrays |= {f"{site}/{layer}/{name}": array for name, array in own.state().items()}
     return {f"{prefix}{name}": array for name, array in arrays.items()}
 
 
