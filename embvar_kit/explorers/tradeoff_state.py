@@ -390,7 +390,8 @@ class TradeoffState(traitlets.HasTraits):
         points = self.points
         at = points.at(self.layer)
         try:
-            fit = analysis.tradeoff(points.Q[at], points.M[at], points.V[at])._asdict()
+            line = analysis.tradeoff(points.Q[at], points.M[at], points.V[at])._asdict()
+            fit = {name: value for name, value in line.items() if value is not None}
         except StatisticsError as error:
             fit = {"n_tokens": len(points.n), "why": str(error)}
         self.set_trait("fit", fit)
