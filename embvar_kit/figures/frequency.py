@@ -18,10 +18,18 @@ from embvar_kit.figures.tradeoff import fit_text, scatter_V_on_M
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
+_COUNTS = {
+    "n": r"$\log_{{10}} n_{of}$",
+    "documents": r"$\log_{{10}}$ documents of ${of}$",
+    "effective_documents": r"$\log_{{10}}$ effective documents of ${of}$",
+}
+"""What Q, M and V can be drawn against, an attribute of statistics, and its label."""
+
 
 def moments_on_frequency(
     stats: Statistics,
     *,
+    x: str = "n",
     layer: int | str = "middle",
     min_count: int = 10,
     max_count: int | None = 100_000,
@@ -35,6 +43,10 @@ def moments_on_frequency(
 
     Args:
         stats: one model's statistics or those of several.
+        x: ``"n"``; ``"documents"``, the number of documents that a token stands in; or
+            ``"effective_documents"``, which counts those with few of its occurrences for less (see
+            :attr:`TokenStatistics.effective_documents`). Frequency and dispersion go together:
+            :meth:`TokenStatistics.dispersion` tells them apart.
         layer: the layer's number, or ``"middle"``.
         min_count, max_count: fit the lines to the tokens with ``min_count <= n_t <= max_count``.
         drawn: the tokens to draw, by default these; ``"all"`` as in the paper, or a pair
@@ -42,19 +54,26 @@ def moments_on_frequency(
         special: also take special tokens.
         unbiased: draw the finite-sample corrected M and V; uncorrected, those of rare tokens are
             biased.
+
+    Raises:
+        StatisticsError: if ``x`` is another name, or the statistics do not know the documents.
     """
+    if x not in _COUNTS:
+        raise StatisticsError(f"x={x!r} is unknown; choose {', '.join(map(repr, _COUNTS))}.")
     statistics = style.several(stats)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     choice |= {"drawn": drawn, "unbiased": unbiased}
+    counts = [pd.Series(getattr(one, x), index=one.tokens) for one in statistics]
     figure, axes = style.panels(3 * len(statistics), 3, 3.5, 3.2)
     rows = zip(*[iter(axes)] * 3, strict=True)
     names = style.labels(statistics)
-    for one, name, row in zip(statistics, names, rows, strict=True):
+    for one, count, name, row in zip(statistics, counts, names, rows, strict=True):
         at = style.layer_of(one, layer)
         tokens = style.scatter(one, at, **choice)
         of = style.letter(one)
         for ax, moment in zip(row, "QMV", strict=True):
-            _on_frequency(ax, tokens, lambda table, m=moment: table[m], COLOURS[moment], of)
+            _on_frequency(ax, tokens, lambda table, m=moment: table[m], COLOURS[moment], of, count)
+            ax.set_xlabel(_COUNTS[x].format(of=of))
             ax.set_ylabel(style.symbol(moment, of, unbiased=unbiased))
         style.sink_note(row[0], tokens.fitted["Q"].to_numpy())
         style.corner_note(row[0], tokens.note)
@@ -119,13 +138,20 @@ def _on_frequency(
     value: Callable[[pd.DataFrame], pd.Series],
     colour: str,
     of: str,
+    count: pd.Series | None = None,
 ) -> None:
-    """Draw points and regression line of a value on log10 n_t, titled with slope and R²."""
+    """Draw points and regression line of a value on log10 n_t, titled with slope and R².
+
+    Another count of the tokens, by token, may stand in place of n_t.
+    """
+
+    def logs(table: pd.DataFrame) -> np.ndarray:
+        return np.log10(table["n"] if count is None else count[table["token"]]).to_numpy()
+
     (x, y), (at, fitted) = (
-        (np.log10(table["n"].to_numpy()), value(table).to_numpy())
-        for table in (tokens.drawn, tokens.fitted)
+        (logs(table), value(table).to_numpy()) for table in (tokens.drawn, tokens.fitted)
     )
-    fit = analysis.regress(at, fitted, names=("n_t", "Q, M or V"))
+    fit = analysis.regress(at, fitted, names=("the count", "Q, M or V"))
     points = {"s": 7, "alpha": 0.45, "linewidths": 0, "rasterized": len(x) > style.MANY}
     ax.scatter(x, y, color=colour, **points)
     style.fit_line(ax, fit, at, x, look={"zorder": 2.0})

@@ -598,6 +598,15 @@ class TokenStatistics:
         return pd.DataFrame({"token": self.tokens[kept], "n": self.n[kept], "gain": gain})
 
     @property
+    def documents(self) -> np.ndarray:
+        """``(T,)`` number of documents that a token stands in.
+
+        Raises:
+            StatisticsError: if the statistics do not know the documents.
+        """
+        return self._of_documents("documents")
+
+    @property
     def effective_documents(self) -> np.ndarray:
         """``(T,)`` effective number of documents that a token stands in: ``n_t^2 / sum_d n_td^2``.
 
@@ -606,12 +615,7 @@ class TokenStatistics:
         Raises:
             StatisticsError: if the statistics do not know the documents.
         """
-        if (squares := self.counts.get("document_squares")) is None:
-            raise StatisticsError(
-                "These statistics do not know in which documents a token stands: an older kit made "
-                "them, or they come from a file that does not tell. Extract again."
-            )
-        return self.n.astype(np.float64) ** 2 / squares
+        return self.n.astype(np.float64) ** 2 / self._of_documents("document_squares")
 
     def dispersion(
         self,
@@ -640,6 +644,14 @@ class TokenStatistics:
                 V = analysis.unbiased(n, self.M[at, kept], V)[1]
             rows.append({"layer": int(layer), **measures.dispersion(n, documents, V)._asdict()})
         return pd.DataFrame(rows)
+
+    def _of_documents(self, name: str) -> np.ndarray:
+        if name not in self.counts:
+            raise StatisticsError(
+                "These statistics do not know in which documents a token stands: an older kit made "
+                "them, or they come from a file that does not tell. Extract again."
+            )
+        return self.counts[name]
 
     def _require_unit(self, why: str) -> None:
         """Refuse embeddings that are not of norm 1, for the reason that a message begins with."""

@@ -263,6 +263,31 @@ def test_moments_on_frequency(stats, shallow, unbiased):
             assert to_hex(ax.collections[0].get_facecolor()[0]) == figures.COLOURS[name]
 
 
+@pytest.mark.parametrize("x", ["documents", "effective_documents"])
+def test_moments_can_be_drawn_against_documents(stats, shallow, x):
+    figure = figures.moments_on_frequency([stats, shallow], x=x, **RANGE)
+    panels = iter(figure.axes)
+    for one, layer in ((stats, 3), (shallow, 1)):
+        table, kept = (
+            one.table(layer, **RANGE),
+            np.isin(one.tokens, one.table(layer, **RANGE).token),
+        )
+        count = np.log10(getattr(one, x)[kept])
+        for name in "QMV":
+            ax = next(panels)
+            drawn = np.asarray(ax.collections[0].get_offsets())
+            np.testing.assert_allclose(drawn, np.column_stack([count, table[name]]))
+            assert_on_line(ax, count, table[name].to_numpy())
+            assert x.replace("_", " ") in ax.get_xlabel()
+
+
+def test_moments_on_documents_need_to_know_them(stats):
+    with pytest.raises(ek.StatisticsError, match="do not know in which documents"):
+        figures.moments_on_frequency(replace(stats, counts={}), x="documents", **RANGE)
+    with pytest.raises(ek.StatisticsError, match="x='articles' is unknown"):
+        figures.moments_on_frequency(stats, x="articles", **RANGE)
+
+
 def test_the_grid_has_five_layers(stats):
     figure = figures.statistics_grid(stats, **RANGE)
     panels = panels_of(figure)
