@@ -351,7 +351,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 while not stop.exists():
     table = pd.DataFrame({"x": [number] * 1000})
-    tensors = {"mean": np.full(1000, number)}
+    tensors = {"mean": {"mean": np.full((2, 3, 5), number, dtype=np.float32)}}
     write(folder, {"table": table}, tensors, {"number": number})
 """
 
@@ -359,7 +359,8 @@ while not stop.exists():
 def test_two_processes_save_while_a_third_reads(tmp_path):
     """Every read gives all of what one save wrote."""
     folder, stop = tmp_path / "statistics", tmp_path / "stop"
-    write(folder, {"table": pd.DataFrame({"x": [0]})}, {"mean": np.zeros(1)}, {"number": 0})
+    means = {"mean": np.zeros((2, 3, 5), dtype=np.float32)}
+    write(folder, {"table": pd.DataFrame({"x": [0]})}, {"mean": means}, {"number": 0})
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", SAVES, folder, str(number), stop],
@@ -380,7 +381,7 @@ def test_two_processes_save_while_a_third_reads(tmp_path):
         # On a busy machine one writer may be done before the other begins: read until both wrote.
         while len(seen) < 30 or not {1, 2} <= set(seen):
             tables, tensors, info = read(folder)
-            assert {*tables["table"]["x"], *tensors["mean"]} == {info["number"]}
+            assert {*tables["table"]["x"], *tensors["mean"]["mean"].ravel()} == {info["number"]}
             assert all(writer.poll() is None for writer in writers)
             seen.append(info["number"])
     finally:
@@ -389,7 +390,7 @@ def test_two_processes_save_while_a_third_reads(tmp_path):
         writer.communicate()
         assert writer.returncode == 0
     tables, tensors, info = read(folder)
-    assert {*tables["table"]["x"], *tensors["mean"]} == {info["number"]} < {1, 2}
+    assert {*tables["table"]["x"], *tensors["mean"]["mean"].ravel()} == {info["number"]} < {1, 2}
 
 
 @pytest.mark.parametrize("cut", [1, 20, 45, 59])
