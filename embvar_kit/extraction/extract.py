@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.parts import FileCorpus, StreamedCorpus
 from embvar_kit.errors import ExtractionError, ExtractionInterrupted, NothingLeftError
 from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
 from embvar_kit.extraction.forward import SITES
+from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import Stopped, measure
 from embvar_kit.extraction.plan import Plan, at_sites, plan
+from embvar_kit.extraction.screen import find_bounds
 from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -34,6 +36,7 @@ def extract(
     long: str = "split",
     min_count: int = 1,
     parse_special: bool = False,
+    leave_out: LeaveOut | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = EVERY,
     shards: int | None = None,
@@ -65,6 +68,11 @@ def extract(
         parse_special: what becomes of control tokens that the text spells out, such as ``[SEP]``
             or ``<s>``. By default they are text like any other; with ``True`` they are read as
             control tokens, for corpora that mean it. The plan counts them either way.
+        leave_out: occurrences that are not measured, by their position in the sequence, their norm
+            or both, such as ``LeaveOut(first=1, norm=10)``; see :class:`embvar_kit.LeaveOut`. The
+            result counts them in ``info``. ``min_count`` applies to the occurrences that their
+            position leaves; tokens of which the norm leaves none are not in the result. A
+            ``norm`` costs a first look at a sample, which a stream or many files cannot give.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
@@ -107,6 +115,7 @@ def extract(
         )
     if layers is not None:
         options["layers"] = layers = list(layers)
+    options["leave_out"] = leave_out = _with_bounds(leave_out, model, corpus, options)
     if in_shards:
         stream = isinstance(corpus, StreamedCorpus)
         if shards is None or store is None or checkpoint is not None or stream:
@@ -127,7 +136,8 @@ def extract(
         found = _run_shards(job, model, client, progress)
         return found[site] if isinstance(site, str) else found
     merged: dict[str, TokenStatistics] = {}
-    asked = partial(settings_of, model, corpus.name, sites, options)
+    told = {**options, "leave_out": leave_out and leave_out.told()}
+    asked = partial(settings_of, model, corpus.name, sites, told)
     with keeping(checkpoint, checkpoint_every, asked) as kept:
         for part in corpus.chunks() if streamed else [corpus]:
             if kept and kept.begin_part(part):
@@ -221,6 +231,25 @@ def _stopped(
     whole = (found[site] if isinstance(site, str) else found) if found else None
     _last_stopped = ExtractionInterrupted(f"Stopped after {stopped}.", whole)
     return _last_stopped
+
+
+def _with_bounds(
+    leave_out: LeaveOut | None,
+    model: EmbeddingModel,
+    corpus: Corpus | StreamedCorpus | FileCorpus,
+    options: Mapping[str, Any],
+) -> LeaveOut | None:
+    """What to leave out, with the bounds that a factor of the norm stands for."""
+    named = isinstance(model, str) or isinstance(corpus, str)  # which the plan refuses
+    if named or not isinstance(leave_out, LeaveOut) or leave_out.norm is None:
+        return leave_out
+    if not isinstance(corpus, Corpus):
+        raise ExtractionError(
+            "A sample for typical norms cannot be drawn from a stream or from many files. Find the "
+            "bounds on some of the text first: leave_out = find_bounds(model, part, leave_out)."
+        )
+    how = {name: value for name, value in options.items() if name != "min_count"}
+    return find_bounds(model, corpus, leave_out, **how)
 
 
 def _threads_of(client: Client) -> int:

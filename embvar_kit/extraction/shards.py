@@ -55,8 +55,9 @@ from embvar_kit.errors import (
 )
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.forward import norms_for
+from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import Stopped, at_site, measure
-from embvar_kit.extraction.plan import Plan, check_options, chosen_layers, plan
+from embvar_kit.extraction.plan import Plan, check_leave_out, check_options, chosen_layers, plan
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel, load_model
 from embvar_kit.moments import memory
@@ -120,6 +121,7 @@ class ShardedPass:
         long: str = "split",
         min_count: int = 1,
         parse_special: bool = False,
+        leave_out: LeaveOut | None = None,
     ) -> ShardedPass:
         """Write what is asked for, and the text of each shard, to a store; or find it there.
 
@@ -133,8 +135,9 @@ class ShardedPass:
                 in the store.
             usual_threads: their number where neither says it; by default PyTorch's here.
             sites: where in the model embeddings are taken.
-            by, layers, batch_tokens, long, min_count, parse_special: as in
-                :func:`embvar_kit.extract`.
+            by, layers, batch_tokens, long, min_count, parse_special, leave_out: as in
+                :func:`embvar_kit.extract`, but for a factor of the norm: its bounds are found
+                before (:func:`embvar_kit.find_bounds`), the same for all shards.
 
         Raises:
             ExtractionError: if an argument makes no sense, or a layer lacks the normalization that
@@ -152,6 +155,7 @@ class ShardedPass:
         layers = None if layers is None else list(layers)
         taken = chosen_layers(model, layers)
         norms_for(model, sites, taken)
+        check_leave_out(leave_out, taken)
         if threads is not None and (type(threads) is not int or threads < 1):
             raise ExtractionError(f"threads must be a whole number from 1, got {threads!r}.")
         store = Store(store)
@@ -162,6 +166,7 @@ class ShardedPass:
             "long": long,
             "min_count": min_count,
             "parse_special": parse_special,
+            "leave_out": leave_out and leave_out.told(),
         }
         if isinstance(corpus, FileCorpus):
             documents, sizes = np.arange(len(corpus)), corpus.listing.sizes
@@ -428,6 +433,8 @@ class ShardedPass:
         asked = self.asked
         names = ("by", "layers", "batch_tokens", "long", "parse_special")
         options = {name: asked[name] for name in names}
+        if told := asked.get("leave_out"):
+            options["leave_out"] = LeaveOut.from_told(told)
         return plan(
             model,
             corpus,
@@ -476,6 +483,7 @@ class ShardedPass:
             )
         if kept_in is not None:
             remove(kept_in)
+        work = measured.work
         arrays = {"group": self.groups.index.get_indexer(work.labels), "n": work.n}
         if work.subwords is not None:
             arrays["subwords"] = work.subwords
@@ -484,6 +492,9 @@ class ShardedPass:
                 state = moments.state()
                 del state["count"]  # the same everywhere: n
                 arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
+        if not work.n.all():  # groups whose every occurrence was of high norm
+            kept = np.flatnonzero(work.n)
+            arrays = {name: array[kept] for name, array in arrays.items()}
         info = {**measured.info, "corpora": []}
         return arrays, {"tokens": work.n_tokens, "info": info} | _read_from(corpus)
 
