@@ -57,8 +57,8 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     from embvar_kit.extraction.embeddings import Occurrences, collect_embeddings, sample_embeddings
     from embvar_kit.extraction.extract import extract, partial_result, run_plan
     from embvar_kit.extraction.leave_out import LeaveOut
+    from embvar_kit.extraction.norms import find_bounds, position_profile
     from embvar_kit.extraction.plan import Plan, plan
-    from embvar_kit.extraction.screen import find_bounds
     from embvar_kit.figures import atlas
     from embvar_kit.files import home
     from embvar_kit.model_report import report
@@ -125,11 +125,14 @@ _HOMES = {
         "run_plan",
     ),
     "extraction.leave_out": ("LeaveOut",),
+    "extraction.norms": (
+        "find_bounds",
+        "position_profile",
+    ),
     "extraction.plan": (
         "Plan",
         "plan",
     ),
-    "extraction.screen": ("find_bounds",),
     "figures": ("atlas",),
     "files": ("home",),
     "model_report": ("report",),

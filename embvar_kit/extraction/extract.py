@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.parts import FileCorpus, StreamedCorpus
@@ -15,8 +15,8 @@ from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
 from embvar_kit.extraction.forward import SITES
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import Stopped, measure
+from embvar_kit.extraction.norms import find_bounds
 from embvar_kit.extraction.plan import Plan, at_sites, plan
-from embvar_kit.extraction.screen import find_bounds
 from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -115,7 +115,10 @@ def extract(
         )
     if layers is not None:
         options["layers"] = layers = list(layers)
-    options["leave_out"] = leave_out = _with_bounds(leave_out, model, corpus, options)
+    if isinstance(leave_out, LeaveOut):
+        how = {name: value for name, value in options.items() if name != "min_count"}
+        leave_out = find_bounds(model, corpus, leave_out, **how)
+    options["leave_out"] = leave_out
     if in_shards:
         stream = isinstance(corpus, StreamedCorpus)
         if shards is None or store is None or checkpoint is not None or stream:
@@ -136,7 +139,7 @@ def extract(
         found = _run_shards(job, model, client, progress)
         return found[site] if isinstance(site, str) else found
     merged: dict[str, TokenStatistics] = {}
-    told = {**options, "leave_out": leave_out and leave_out.told()}
+    told = {**options, "leave_out": leave_out.told() if isinstance(leave_out, LeaveOut) else None}
     asked = partial(settings_of, model, corpus.name, sites, told)
     with keeping(checkpoint, checkpoint_every, asked) as kept:
         for part in corpus.chunks() if streamed else [corpus]:
@@ -231,25 +234,6 @@ def _stopped(
     whole = (found[site] if isinstance(site, str) else found) if found else None
     _last_stopped = ExtractionInterrupted(f"Stopped after {stopped}.", whole)
     return _last_stopped
-
-
-def _with_bounds(
-    leave_out: LeaveOut | None,
-    model: EmbeddingModel,
-    corpus: Corpus | StreamedCorpus | FileCorpus,
-    options: Mapping[str, Any],
-) -> LeaveOut | None:
-    """What to leave out, with the bounds that a factor of the norm stands for."""
-    named = isinstance(model, str) or isinstance(corpus, str)  # which the plan refuses
-    if named or not isinstance(leave_out, LeaveOut) or leave_out.norm is None:
-        return leave_out
-    if not isinstance(corpus, Corpus):
-        raise ExtractionError(
-            "A sample for typical norms cannot be drawn from a stream or from many files. Find the "
-            "bounds on some of the text first: leave_out = find_bounds(model, part, leave_out)."
-        )
-    how = {name: value for name, value in options.items() if name != "min_count"}
-    return find_bounds(model, corpus, leave_out, **how)
 
 
 def _threads_of(client: Client) -> int:

@@ -26,8 +26,8 @@ from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
 from embvar_kit.extraction.batching import known, sharing, told
 from embvar_kit.extraction.checkpoint import Checkpoint
 from embvar_kit.extraction.forward import Batch, forward, norms_for
+from embvar_kit.extraction.norms import Screen
 from embvar_kit.extraction.plan import Plan
-from embvar_kit.extraction.screen import Screen
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics.token_statistics import TokenStatistics

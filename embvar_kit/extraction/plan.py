@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -131,6 +131,47 @@ class Plan:
     def position(self) -> np.ndarray:
         """``(K,)`` Position of each occurrence in its sequence, 0 for the first begin token."""
         return _positions(self.text, self.first_token)
+
+    def groups_of(self, tokens: Sequence[str]) -> list[int]:
+        """The groups of these tokens or words, as indices in :attr:`labels`.
+
+        Raises:
+            ExtractionError: if one of them does not occur.
+        """
+        group_of = {str(label): group for group, label in enumerate(self.labels)}
+        if absent := [token for token in tokens if token not in group_of]:
+            raise ExtractionError(
+                f"Corpus {self.corpus!r} does not contain {', '.join(map(repr, absent))}."
+            )
+        return [group_of[token] for token in tokens]
+
+    def batches_with(self, chosen: np.ndarray) -> list[np.ndarray]:
+        """The sequences that hold some occurrences, in their batches.
+
+        Args:
+            chosen: ``(K,)`` whether an occurrence is one of them.
+        """
+        needed = np.zeros(len(self.text.lengths), dtype=bool)
+        needed[self.sequence[chosen]] = True
+        return [kept for batch in self.batches if len(kept := batch[needed[batch]])]
+
+    @property
+    def in_front(self) -> dict[str, np.ndarray]:
+        """``(T,)`` int64 occurrences of each group at the front of a sequence, in two counts.
+
+        ``begin`` counts those at the positions of the model's begin tokens, ``first`` those that
+        are, or begin with, the token behind them: the first one of the text, or of a piece of a
+        sentence that was split. The position decides, so that an end token is not counted where
+        begin and end are the same token, as in GPT-2. Without begin tokens ``begin`` is 0.
+        """
+        measured = self.group >= 0
+        return {
+            name: np.bincount(self.group[chosen & measured], minlength=len(self.labels))
+            for name, chosen in (
+                ("begin", self.position < self.n_begin),
+                ("first", self.position == self.n_begin),
+            )
+        }
 
     def without(self, left_out: np.ndarray) -> Plan:
         """The plan as it was carried out, without some occurrences.
@@ -265,11 +306,7 @@ def plan(
             not taken, a sentence is too long and ``long="error"``, the tokenizer cannot read what
             the text spells out as asked for, or tokenizer and model do not belong together.
     """
-    if isinstance(model, str) or isinstance(corpus, str):
-        raise ExtractionError(
-            "A pass takes a model and a corpus, not their names: load_model('minilm') and "
-            "load_corpus('wikipedia') give some."
-        )
+    check_no_names(model, corpus)
     layers = chosen_layers(model, layers)
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
@@ -402,6 +439,19 @@ def _around(model: EmbeddingModel) -> str:
         f"{before} before each sentence, {behind} behind it, whatever its language; "
         "dataclasses.replace(model, begin=..., end=...) puts other ids there"
     )
+
+
+def check_no_names(model: EmbeddingModel, corpus: Corpus) -> None:
+    """Check that model and corpus are loaded.
+
+    Raises:
+        ExtractionError: if one of them is a name.
+    """
+    if isinstance(model, str) or isinstance(corpus, str):
+        raise ExtractionError(
+            "A pass takes a model and a corpus, not their names: load_model('minilm') and "
+            "load_corpus('wikipedia') give some."
+        )
 
 
 def check_options(by: str, batch_tokens: int | None, long: str, min_count: int) -> None:

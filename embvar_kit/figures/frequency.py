@@ -49,7 +49,7 @@ def moments_on_frequency(
         for ax, moment in zip(row, "QMV", strict=True):
             _on_frequency(ax, table, table[moment].to_numpy(), COLOURS[moment], of)
             ax.set_ylabel(style.symbol(moment, of, unbiased=unbiased))
-        style.sink_note(row[0], table["Q"].to_numpy())
+        style.high_norm_note(row[0], table["Q"].to_numpy())
         style.panel_title(row[0], f"{name}, layer {at}\n{row[0].get_title()}")
     return figure
 

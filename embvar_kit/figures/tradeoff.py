@@ -201,7 +201,7 @@ def scatter_V_on_M(
         style.log_axes(ax, table["M"].to_numpy(), table["V"].to_numpy())
         ends = np.geomspace(table["M"].min(), table["M"].max(), 200)
     else:
-        style.sink_note(ax, table["Q"].to_numpy(), short=size < 9)
+        style.high_norm_note(ax, table["Q"].to_numpy(), short=size < 9)
         style.few_ticks(ax)
     table = table[::-1]  # draws the few frequent tokens over the many rare ones
     points = ax.scatter(
