@@ -34,7 +34,8 @@ class LeaveOut:
     takes, or at those named. An occurrence within rounding of the bound may fall on either side.
 
     ``min_count`` of a pass counts what positions leave, since norms are known only after the pass.
-    Tokens of which the norms leave no occurrence are not in the result.
+    Tokens of which the norms leave no occurrence are not in the result. The labels of a null are
+    permuted before the pass, so that norms leave its counts near those of the tokens only.
 
     Args:
         first: leave out the occurrences at so many first positions of each sequence.

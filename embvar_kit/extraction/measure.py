@@ -27,10 +27,12 @@ from embvar_kit.extraction.batching import known, sharing, told
 from embvar_kit.extraction.checkpoint import Checkpoint
 from embvar_kit.extraction.forward import Batch, forward, norms_for
 from embvar_kit.extraction.norms import Screen
-from embvar_kit.extraction.plan import Plan
+from embvar_kit.extraction.plan import NULL_SEED, Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics.token_statistics import TokenStatistics
+
+_PREFIXES = ("", "null/")  # of the arrays of a pass and of its null in a checkpoint
 
 
 class Stopped(Exception):
@@ -57,15 +59,18 @@ class Measured:
         moments: its accumulator, whose arrays hold the means.
         held: the moments by site and layer.
         info: what was measured, in a form that survives JSON unchanged.
+        null: the same with the labels of the occurrences permuted, if the plan asks for it.
     """
 
     work: Plan
     moments: Accumulator
     held: list[list[GroupedMoments]]
     info: dict
+    null: Measured | None = None
 
     def statistics(self) -> dict[str, TokenStatistics]:
         """The moments as labelled statistics, by site."""
+        null = self.null.statistics() if self.null else {}
         found = {}
         for at, site in enumerate(self.moments.sites):
             statistics = TokenStatistics.from_moments(
@@ -77,6 +82,8 @@ class Measured:
                 mean=self.moments.mean[at],
                 extra=self.moments.extra[at],
                 info=at_site(self.info, site),
+                counts=self.work.counts,
+                null=null.get(site),
             )
             if not (statistics.n.any() or "partial" in self.info):
                 raise NothingLeftError(
@@ -120,10 +127,11 @@ def measure(
     done, state = kept.resume(work) if kept else (0, None)
     if kept:
         kept.check_room(work.memory)
-    moments = Accumulator(model, work, sites)
+    moments = [Accumulator(model, one, sites) for one in (work, work.null) if one is not None]
     screen = Screen(model, work) if work.leave_out and work.leave_out.bounds else None
     if state is not None:
-        moments.restore(state)
+        for own, prefix in zip(moments, _PREFIXES, strict=False):
+            own.restore(state, prefix)
         if screen:
             screen.restore(state)
         if progress:
@@ -131,7 +139,9 @@ def measure(
             print(f"resumes    after {done:,} of {len(work.batches):,} batches, {share:.0%}")
 
     def state_of() -> dict[str, np.ndarray]:
-        return moments.state() | (screen.state() if screen else {})
+        parts = [own.state(prefix) for own, prefix in zip(moments, _PREFIXES, strict=False)]
+        parts += [screen.state()] if screen else []
+        return {name: array for part in parts for name, array in part.items()}
 
     first, started = done, time.perf_counter()
     shared = sharing(model, work)
@@ -155,7 +165,8 @@ def measure(
             for batch in batches:
                 if screen:
                     screen.take_out(batch)
-                moments.add(batch)
+                for own in moments:
+                    own.add(batch)
                 bar.update(batch.n_tokens)
                 # A batch that was halved counts once all of its parts are done.
                 if batch.last:
@@ -165,7 +176,7 @@ def measure(
                     if kept and done < len(work.batches) and kept.due():
                         kept.save(done, state_of)
                 del batch  # frees its states before the next forward pass
-        held = moments.on_host()
+        held = [own.on_host() for own in moments]
     except NotFiniteError as error:
         raise _not_finite(model, corpus, work, sites, error.batch) from error
     if kept and done > first and (kept.whole or done < len(work.batches)):
@@ -177,17 +188,28 @@ def measure(
         info["model"]["notes"] = [*info["model"].get("notes", []), told(model, shared)]
     if done < len(work.batches):
         partial = {"batches": done, "of": len(work.batches)}
-        measured = Measured(work, moments, held, info | {"partial": partial})
-        raise Stopped(
-            measured.statistics() if done else {}, partial, slots[:done].sum() / work.n_tokens
-        )
+        found = _measured(work, moments, held, info | {"partial": partial}).statistics()
+        raise Stopped(found if done else {}, partial, slots[:done].sum() / work.n_tokens)
     seconds = time.perf_counter() - started
     if progress:
         rate = slots[first:].sum() / seconds
         print(f"done       in {seconds:,.1f} s, {rate:,.0f} tokens/s")
         if screen:
             print(f"left out   {work.n_of_high_norm:,} occurrences of high norm")
-    return Measured(work, moments, held, info)
+    return _measured(work, moments, held, info)
+
+
+def _measured(
+    work: Plan,
+    moments: Sequence[Accumulator],
+    held: Sequence[list[list[GroupedMoments]]],
+    info: dict,
+) -> Measured:
+    null = None
+    if work.null:
+        info = {**info, "null_seed": NULL_SEED}
+        null = Measured(work.null, moments[1], held[1], {**info, "permuted": True})
+    return Measured(work, moments[0], held[0], info, null)
 
 
 def _seen(statistics: TokenStatistics) -> TokenStatistics:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,9 @@ of a batch fit into its caches; an accelerator needs large batches to be busy.""
 
 MAX_PADDING = 0.03
 """Largest share of a batch that may be padding; the next sequence beyond it begins a new batch."""
+
+NULL_SEED = 0
+"""Seed of the permutation of labels in the null."""
 
 _MOST_NAMED = 5  # control tokens that a plan names
 
@@ -80,6 +83,9 @@ class Plan:
             norm are known only after the pass (:meth:`without`).
         n_at_first: number of occurrences left out because of their position.
         n_of_high_norm: number of those left out because of their norm.
+        counts: by name, ``(T,)`` other counts of each group that add up over parts of a corpus.
+        null: the same pass with the labels of the occurrences permuted, to be measured beside it;
+            or ``None``.
     """
 
     model: str
@@ -111,6 +117,8 @@ class Plan:
     leave_out: LeaveOut | None = None
     n_at_first: int = 0
     n_of_high_norm: int = 0
+    counts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    null: Plan | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -187,7 +195,10 @@ class Plan:
         n = np.bincount(group[group >= 0], minlength=len(self.labels))
         subwords = None if self.word is None else _subwords(self.word, group, len(self.labels))
         changed = {"group": group, "n": n, "subwords": subwords}
-        return replace(self, **changed, n_of_high_norm=self.n_of_high_norm + int(out.sum()))
+        changed["n_of_high_norm"] = self.n_of_high_norm + int(out.sum())
+        changed["null"] = self.null.without(left_out) if self.null else None
+        after = replace(self, **changed)
+        return replace(after, counts=_counts(after)) if self.counts else after
 
     @property
     def padding(self) -> float:
@@ -196,9 +207,10 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes that the means of all layers and sites will take."""
+        """Bytes that the means of all layers and sites will take, those of the null included."""
         elements = len(self.labels) * len(self.layers) * self.width * self.sites
-        return elements * memory.BYTES_PER_ELEMENT
+        own = elements * memory.BYTES_PER_ELEMENT
+        return own + (self.null.memory if self.null else 0)
 
     @property
     def _slots(self) -> list[int]:
@@ -272,6 +284,10 @@ class Plan:
         ):
             if count:
                 rows.append(("note", f"{count:,} sentence{'s' * (count > 1)} {what}"))
+        if self.null:
+            rows.append(
+                ("null", "measured in the same pass, with the occurrences' labels permuted")
+            )
         rows += [("note", note) for note in self.notes]
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
 
@@ -288,12 +304,13 @@ def plan(
     parse_special: bool = False,
     sites: int = 1,
     leave_out: LeaveOut | None = None,
+    null: bool = False,
     only: pd.Index | None = None,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long, min_count, parse_special: as in
+        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null: as in
             :func:`embvar_kit.extract`.
         sites: number of places in the model where embeddings will be taken.
         leave_out: which occurrences are left out. A factor ``norm`` needs the model, which is not
@@ -393,7 +410,40 @@ def plan(
         leave_out=leave_out,
         n_at_first=n_at_first,
     )
+    work = replace(work, counts=_counts(work))
+    if null:
+        kept = group >= 0
+        shuffled = np.random.default_rng(NULL_SEED).permutation(group[kept])
+        work = with_null(work, shuffled, work.labels, work.special)
     return at_sites(work, sites, model)
+
+
+def _counts(work: Plan) -> dict[str, np.ndarray]:
+    """Further counts of each group of a plan."""
+    return work.in_front
+
+
+def with_null(work: Plan, shuffled: np.ndarray, labels: np.ndarray, special: np.ndarray) -> Plan:
+    """A plan whose null gives the measured occurrences other labels.
+
+    Args:
+        work: the plan.
+        shuffled: for each occurrence that ``work`` measures, in order, the group that it is counted
+            to, as an index in ``labels``; each of these occurs.
+        labels, special: the groups of the null.
+    """
+    group = np.full(len(work.group), -1)
+    group[work.group >= 0] = shuffled
+    null = replace(
+        work,
+        group=group,
+        labels=labels,
+        special=special,
+        n=np.bincount(shuffled, minlength=len(labels)),
+        subwords=None if work.word is None else _subwords(work.word, group, len(labels)),
+        counts={},
+    )
+    return replace(work, null=null)
 
 
 def _first_tokens(text: TokenizedCorpus, word: np.ndarray | None, number: int) -> np.ndarray:
@@ -497,7 +547,8 @@ def check_leave_out(leave_out: LeaveOut | None, layers: Iterable[int]) -> None:
 
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
     """The plan of the same pass at this number of sites, its means kept where there is room."""
-    work = replace(work, sites=sites)
+    null = replace(work.null, sites=sites) if work.null else None
+    work = replace(work, sites=sites, null=null)
     fits = memory.fit_into_memory(work.memory)
     place = "memory" if fits else "file"
     if model.device.type not in memory.HOST_MOMENTS:
@@ -508,7 +559,8 @@ def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
         # A pass on a device copies its means to the host at its end.
         if fits and memory.fit_onto_device(work.memory, free):
             place = "device"
-    return replace(work, means_in=place)
+    null = replace(null, means_in=place) if null else None
+    return replace(work, means_in=place, null=null)
 
 
 def chosen_layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:
