@@ -230,6 +230,30 @@ def test_extract_announces_runs_and_saves(command, tiny, text_file, tmp_path):
     assert stats.Q[1] == pytest.approx(by_hand.Q[2], rel=1e-5)
 
 
+def test_occurrences_are_left_out_in_a_pass_and_in_shards(command, tiny, text_file, tmp_path):
+    chosen = ["--model", tiny("llama"), "--device", "cpu", "--corpus", text_file]
+    chosen += ["--leave-out-first", 1, "--leave-out-norm", 1.3]
+    out, store = tmp_path / "out", tmp_path / "store"
+    assert command("extract", *chosen, "--out", out)[::2] == (0, "")
+    assert command("shard", "plan", store, "--shards", 1, *chosen)[::2] == (0, "")
+    assert command("shard", "run", store, "--index", 0)[0] == 0
+    assert command("shard", "merge", store, "--out", tmp_path / "merged")[0] == 0
+    by_hand = ek.extract(
+        ek.load_model(tiny("llama"), device="cpu"),
+        ek.load_corpus(text_file),
+        leave_out=ek.LeaveOut(first=1, norm=1.3),
+        progress=False,
+    )
+    assert by_hand.info["counts"]["left_out_by_norm"] > 0
+    for folder in (out, tmp_path / "merged"):
+        stats = ek.TokenStatistics.load(folder)
+        assert stats.info["convention"] == by_hand.info["convention"]
+        assert stats.info["counts"] == by_hand.info["counts"]
+        assert stats.n.tolist() == by_hand.n.tolist()
+    status, _, err = command("extract", *chosen[:6], "--leave-out-norm", 1, "--out", out)
+    assert status == 1 and is_one_line_of(err) and "factor to the median" in err
+
+
 def test_every_choice_of_sentences_reaches_the_corpus(command, tiny, tmp_path):
     prose = tmp_path / "prose.md"
     prose.write_text("\n\n".join(f"{s} A short one. Another short one." for s in SENTENCES))

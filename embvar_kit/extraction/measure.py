@@ -82,7 +82,7 @@ class Measured:
                 mean=self.moments.mean[at],
                 extra=self.moments.extra[at],
                 info=at_site(self.info, site),
-                counts=self.work.counts,
+                counts={} if "partial" in self.info else self.work.counts,
                 null=null.get(site),
             )
             if not (statistics.n.any() or "partial" in self.info):

@@ -172,13 +172,11 @@ class Plan:
         sentence that was split. The position decides, so that an end token is not counted where
         begin and end are the same token, as in GPT-2. Without begin tokens ``begin`` is 0.
         """
-        measured = self.group >= 0
+        measured, position = self.group >= 0, self.position
+        places = {"begin": position < self.n_begin, "first": position == self.n_begin}
         return {
             name: np.bincount(self.group[chosen & measured], minlength=len(self.labels))
-            for name, chosen in (
-                ("begin", self.position < self.n_begin),
-                ("first", self.position == self.n_begin),
-            )
+            for name, chosen in places.items()
         }
 
     def without(self, left_out: np.ndarray) -> Plan:
@@ -450,7 +448,8 @@ def _first_tokens(text: TokenizedCorpus, word: np.ndarray | None, number: int) -
     """``(K,)`` where each of a number of occurrences begins in the text's ids."""
     if word is None:
         return np.arange(len(text.ids))
-    return np.unique(word, return_index=True)[1][-number:]
+    first = np.unique(word, return_index=True)[1]
+    return first[len(first) - number :]  # without the -1 of tokens that are in no word
 
 
 def _sequences(text: TokenizedCorpus, at: np.ndarray) -> np.ndarray:
