@@ -54,6 +54,8 @@ class LeaveOut:
 
     >>> LeaveOut(first=1, bounds=[4.0, 900.0])
     LeaveOut(first=1, bounds={0: 4.0, 1: 900.0})
+    >>> print(LeaveOut(first=2, norm=10))
+    the first 2 positions of each sequence; squared norms from 10 times the median on
     """
 
     first: int = 0
@@ -116,6 +118,19 @@ class LeaveOut:
         given = {name: getattr(self, name) for name in ("first", "norm", "layers", "bounds")}
         named = ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
         return f"LeaveOut({named})"
+
+    def __str__(self) -> str:
+        parts = []
+        if self.first:
+            count = f"{self.first} positions" if self.first > 1 else "position"
+            parts.append(f"the first {count} of each sequence")
+        if self.norm:
+            parts.append(f"squared norms from {self.norm:g} times the median on")
+        if self.bounds:
+            least, most = min(self.bounds.values()), max(self.bounds.values())
+            span = f"{least:,.4g}" if least == most else f"{least:,.4g} to {most:,.4g}, by layer,"
+            parts.append(f"squared norms from {span} on")
+        return "; ".join(parts)
 
 
 def _whole(name: str, value: Any) -> int:

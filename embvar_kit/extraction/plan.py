@@ -259,14 +259,9 @@ class Plan:
         if count := self.n_spanned:
             what = "word that shares a token" if count == 1 else "words that share tokens"
             rows.append(("left out", f"{count:,} {what} with another"))
-        if (leave := self.leave_out) and leave.first:
-            many = f"position{'s' * (leave.first > 1)}, {self.n_at_first:,} occurrences"
-            count = f"{leave.first} " if leave.first > 1 else ""
-            rows.append(("left out", f"the first {count}{many}"))
-        if leave and leave.bounds:
-            least, most = min(leave.bounds.values()), max(leave.bounds.values())
-            bounds = f"{least:,.4g}" if least == most else f"{least:,.4g} to {most:,.4g}, by layer,"
-            rows.append(("left out", f"squared norms from {bounds} on, as the pass finds them"))
+        if self.leave_out:
+            count = f" ({self.n_at_first:,} occurrences in front)" if self.leave_out.first else ""
+            rows.append(("left out", f"{self.leave_out}{count}"))
         if self.min_count > 1:
             left = int((self.group < 0).sum()) - self.n_at_first
             what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"

@@ -320,6 +320,8 @@ class ShardedPass:
             ("shards", f"{self.n_shards:,} of {sum(self.manifest['documents']):,} documents"),
             ("store", f"{self.store.url}: {self.n_shards - left:,} of {self.n_shards:,} done"),
         ]
+        if told := asked.get("leave_out"):
+            rows.insert(1, ("left out", str(LeaveOut.from_told(told))))
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
 
     # One shard

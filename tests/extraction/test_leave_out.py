@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections import defaultdict
 
@@ -18,6 +19,7 @@ from embvar_kit.corpora.parts import FileCorpus, StreamedCorpus
 from embvar_kit.extraction import measure
 from embvar_kit.extraction.forward import forward as run_batches
 from embvar_kit.extraction.norms import PLACES
+from embvar_kit.extraction.shards import ShardedPass
 
 LEVELS = ["token", "id", "word"]
 LONG = "the cat and the dog and the bird and the river and the valley " * 20  # is split
@@ -221,8 +223,13 @@ def test_a_factor_is_looked_up_and_recorded(model, corpus, capsys):
     assert told["bounds"] == {str(layer): bound for layer, bound in found.bounds.items()}
     said = capsys.readouterr().out
     counts = stats.info["counts"]
-    assert f"the first position, {counts['left_out_by_position']:,} occurrences" in said
-    assert "squared norms from" in said
+    at_first = counts["left_out_by_position"]
+    assert re.search(
+        r"^left out   the first position of each sequence; squared norms from .+, by layer, on "
+        rf"\({at_first:,} occurrences in front\)$",
+        said,
+        re.M,
+    )
     assert f"left out   {counts['left_out_by_norm']:,} occurrences of high norm" in said
     assert counts["left_out_by_norm"] > 0
 
@@ -349,6 +356,7 @@ def test_shards_leave_out_what_one_pass_leaves_out(model, corpus, bounds, tmp_pa
 def test_shards_share_the_bounds_of_one_look(model, corpus, tmp_path):
     options = {"leave_out": ek.LeaveOut(norm=1.05, sample=20)}
     found = extract(model, corpus, shards=3, store=tmp_path / "store", **options)
+    assert "\nleft out   squared norms from " in str(ShardedPass.open(tmp_path / "store"))
     close(found, extract(model, corpus, **options))
 
 
