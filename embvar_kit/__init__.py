@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     from embvar_kit.extraction.leave_out import LeaveOut
     from embvar_kit.extraction.norms import find_bounds, position_profile
     from embvar_kit.extraction.plan import Plan, plan
+    from embvar_kit.extraction.shards import ShardedPass
     from embvar_kit.figures import atlas
     from embvar_kit.files import home
     from embvar_kit.model_report import report
@@ -133,6 +134,7 @@ _HOMES = {
         "Plan",
         "plan",
     ),
+    "extraction.shards": ("ShardedPass",),
     "figures": ("atlas",),
     "files": ("home",),
     "model_report": ("report",),
