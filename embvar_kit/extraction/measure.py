@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import numpy as np
@@ -83,15 +83,15 @@ class Measured:
                 extra=self.moments.extra[at],
                 info=at_site(self.info, site),
                 counts={} if "partial" in self.info else self.work.counts,
-                null=null.get(site),
             )
             if not (statistics.n.any() or "partial" in self.info):
                 raise NothingLeftError(
                     f"All that could be measured of {self.work.corpus!r} is of high norm, by the "
                     f"bounds in {self.work.leave_out!r}: raise them."
                 )
-            incomplete = "partial" in self.info or self.work.n_of_high_norm
-            found[site] = _seen(statistics) if incomplete else statistics
+            if "partial" in self.info or self.work.n_of_high_norm:
+                statistics = _seen(statistics)
+            found[site] = replace(statistics, null=null.get(site))
         return found
 
 

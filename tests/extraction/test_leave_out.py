@@ -360,6 +360,22 @@ def test_shards_leave_out_what_one_pass_leaves_out(model, corpus, bounds, tmp_pa
         extract(model, corpus, by=by, shards=4, store=tmp_path / by)
 
 
+@pytest.mark.parametrize("folds", [None, 4], ids=["one pass", "folds"])
+def test_the_null_leaves_out_the_same_occurrences(model, corpus, bounds, folds):
+    leave_out = ek.LeaveOut(first=1, bounds=bounds("token"))
+    wanted = extract(model, corpus, leave_out=leave_out)
+    stats = extract(model, corpus, leave_out=leave_out, null=True, folds=folds)
+    close(stats, wanted)
+    assert stats.null.n.sum() == stats.n.sum() and (stats.null.n > 0).all()
+    # The same embeddings under other labels: their sum of squared norms is the same.
+    np.testing.assert_allclose(stats.null.Q @ stats.null.n, stats.Q @ stats.n, rtol=1e-9)
+    for name, count in wanted.counts.items():
+        np.testing.assert_array_equal(stats.counts[name], count)
+    assert wanted.counts["begin"].sum() == 0 < wanted.counts["first"].sum()
+    if folds:
+        assert (stats.folds.n <= stats.n[: len(stats.folds.tokens)]).all()
+
+
 def test_shards_share_the_bounds_of_one_look(model, corpus, tmp_path):
     options = {"leave_out": ek.LeaveOut(norm=1.05, sample=20)}
     found = extract(model, corpus, shards=3, store=tmp_path / "store", **options)
