@@ -70,7 +70,7 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
     from embvar_kit.paper import release
     from embvar_kit.paper.reproduction import reproduce
-    from embvar_kit.statistics import analysis
+    from embvar_kit.statistics import analysis, measures
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _HOMES = {
@@ -156,12 +156,24 @@ _HOMES = {
     ),
     "paper": ("release",),
     "paper.reproduction": ("reproduce",),
-    "statistics": ("analysis",),
+    "statistics": (
+        "analysis",
+        "measures",
+    ),
     "statistics.token_statistics": ("TokenStatistics",),
 }
 """Where each public name lives: a module, or the folder of a public module."""
 
-_MODULES = ("tokens", "words", "atlas", "figures", "normalization", "release", "analysis")
+_MODULES = (
+    "tokens",
+    "words",
+    "atlas",
+    "figures",
+    "normalization",
+    "release",
+    "analysis",
+    "measures",
+)
 """Public names that are modules themselves."""
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | {"figures": ""}

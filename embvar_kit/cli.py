@@ -250,6 +250,11 @@ def _add_pass(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "otherwise they are text",
     )
     run.add_argument(
+        "--covariance",
+        action="store_true",
+        help="take the covariance of all embeddings at each layer, too, for measures of isotropy",
+    )
+    run.add_argument(
         "--min-count",
         type=int,
         default=1,
@@ -335,7 +340,7 @@ def _model(chosen: argparse.Namespace) -> Any:
 def _pass(chosen: argparse.Namespace) -> dict[str, Any]:
     """The options of a pass, but for the sites."""
     names = ("by", "layers", "batch_tokens", "long", "min_count", "parse_special", "null")
-    names += ("threads",)
+    names += ("covariance", "threads")
     return {name: getattr(chosen, name) for name in names}
 
 

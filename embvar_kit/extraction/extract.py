@@ -41,6 +41,7 @@ def extract(
     leave_out: LeaveOut | None = None,
     null: bool = False,
     folds: int | None = None,
+    covariance: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = EVERY,
     shards: int | None = None,
@@ -83,6 +84,9 @@ def extract(
             statistics without each of them: intervals (``stats.tradeoff(intervals=True)``),
             reliability, :meth:`TokenStatistics.evidence`. The folds are shards, on the disk until
             they are merged: in ``store``, or in a temporary folder that is removed at the end.
+        covariance: take the d x d covariance of all embeddings at each layer, too, from which
+            :meth:`TokenStatistics.isotropy` and :meth:`TokenStatistics.information_gain` follow.
+            It costs d^2 multiplications for each embedding and layer.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
@@ -116,7 +120,7 @@ def extract(
     sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
     options |= {"min_count": min_count, "parse_special": parse_special}
-    options |= {"null": True} if null else {}
+    options |= {name: True for name, on in (("null", null), ("covariance", covariance)) if on}
     in_shards = any(given is not None for given in (shards, store, client, folds))
     streamed = isinstance(corpus, StreamedCorpus | FileCorpus)
     if streamed and null and not in_shards:

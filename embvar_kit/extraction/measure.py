@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from embvar_kit._version import __version__
 from embvar_kit.corpora import byte_level
-from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.corpus import Corpus, lengths_in_words
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError, NothingLeftError
 from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
@@ -71,8 +71,14 @@ class Measured:
     def statistics(self) -> dict[str, TokenStatistics]:
         """The moments as labelled statistics, by site."""
         null = self.null.statistics() if self.null else {}
-        found = {}
+        found, taken = {}, self.moments.covariances()
+        # The plan counts all batches, whichever were run.
+        counts = {} if "partial" in self.info else self.work.counts
         for at, site in enumerate(self.moments.sites):
+            covariance = None
+            if taken:
+                own = [taken[site, layer].covariance for layer in self.work.layers]
+                covariance = np.stack(own)
             statistics = TokenStatistics.from_moments(
                 self.held[at],
                 tokens=self.work.labels,
@@ -82,7 +88,8 @@ class Measured:
                 mean=self.moments.mean[at],
                 extra=self.moments.extra[at],
                 info=at_site(self.info, site),
-                counts={} if "partial" in self.info else self.work.counts,
+                counts=counts,
+                covariance=covariance,
             )
             if not (statistics.n.any() or "partial" in self.info):
                 raise NothingLeftError(
@@ -126,7 +133,7 @@ def measure(
     slots = np.array([work.text.lengths[batch].sum() for batch in work.batches])
     done, state = kept.resume(work) if kept else (0, None)
     if kept:
-        kept.check_room(work.memory)
+        kept.check_room(work.memory + work.covariance_memory)
     moments = [Accumulator(model, one, sites) for one in (work, work.null) if one is not None]
     screen = Screen(model, work) if work.leave_out and work.leave_out.bounds else None
     if state is not None:
@@ -256,7 +263,6 @@ def _first_not_finite(work: Plan, sites: Sequence[str], batch: Batch) -> tuple[i
 
 def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
     """A description of what was measured, in a form that survives JSON unchanged."""
-    words = [len(corpus.sentences[i].split()) for i in np.unique(work.text.sentence)]
     info = {
         "kit_version": __version__,
         "model": {
@@ -302,7 +308,7 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "control_tokens_in_text": work.text.n_spelled_out,
             **(_left_out(work) if work.leave_out else {}),
         },
-        "sentences_by_words": np.bincount(words).tolist(),
+        **lengths_in_words(corpus.sentences[i] for i in np.unique(work.text.sentence)),
     }
     if (verbatim := byte_level.verbatim(model.tokenizer)) is not None and work.by != "word":
         info["byte_level"] = {"verbatim": verbatim}

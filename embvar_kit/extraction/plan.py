@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.dealing import documents_of, documents_of_groups
 from embvar_kit.corpora.tokens import (
     GROUPINGS,
     LONG,
@@ -79,13 +80,17 @@ class Plan:
         around: what stands around each sentence, if it is more than a begin and an end token.
         notes: what was done otherwise than the model's files say, a line each.
         n_begin: number of begin tokens in front of each sequence.
+        document: ``(S,)`` the document of each sequence, numbered as :func:`documents_of` does.
         leave_out: which occurrences are left out, if any are; their ``group`` is -1. Those of high
             norm are known only after the pass (:meth:`without`).
         n_at_first: number of occurrences left out because of their position.
         n_of_high_norm: number of those left out because of their norm.
-        counts: by name, ``(T,)`` other counts of each group that add up over parts of a corpus.
+        counts: by name, ``(T,)`` other counts of each group that add up over parts of a corpus:
+            ``documents`` and ``document_squares`` of :func:`documents_of_groups`, ``begin`` and
+            ``first`` of :attr:`in_front`.
         null: the same pass with the labels of the occurrences permuted, to be measured beside it;
             or ``None``.
+        covariance: whether the d x d covariance of all embeddings is taken at each layer.
     """
 
     model: str
@@ -114,11 +119,13 @@ class Plan:
     around: str = ""
     notes: tuple[str, ...] = ()
     n_begin: int = 0
+    document: np.ndarray | None = None
     leave_out: LeaveOut | None = None
     n_at_first: int = 0
     n_of_high_norm: int = 0
     counts: Mapping[str, np.ndarray] = field(default_factory=dict)
     null: Plan | None = None
+    covariance: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -211,6 +218,11 @@ class Plan:
         return own + (self.null.memory if self.null else 0)
 
     @property
+    def covariance_memory(self) -> int:
+        """Bytes that the covariances of all layers and sites will take; 0 if none are taken."""
+        return 8 * self.width**2 * len(self.layers) * self.sites * self.covariance
+
+    @property
     def _slots(self) -> list[int]:
         """Number of tokens in each batch, padding included."""
         lengths = self.text.lengths
@@ -252,6 +264,8 @@ class Plan:
             ("padding", self._padding_text),
             ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
         ]
+        if taken := self.covariance_memory:
+            rows.append(("memory", f"{taken / 1e6:,.0f} MB for the covariances"))
         if self.around:
             rows.append(("around", self.around))
         if count := self.without_text:
@@ -298,13 +312,14 @@ def plan(
     sites: int = 1,
     leave_out: LeaveOut | None = None,
     null: bool = False,
+    covariance: bool = False,
     only: pd.Index | None = None,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null: as in
-            :func:`embvar_kit.extract`.
+        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null, covariance:
+            as in :func:`embvar_kit.extract`.
         sites: number of places in the model where embeddings will be taken.
         leave_out: which occurrences are left out. A factor ``norm`` needs the model, which is not
             run here: have :func:`embvar_kit.find_bounds` find the bounds that it stands for.
@@ -400,8 +415,10 @@ def plan(
         around=_around(model),
         notes=model.notes,
         n_begin=len(model.begin),
+        document=documents_of(corpus)[text.sentence],
         leave_out=leave_out,
         n_at_first=n_at_first,
+        covariance=covariance,
     )
     work = replace(work, counts=_counts(work))
     if null:
@@ -413,7 +430,9 @@ def plan(
 
 def _counts(work: Plan) -> dict[str, np.ndarray]:
     """Further counts of each group of a plan."""
-    return work.in_front
+    spread = documents_of_groups(work.group, work.document[work.sequence], len(work.labels))
+    documents = dict(zip(("documents", "document_squares"), spread, strict=True))
+    return documents | work.in_front
 
 
 def with_null(work: Plan, shuffled: np.ndarray, labels: np.ndarray, special: np.ndarray) -> Plan:
@@ -435,6 +454,7 @@ def with_null(work: Plan, shuffled: np.ndarray, labels: np.ndarray, special: np.
         n=np.bincount(shuffled, minlength=len(labels)),
         subwords=None if work.word is None else _subwords(work.word, group, len(labels)),
         counts={},
+        covariance=False,
     )
     return replace(work, null=null)
 

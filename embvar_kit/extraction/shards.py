@@ -129,6 +129,7 @@ class ShardedPass:
         parse_special: bool = False,
         leave_out: LeaveOut | None = None,
         null: bool = False,
+        covariance: bool = False,
     ) -> ShardedPass:
         """Write what is asked for, and the text of each shard, to a store; or find it there.
 
@@ -142,8 +143,8 @@ class ShardedPass:
                 in the store.
             usual_threads: their number where neither says it; by default PyTorch's here.
             sites: where in the model embeddings are taken.
-            by, layers, batch_tokens, long, min_count, parse_special, leave_out, null: as in
-                :func:`embvar_kit.extract`, but for a factor of the norm: its bounds are found
+            by, layers, batch_tokens, long, min_count, parse_special, leave_out, null, covariance:
+                as in :func:`embvar_kit.extract`, but for a factor of the norm: its bounds are found
                 before (:func:`embvar_kit.find_bounds`), the same for all shards.
 
         Raises:
@@ -175,6 +176,7 @@ class ShardedPass:
             "parse_special": parse_special,
             "leave_out": leave_out and leave_out.told(),
             **({"null": True, "null_seed": NULL_SEED} if null else {}),
+            **({"covariance": True} if covariance else {}),
         }
         if isinstance(corpus, FileCorpus):
             documents, sizes = np.arange(len(corpus)), corpus.listing.sizes
@@ -458,6 +460,7 @@ class ShardedPass:
             corpus,
             sites=len(asked["sites"]),
             min_count=1 if only is None else asked["min_count"],
+            covariance=asked.get("covariance", False),
             only=only,
             **options,
         )
@@ -775,6 +778,8 @@ def _state(measured: Measured, groups: np.ndarray, prefix: str) -> dict[str, np.
     if not n.all():  # groups whose every occurrence was of high norm
         kept = np.flatnonzero(n)
         arrays = {name: array[kept] for name, array in arrays.items()}
+    for (site, layer), own in measured.moments.covariances().items():
+        arrays |= {f"{site}/{layer}/{name}": array for name, array in own.state().items()}
     return {f"{prefix}{name}": array for name, array in arrays.items()}
 
 

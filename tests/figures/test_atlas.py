@@ -177,6 +177,15 @@ def test_where_tokens_differ_by_orders_of_magnitude_axes_are_logarithmic(sites, 
     assert added.reason is None
 
 
+@pytest.mark.slow
+def test_captions_say_which_tokens_compact_statistics_lack(sites, tmp_path):
+    entries = atlas.write(sites["hidden"].compact(), tmp_path, embeddings=False)
+    lacking = "these statistics hold those with n_t ≥ 10"
+    said = {entry.paper for entry in entries if lacking in entry.see}
+    assert said == {"Fig. 2", "Fig. 7", "Fig. 8", "Figs. 11-13", "Figs. 14-16", "Fig. 22"}
+    assert [entry.paper for entry in entries if entry.reason] == ["Fig. 1", "Fig. 22", ""]
+
+
 def test_a_folder_that_cannot_be_written(sites, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ek.StatisticsError, match="cannot be written to"):
