@@ -461,23 +461,57 @@ def test_tokens_are_left_out_of_everything(stats, data):
         part.merge(statistics_of(x, token, "b"))
 
 
-def test_sinks_are_found_by_their_rule(data):
+def test_tokens_of_high_norm_are_found_by_their_rule(data):
     x, token = data
-    assert statistics_of(x, token).sinks().empty
+    assert statistics_of(x, token).high_norm().empty
     x = np.where((token == 1)[:, None], 40 * x, x).astype(np.float32)
     x = np.where((token == 4)[:, None], 400 * x, x).astype(np.float32)  # occurs once
     stats = statistics_of(x, token)
-    sinks = stats.sinks()
-    assert sinks["token"].tolist() == ["cat"]
-    row = sinks.iloc[0]
+    found = stats.high_norm()
+    assert found.columns.tolist() == ["token", "n", "layer", "Q", "ratio", "begin", "first"]
     kept = stats.n >= 10
     ratio = stats.Q[:, kept] / np.median(stats.Q[:, kept], axis=1, keepdims=True)
-    assert row.ratio == pytest.approx(ratio[:, stats.tokens[kept] == "cat"].max())
-    assert row.layer in (0, 3) and row.n == 12
-    assert stats.table(int(row.layer)).set_index("token").loc["cat", "Q"] == row.Q
-    assert stats.sinks(min_count=1)["token"].tolist() == ["rare", "cat"]
-    assert stats.sinks(factor=1e9).empty and stats.sinks(min_count=1000).empty
-    assert stats.without(sinks["token"]).sinks().empty
+    of_cat = ratio[:, stats.tokens[kept] == "cat"].ravel()
+    assert (of_cat >= 10).all()
+    assert found["token"].tolist() == ["cat", "cat"] and found["layer"].tolist() == [0, 3]
+    np.testing.assert_allclose(found["ratio"], of_cat)
+    for row in found.itertuples():
+        assert row.n == 12
+        assert stats.table(row.layer).set_index("token").loc["cat", "Q"] == row.Q
+    assert found[["begin", "first"]].isna().all(axis=None)  # these statistics do not know
+    rare = stats.high_norm(min_count=1)
+    assert rare["layer"].tolist() == sorted(rare["layer"])
+    assert (np.diff(rare.query("layer == 3")["ratio"]) <= 0).all()
+    assert set(rare["token"]) == {"rare", "cat"}
+    assert stats.high_norm(factor=1e9).empty and stats.high_norm(min_count=1000).empty
+    assert stats.without(found["token"]).high_norm().empty
+    only_at_0 = stats.high_norm(factor=of_cat.max())
+    assert only_at_0["layer"].tolist() == [stats.layers[of_cat.argmax()]]
+
+
+def test_a_token_of_high_norm_is_given_once_at_its_peak(data):
+    x, token = data
+    x = np.where((token == 1)[:, None], 40 * x, x).astype(np.float32)
+    x = np.where((token == 4)[:, None], 400 * x, x).astype(np.float32)
+    stats = statistics_of(x, token)
+    each = stats.high_norm(min_count=1)
+    peaks = stats.high_norm(min_count=1, peak=True)
+    assert peaks["token"].tolist() == ["rare", "cat"]
+    expected = each.loc[each.groupby("token")["ratio"].idxmax()]
+    expected = expected.sort_values("ratio", ascending=False, ignore_index=True)
+    pd.testing.assert_frame_equal(peaks, expected)
+    pd.testing.assert_frame_equal(stats.sinks(min_count=1), peaks.iloc[:, :5])  # its older name
+
+
+def test_the_profile_of_a_high_norm_is_the_share_of_its_occurrences_in_front(data):
+    x, token = data
+    x = np.where((token == 1)[:, None], 40 * x, x).astype(np.float32)
+    stats = statistics_of(x, token)
+    at = stats.tokens.tolist().index("cat")
+    counts = {name: np.zeros(len(stats), dtype=np.int64) for name in ("begin", "first")}
+    counts["first"][at] = 9
+    row = replace(stats, counts=counts).high_norm(peak=True).iloc[0]
+    assert (row.token, row.begin, row["first"]) == ("cat", 0, 9 / 12)
 
 
 def test_compact_statistics_say_the_same_without_means(stats, tmp_path):
