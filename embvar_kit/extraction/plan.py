@@ -236,6 +236,7 @@ def plan(
     null: bool = False,
     covariance: bool = False,
     only: pd.Index | None = None,
+    document: np.ndarray | None = None,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
@@ -245,6 +246,9 @@ def plan(
         sites: number of places in the model where embeddings will be taken.
         only: the groups to measure, for a part of a corpus: those of the whole that are frequent
             enough. Here ``min_count`` only tells of it.
+        document: ``(N,)`` the document of each sentence, for a part of a corpus, which cannot tell
+            whether a single title is an article or a list of sentences; by default that of
+            :func:`documents_of`.
 
     Raises:
         ExtractionError: if an argument makes no sense, a sentence is too long and
@@ -334,8 +338,8 @@ def plan(
         notes=model.notes,
         covariance=covariance,
     )
-    document = documents_of(corpus)[text.sentence[work.sequence]]
-    spread = documents_of_groups(group, document, len(seen))
+    document = documents_of(corpus) if document is None else document
+    spread = documents_of_groups(group, document[text.sentence[work.sequence]], len(seen))
     counts = dict(zip(("documents", "document_squares"), spread, strict=True))
     work = replace(work, counts=counts)
     if null:
