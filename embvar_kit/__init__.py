@@ -56,6 +56,8 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     from embvar_kit.extraction.dimensions import DimensionMoments, dimension_moments
     from embvar_kit.extraction.embeddings import Occurrences, collect_embeddings, sample_embeddings
     from embvar_kit.extraction.extract import extract, partial_result, run_plan
+    from embvar_kit.extraction.leave_out import LeaveOut
+    from embvar_kit.extraction.norms import find_bounds, position_profile
     from embvar_kit.extraction.plan import Plan, plan
     from embvar_kit.extraction.shards import ShardedPass
     from embvar_kit.figures import atlas
@@ -122,6 +124,11 @@ _HOMES = {
         "extract",
         "partial_result",
         "run_plan",
+    ),
+    "extraction.leave_out": ("LeaveOut",),
+    "extraction.norms": (
+        "find_bounds",
+        "position_profile",
     ),
     "extraction.plan": (
         "Plan",

@@ -14,7 +14,7 @@ from embvar_kit.corpora.byte_level import named
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures.tradeoff import ZERO
 from embvar_kit.statistics import analysis
-from embvar_kit.statistics.token_statistics import SINK_FACTOR, TokenStatistics
+from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
 
 MOST_MARKED = 500
 """A search for a prefix marks at most this many tokens, the most frequent ones."""
@@ -411,9 +411,9 @@ class TradeoffState(traitlets.HasTraits):
         return points_of(self.sources[model][site], counts, special=special, unbiased=unbiased)
 
     def _fitting_scales(self) -> str:
-        """Logarithmic axes if there are attention sinks; else the same if layers' ranges allow."""
+        """Logarithmic axes if there are high-norm tokens; else the same if layers' ranges allow."""
         Q = self.points.Q
-        if (Q.max(axis=1) >= SINK_FACTOR * np.median(Q, axis=1)).any():
+        if (Q.max(axis=1) >= HIGH_NORM_FACTOR * np.median(Q, axis=1)).any():
             return "log"
         spans = np.ptp(Q, axis=1), np.ptp(self.points.M, axis=1)
         widest = [float(span.max() / max(np.median(span), 1e-12)) for span in spans]

@@ -64,6 +64,7 @@ def write(
     min_count: int = 10,
     max_count: int | None = 100_000,
     unbiased: bool = False,
+    without_high_norm: bool = False,
     without_sinks: bool = False,
     embeddings: bool = True,
 ) -> list[Entry]:
@@ -80,7 +81,8 @@ def write(
             and histograms of the paper draw all tokens that the statistics hold, as the paper does
             (:attr:`embvar_kit.figures.PaperFigure.options`); lines are fitted to these.
         unbiased: draw finite-sample corrected forms in the figures that have them.
-        without_sinks: leave out the tokens that :meth:`TokenStatistics.sinks` finds.
+        without_high_norm: leave out the tokens that :meth:`TokenStatistics.high_norm` finds.
+        without_sinks: the same, by its older name.
         embeddings: also draw embeddings themselves (Fig. 1), which runs the model again on the
             sentences of a few tokens and needs model and corpus.
 
@@ -92,10 +94,10 @@ def write(
         StatisticsFileError: if the folder cannot be written.
     """
     given = style.several(statistics)
-    if without_sinks:
-        # Unit vectors have no sinks of their own: leave out those of the hidden states, if given.
+    if without_high_norm or without_sinks:
+        # Unit vectors have no norms of their own: leave out tokens by the hidden states, if given.
         found = {
-            _pass_of(one): one.sinks()["token"]
+            _pass_of(one): one.high_norm()["token"]
             for one in sorted(given, key=lambda one: _site(one) == "hidden")
         }
         given = [one.without(found[_pass_of(one)]) for one in given]
@@ -280,13 +282,13 @@ class Drawing:
     when: Callable[[list[TokenStatistics]], bool] = lambda models: True
 
 
-_WIDE = 7  # less than what makes a sink: tokens that are sinks in some layers only remain
+_WIDE = 7  # less than what makes a high norm, so that nearly high ones count, too
 _MOST = 100  # occurrences of a token whose embeddings are drawn
 
 
 def _wide(models: list[TokenStatistics]) -> bool:
     """Whether tokens differ so much that linear axes show only the few largest."""
-    return any(not one.sinks(factor=_WIDE).empty for one in models)
+    return any(not one.high_norm(factor=_WIDE).empty for one in models)
 
 
 def _clouds(

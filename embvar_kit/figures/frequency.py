@@ -75,7 +75,7 @@ def moments_on_frequency(
             _on_frequency(ax, tokens, lambda table, m=moment: table[m], COLOURS[moment], of, count)
             ax.set_xlabel(_COUNTS[x].format(of=of))
             ax.set_ylabel(style.symbol(moment, of, unbiased=unbiased))
-        style.sink_note(row[0], tokens.fitted["Q"].to_numpy())
+        style.high_norm_note(row[0], tokens.fitted["Q"].to_numpy())
         style.corner_note(row[0], tokens.note)
         style.panel_title(row[0], f"{name}, layer {at}\n{row[0].get_title()}")
     return figure

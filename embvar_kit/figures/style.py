@@ -24,7 +24,7 @@ from matplotlib.transforms import Bbox
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.statistics.analysis import Line, Tradeoff
-from embvar_kit.statistics.token_statistics import SINK_FACTOR, TokenStatistics
+from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
 
 Statistics = TokenStatistics | Sequence[TokenStatistics]
 """One model's statistics, or those of several models to be drawn side by side."""
@@ -508,17 +508,19 @@ def corner_note(ax: Axes, text: str, *, size: float = 7) -> None:
         ax.text(0.03, 0.03, text, fontsize=size, style="italic", **where)
 
 
-def sink_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
+def high_norm_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
     """Note in a panel that it is nearly empty because a few tokens have a huge Q, if any have.
 
     ``short`` leaves out what the reader can do about it.
     """
     ratio = Q / np.median(Q)
-    number = int((ratio >= SINK_FACTOR).sum())
+    number = int((ratio >= HIGH_NORM_FACTOR).sum())
     if number:
-        text = f"{number} sink{'s' * (number > 1)}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
+        tokens = f"high-norm token{'s' * (number > 1)}"
+        text = f"{number} {tokens}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
         if not short:
-            text += "\n\nstats.without(stats.sinks().token)\nleaves them out, log=True shows all"
+            text += "\n\nstats.without(stats.high_norm().token)"
+            text += "\nleaves them out, log=True shows all"
         placed = {"transform": ax.transAxes, "ha": "center", "va": "center"}
         ax.text(0.5, 0.55, text, fontsize=8, style="italic", **placed).set_in_layout(False)
 

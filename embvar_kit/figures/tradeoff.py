@@ -251,7 +251,7 @@ def scatter_V_on_M(
         lowest = together["V"].min()
     else:
         lowest = -np.inf
-        style.sink_note(ax, tokens.fitted["Q"].to_numpy(), short=size < 9)
+        style.high_norm_note(ax, tokens.fitted["Q"].to_numpy(), short=size < 9)
         style.few_ticks(ax)
     style.corner_note(ax, note.strip(), size=8 if size >= 9 else 7)
     table = table[::-1]  # draws the few frequent tokens over the many rare ones

@@ -102,7 +102,7 @@ def word_moments(
             fontweight="bold",
             annotation_clip=False,
         )
-        style.sink_note(row[3], words.fitted["Q"].to_numpy())
+        style.high_norm_note(row[3], words.fitted["Q"].to_numpy())
     found = {}
     for ax in axes:
         found |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))

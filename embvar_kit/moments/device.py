@@ -101,10 +101,10 @@ class DeviceMoments:
         rows = torch.stack([x[order.rows] for x in xs], dim=1)
         centre = self._widen(mean[groups], extra[groups])
         centre = torch.where((before == 0)[:, :, None], rows[order.first].double(), centre)
-        norms = _squared_norms(rows)
+        norms = squared_norms(rows)
         rows = rows - centre[order.segment]
         shift = order.total(rows)
-        both = torch.stack([norms, _squared_norms(rows)], dim=1)
+        both = torch.stack([norms, squared_norms(rows)], dim=1)
         norms, spread = order.total(both).unbind(1)
         after = before + order.lengths[:, None]
         centre += shift / after[:, :, None]
@@ -203,7 +203,7 @@ class DeviceCovariance:
         self._scatter.copy_(torch.from_numpy(scatter))
 
 
-def _squared_norms(x: torch.Tensor) -> torch.Tensor:
+def squared_norms(x: torch.Tensor) -> torch.Tensor:
     """``(...,)`` float64 squared norms of ``(..., d)`` vectors, without a float64 copy of them."""
     norms = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
     return norms * norms

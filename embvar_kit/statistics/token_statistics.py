@@ -23,8 +23,8 @@ from embvar_kit.statistics import analysis, measures
 from embvar_kit.statistics.folds import COLUMNS, LEAST, TRADEOFF, Folds, with_intervals
 from embvar_kit.statistics.storage import read, write
 
-SINK_FACTOR = 10
-"""By default a token is a sink if its Q is at least this many times the median."""
+HIGH_NORM_FACTOR = 10
+"""By default a token is of high norm where its Q is at least this many times the median."""
 
 CHOICES = tuple(
     {"min_count": least, "max_count": most, "special": special, "unbiased": unbiased}
@@ -435,29 +435,51 @@ class TokenStatistics:
             & (table["reliability"] >= RELIABLE)
         )
 
-    def sinks(self, *, factor: float = SINK_FACTOR, min_count: int = 10) -> pd.DataFrame:
-        """Tokens whose embeddings are far longer than the rest: ``token, n, layer, Q, ratio``.
+    def high_norm(
+        self, *, factor: float = HIGH_NORM_FACTOR, min_count: int = 10, peak: bool = False
+    ) -> pd.DataFrame:
+        """Tokens whose embeddings are far longer than the rest, layer by layer.
 
-        Today's decoders put huge norms on the first positions of a text, the attention sinks
-        (Xiao et al. 2024; Sun et al. 2024). Tokens that stand there, always or sometimes, carry
-        most of Q(X), and a regression over tokens follows them alone. A token is a sink if at some
-        layer Q(X_t) is at least ``factor`` times the median of Q over the tokens with ``n_t >=
-        min_count``, or over all tokens where the statistics hold more frequent ones only.
+        At a layer a token is of high norm if Q(X_t) is at least ``factor`` times the median of Q
+        over the tokens with ``n_t >= min_count``, or over all tokens where the statistics hold
+        more frequent ones only. A few of them can carry most of Q(X), and a regression over tokens
+        then follows them alone. In some models the first positions of a sequence have huge norms;
+        that they are *attention sinks* (Xiao et al. 2024; Sun et al. 2024) is an interpretation,
+        since no attention is measured here. Other tokens have high norms wherever they stand. The
+        columns ``begin`` and ``first`` tell how many of a token's occurrences stand in front.
+
+        Args:
+            factor: least ratio of Q to the median.
+            min_count: least number of occurrences of a token.
+            peak: give each token once, at the layer of its largest ratio.
 
         Returns:
-            One row for each sink, at the layer of its largest ratio, the largest ratio first;
-            often none.
+            One row for each layer and token of high norm, often none: ``token, n, layer, Q,
+            ratio``, then the shares of its occurrences that are begin tokens (``begin``) and that
+            are the first token of a sequence behind these (``first``); NaN if the statistics do
+            not know. By layer, the largest ratio first; with ``peak``, by ratio alone.
         """
         kept = np.flatnonzero(self._kept(max(min_count, self.least_count), None, True))
-        if not len(kept):
-            return pd.DataFrame(columns=["token", "n", "layer", "Q", "ratio"])
-        Q = self.Q[:, kept]
-        ratio = Q / np.median(Q, axis=1, keepdims=True)
-        at = ratio.argmax(axis=0)
-        columns = {"token": self.tokens[kept], "n": self.n[kept], "layer": self.layers[at]}
-        columns |= {name: x[at, np.arange(len(kept))] for name, x in (("Q", Q), ("ratio", ratio))}
-        found = pd.DataFrame(columns).query("ratio >= @factor")
-        return found.sort_values("ratio", ascending=False, ignore_index=True)
+        Q, n = self.Q[:, kept], self.n[kept]
+        ratio = Q / (np.median(Q, axis=1, keepdims=True) if len(kept) else np.nan)
+        high = ratio >= factor
+        if peak:
+            high &= np.arange(len(Q))[:, None] == ratio.argmax(axis=0)
+        at, token = np.nonzero(high)
+        columns = {"token": self.tokens[kept][token], "n": n[token], "layer": self.layers[at]}
+        columns |= {"Q": Q[high], "ratio": ratio[high]}
+        for name in ("begin", "first"):
+            share = self.counts[name][kept] / n if name in self.counts else np.full(len(n), np.nan)
+            columns[name] = share[token]
+        order = ["ratio"] if peak else ["layer", "ratio"]
+        return pd.DataFrame(columns).sort_values(
+            order, ascending=[name == "layer" for name in order], ignore_index=True
+        )
+
+    def sinks(self, *, factor: float = HIGH_NORM_FACTOR, min_count: int = 10) -> pd.DataFrame:
+        """Older name of :meth:`high_norm` with ``peak=True``: ``token, n, layer, Q, ratio``."""
+        found = self.high_norm(factor=factor, min_count=min_count, peak=True)
+        return found[["token", "n", "layer", "Q", "ratio"]]
 
     # Directions, dimensions, spectra, dispersion
 
@@ -690,8 +712,8 @@ class TokenStatistics:
         """The same statistics with some tokens left out; ``info["left_out"]`` names them.
 
         Args:
-            tokens: token strings, for example ``stats.sinks().token``; strings that are not among
-                :attr:`tokens` are ignored.
+            tokens: token strings, for example ``stats.high_norm().token``; strings that are not
+                among :attr:`tokens` are ignored.
         """
         tokens = [str(token) for token in tokens]
         leave = pd.Index(self.tokens).isin(tokens)

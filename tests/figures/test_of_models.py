@@ -123,15 +123,15 @@ def test_unbiased_forms_are_drawn_and_called_so(stats):
     assert ax.get_xlabel() == r"$\tilde{M}(X_t)$"
 
 
-def test_sinks_are_named_in_the_figure_they_dominate(stats):
+def test_high_norm_tokens_are_named_in_the_figure_they_dominate(stats):
     Q = stats.Q.copy()
     Q[:, 0] = 5000 * np.median(Q)
     M = stats.M.copy()
     M[:, 0] = Q[:, 0] - stats.V[:, 0]
     odd = replace(stats, Q=Q, M=M)
     ax = figures.V_on_M(odd, layer=2, **RANGE)
-    assert "1 sink:" in ax.texts[0].get_text()
-    healed = odd.without(odd.sinks(min_count=5).token)
+    assert "1 high-norm token:" in ax.texts[0].get_text()
+    healed = odd.without(odd.high_norm(min_count=5).token)
     ax = figures.V_on_M(healed, layer=2, **RANGE)
     assert not ax.texts
     assert "(1 token left out)" in ax.get_title()
