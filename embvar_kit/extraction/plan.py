@@ -314,6 +314,7 @@ def plan(
     null: bool = False,
     covariance: bool = False,
     only: pd.Index | None = None,
+    document: np.ndarray | None = None,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
@@ -325,6 +326,9 @@ def plan(
             run here: have :func:`embvar_kit.find_bounds` find the bounds that it stands for.
         only: the groups to measure, for a part of a corpus: those of the whole that are frequent
             enough. Here ``min_count`` only tells of it.
+        document: ``(N,)`` the document of each sentence, for a part of a corpus, which cannot tell
+            whether a single title is an article or a list of sentences; by default that of
+            :func:`documents_of`.
 
     Raises:
         ExtractionError: if an argument makes no sense, ``leave_out`` names hidden states that are
@@ -415,7 +419,7 @@ def plan(
         around=_around(model),
         notes=model.notes,
         n_begin=len(model.begin),
-        document=documents_of(corpus)[text.sentence],
+        document=(documents_of(corpus) if document is None else document)[text.sentence],
         leave_out=leave_out,
         n_at_first=n_at_first,
         covariance=covariance,

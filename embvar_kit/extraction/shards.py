@@ -234,8 +234,10 @@ class ShardedPass:
                 arrays = _listing_as_arrays(corpus.listing, shard_of)
                 self.store.write_arrays(_LISTING, arrays, told)
         else:
+            documents = documents_of(corpus)
             for shard in range(self.n_shards) if new else self.missing("text"):
-                arrays = _text_as_arrays(corpus, np.flatnonzero(shard_of == shard))
+                chosen = np.flatnonzero(shard_of == shard)
+                arrays = _text_as_arrays(corpus, chosen) | {"document": documents[chosen]}
                 self.store.write_arrays(self.name("text", shard), arrays, told)
         if self.counts_first:
             if new:
@@ -352,6 +354,12 @@ class ShardedPass:
             text["settings"],
         )
 
+    def _document(self, shard: int) -> np.ndarray | None:
+        """``(N,)`` the document of each sentence of a shard, as in the whole; none of files."""
+        if "files" in self.manifest["corpus"]:
+            return None
+        return self._written(self.name("text", shard))["document"]
+
     def _files_of(self, shard: int) -> FileCorpus:
         listing = self._written(_LISTING)
         paths, stamps = _strings(listing, "path"), _strings(listing, "stamp")
@@ -449,7 +457,13 @@ class ShardedPass:
         self.store.write_arrays(name, arrays, {**told, "pass": self.manifest["sha256"]})
         return {"shard": shard, "tokens": told["tokens"]}
 
-    def _plan(self, corpus: Corpus, model: EmbeddingModel, only: pd.Index | None) -> Plan:
+    def _plan(
+        self,
+        corpus: Corpus,
+        model: EmbeddingModel,
+        only: pd.Index | None,
+        document: np.ndarray | None = None,
+    ) -> Plan:
         asked = self.asked
         names = ("by", "layers", "batch_tokens", "long", "parse_special")
         options = {name: asked[name] for name in names}
@@ -462,6 +476,7 @@ class ShardedPass:
             min_count=1 if only is None else asked["min_count"],
             covariance=asked.get("covariance", False),
             only=only,
+            document=document,
             **options,
         )
 
@@ -483,7 +498,7 @@ class ShardedPass:
     ) -> tuple[dict, dict]:
         corpus = self.text(shard)
         try:
-            work = self._plan(corpus, model, self.groups.index)
+            work = self._plan(corpus, model, self.groups.index, self._document(shard))
         except NothingLeftError:
             told = {"tokens": 0, "info": None, **_read_from(corpus)}
             nothing = _nothing("group", "n", "subwords")

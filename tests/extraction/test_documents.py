@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import embvar_kit as ek
-from embvar_kit.corpora.dealing import documents_of
+from embvar_kit.corpora.dealing import BLOCK, documents_of
 from embvar_kit.statistics import measures
 
 
@@ -66,6 +66,19 @@ def test_documents_of_parts_add_up(model, articles, stats, tmp_path):
     np.testing.assert_array_equal(shards.effective_documents, stats.effective_documents)
     some = stats.without(["the", "[CLS]"])
     assert len(some.effective_documents) == len(some) == len(stats) - 2
+
+
+def test_an_article_alone_in_a_shard_is_one_document(model, tmp_path):
+    """It is longer than a block of lines, and its shard has one title only."""
+    titles = ["long"] * (BLOCK + 20) + ["short"] * 5
+    texts = [f"the cat {at % 7}" for at in range(len(titles))]
+    corpus = ek.Corpus("two", texts, titles, np.arange(1, len(titles) + 1))
+    whole = ek.extract(model, corpus, layers=[0], progress=False)
+    parts = ek.extract(
+        model, corpus, layers=[0], shards=2, store=tmp_path / "store", progress=False
+    )
+    assert parts.documents[parts.tokens.tolist().index("[CLS]")] == 2
+    np.testing.assert_array_equal(parts.effective_documents, whole.effective_documents)
 
 
 def test_dispersion_is_regressed_on_at_each_layer(stats):
