@@ -140,6 +140,15 @@ def _scratch_prefix(path: Path) -> str:
 
 
 @contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder in the kit's cache, on a disk that has room, which is removed at the end."""
+    cache = home() / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix="pass-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Lock a folder of checkpoints for this process; the lock is released if the process dies.
 

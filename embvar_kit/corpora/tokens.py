@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -151,6 +152,18 @@ def group_vocabulary(tokenizer: Any, by: str = "token") -> Grouping:
     """
     if by not in ("token", "id"):
         raise ExtractionError(f"by={by!r} cannot group a vocabulary; choose 'token' or 'id'.")
+    # Every shard of a corpus asks for it. Tokens that are added make another vocabulary.
+    known = _GROUPINGS.setdefault(tokenizer, {})
+    key = by, len(tokenizer), *tokenizer.all_special_ids
+    if key not in known:
+        known[key] = _group_vocabulary(tokenizer, by)
+    return known[key]
+
+
+_GROUPINGS: WeakKeyDictionary[Any, dict[tuple, Grouping]] = WeakKeyDictionary()
+
+
+def _group_vocabulary(tokenizer: Any, by: str) -> Grouping:
     size = max(len(tokenizer), max(tokenizer.get_vocab().values()) + 1)
     tokens = tokenizer.convert_ids_to_tokens(list(range(size)))
     strings = [f"[{i}]" if token is None else str(token) for i, token in enumerate(tokens)]

@@ -112,20 +112,21 @@ class Accumulator:
             for own, mean, extra in zip(self._moments, self.mean, self.extra, strict=True)
         ]
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self, prefix: str = "") -> dict[str, np.ndarray]:
         """All that a resumed pass needs: arrays by name, without a copy."""
         return {
-            f"{site}/{layer}/{name}": array
+            f"{prefix}{site}/{layer}/{name}": array
             for site, own in zip(self.sites, self.on_host(), strict=True)
             for layer, moments in zip(self.work.layers, own, strict=True)
             for name, array in moments.state().items()
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, state: Mapping[str, np.ndarray], prefix: str = "") -> None:
         """Restore what :meth:`state` gave, to the bit."""
         for site, own in zip(self.sites, self._moments, strict=True):
             for at, layer in enumerate(self.work.layers):
-                one = {name: state[f"{site}/{layer}/{name}"] for name in GroupedMoments.STATE}
+                names = GroupedMoments.STATE
+                one = {name: state[f"{prefix}{site}/{layer}/{name}"] for name in names}
                 if self.on_device:
                     own.restore(at, one)
                 else:

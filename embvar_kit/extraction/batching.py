@@ -8,8 +8,9 @@ can answer by chance in long ones only (Reformer, where it hashes).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import Enum
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -41,8 +42,8 @@ def known(model: EmbeddingModel) -> Sharing:
 def sharing(model: EmbeddingModel, work: Plan) -> Sharing:
     """Which sequences of a plan may be run together, tried on one batch of each doubling of length.
 
-    The answer follows from the plan, so that a pass that resumes has the same. A warning tells
-    where it is another than short sentences showed.
+    A doubling that was tried with a model is not tried again: the shards of a corpus have the same
+    ones. A warning tells where the answer is another than short sentences showed.
 
     Args:
         model: the model.
@@ -52,32 +53,78 @@ def sharing(model: EmbeddingModel, work: Plan) -> Sharing:
         ExtractionError: if the model fails on the longest sequence of the plan, or gives two
             answers to it.
     """
-    found = known(model)
-    longest = int(np.argmax(work.text.lengths))
+    tried = _TRIED.setdefault(model.module, _Tried())
+    lengths = work.text.lengths
+    longest = int(np.argmax(lengths))
+    if (doubling := _doubling(lengths[longest])) not in tried.steady:
+        if not _is_steady(model, work, longest):
+            return known(model)  # the pass says what to do
+        tried.steady.add(doubling)
+    answers = [known(model)]
+    for doubling, batch in _examples(work).items():
+        key = doubling, known(model)
+        if key not in tried.answers:
+            tried.answers[key] = _try(model, work, batch)
+        answers.append(tried.answers[key])
+    found = max(answers, key=list(Sharing).index)
+    if found is not known(model):
+        warnings.warn(f"{told(model, found)}.", EmbvarWarning, stacklevel=2)
+    return found
+
+
+@dataclass
+class _Tried:
+    """What long sequences showed of a model: it does not change while it is in memory.
+
+    Attributes:
+        steady: doublings of length in which it gave one answer twice.
+        answers: by doubling, and by what short sentences showed, which may be run together.
+    """
+
+    steady: set[int] = field(default_factory=set)
+    answers: dict[tuple[int, Sharing], Sharing] = field(default_factory=dict)
+
+
+_TRIED: WeakKeyDictionary[torch.nn.Module, _Tried] = WeakKeyDictionary()
+
+
+def _doubling(length: int) -> int:
+    return int(length).bit_length()
+
+
+def _is_steady(model: EmbeddingModel, work: Plan, longest: int) -> bool:
+    """Whether a sequence can be run twice; false where the memory is too small to try.
+
+    Raises:
+        ExtractionError: if the model fails on it, or gives two answers to it.
+    """
+    length = int(work.text.lengths[longest])
     try:
         first, again = (_states(model, work, [longest]) for _ in range(2))
     except Exception as error:  # each architecture has its own
         if out_of_memory(error):
-            return found  # the pass says what to do
-        raise failed(model, int(work.text.lengths[longest]), error) from error
+            return False
+        raise failed(model, length, error) from error
     if not alike(again, first):
         raise ExtractionError(
-            f"{model.name!r} gives two answers to the same long sequence "
-            f"({int(work.text.lengths[longest]):,} tokens), so that its statistics would depend on "
-            "chance. If its configuration has a seed (hash_seed, for one), set it; or cut the "
-            "sentences shorter."
+            f"{model.name!r} gives two answers to the same long sequence ({length:,} tokens), so "
+            "that its statistics would depend on chance. If its configuration has a seed "
+            "(hash_seed, for one), set it; or cut the sentences shorter."
         )
-    for batch in _examples(work):
-        while found is not Sharing.NONE:
-            if found is Sharing.EQUAL:
-                batch = max(of_equal_length(work, batch), key=len)
-            if _left_alone(model, work, batch):
-                break
-            lengths = work.text.lengths[batch]
-            equal = found is Sharing.EQUAL or lengths.min() == lengths.max()
-            found = Sharing.NONE if equal else Sharing.EQUAL
-    if found is not known(model):
-        warnings.warn(f"{told(model, found)}.", EmbvarWarning, stacklevel=2)
+    return True
+
+
+def _try(model: EmbeddingModel, work: Plan, batch: np.ndarray) -> Sharing:
+    """Which sequences of a batch may be run together."""
+    found = known(model)
+    while found is not Sharing.NONE:
+        if found is Sharing.EQUAL:
+            batch = max(of_equal_length(work, batch), key=len)
+        if _left_alone(model, work, batch):
+            break
+        lengths = work.text.lengths[batch]
+        equal = found is Sharing.EQUAL or lengths.min() == lengths.max()
+        found = Sharing.NONE if equal else Sharing.EQUAL
     return found
 
 
@@ -115,19 +162,21 @@ def of_equal_length(work: Plan, sequences: np.ndarray) -> list[np.ndarray]:
     return np.split(sequences[order], np.flatnonzero(np.diff(lengths[order])) + 1)
 
 
-def _examples(work: Plan) -> Iterator[np.ndarray]:
-    """Of the batches in each doubling of length, the most padded one, else the largest."""
+def _examples(work: Plan) -> dict[int, np.ndarray]:
+    """By doubling of length, the most padded batch, else the largest."""
     chosen: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
     for batch in work.batches:
         if len(batch) > 1:
             lengths = work.text.lengths[batch]
             rank = int(lengths.max() - lengths.min()), len(batch)
-            doubling = int(lengths.max()).bit_length()
+            doubling = _doubling(lengths.max())
             if doubling not in chosen or rank > chosen[doubling][0]:
                 chosen[doubling] = rank, batch
-    for _, batch in chosen.values():
-        # Some of the sequences are enough, the longest and the shortest among them.
-        yield batch[np.unique(np.linspace(0, len(batch) - 1, _MOST).astype(int))]
+    # Some of the sequences are enough, the longest and the shortest among them.
+    return {
+        doubling: batch[np.unique(np.linspace(0, len(batch) - 1, _MOST).astype(int))]
+        for doubling, (_, batch) in chosen.items()
+    }
 
 
 def _left_alone(model: EmbeddingModel, work: Plan, batch: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from embvar_kit.extraction.forward import SITES
 from embvar_kit.extraction.measure import Stopped, measure
 from embvar_kit.extraction.plan import Plan, at_sites, plan
 from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
+from embvar_kit.files import temporary_folder
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -34,6 +36,8 @@ def extract(
     long: str = "split",
     min_count: int = 1,
     parse_special: bool = False,
+    null: bool = False,
+    folds: int | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = EVERY,
     shards: int | None = None,
@@ -65,6 +69,12 @@ def extract(
         parse_special: what becomes of control tokens that the text spells out, such as ``[SEP]``
             or ``<s>``. By default they are text like any other; with ``True`` they are read as
             control tokens, for corpora that mean it. The plan counts them either way.
+        null: measure the null in the same pass, too: the same occurrences, their labels permuted
+            over the whole corpus (seeded; counts are kept). ``stats.null`` has its statistics.
+        folds: deal the documents of the corpus out to so many folds, and keep what tells the
+            statistics without each of them: intervals (``stats.tradeoff(intervals=True)``),
+            reliability, :meth:`TokenStatistics.evidence`. The folds are shards, on the disk until
+            they are merged: in ``store``, or in a temporary folder that is removed at the end.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
@@ -98,8 +108,15 @@ def extract(
     sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
     options |= {"min_count": min_count, "parse_special": parse_special}
-    in_shards = shards is not None or store is not None or client is not None
+    options |= {"null": True} if null else {}
+    in_shards = any(given is not None for given in (shards, store, client, folds))
     streamed = isinstance(corpus, StreamedCorpus | FileCorpus)
+    if streamed and null and not in_shards:
+        raise ExtractionError(
+            "The labels of a stream, or of many files, are not known before its end, so that they "
+            "cannot be permuted: leave null out, load the whole corpus (streaming=False), or "
+            "measure files in shards."
+        )
     if streamed and min_count > 1 and not in_shards:
         raise ExtractionError(
             "The counts of a stream, or of many files, are not known before its end: leave "
@@ -108,23 +125,29 @@ def extract(
     if layers is not None:
         options["layers"] = layers = list(layers)
     if in_shards:
+        if folds is not None:
+            shards = _shards_of(folds, shards)
+        local = folds is not None and client is None
+        no_store = store is None and not local
         stream = isinstance(corpus, StreamedCorpus)
-        if shards is None or store is None or checkpoint is not None or stream:
+        if shards is None or no_store or checkpoint is not None or stream:
             raise ExtractionError(
-                "A pass in shards takes shards=, store= and, for a cluster, client=. Its store "
-                "keeps the progress, so it takes no checkpoint=, and its corpus is no stream."
+                "A pass in shards takes shards= (or folds=), store= and, for a cluster, client=. "
+                "Its store keeps the progress, so it takes no checkpoint=, and its corpus is no "
+                "stream. Folds alone need no store."
             )
-        job = ShardedPass.plan(
-            store,
-            model,
-            corpus,
-            shards=shards,
-            threads=threads,
-            usual_threads=None if client is None else _threads_of(client),
-            sites=sites,
-            **options,
-        )
-        found = _run_shards(job, model, client, progress)
+        with temporary_folder() if store is None else nullcontext(store) as place:
+            job = ShardedPass.plan(
+                place,
+                model,
+                corpus,
+                shards=shards,
+                threads=threads,
+                usual_threads=None if client is None else _threads_of(client),
+                sites=sites,
+                **options,
+            )
+            found = _run_shards(job, model, client, folds, progress)
         return found[site] if isinstance(site, str) else found
     merged: dict[str, TokenStatistics] = {}
     asked = partial(settings_of, model, corpus.name, sites, options)
@@ -229,17 +252,35 @@ def _threads_of(client: Client) -> int:
     return threads_of_workers(client)
 
 
+def _shards_of(folds: int, shards: int | None) -> int:
+    """The number of shards of a pass in folds.
+
+    Raises:
+        ExtractionError: if folds cannot be made of so many shards.
+    """
+    if type(folds) is not int or folds < 2 or (shards is not None and shards < folds):
+        raise ExtractionError(
+            f"folds={folds!r} must be a whole number from 2, and at most shards= if that is given: "
+            "each fold is one or more shards. 20 folds are usual."
+        )
+    return folds if shards is None else shards
+
+
 def _run_shards(
-    job: ShardedPass, model: EmbeddingModel, client: Client | None, progress: bool
+    job: ShardedPass,
+    model: EmbeddingModel,
+    client: Client | None,
+    folds: int | None,
+    progress: bool,
 ) -> dict[str, TokenStatistics]:
     with job.store.held():
         if progress:
             print(job, flush=True)
         if client is None:
-            return finish(job, on_this_machine(job, model, progress=progress))
+            return finish(job, on_this_machine(job, model, progress=progress), folds=folds)
         from embvar_kit.extraction.cluster import on_cluster
 
-        return finish(job, on_cluster(client, job, progress=progress))
+        return finish(job, on_cluster(client, job, progress=progress), folds=folds)
 
 
 def _sites(site: str | Sequence[str]) -> list[str]:

@@ -26,10 +26,12 @@ from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
 from embvar_kit.extraction.batching import known, sharing, told
 from embvar_kit.extraction.checkpoint import Checkpoint
 from embvar_kit.extraction.forward import Batch, forward, norms_for
-from embvar_kit.extraction.plan import Plan
+from embvar_kit.extraction.plan import NULL_SEED, Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics.token_statistics import TokenStatistics
+
+_PREFIXES = ("", "null/")  # of the arrays of a pass and of its null in a checkpoint
 
 
 class Stopped(Exception):
@@ -56,15 +58,18 @@ class Measured:
         moments: its accumulator, whose arrays hold the means.
         held: the moments by site and layer.
         info: what was measured, in a form that survives JSON unchanged.
+        null: the same with the labels of the occurrences permuted, if the plan asks for it.
     """
 
     work: Plan
     moments: Accumulator
     held: list[list[GroupedMoments]]
     info: dict
+    null: Measured | None = None
 
     def statistics(self) -> dict[str, TokenStatistics]:
         """The moments as labelled statistics, by site."""
+        null = self.null.statistics() if self.null else {}
         found = {}
         for at, site in enumerate(self.moments.sites):
             statistics = TokenStatistics.from_moments(
@@ -76,6 +81,8 @@ class Measured:
                 mean=self.moments.mean[at],
                 extra=self.moments.extra[at],
                 info=at_site(self.info, site),
+                counts=self.work.counts,
+                null=null.get(site),
             )
             found[site] = _seen(statistics) if "partial" in self.info else statistics
         return found
@@ -113,12 +120,18 @@ def measure(
     done, state = kept.resume(work) if kept else (0, None)
     if kept:
         kept.check_room(work.memory)
-    moments = Accumulator(model, work, sites)
+    moments = [Accumulator(model, one, sites) for one in (work, work.null) if one is not None]
     if state is not None:
-        moments.restore(state)
+        for own, prefix in zip(moments, _PREFIXES, strict=False):
+            own.restore(state, prefix)
         if progress:
             share = slots[:done].sum() / work.n_tokens
             print(f"resumes    after {done:,} of {len(work.batches):,} batches, {share:.0%}")
+
+    def state_of() -> dict[str, np.ndarray]:
+        parts = (own.state(prefix) for own, prefix in zip(moments, _PREFIXES, strict=False))
+        return {name: array for part in parts for name, array in part.items()}
+
     first, started = done, time.perf_counter()
     shared = sharing(model, work)
     bar = tqdm(
@@ -139,7 +152,8 @@ def measure(
             closing(forward(model, work, sites, work.batches[first:], shared=shared)) as batches,
         ):
             for batch in batches:
-                moments.add(batch)
+                for own in moments:
+                    own.add(batch)
                 bar.update(batch.n_tokens)
                 # A batch that was halved counts once all of its parts are done.
                 if batch.last:
@@ -147,27 +161,38 @@ def measure(
                     if button.pressed:
                         break
                     if kept and done < len(work.batches) and kept.due():
-                        kept.save(done, moments.state)
+                        kept.save(done, state_of)
                 del batch  # frees its states before the next forward pass
-        held = moments.on_host()
+        held = [own.on_host() for own in moments]
     except NotFiniteError as error:
         raise _not_finite(model, corpus, work, sites, error.batch) from error
     if kept and done > first and (kept.whole or done < len(work.batches)):
-        kept.save(done, moments.state)
+        kept.save(done, state_of)
     info = _info(model, corpus, work)
     if shared is not known(model):
         info["model"]["notes"] = [*info["model"].get("notes", []), told(model, shared)]
     if done < len(work.batches):
         partial = {"batches": done, "of": len(work.batches)}
-        measured = Measured(work, moments, held, info | {"partial": partial})
-        raise Stopped(
-            measured.statistics() if done else {}, partial, slots[:done].sum() / work.n_tokens
-        )
+        found = _measured(work, moments, held, info | {"partial": partial}).statistics()
+        raise Stopped(found if done else {}, partial, slots[:done].sum() / work.n_tokens)
     seconds = time.perf_counter() - started
     if progress:
         rate = slots[first:].sum() / seconds
         print(f"done       in {seconds:,.1f} s, {rate:,.0f} tokens/s")
-    return Measured(work, moments, held, info)
+    return _measured(work, moments, held, info)
+
+
+def _measured(
+    work: Plan,
+    moments: Sequence[Accumulator],
+    held: Sequence[list[list[GroupedMoments]]],
+    info: dict,
+) -> Measured:
+    null = None
+    if work.null:
+        info = {**info, "null_seed": NULL_SEED}
+        null = Measured(work.null, moments[1], held[1], {**info, "permuted": True})
+    return Measured(work, moments[0], held[0], info, null)
 
 
 def _seen(statistics: TokenStatistics) -> TokenStatistics:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +31,9 @@ of a batch fit into its caches; an accelerator needs large batches to be busy.""
 
 MAX_PADDING = 0.03
 """Largest share of a batch that may be padding; the next sequence beyond it begins a new batch."""
+
+NULL_SEED = 0
+"""Seed of the permutation of labels in the null."""
 
 _MOST_NAMED = 5  # control tokens that a plan names
 
@@ -74,6 +77,9 @@ class Plan:
         n_spanned: occurrences of words left out, because a token spans them and another word.
         around: what stands around each sentence, if it is more than a begin and an end token.
         notes: what was done otherwise than the model's files say, a line each.
+        counts: by name, ``(T,)`` other counts of each group that add up over parts of a corpus.
+        null: the same pass with the labels of the occurrences permuted, to be measured beside it;
+            or ``None``.
     """
 
     model: str
@@ -101,6 +107,8 @@ class Plan:
     n_spanned: int = 0
     around: str = ""
     notes: tuple[str, ...] = ()
+    counts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    null: Plan | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -126,9 +134,10 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes that the means of all layers and sites will take."""
+        """Bytes that the means of all layers and sites will take, those of the null included."""
         elements = len(self.labels) * len(self.layers) * self.width * self.sites
-        return elements * memory.BYTES_PER_ELEMENT
+        own = elements * memory.BYTES_PER_ELEMENT
+        return own + (self.null.memory if self.null else 0)
 
     @property
     def _slots(self) -> list[int]:
@@ -194,6 +203,10 @@ class Plan:
         ):
             if count:
                 rows.append(("note", f"{count:,} sentence{'s' * (count > 1)} {what}"))
+        if self.null:
+            rows.append(
+                ("null", "measured in the same pass, with the occurrences' labels permuted")
+            )
         rows += [("note", note) for note in self.notes]
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
 
@@ -209,12 +222,13 @@ def plan(
     min_count: int = 1,
     parse_special: bool = False,
     sites: int = 1,
+    null: bool = False,
     only: pd.Index | None = None,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long, min_count, parse_special: as in
+        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null: as in
             :func:`embvar_kit.extract`.
         sites: number of places in the model where embeddings will be taken.
         only: the groups to measure, for a part of a corpus: those of the whole that are frequent
@@ -275,9 +289,7 @@ def plan(
     rank[seen] = np.arange(len(seen))
     group = rank[group]
     if word is not None:
-        parts = np.bincount(word[word >= 0], minlength=len(group))
-        kept = group >= 0
-        subwords = np.bincount(group[kept], weights=parts[kept]) / n[seen]
+        subwords = _subwords(word, group, len(seen))
     work = Plan(
         model=model.name,
         corpus=corpus.name,
@@ -309,7 +321,42 @@ def plan(
         around=_around(model),
         notes=model.notes,
     )
+    if null:
+        kept = group >= 0
+        shuffled = np.random.default_rng(NULL_SEED).permutation(group[kept])
+        work = with_null(work, shuffled, work.labels, work.special)
     return at_sites(work, sites, model)
+
+
+def with_null(work: Plan, shuffled: np.ndarray, labels: np.ndarray, special: np.ndarray) -> Plan:
+    """A plan whose null gives the measured occurrences other labels.
+
+    Args:
+        work: the plan.
+        shuffled: for each occurrence that ``work`` measures, in order, the group that it is counted
+            to, as an index in ``labels``; each of these occurs.
+        labels, special: the groups of the null.
+    """
+    group = np.full(len(work.group), -1)
+    group[work.group >= 0] = shuffled
+    null = replace(
+        work,
+        group=group,
+        labels=labels,
+        special=special,
+        n=np.bincount(shuffled, minlength=len(labels)),
+        subwords=None if work.word is None else _subwords(work.word, group, len(labels)),
+        counts={},
+    )
+    return replace(work, null=null)
+
+
+def _subwords(word: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
+    """``(T,)`` mean number of tokens in the occurrences of each group."""
+    parts = np.bincount(word[word >= 0], minlength=len(group))
+    kept = group >= 0
+    n = np.bincount(group[kept], minlength=n_groups)
+    return np.bincount(group[kept], weights=parts[kept], minlength=n_groups) / n
 
 
 def _around(model: EmbeddingModel) -> str:
@@ -349,7 +396,8 @@ def check_options(by: str, batch_tokens: int | None, long: str, min_count: int) 
 
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
     """The plan of the same pass at this number of sites, its means kept where there is room."""
-    work = replace(work, sites=sites)
+    null = replace(work.null, sites=sites) if work.null else None
+    work = replace(work, sites=sites, null=null)
     fits = memory.fit_into_memory(work.memory)
     place = "memory" if fits else "file"
     if model.device.type not in memory.HOST_MOMENTS:
@@ -360,7 +408,8 @@ def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
         # A pass on a device copies its means to the host at its end.
         if fits and memory.fit_onto_device(work.memory, free):
             place = "device"
-    return replace(work, means_in=place)
+    null = replace(null, means_in=place) if null else None
+    return replace(work, means_in=place, null=null)
 
 
 def chosen_layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:

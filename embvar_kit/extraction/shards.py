@@ -25,11 +25,11 @@ import operator
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,27 @@ from embvar_kit.corpora.tokens import frequency_order, group_vocabulary
 from embvar_kit.errors import (
     CheckpointError,
     DamagedFileError,
+    EmbvarWarning,
     ExtractionError,
     ExtractionInterrupted,
     NothingLeftError,
 )
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.forward import norms_for
-from embvar_kit.extraction.measure import Stopped, at_site, measure
-from embvar_kit.extraction.plan import Plan, check_options, chosen_layers, plan
+from embvar_kit.extraction.measure import Measured, Stopped, measure
+from embvar_kit.extraction.merging import NULL, merge
+from embvar_kit.extraction.plan import (
+    NULL_SEED,
+    Plan,
+    at_sites,
+    check_options,
+    chosen_layers,
+    plan,
+    with_null,
+)
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel, load_model
-from embvar_kit.moments import memory
-from embvar_kit.moments.grouped import GroupedMoments
-from embvar_kit.statistics.token_statistics import TokenStatistics, merged_info
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 FORMAT = 1
 PHASES = ("counts", "shards")
@@ -69,7 +77,7 @@ PHASES = ("counts", "shards")
 
 _LISTING, _GROUPS = "listing.safetensors", "groups.safetensors"
 _REMEDY = "Use the settings it was planned with, or name another store."
-_SLAB = 2**28  # most bytes of the layers that are merged at the same time
+_MOST_DEALT = 10**9  # occurrences whose labels NumPy can deal out at random
 
 
 class DamagedShard(CheckpointError):
@@ -120,6 +128,7 @@ class ShardedPass:
         long: str = "split",
         min_count: int = 1,
         parse_special: bool = False,
+        null: bool = False,
     ) -> ShardedPass:
         """Write what is asked for, and the text of each shard, to a store; or find it there.
 
@@ -133,7 +142,7 @@ class ShardedPass:
                 in the store.
             usual_threads: their number where neither says it; by default PyTorch's here.
             sites: where in the model embeddings are taken.
-            by, layers, batch_tokens, long, min_count, parse_special: as in
+            by, layers, batch_tokens, long, min_count, parse_special, null: as in
                 :func:`embvar_kit.extract`.
 
         Raises:
@@ -162,6 +171,7 @@ class ShardedPass:
             "long": long,
             "min_count": min_count,
             "parse_special": parse_special,
+            **({"null": True, "null_seed": NULL_SEED} if null else {}),
         }
         if isinstance(corpus, FileCorpus):
             documents, sizes = np.arange(len(corpus)), corpus.listing.sizes
@@ -263,7 +273,8 @@ class ShardedPass:
     @property
     def counts_first(self) -> bool:
         """Whether the groups must be counted before any is measured."""
-        return self.asked["by"] == "word" or self.asked["min_count"] > 1
+        asked = self.asked
+        return asked["by"] == "word" or asked["min_count"] > 1 or "null" in asked
 
     @property
     def phases(self) -> tuple[str, ...]:
@@ -458,10 +469,15 @@ class ShardedPass:
             work = self._plan(corpus, model, self.groups.index)
         except NothingLeftError:
             told = {"tokens": 0, "info": None, **_read_from(corpus)}
-            return _nothing("group", "n", "subwords"), told
+            nothing = _nothing("group", "n", "subwords")
+            return nothing | _nothing(*(f"{NULL}{name}" for name in nothing)), told
         kept_in = None
         if checkpoint_every is not None and self.store.local:
             kept_in = Path(self.store.path(f"running/{shard:05}"))
+        groups = {"": self.groups.index.get_indexer(work.labels)}
+        if "null" in self.asked:
+            work, groups[NULL] = self._with_null(work, shard)
+            work = at_sites(work, len(self.asked["sites"]), model)
         asked = {**self.asked, "shard": shard}
         with keeping(
             kept_in,
@@ -476,16 +492,13 @@ class ShardedPass:
             )
         if kept_in is not None:
             remove(kept_in)
-        arrays = {"group": self.groups.index.get_indexer(work.labels), "n": work.n}
-        if work.subwords is not None:
-            arrays["subwords"] = work.subwords
-        for site, own in zip(self.asked["sites"], measured.held, strict=True):
-            for layer, moments in zip(work.layers, own, strict=True):
-                state = moments.state()
-                del state["count"]  # the same everywhere: n
-                arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
+        arrays = {f"counts/{name}": count for name, count in work.counts.items()}
+        for prefix, own in (("", measured), (NULL, measured.null)):
+            if own is not None:
+                arrays |= _state(own, prefix) | {f"{prefix}group": groups[prefix]}
         info = {**measured.info, "corpora": []}
-        return arrays, {"tokens": work.n_tokens, "info": info} | _read_from(corpus)
+        told = {"tokens": work.n_tokens, "info": info, "counts": list(work.counts)}
+        return arrays, told | _read_from(corpus)
 
     # The groups of the whole corpus
 
@@ -512,7 +525,7 @@ class ShardedPass:
         n: dict[str, int] = {}
         special: dict[str, bool] = {}
         for shard in range(self.n_shards):
-            file = self._file("counts", shard, whole=True)
+            file = self.read("counts", shard, whole=True)
             for label, count, is_special in zip(
                 _strings(file, "label"), file["n"].tolist(), file["special"].tolist(), strict=True
             ):
@@ -526,7 +539,44 @@ class ShardedPass:
                 "more: take a lower min_count, or more text."
             )
         kept = kept[frequency_order(np.array([n[label] for label in kept]), kept)]
+        if "null" in self.asked:
+            self._deal_labels(kept, np.array([n[label] for label in kept]))
         self._write_groups(kept, np.array([special[label] for label in kept]))
+
+    def _deal_labels(self, labels: np.ndarray, n: np.ndarray) -> None:
+        """Deal the labels of all occurrences out to the shards, at random: those of the null.
+
+        Each shard gets as many labels as it has occurrences, and permutes them over these; together
+        that is a permutation over the whole corpus.
+        """
+        if (total := int(n.sum())) >= _MOST_DEALT:
+            raise ExtractionError(
+                f"null=True takes fewer than {_MOST_DEALT:,} occurrences, and corpus "
+                f"{self.asked['corpus']!r} has {total:,}: measure the null of a part of it."
+            )
+        index, left = pd.Index(labels), n.copy()
+        random = np.random.default_rng(self.asked["null_seed"])
+        for shard in range(self.n_shards):
+            file = self.read("counts", shard, whole=True)
+            measured = index.get_indexer(_strings(file, "label")) >= 0
+            own = int(file["n"][measured].sum())
+            dealt = random.multivariate_hypergeometric(left, own, method="marginals")
+            left -= dealt
+            group = np.flatnonzero(dealt)
+            arrays = {"group": group, "n": dealt[group]}
+            self.store.write_arrays(
+                self.name("null", shard), arrays, {"pass": self.manifest["sha256"]}
+            )
+
+    def _with_null(self, work: Plan, shard: int) -> tuple[Plan, np.ndarray]:
+        """A shard's plan with its null, and the groups of the null in the whole corpus."""
+        dealt = self._written(self.name("null", shard))
+        group, n = dealt["group"], dealt["n"]
+        labels = np.repeat(np.arange(len(group)), n)
+        shuffled = np.random.default_rng([self.asked["null_seed"], shard]).permutation(labels)
+        groups = self.groups
+        special = groups["special"].to_numpy()[group]
+        return with_null(work, shuffled, groups.index.to_numpy()[group], special), group
 
     def _write_groups(self, labels: np.ndarray, special: np.ndarray) -> None:
         arrays = {"special": special.astype(np.uint8), **_as_bytes(labels.tolist(), "label")}
@@ -534,75 +584,29 @@ class ShardedPass:
 
     # The whole
 
-    def merge(self, only: Iterable[int] | None = None) -> dict[str, TokenStatistics]:
+    def merge(
+        self, only: Iterable[int] | None = None, folds: int | None = None
+    ) -> dict[str, TokenStatistics]:
         """The statistics of all shards together, or of some, by site.
 
         Args:
             only: the shards to merge, in this order; by default all of them.
+            folds: keep what is left without each of so many folds of shards, too.
 
         Raises:
             DamagedShard: if a shard is missing or damaged.
-            ExtractionError: if nothing was measured, there is no room for the means, or there is
-                no shard of such a number.
+            ExtractionError: if nothing was measured, there is no room for the means, there is
+                no shard of such a number, or ``folds`` is not from 2 to the number of shards.
         """
-        chosen = list(range(self.n_shards)) if only is None else [int(shard) for shard in only]
-        if not chosen or len(set(chosen) & set(range(self.n_shards))) < len(chosen):
-            raise ExtractionError(
-                f"only={chosen} must be different numbers of shards, from 0 to {self.n_shards - 1}."
-            )
-        files = [self._file("shards", shard) for shard in chosen]
-        n = np.zeros(len(self.groups), dtype=np.int64)
-        for shard, file in zip(chosen, files, strict=True):
-            n[self._read(file, shard, "group")] += self._read(file, shard, "n")
-        seen = np.flatnonzero(n)
-        if not len(seen):
-            raise NothingLeftError(f"Corpus {self.asked['corpus']!r} yields no sentence.")
-        labels = self.groups.index.to_numpy()
-        seen = seen[frequency_order(n[seen], labels[seen])]
-        rank = np.full(len(n), -1)
-        rank[seen] = np.arange(len(seen))
-        subwords = self._subwords(chosen, files, rank, n[seen])
-        layers, width = self.manifest["layers"], self.manifest["width"]
-        sites = self.asked["sites"]
-        mean, extra = memory.allocate((len(sites), len(layers), len(seen), width))
+        return merge(self, only, folds)
 
-        def merged(at: tuple[int, int]) -> GroupedMoments:
-            site, layer = at
-            whole = GroupedMoments(
-                len(seen), width, mean=mean[site, layer], extra=extra[site, layer]
-            )
-            prefix = f"{sites[site]}/{layers[layer]}"
-            for shard, file in zip(chosen, files, strict=True):
-                count = self._read(file, shard, "n")
-                if not len(count):
-                    continue
-                own = rank[self._read(file, shard, "group")]
-                names = GroupedMoments.STATE[1:]
-                state = {name: self._read(file, shard, f"{prefix}/{name}") for name in names}
-                whole.merge(GroupedMoments.from_state({"count": count, **state}), own)
-            return whole
+    def read(self, phase: str, shard: int, **how: bool) -> CheckpointFile:
+        """The file of a shard.
 
-        slabs = [(site, layer) for site in range(len(sites)) for layer in range(len(layers))]
-        at_once = _SLAB // (len(seen) * width * memory.BYTES_PER_ELEMENT)
-        threads = max(1, min(numba.get_num_threads(), at_once, len(slabs)))
-        with ThreadPoolExecutor(threads) as pool:
-            held = list(pool.map(merged, slabs))
-        info = self._info([file.told for file in files], None if only is None else chosen)
-        return {
-            site: TokenStatistics.from_moments(
-                held[at * len(layers) : (at + 1) * len(layers)],
-                tokens=labels[seen],
-                special=self.groups["special"].to_numpy()[seen],
-                layers=np.array(layers),
-                mean=mean[at],
-                extra=extra[at],
-                info=at_site(info, site),
-                subwords=subwords,
-            )
-            for at, site in enumerate(sites)
-        }
-
-    def _file(self, phase: str, shard: int, **how: bool) -> CheckpointFile:
+        Raises:
+            DamagedShard: if it is missing or damaged.
+            CheckpointError: if it is of another pass.
+        """
         try:
             file = self.store.read_arrays(self.name(phase, shard), **how)
         except DamagedFileError as error:
@@ -614,7 +618,12 @@ class ShardedPass:
             )
         return file
 
-    def _read(self, file: CheckpointFile, shard: int, name: str) -> np.ndarray:
+    def array(self, file: CheckpointFile, shard: int, name: str) -> np.ndarray:
+        """An array of the state of a shard, from its file.
+
+        Raises:
+            DamagedShard: if it is damaged.
+        """
         try:
             return file[name]
         except DamagedFileError as error:
@@ -627,38 +636,6 @@ class ShardedPass:
             phase,
             shard,
         )
-
-    def _subwords(
-        self,
-        chosen: list[int],
-        files: list[CheckpointFile],
-        rank: np.ndarray,
-        n: np.ndarray,
-    ) -> np.ndarray | None:
-        if self.asked["by"] != "word":
-            return None
-        total = np.zeros(len(n))
-        for shard, file in zip(chosen, files, strict=True):
-            own = rank[self._read(file, shard, "group")]
-            total[own] += self._read(file, shard, "subwords") * self._read(file, shard, "n")
-        return total / n
-
-    def _info(self, told: Sequence[Mapping], only: list[int] | None) -> dict:
-        info = reduce(merged_info, (part["info"] for part in told if part["info"]))
-        text = self.manifest["corpus"]
-        whole = {"name": text["name"], "settings": text["settings"]}
-        of_text = _digest(json.dumps([part["fingerprint"] for part in told]))
-        without_text = sum(part["without_text"] for part in told)
-        whole["dealt"] = {"shards": self.n_shards, "seed": self.asked["seed"]}
-        if only is None:
-            # The sentences of files are known only once they were read.
-            of_text = text.get("fingerprint", of_text)
-            without_text += text.get("without_text", 0)
-        else:
-            whole["dealt"]["only"] = only
-        whole["fingerprint"] = of_text
-        whole |= {"without_text": without_text} if without_text else {}
-        return {**info, "corpora": [whole]}
 
 
 @contextmanager
@@ -723,24 +700,21 @@ def on_this_machine(
 
 
 def finish(
-    job: ShardedPass,
-    make: Callable[[str, list[int]], None],
-    *,
-    warn: Callable[[str], None] = print,
+    job: ShardedPass, make: Callable[[str, list[int]], None], *, folds: int | None = None
 ) -> dict[str, TokenStatistics]:
-    """Fill what a store lacks and merge it; a damaged file is made again, and only that.
+    """Fill what a store lacks and merge it; a damaged file is made again, with a warning.
 
     Args:
         job: the pass.
         make: makes the files of a phase for some shards: on this machine, or on many.
-        warn: told of each damaged file.
+        folds: as in :meth:`ShardedPass.merge`.
     """
     again: set[tuple[str, int]] = set()
     while True:
         try:
             while left := job.missing(phase := job.phase()):
                 make(phase, left)
-            found = job.merge()
+            found = job.merge(folds=folds)
             if job.store.local:  # what a worker kept of a shard that another one finished
                 shutil.rmtree(job.store.path("running"), ignore_errors=True)
             return found
@@ -749,7 +723,8 @@ def finish(
                 raise
             again.add(at)
             name = job.name(*at)
-            warn(f"{name} in {job.store.url!r} is missing or damaged, and is made again.")
+            message = f"{name} in {job.store.url!r} is missing or damaged, and is made again."
+            warnings.warn(message, EmbvarWarning, stacklevel=2)
             job.store.remove(name)
 
 
@@ -768,6 +743,19 @@ def _threads(number: int) -> Iterator[None]:
 
 def _compare(asked: Mapping[str, Any], found: Mapping[str, Any], store: Store) -> None:
     compare(asked, found, f"The pass in {store.url!r}", _REMEDY)
+
+
+def _state(measured: Measured, prefix: str) -> dict[str, np.ndarray]:
+    """The arrays of what a shard's pass found, by name."""
+    work = measured.work
+    n = measured.held[0][0].count
+    arrays = {"n": n} if work.subwords is None else {"n": n, "subwords": work.subwords}
+    for site, own in zip(measured.moments.sites, measured.held, strict=True):
+        for layer, moments in zip(work.layers, own, strict=True):
+            state = moments.state()
+            del state["count"]  # the same everywhere: n
+            arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
+    return {f"{prefix}{name}": array for name, array in arrays.items()}
 
 
 def _known(corpus: Corpus | FileCorpus) -> dict[str, Any]:

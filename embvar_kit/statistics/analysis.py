@@ -6,23 +6,40 @@ Q, M and V is the squared norm of the embedding throughout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from embvar_kit.errors import StatisticsError
 
+ROUNDING = 2.0**-20
+"""Values whose range is below this share of their size are one value: embeddings are float32, and
+eight units in the last place of a float32 number are rounding, not a difference between tokens."""
+
+_ALL_PAIRS = 500  # tokens up to which the slopes of all pairs are formed at once
+
 
 class Tradeoff(NamedTuple):
-    """The regression of V on M over tokens, unweighted (paper, Figs. 2 and 4).
+    """The regression of V on M over tokens (paper, Figs. 2 and 4), and what it rests on.
+
+    As ``V = Q - M``, Q and M alone determine the line: with ``r`` and ``rho`` below,
+    ``slope = -1 + rho * r`` and ``r2 = 1 - r**2 (1 - rho**2) / (1 - 2 rho r + r**2)``. Slope -1
+    is what unrelated Q and M give, and a high R² says that Q varies little beside M.
 
     Attributes:
         n_tokens: number of tokens.
         cv_Q: coefficient of variation of Q: standard deviation (population form) over mean.
-        slope, intercept: the line ``V = slope * M + intercept`` by ordinary least squares.
-        r2: coefficient of determination of that line.
+        slope, intercept: the line ``V = slope * M + intercept`` by least squares.
+        r2: coefficient of determination of that line; NaN where V is constant.
+        sd_Q, sd_M: standard deviations over tokens (population form), in squared norm of the
+            embedding.
+        r: ``sd_Q / sd_M``.
+        rho: Pearson's correlation of Q and M; NaN where Q is constant.
+        theil_sen: slope of V on M by :func:`theil_sen`; ``None`` unless asked for.
+        spearman: rank correlation of M and V, NaN where V is constant; ``None`` unless asked for.
     """
 
     n_tokens: int
@@ -30,10 +47,16 @@ class Tradeoff(NamedTuple):
     slope: float
     intercept: float
     r2: float
+    sd_Q: float
+    sd_M: float
+    r: float
+    rho: float
+    theil_sen: float | None = None
+    spearman: float | None = None
 
 
 class Line(NamedTuple):
-    """A regression line by ordinary least squares, with one point for each token.
+    """A regression line by least squares, with one point for each token.
 
     Attributes:
         slope, intercept: the line ``y = slope * x + intercept``.
@@ -88,38 +111,86 @@ def unbiased(n: np.ndarray, M: np.ndarray, V: np.ndarray) -> tuple[np.ndarray, n
     return M - V / spare, V * n / spare
 
 
-def tradeoff(Q: np.ndarray, M: np.ndarray, V: np.ndarray) -> Tradeoff:
+def tradeoff(
+    Q: np.ndarray,
+    M: np.ndarray,
+    V: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    robust: bool = False,
+) -> Tradeoff:
     """Regress V on M over tokens, as in the paper's Figs. 2 and 4.
 
     Args:
         Q, M, V: ``(T,)`` moments, one entry for each token.
+        weights: ``(T,)`` weights of the tokens, for example ``n_t``; by default all count alike, as
+            in the paper. Means, standard deviations and correlation of Q and M are weighted, too.
+        robust: also give the Theil-Sen slope and Spearman's correlation, which no few tokens
+            decide. They take the tokens without weights.
 
     Raises:
-        StatisticsError: if there are fewer than 3 tokens, all have the same M, or a value is NaN
-            (as the unbiased forms of a single occurrence are).
+        StatisticsError: if there are fewer than 3 tokens, all have the same M up to rounding, a
+            value is NaN (as the unbiased forms of a single occurrence are), or weights are not
+            positive.
 
-    >>> M = np.array([1.0, 2.0, 3.0])
-    >>> tradeoff(Q=np.full(3, 4.0), M=M, V=4.0 - M)  # constant Q: slope -1
-    Tradeoff(n_tokens=3, cv_Q=0.0, slope=-1.0, intercept=4.0, r2=1.0)
+    >>> M = np.array([1.0, 2.0, 3.0, 6.0])
+    >>> fit = tradeoff(Q=np.full(4, 8.0), M=M, V=8.0 - M, robust=True)  # constant Q: slope -1
+    >>> fit.slope, fit.intercept, fit.r2, fit.r, fit.theil_sen, fit.spearman
+    (-1.0, 8.0, 1.0, 0.0, -1.0, -1.0)
     """
-    line = regress(M, V, names=("M", "V"))
-    return Tradeoff(len(M), cv(Q), line.slope, line.intercept, line.r2)
+    Q, M, V = (np.asarray(x, dtype=float) for x in (Q, M, V))
+    if Q.shape != M.shape or not np.isfinite(Q).all():
+        raise StatisticsError("Q must be finite, with one value for each token, as M and V are.")
+    # Rounding enters M in proportion to Q: an unbiased M can itself be as good as zero.
+    line = regress(M, V, weights=weights, scale=float(Q.max(initial=0)), names=("M", "V"))
+    (var_Q, cov_QM), (_, var_M) = np.cov(Q, M, ddof=0, aweights=weights)
+    sd_Q, sd_M = math.sqrt(var_Q), math.sqrt(var_M)
+    rho = math.nan if is_constant(Q) else float(np.clip(cov_QM / (sd_Q * sd_M), -1, 1))
+    mean_Q = float(np.average(Q, weights=weights))
+    fit = Tradeoff(len(M), sd_Q / mean_Q, *line, sd_Q, sd_M, sd_Q / sd_M, rho)
+    if not robust:
+        return fit
+    ranks = math.nan if is_constant(V) else float(stats.spearmanr(M, V).statistic)
+    return fit._replace(theil_sen=theil_sen(M, V), spearman=ranks)
 
 
-def regress(x: np.ndarray, y: np.ndarray, *, names: tuple[str, str] = ("x", "y")) -> Line:
-    """Regress y on x over tokens, unweighted: the lines of the paper's Figs. 2, 7, 11-13, 17.
+def regress(
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    scale: float | None = None,
+    names: tuple[str, str] = ("x", "y"),
+) -> Line:
+    """Regress y on x over tokens by least squares: the lines of Figs. 2, 7, 11-13, 17.
 
     Args:
         x, y: ``(T,)`` values, one entry for each token.
+        weights: ``(T,)`` weights; by default all tokens count alike, as in the paper.
+        scale: size of the numbers that x was computed from, which its rounding is proportional to;
+            by default the largest ``|x|``.
         names: names of x and y for messages.
 
+    Returns:
+        The line. A constant y has slope 0 up to rounding, and NaN for R², which is undefined.
+
     Raises:
-        StatisticsError: if there are fewer than 3 tokens, all have the same x, or a value is not
-            finite.
+        StatisticsError: if there are fewer than 3 tokens, all have the same x up to
+            :data:`ROUNDING`, a value is not finite, or weights are not positive.
 
     >>> regress(np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0, 5.0]))
     Line(slope=2.0, intercept=1.0, r2=1.0)
     """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise StatisticsError(
+            f"{names[0]} and {names[1]} need one value for each token, not shapes {x.shape} and "
+            f"{y.shape}."
+        )
+    if weights is not None:
+        weights = np.asarray(weights, dtype=float)
+        if weights.shape != x.shape or not (np.isfinite(weights) & (weights > 0)).all():
+            raise StatisticsError("Weights must be positive and finite, one for each token.")
     if len(x) < 3:
         raise StatisticsError(
             f"A regression over {len(x)} tokens says nothing: lower min_count, raise max_count, or "
@@ -130,11 +201,62 @@ def regress(x: np.ndarray, y: np.ndarray, *, names: tuple[str, str] = ("x", "y")
             f"{names[0]} or {names[1]} is not finite for some token. The unbiased forms need at "
             "least two occurrences: min_count=2."
         )
-    if np.ptp(x) == 0:
-        raise StatisticsError(f"All tokens have the same {names[0]}: there is no line to fit.")
-    line = stats.linregress(x, y)
-    r2 = line.rvalue**2 if np.ptp(y) > 0 else float("nan")
-    return Line(float(line.slope), float(line.intercept), float(r2))
+    if is_constant(x, scale):
+        raise StatisticsError(
+            f"All tokens have the same {names[0]} up to rounding: there is no line to fit. Choose "
+            "another layer, site or range of tokens."
+        )
+    (var_x, cov_xy), (_, var_y) = np.cov(x, y, ddof=0, aweights=weights)
+    slope = cov_xy / var_x
+    intercept = np.average(y, weights=weights) - slope * np.average(x, weights=weights)
+    r2 = math.nan if is_constant(y) else min(1.0, float(cov_xy / var_x * cov_xy / var_y))
+    return Line(float(slope), float(intercept), r2)
+
+
+def is_constant(x: np.ndarray, scale: float | None = None) -> bool:
+    """Whether ``(T,)`` values differ by no more than rounding: :data:`ROUNDING` times ``scale``.
+
+    Args:
+        x: ``(T,)`` finite values, at least one.
+        scale: what their rounding is proportional to; by default the largest ``|x|``.
+
+    >>> is_constant(np.array([1.0, 1 + 1e-7])), is_constant(np.array([1.0, 1.001]))
+    (True, False)
+    """
+    return bool(np.ptp(x) <= ROUNDING * (np.abs(x).max() if scale is None else scale))
+
+
+def theil_sen(x: np.ndarray, y: np.ndarray) -> float:
+    """The Theil-Sen slope of y on x: the median of the slopes of all pairs of tokens.
+
+    Fewer than 29 % of the tokens, however far off, cannot carry it away. With more than 500 tokens
+    the pairs are not formed: the median is the slope ``b`` at which Kendall's correlation of ``x``
+    and ``y - b x`` changes its sign (Sen 1968), which takes memory in proportion to T.
+
+    Args:
+        x, y: ``(T,)`` values as in :func:`regress`; pairs with the same x do not count.
+
+    Raises:
+        StatisticsError: as :func:`regress`.
+
+    >>> theil_sen(np.arange(5.0), np.array([0.0, 2.0, 4.0, 6.0, -90.0]))
+    2.0
+    """
+    line = regress(x, y)
+    if len(x) <= _ALL_PAIRS:
+        return float(stats.theilslopes(y, x).slope)
+
+    def turned(slope: float) -> float:
+        # NaN where all residuals are the same: it is the slope of every pair.
+        left = stats.kendalltau(x, y - slope * x, method="asymptotic").statistic
+        return 0.0 if math.isnan(left) else left
+
+    reach = float(np.std(y) / np.std(x))
+    if reach == 0:
+        return 0.0
+    while turned(line.slope - reach) < 0 or turned(line.slope + reach) > 0:
+        reach *= 2
+    return float(optimize.brentq(turned, line.slope - reach, line.slope + reach, xtol=1e-9 * reach))
 
 
 def cv(x: np.ndarray) -> float:
@@ -200,22 +322,35 @@ def decompose(
     """
     if not len(n):
         raise StatisticsError("No token is left to decompose: lower min_count or raise max_count.")
+    if correct and np.min(n) < 2:
+        raise StatisticsError(
+            "The correction needs at least two occurrences of every token: min_count=2."
+        )
     weight = np.asarray(n, dtype=float) / np.sum(n)
     overall = np.einsum("t,td->d", weight, mean, dtype=np.float64)
-    M = float(overall @ overall)
-    V_W = float(weight @ V)
     V_B = float(sum(_between(weight, mean, overall)))
+    return parts_of(n, V, float(weight @ Q), float(overall @ overall), V_B, correct=correct)
+
+
+def parts_of(
+    n: np.ndarray, V: np.ndarray, Q_X: float, M_X: float, V_B: float, *, correct: bool
+) -> Decomposition:
+    """The decomposition whose Q, M and V_B over all embeddings are known.
+
+    Args:
+        n, V, correct: as in :func:`decompose`; a token that occurs once tells no variance.
+        Q_X, M_X, V_B: over the union of the tokens' embeddings, in squared norm.
+    """
+    n = np.asarray(n, dtype=float)
+    weight = n / n.sum()
+    V_W = float(weight @ V)
     if correct:
-        if np.min(n) < 2:
-            raise StatisticsError(
-                "The correction needs at least two occurrences of every token: min_count=2."
-            )
-        variance = V * n / (n - 1)
+        variance = np.divide(V * n, n - 1, out=np.zeros(len(n)), where=n > 1)
         corrected = float(weight @ variance)
-        M -= corrected / np.sum(n)
-        V_B -= (float(variance.sum()) - corrected) / np.sum(n)
+        M_X -= corrected / n.sum()
+        V_B -= (float(variance.sum()) - corrected) / n.sum()
         V_W = corrected
-    return Decomposition(float(weight @ Q), M, V_W + V_B, V_W, V_B)
+    return Decomposition(Q_X, M_X, V_W + V_B, V_W, V_B)
 
 
 def _between(

@@ -25,16 +25,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from embvar_kit.errors import ExtractionError, StatisticsFileError, first_line
 from embvar_kit.files import replacing, sha256_of
 from embvar_kit.moments import memory
 
 FORMAT = 2
-TABLES = ("table", "decompositions")
+TABLES = ("table", "decompositions", "null", "null_decompositions", "replicates")
+MEANS = ("mean", "null_mean")
+"""Names of files of means, which may not fit into memory: tensors ``mean`` and ``extra``."""
+
+TENSORS = (*MEANS, "folds")
 _METADATA = "metadata.json"
-_DATA = rf"(({'|'.join(TABLES)})-\w{{8}}\.parquet|mean-\w{{8}}\.safetensors)"
+_DATA = rf"(({'|'.join(TABLES)})-\w{{8}}\.parquet|({'|'.join(TENSORS)})-\w{{8}}\.safetensors)"
 _SCRATCH = re.compile(rf"\.({_DATA}|metadata\.json)\.writing-[a-z0-9_]{{8}}")
 _KIT_FILES = re.compile(rf"{_DATA}|\.metadata-\w{{8}}\.json|\.tmp\w{{6}}")
 """Files that the kit may remove: those of a write, and what killed writers of older kits left."""
@@ -46,15 +50,15 @@ _ABANDONED = 3600
 def write(
     folder: Path,
     tables: Mapping[str, pd.DataFrame],
-    tensors: Mapping[str, np.ndarray],
+    tensors: Mapping[str, Mapping[str, np.ndarray]],
     info: Mapping,
 ) -> Path:
-    """Write tables, means and their description; see :meth:`TokenStatistics.save`.
+    """Write tables, tensors and their description; see :meth:`TokenStatistics.save`.
 
     Args:
         folder: the folder to write to.
         tables: the tables, by a name from :data:`TABLES`.
-        tensors: ``mean`` and ``extra``, or empty.
+        tensors: the tensors of each file, by a name from :data:`TENSORS`.
         info: what was measured.
 
     Raises:
@@ -75,9 +79,9 @@ def write(
         for name, table in tables.items():
             arrow = pa.Table.from_pandas(table, preserve_index=False)
             add(name, ".parquet", partial(_write_table, arrow))
-        if tensors:
-            whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-            add("mean", ".safetensors", lambda path: save_file(whole, path))
+        for kind, own in tensors.items():
+            whole = {name: np.ascontiguousarray(tensor) for name, tensor in own.items()}
+            add(kind, ".safetensors", partial(save_file, whole))
         metadata = {"format": FORMAT, "files": files, "info": info}
         metadata["sha256"] = _digest(metadata)
         ours_and_replaced |= _files_in_force(folder)
@@ -94,11 +98,14 @@ def write(
     return folder
 
 
-def read(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], dict]:
+Contents = tuple[dict[str, pd.DataFrame], dict[str, dict[str, np.ndarray]], dict]
+
+
+def read(folder: Path) -> Contents:
     """Read what :func:`write` wrote.
 
     Returns:
-        The tables by name, the tensors by name, and ``info``.
+        The tables by name, the tensors by file and name, and ``info``.
 
     Raises:
         StatisticsFileError: if something is missing, unreadable, altered or of a newer format.
@@ -138,9 +145,7 @@ def _metadata(folder: Path) -> dict:
     return metadata
 
 
-def _contents(
-    folder: Path, metadata: Mapping
-) -> tuple[dict[str, pd.DataFrame], dict[str, np.ndarray], dict]:
+def _contents(folder: Path, metadata: Mapping) -> Contents:
     if metadata["format"] > FORMAT:
         raise StatisticsFileError(
             f"{str(folder / _METADATA)!r} has format {metadata['format']}, and this kit reads "
@@ -157,10 +162,15 @@ def _contents(
         for name in TABLES
         if name in files
     }
-    tensors = _read_means(folder / files["mean"]["name"]) if "mean" in files else {}
-    if metadata["format"] == 1 and "extra" in tensors:
+    tensors = {
+        kind: (_read_means if kind in MEANS else load_file)(folder / files[kind]["name"])
+        for kind in TENSORS
+        if kind in files
+    }
+    means = tensors.get("mean", {})
+    if metadata["format"] == 1 and "extra" in means:
         # In format 1 a positive extra byte meant upward; since then it means away from zero.
-        np.negative(tensors["extra"], out=tensors["extra"], where=tensors["mean"] < 0)
+        np.negative(means["extra"], out=means["extra"], where=means["mean"] < 0)
     return tables, tensors, metadata["info"]
 
 

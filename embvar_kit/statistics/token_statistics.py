@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from embvar_kit.models.identity import DIGESTS
 from embvar_kit.moments import memory
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
+from embvar_kit.statistics.folds import LEAST, TRADEOFF, Folds, with_intervals
 from embvar_kit.statistics.storage import read, write
 
 SINK_FACTOR = 10
@@ -33,8 +35,17 @@ CHOICES = tuple(
 tokens, those with two occurrences or more, and the paper's range; each with and without special
 tokens, plain and unbiased."""
 
+RELIABLE = 0.5
+"""Least reliability of M over two halves of the documents of a trade-off that survives."""
+
+_SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
+
 _NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
 _CONTROL = "parse_special"  # the convention of control tokens
+_COUNT = "count_"  # before the names of columns of counts
+_TOKENS = ("min_count", "max_count", "special")  # what chooses tokens
+_STORED = ("decompositions", "fold_decompositions", "replicates")
+"""Attributes that hold results for sets of tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +72,15 @@ class TokenStatistics:
         decompositions: for compact statistics (:meth:`compact`), the results of
             :meth:`decomposition` for each of :data:`CHOICES`, computed before the means were left
             out; else ``None``.
+        counts: by name, ``(T,)`` int64 counts of each token beside ``n``, which add up over the
+            parts of a corpus.
+        null: statistics of the same occurrences with their labels permuted (``null=True``), or
+            ``None``; the statistics of merged parts have none.
+        folds: the tokens' statistics without each fold of the documents (``folds=``), or ``None``;
+            those of merged parts, and compact ones, have none.
+        fold_decompositions: the results of :meth:`decomposition` without each fold, for each of
+            :data:`CHOICES`; or ``None``.
+        replicates: for compact statistics, what :attr:`folds` gave for each of :data:`CHOICES`.
     """
 
     tokens: np.ndarray
@@ -75,6 +95,11 @@ class TokenStatistics:
     info: Mapping
     subwords: np.ndarray | None = None
     decompositions: pd.DataFrame | None = None
+    counts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    null: TokenStatistics | None = None
+    folds: Folds | None = None
+    fold_decompositions: pd.DataFrame | None = None
+    replicates: pd.DataFrame | None = None
 
     @classmethod
     def from_moments(
@@ -88,6 +113,7 @@ class TokenStatistics:
         extra: np.ndarray,
         info: Mapping,
         subwords: np.ndarray | None = None,
+        **more: Any,
     ) -> TokenStatistics:
         """Make statistics from the moments of each layer.
 
@@ -99,8 +125,10 @@ class TokenStatistics:
             mean, extra: ``(L, T, d)`` arrays that the moments keep their means in; not copied.
             info: what was measured.
             subwords: ``(T,)`` mean number of tokens in a word, or ``None`` for tokens.
+            more: further attributes.
         """
         return cls(
+            **more,
             tokens=tokens,
             special=special,
             layers=np.asarray(layers),
@@ -119,9 +147,9 @@ class TokenStatistics:
 
     def __repr__(self) -> str:
         model, corpus = self.info["model"]["name"], self.info["corpora"][0]["name"]
-        part = ""
+        part = ", NULL: labels permuted" if self.info.get("permuted") else ""
         if partial := self.info.get("partial"):
-            part = f", PARTIAL: {partial['batches']:,} of {partial['of']:,} batches"
+            part += f", PARTIAL: {partial['batches']:,} of {partial['of']:,} batches"
         return (
             f"TokenStatistics({model!r} on {corpus!r}: {len(self):,} tokens, "
             f"{int(self.n.sum()):,} occurrences, layers {self.layers[0]} to {self.layers[-1]}"
@@ -202,28 +230,44 @@ class TokenStatistics:
         max_count: int | None = 100_000,
         special: bool = True,
         unbiased: bool = False,
+        robust: bool = False,
+        weighted: bool = False,
+        intervals: bool = False,
     ) -> pd.DataFrame:
-        """The regression of V on M at each layer: ``layer, n_tokens, cv_Q, slope, intercept, r2``.
+        """The regression of V on M at each layer, a row each (:class:`analysis.Tradeoff`).
 
         Each token is one unweighted point. The default range is that of the paper's Figs. 2 and 4,
-        ``1 <= log10 n_t <= 5``. Arguments as in :meth:`table`.
+        ``1 <= log10 n_t <= 5``. Arguments as in :meth:`table`, and:
+
+        Args:
+            robust: give the Theil-Sen slope and Spearman's correlation, too.
+            weighted: weight the tokens by their occurrences ``n_t``.
+            intervals: put 95 % intervals of the delete-one-fold jackknife beside the values, such
+                as ``slope_low`` and ``slope_high``, from the folds of documents of a pass with
+                ``folds=``.
 
         Raises:
-            StatisticsError: if fewer than 3 tokens are in the range, their M do not differ, or
-                tokens as rare as ``min_count`` were not measured or kept.
+            StatisticsError: if fewer than 3 tokens are in the range, their M do not differ,
+                tokens as rare as ``min_count`` were not measured or kept, or there are no folds.
         """
+        choice = {"min_count": min_count, "max_count": max_count, "special": special}
+        choice |= {"unbiased": unbiased}
         rows = []
         for layer in self.layers:
-            of_layer = self.table(
-                layer,
-                min_count=min_count,
-                max_count=max_count,
-                special=special,
-                unbiased=unbiased,
+            of_layer = self.table(layer, **choice)
+            fit = analysis.tradeoff(
+                *(of_layer[name].to_numpy() for name in "QMV"),
+                weights=of_layer["n"].to_numpy() if weighted else None,
+                robust=robust,
             )
-            fit = analysis.tradeoff(*(of_layer[name].to_numpy() for name in "QMV"))
             rows.append({"layer": int(layer), **fit._asdict()})
-        return pd.DataFrame(rows)
+        table = pd.DataFrame(rows)
+        table = table if robust else table.drop(columns=["theil_sen", "spearman"])
+        if not intervals:
+            return table
+        if weighted:
+            raise StatisticsError("Intervals are kept for tokens that count alike: weighted=False.")
+        return with_intervals(table, self._replicated("tradeoff", choice), TRADEOFF)
 
     def decomposition(
         self,
@@ -232,17 +276,26 @@ class TokenStatistics:
         max_count: int | None = 100_000,
         special: bool = True,
         unbiased: bool = False,
+        intervals: bool = False,
     ) -> pd.DataFrame:
         """The parts of the mean squared norm of all embeddings: ``layer, Q, M, V, V_W, V_B``.
 
         ``Q = M + V`` and ``V = V_W + V_B`` over the union of the chosen tokens' embeddings,
         weighted by ``n_t`` (paper, Figs. 5 and 6). Arguments as in :meth:`table`; ``unbiased``
-        removes what finite samples add to M and V_B.
+        removes what finite samples add to M and V_B. With ``intervals=True`` come the shares
+        ``M/Q, V_B/Q, V_W/Q, V_W/V``, and the 95 % intervals of all columns, as in
+        :meth:`tradeoff`; they are kept for :data:`CHOICES`.
 
         Raises:
-            StatisticsError: if no token is in the range, or the means were left out and this
-                choice is not among those stored.
+            StatisticsError: if no token is in the range, the means were left out and this
+                choice is not among those stored, or its intervals are not.
         """
+        if intervals:
+            choice = {"min_count": min_count, "max_count": max_count, "special": special}
+            choice |= {"unbiased": unbiased}
+            without_each = _with_shares(self._decomposed_without_each(choice))
+            whole = _with_shares(self.decomposition(**choice))
+            return with_intervals(whole, without_each, whole.columns[1:].tolist())
         if self.decompositions is not None:
             return self._stored_decomposition(
                 min_count=min_count,
@@ -267,18 +320,21 @@ class TokenStatistics:
             rows.append({"layer": int(layer), **parts._asdict()})
         return pd.DataFrame(rows)
 
-    def anisotropy(self, *, min_count: int = 10, special: bool = True) -> pd.DataFrame:
+    def anisotropy(
+        self, *, min_count: int = 10, special: bool = True, intervals: bool = False
+    ) -> pd.DataFrame:
         """Mean cosine similarities: ``layer, anisotropy, self_similarity, adjusted``.
 
         The measures are those of Ethayarajh (2019), computed over all pairs instead of a sample.
         ``anisotropy`` is the mean over all pairs of distinct embeddings; ``self_similarity`` is
         the mean over the pairs of one token, averaged over the tokens with ``n_t >= min_count``;
-        ``adjusted`` is ``self_similarity - anisotropy``.
+        ``adjusted`` is ``self_similarity - anisotropy``. With ``intervals=True`` their 95 %
+        intervals stand beside them, as in :meth:`tradeoff`.
 
         Raises:
             StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), no token occurs
-                ``min_count >= 2`` times, or these are compact statistics that do not know the
-                number of occurrences of this choice.
+                ``min_count >= 2`` times, these are compact statistics that do not know the
+                number of occurrences of this choice, or there are no folds.
         """
         site = self.info.get("convention", {}).get("site")
         if site != "unit":
@@ -287,11 +343,9 @@ class TokenStatistics:
                 f"are of site {site!r}. Extract with site='unit'."
             )
         whole = self.decomposition(min_count=1, max_count=None, special=special)
-        n = np.array([self._n_occurrences(special)])
+        baselines = _mean_dot_product(whole, self._n_occurrences(special))
         rows = []
-        for row in whole.itertuples():
-            # The unbiased M is the mean dot product of distinct pairs: their mean cosine, here.
-            baseline = float(analysis.unbiased(n, np.array([row.M]), np.array([row.V]))[0][0])
+        for row, baseline in zip(whole.itertuples(), baselines, strict=True):
             tokens = self.table(row.layer, min_count=min_count, special=special, unbiased=True)
             if tokens.empty or min_count < 2:
                 raise StatisticsError(
@@ -301,7 +355,78 @@ class TokenStatistics:
                 )
             alike = float(tokens["M"].mean())
             rows.append((row.layer, baseline, alike, alike - baseline))
-        return pd.DataFrame(rows, columns=["layer", "anisotropy", "self_similarity", "adjusted"])
+        columns = ["anisotropy", "self_similarity", "adjusted"]
+        table = pd.DataFrame(rows, columns=["layer", *columns])
+        if not intervals:
+            return table
+        choice = {"min_count": 1, "max_count": None, "special": special, "unbiased": False}
+        without = self._decomposed_without_each(choice)
+        without["anisotropy"] = _mean_dot_product(without, without["n"])
+        alike = {"min_count": min_count, "max_count": None, "special": special, "unbiased": True}
+        without = without.merge(self._replicated("similarity", alike), on=["at", "fold"])
+        without["adjusted"] = without["self_similarity"] - without["anisotropy"]
+        return with_intervals(table, without, columns)
+
+    def evidence(
+        self, *, max_count: int | None = 100_000, special: bool = True, unbiased: bool = False
+    ) -> pd.DataFrame:
+        """What speaks for a trade-off between V and M at each layer, and against it.
+
+        A slope near -1 is no evidence by itself: it is what unrelated Q and M give. What has to be
+        shown is that M differs between tokens by more than sampling makes it, and that V falls
+        with it. The tokens are those with ``10 <= n_t <= max_count``.
+
+        Args:
+            max_count, special: as in :meth:`table`.
+            unbiased: regress the unbiased V on the unbiased M. ``sd_M`` is unbiased in any case.
+
+        Returns:
+            One row for each layer:
+
+            - ``slope, slope_low, slope_high, r2, r2_low, r2_high``: the regression, with 95 %
+              intervals over folds of documents;
+            - ``null_slope, null_r2``: the same with the labels of the occurrences permuted;
+            - ``sd_M, sd_M_low, sd_M_high, null_sd_M``: spread of the unbiased M over tokens, with
+              the labels as they are and permuted;
+            - ``reliability``: correlation of M between two halves of the documents;
+            - ``slope_iv``: the slope free of the noise in M, which takes the other half's M as
+              instrumental variable;
+            - ``theil_sen, spearman``: slope and correlation that no few tokens decide;
+            - ``survives``: whether the slope's interval and ``slope_iv`` are below 0, ``sd_M_low``
+              is above ``null_sd_M``, and the reliability is at least :data:`RELIABLE`.
+
+        Raises:
+            StatisticsError: if the pass had no null or no folds, or as :meth:`tradeoff`.
+        """
+        if self.null is None:
+            raise StatisticsError(
+                "These statistics have no null to compare with. Extract with null=True, folds=20."
+            )
+        choice = {"min_count": LEAST, "max_count": max_count, "special": special}
+        own = self.tradeoff(**choice, unbiased=unbiased, robust=True, intervals=True)
+        null = self.null.tradeoff(**choice, unbiased=unbiased)
+        spread = self.tradeoff(**choice, unbiased=True, intervals=True)
+        null_spread = self.null.tradeoff(**choice, unbiased=True)
+        halves = self._replicated("halves", {**choice, "unbiased": unbiased})
+        bounds = [f"{name}{end}" for name in ("slope", "r2") for end in ("", "_low", "_high")]
+        table = own[["layer", "n_tokens", *bounds]].assign(
+            null_slope=null["slope"],
+            null_r2=null["r2"],
+            sd_M=spread["sd_M"],
+            sd_M_low=spread["sd_M_low"],
+            sd_M_high=spread["sd_M_high"],
+            null_sd_M=null_spread["sd_M"],
+            reliability=halves["reliability"].to_numpy(),
+            slope_iv=halves["slope_iv"].to_numpy(),
+            theil_sen=own["theil_sen"],
+            spearman=own["spearman"],
+        )
+        return table.assign(
+            survives=(table["slope_high"] < 0)
+            & (table["slope_iv"] < 0)
+            & (table["sd_M_low"] > table["null_sd_M"])
+            & (table["reliability"] >= RELIABLE)
+        )
 
     def sinks(self, *, factor: float = SINK_FACTOR, min_count: int = 10) -> pd.DataFrame:
         """Tokens whose embeddings are far longer than the rest: ``token, n, layer, Q, ratio``.
@@ -336,10 +461,14 @@ class TokenStatistics:
             tokens: token strings, for example ``stats.sinks().token``; strings that are not among
                 :attr:`tokens` are ignored.
         """
-        leave = pd.Index(self.tokens).isin([str(token) for token in tokens])
+        tokens = [str(token) for token in tokens]
+        leave = pd.Index(self.tokens).isin(tokens)
         left_out = sorted({*self.info.get("left_out", ()), *self.tokens[leave].tolist()})
         kept = self.take(np.flatnonzero(~leave))
-        return replace(kept, info={**self.info, "left_out": left_out})
+        null = None if self.null is None else self.null.without(tokens)
+        # Those that are stored are found by the tokens left out.
+        stored = {name: getattr(self, name) for name in _STORED}
+        return replace(kept, **stored, null=null, info={**self.info, "left_out": left_out})
 
     def take(self, rows: np.ndarray) -> TokenStatistics:
         """The statistics of some tokens; a :meth:`decomposition` then covers their embeddings.
@@ -354,9 +483,16 @@ class TokenStatistics:
         arrays |= {name: getattr(self, name)[:, rows] for name in ("Q", "M", "V")}
         if self.mean is not None:
             arrays["mean"], arrays["extra"] = memory.select(self.mean, self.extra, rows)
+        arrays |= {"counts": {name: count[rows] for name, count in self.counts.items()}}
         if self.subwords is not None:
             arrays["subwords"] = self.subwords[rows]
-        return replace(self, **arrays)
+        taken = arrays["tokens"]
+        if self.null is not None:
+            at = pd.Index(self.null.tokens).get_indexer(taken)
+            arrays["null"] = self.null.take(at[at >= 0])
+        if self.folds is not None:
+            arrays["folds"] = self.folds.of(taken[np.isin(taken, self.folds.tokens)])
+        return replace(self, **arrays, **dict.fromkeys(_STORED))
 
     def compact(
         self, *, min_count: int = 10, left_out: Iterable[Iterable[str]] = ((),)
@@ -381,14 +517,22 @@ class TokenStatistics:
         kept = self.n >= min_count
         arrays = {name: getattr(self, name)[kept] for name in ("tokens", "special", "n")}
         arrays |= {name: getattr(self, name)[:, kept].astype(np.float32) for name in "QMV"}
+        arrays |= {"counts": {name: count[kept] for name, count in self.counts.items()}}
         if self.subwords is not None:
             arrays["subwords"] = self.subwords[kept]
         info = {**self.info, "compact": {"min_count": min_count}}
+        left_out = [list(tokens) for tokens in left_out]
+        parts = [self.without(tokens) for tokens in left_out]
         stored = pd.concat(
-            [table for tokens in left_out for table in self.without(tokens)._decompositions()],
-            ignore_index=True,
+            [table for part in parts for table in part._decompositions()], ignore_index=True
         )
-        return replace(self, **arrays, mean=None, extra=None, info=info, decompositions=stored)
+        arrays |= {"mean": None, "extra": None, "decompositions": stored, "folds": None}
+        if self.folds is not None:
+            tables = [table for part in parts for table in part._replicates()]
+            arrays["replicates"] = pd.concat(tables, ignore_index=True)
+        if self.null is not None:
+            arrays["null"] = self.null.compact(min_count=min_count, left_out=left_out)
+        return replace(self, **arrays, info=info)
 
     # Several parts of a corpus together
 
@@ -427,6 +571,12 @@ class TokenStatistics:
             for part, rows in parts:
                 total[rows] += part.subwords * part.n
             subwords = (total / n)[order]
+        counts = {}
+        for name in self.counts.keys() & other.counts.keys():
+            counts[name] = np.zeros(len(tokens), dtype=np.int64)
+            for part, rows in parts:
+                counts[name][rows] += part.counts[name]
+            counts[name] = counts[name][order]
         n_layers, _, width = self.mean.shape
         mean, extra = memory.allocate((n_layers, len(tokens), width))
         moments = []
@@ -453,6 +603,7 @@ class TokenStatistics:
             extra=extra,
             info=merged_info(self.info, other.info),
             subwords=subwords,
+            counts=counts,
         )
 
     # The file
@@ -467,19 +618,38 @@ class TokenStatistics:
             StatisticsFileError: if the folder cannot be written; statistics saved there before
                 stay.
         """
-        layer = np.repeat(self.layers, len(self))
-        columns = {"layer": layer, "token": np.tile(self.tokens, len(self.layers))}
-        columns |= {"special": np.tile(self.special, len(self.layers))}
-        columns |= {"n": np.tile(self.n, len(self.layers))}
-        if self.subwords is not None:
-            columns |= {"subwords": np.tile(self.subwords, len(self.layers))}
-        columns |= {"Q": self.Q.ravel(), "M": self.M.ravel(), "V": self.V.ravel()}
-        tensors = {"mean": self.mean, "extra": self.extra}
-        tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        tables = {"table": pd.DataFrame(columns)}
-        if self.decompositions is not None:
-            tables["decompositions"] = self.decompositions
+        tables, tensors = {"table": self._as_table()}, {}
+        if self.mean is not None:
+            tensors["mean"] = self._means()
+        for name in _STORED:
+            if (stored := getattr(self, name)) is not None:
+                tables[name] = stored
+        if self.folds is not None:
+            tensors["folds"] = self.folds.arrays()
+        if self.null is not None:
+            tables["null"] = self.null._as_table()
+            if self.null.mean is not None:
+                tensors["null_mean"] = self.null._means()
+            if self.null.decompositions is not None:
+                tables["null_decompositions"] = self.null.decompositions
         return write(Path(path), tables, tensors, self.info)
+
+    def _as_table(self) -> pd.DataFrame:
+        """One row for each layer and token."""
+        n_layers = len(self.layers)
+        columns = {"layer": np.repeat(self.layers, len(self)), "token": self.tokens}
+        columns |= {"special": self.special, "n": self.n, "subwords": self.subwords}
+        columns |= {f"{_COUNT}{name}": count for name, count in self.counts.items()}
+        for name, column in list(columns.items())[1:]:
+            if column is None:
+                del columns[name]
+            else:
+                columns[name] = np.tile(column, n_layers)
+        return pd.DataFrame({**columns, **{name: getattr(self, name).ravel() for name in "QMV"}})
+
+    def _means(self) -> dict[str, np.ndarray]:
+        means = {"mean": self.mean, "extra": self.extra}
+        return {name: tensor for name, tensor in means.items() if tensor is not None}
 
     @classmethod
     def load(cls, path: str | Path) -> TokenStatistics:
@@ -490,7 +660,24 @@ class TokenStatistics:
                 message names the file.
         """
         tables, tensors, info = read(Path(path))
-        table = tables["table"]
+        more = {name: tables[name] for name in _STORED if name in tables}
+        if "null" in tables:
+            more["null"] = cls._of_table(
+                tables["null"],
+                tensors.get("null_mean", {}),
+                {**info, "permuted": True},
+                decompositions=tables.get("null_decompositions"),
+            )
+        found = cls._of_table(tables["table"], tensors.get("mean", {}), info, **more)
+        if "folds" in tensors:
+            frequent = found.tokens[found.n >= LEAST]
+            found = replace(found, folds=Folds(tokens=frequent, **tensors["folds"]))
+        return found
+
+    @classmethod
+    def _of_table(
+        cls, table: pd.DataFrame, means: Mapping[str, np.ndarray], info: Mapping, **more: Any
+    ) -> TokenStatistics:
         layers = table["layer"].unique()
         first = table[table["layer"] == layers[0]]
         Q, M, V = (
@@ -504,11 +691,16 @@ class TokenStatistics:
             Q=Q,
             M=M,
             V=V,
-            mean=tensors.get("mean"),
-            extra=tensors.get("extra"),
+            mean=means.get("mean"),
+            extra=means.get("extra"),
             info=info,
             subwords=first["subwords"].to_numpy() if "subwords" in first else None,
-            decompositions=tables.get("decompositions"),
+            counts={
+                name.removeprefix(_COUNT): first[name].to_numpy()
+                for name in first
+                if name.startswith(_COUNT)
+            },
+            **more,
         )
 
     # Which layer, which tokens
@@ -557,21 +749,27 @@ class TokenStatistics:
         Columns: ``layer, Q, M, V, V_W, V_B``, then ``n``, the number of embeddings, then
         ``min_count, max_count, special, unbiased, left_out``.
         """
+        for choice, kept in self.choices():
+            n = int(self.n[kept].sum())
+            yield self.decomposition(**choice).assign(n=n, **self.key_of(choice))
+
+    def choices(self) -> Iterator[tuple[dict, np.ndarray]]:
+        """Each of :data:`CHOICES` that leaves a token, and ``(T,)`` whether it keeps a token.
+
+        A choice of rarer tokens than these statistics hold begins with the rarest they hold.
+        """
         least = self._least_count
         raised = [{**choice, "min_count": max(least, choice["min_count"])} for choice in CHOICES]
         for at, choice in enumerate(raised):
-            if choice in raised[:at]:
-                continue
-            tokens = {name: value for name, value in choice.items() if name != "unbiased"}
-            n = int(self.table(int(self.layers[0]), **tokens)["n"].sum())
-            if n:
-                yield self.decomposition(**choice).assign(n=n, **self._key(choice))
+            kept = self._kept(*(choice[name] for name in _TOKENS))
+            if choice not in raised[:at] and kept.any():
+                yield choice, kept
 
     def _stored_decomposition(self, **choice: int | bool | None) -> pd.DataFrame:
         """One of the stored decompositions: ``layer, Q, M, V, V_W, V_B, n``."""
         stored = self.decompositions
         matching = pd.Series(True, index=stored.index)
-        for name, value in self._key(choice).items():
+        for name, value in self.key_of(choice).items():
             matching &= stored[name] == value
         if not matching.any():
             choices = {(row.min_count, row.max_count) for row in stored.itertuples()}
@@ -588,7 +786,66 @@ class TokenStatistics:
         columns = ["layer", *analysis.Decomposition._fields, "n"]
         return stored.loc[matching, columns].reset_index(drop=True)
 
-    def _key(self, choice: Mapping) -> dict:
+    # Folds of documents
+
+    def _replicated(self, what: str, choice: Mapping) -> pd.DataFrame:
+        """What :class:`Folds` gives for a choice of tokens, or stored results gave.
+
+        Args:
+            what: ``"tradeoff"``, ``"similarity"`` or ``"halves"``.
+            choice: arguments of :meth:`tradeoff`.
+        """
+        if self.folds is not None:
+            tokens = self.tokens[self._kept(*(choice[name] for name in _TOKENS))]
+            return self.folds.of(tokens).give(what, unbiased=choice["unbiased"])
+        if self.replicates is None:
+            raise StatisticsError(
+                "Intervals need folds of documents, which these statistics lack. Extract with "
+                "folds=20; statistics merged from several parts have none."
+            )
+        stored = self.replicates.query("what == @what").drop(columns="what")
+        found = self._of_choice(stored, choice)
+        return found.dropna(axis="columns", how="all")
+
+    def _replicates(self) -> Iterator[pd.DataFrame]:
+        """All that :meth:`_replicated` gives for each of :data:`CHOICES` with ``min_count`` 10."""
+        for choice in CHOICES:
+            if choice["min_count"] < LEAST:
+                continue
+            for what in ("tradeoff", "halves", *(("similarity",) if choice["unbiased"] else ())):
+                found = self._replicated(what, choice)
+                yield found.assign(what=what, **self.key_of(choice))
+
+    def _decomposed_without_each(self, choice: Mapping) -> pd.DataFrame:
+        """The decomposition without each fold: ``at, fold, n, Q, M, V, V_W, V_B``."""
+        if self.fold_decompositions is None:
+            raise StatisticsError(
+                "Intervals of a decomposition need folds of documents, which these statistics lack "
+                "or which hold other tokens. Extract with folds=20, and take the whole statistics."
+            )
+        return self._of_choice(self.fold_decompositions, choice)
+
+    def _of_choice(self, stored: pd.DataFrame, choice: Mapping) -> pd.DataFrame:
+        """The rows of a stored table that were computed for a choice.
+
+        Raises:
+            StatisticsError: if there are none.
+        """
+        matching = pd.Series(True, index=stored.index)
+        key = self.key_of(choice)
+        for name, value in key.items():
+            matching &= stored[name] == value
+        if not matching.any():
+            given = ", ".join(f"{name}={value!r}" for name, value in choice.items())
+            raise StatisticsError(
+                f"Intervals are not stored for this choice ({given}"
+                + (", with tokens left out" if self.info.get("left_out") else "")
+                + "). Stored are those of min_count=10 and max_count=100_000 or None, and of "
+                "decompositions of all tokens. Extract again, with folds=20, for others."
+            )
+        return stored.loc[matching].drop(columns=list(key)).reset_index(drop=True)
+
+    def key_of(self, choice: Mapping) -> dict:
         """The values that identify a choice among the stored decompositions."""
         most = _NO_MAXIMUM if choice["max_count"] is None else choice["max_count"]
         left_out = json.dumps(list(self.info.get("left_out", ())), ensure_ascii=False)
@@ -602,6 +859,17 @@ class TokenStatistics:
             min_count=1, max_count=None, special=special, unbiased=False
         )
         return int(stored["n"].iloc[0])
+
+
+def _with_shares(parts: pd.DataFrame) -> pd.DataFrame:
+    shares = {name: parts[part] / parts[whole] for name, (part, whole) in _SHARES.items()}
+    return parts.assign(**shares)
+
+
+def _mean_dot_product(parts: pd.DataFrame, n: int | pd.Series) -> np.ndarray:
+    """The mean dot product of distinct pairs: the unbiased M."""
+    n = np.broadcast_to(np.asarray(n), len(parts))
+    return analysis.unbiased(n, parts["M"].to_numpy(), parts["V"].to_numpy())[0]
 
 
 def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:

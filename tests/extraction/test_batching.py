@@ -279,7 +279,7 @@ def test_of_each_doubling_of_length_the_most_padded_batch_is_tried(model):
     batches = [order[:2], order[2:3], order[3:6], order[6:9], order[9:]]
     tried = [
         work.text.lengths[batch].tolist()
-        for batch in batching._examples(replace(work, batches=batches))
+        for batch in batching._examples(replace(work, batches=batches)).values()
     ]
     assert tried == [[40, 39], [20, 20, 17], [9, 9, 9], [5, 4]]
 

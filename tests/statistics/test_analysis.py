@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import two_pass
+from scipy import stats
 from statsmodels.formula.api import ols
 
 import embvar_kit as ek
@@ -43,6 +44,140 @@ def test_tradeoff_refuses_what_has_no_line():
         analysis.tradeoff(np.ones(2), np.array([1.0, 2.0]), np.ones(2))
     with pytest.raises(ek.StatisticsError, match="same M"):
         analysis.tradeoff(np.ones(5), np.ones(5), np.arange(5.0))
+    with pytest.raises(ek.StatisticsError, match="Q must be finite"):
+        analysis.tradeoff(np.full(5, np.nan), np.arange(5.0), np.ones(5))
+    with pytest.raises(ek.StatisticsError, match="Q must be finite, with one value"):
+        analysis.tradeoff(np.ones(4), np.arange(5.0), np.ones(5))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_tokens=st.integers(3, 60),
+    sd_Q=st.sampled_from([1e-3, 1.0, 30.0]),
+    shared=st.floats(-1, 1),
+    weighted=st.booleans(),
+)
+def test_Q_and_M_alone_determine_the_line(seed, n_tokens, sd_Q, shared, weighted):
+    """slope = -1 + rho r, R² = 1 - r² (1 - rho²) / (1 - 2 rho r + r²), with or without weights."""
+    rng = np.random.default_rng(seed)
+    M = rng.gamma(4, 2, n_tokens)
+    Q = 100 + sd_Q * (shared * (M - 8) / 4 + rng.normal(size=n_tokens))
+    weights = rng.integers(1, 50, n_tokens) if weighted else None
+    fit = analysis.tradeoff(Q, M, Q - M, weights=weights)
+    assert fit.r == pytest.approx(fit.sd_Q / fit.sd_M)
+    assert fit.slope == pytest.approx(-1 + fit.rho * fit.r, abs=1e-9)
+    left = fit.r**2 * (1 - fit.rho**2) / (1 - 2 * fit.rho * fit.r + fit.r**2)
+    assert fit.r2 == pytest.approx(1 - left, abs=1e-9)
+
+
+def test_spread_and_correlation_are_numpys():
+    rng = np.random.default_rng(2)
+    M = rng.uniform(10, 100, 40)
+    Q = 130 + 0.2 * M + rng.normal(scale=5, size=40)
+    fit = analysis.tradeoff(Q, M, Q - M)
+    assert (fit.sd_Q, fit.sd_M) == pytest.approx((Q.std(), M.std()))
+    assert fit.rho == pytest.approx(np.corrcoef(Q, M)[0, 1])
+    assert fit.theil_sen is None and fit.spearman is None
+
+
+def test_a_weight_is_so_many_tokens():
+    """The weighted fit is that of statsmodels, and of tokens repeated as often as they weigh."""
+    rng = np.random.default_rng(3)
+    M = rng.uniform(10, 100, 60)
+    Q = 130 + 0.2 * M + rng.normal(scale=5, size=60)
+    times = rng.integers(1, 9, 60)
+    ours = analysis.tradeoff(Q, M, Q - M, weights=times)
+    theirs = sm.WLS(Q - M, sm.add_constant(M), weights=times).fit()
+    assert (ours.intercept, ours.slope) == pytest.approx(tuple(theirs.params))
+    assert ours.r2 == pytest.approx(theirs.rsquared)
+    repeated = analysis.tradeoff(*(x.repeat(times) for x in (Q, M, Q - M)))
+    assert ours[1:9] == pytest.approx(repeated[1:9])
+    assert ours.n_tokens == 60
+    for wrong in (np.ones(59), np.where(times > 1, times, 0), np.full(60, np.nan)):
+        with pytest.raises(ek.StatisticsError, match="Weights must be positive and finite"):
+            analysis.tradeoff(Q, M, Q - M, weights=wrong)
+
+
+def test_spearman_is_that_of_pandas():
+    rng = np.random.default_rng(4)
+    M, V = rng.integers(0, 20, (2, 300)).astype(float)
+    fit = analysis.tradeoff(M + V, M, V, robust=True)
+    assert fit.spearman == pytest.approx(pd.Series(M).corr(pd.Series(V), method="spearman"))
+
+
+def slopes_of_pairs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of all pairs of tokens whose x differ, in order."""
+    first, second = np.triu_indices(len(x), 1)
+    kept = x[first] != x[second]
+    first, second = first[kept], second[kept]
+    return np.sort((y[first] - y[second]) / (x[first] - x[second]))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_tokens=st.integers(3, 40),
+    ties=st.booleans(),
+    slope=st.sampled_from([-300.0, -0.8, 0.0, 5e-4]),
+)
+def test_theil_sen_is_the_median_of_all_pairs(seed, n_tokens, ties, slope):
+    """Both ways to it; between two middle slopes, one of the ways may stop anywhere."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 12, n_tokens).astype(float) if ties else rng.normal(size=n_tokens)
+    assume(np.ptp(x) > 0)
+    y = slope * x + rng.standard_t(1, size=n_tokens)
+    pairs = slopes_of_pairs(x, y)
+    assert analysis.theil_sen(x, y) == pytest.approx(np.median(pairs), rel=1e-9, abs=1e-12)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis, "_ALL_PAIRS", 0)
+        found = analysis.theil_sen(x, y)
+    middle = pairs[(len(pairs) - 1) // 2], pairs[len(pairs) // 2]
+    near = 1e-7 * (1 + np.std(y) / np.std(x))
+    assert middle[0] - near <= found <= middle[1] + near
+
+
+def test_theil_sen_of_many_tokens_is_that_of_scipy():
+    rng = np.random.default_rng(5)
+    M = rng.uniform(10, 100, 1200)
+    V = 130 - 0.8 * M + rng.normal(scale=5, size=1200)
+    V[:200] += 1e4
+    expected = stats.theilslopes(V, M).slope
+    assert analysis.theil_sen(M, V) == pytest.approx(expected, rel=1e-5)
+    assert expected == pytest.approx(-0.8, abs=0.05)
+    assert abs(analysis.regress(M, V).slope + 0.8) > 0.5
+    assert analysis.theil_sen(M, 130 - 2 * M) == pytest.approx(-2)
+    assert analysis.theil_sen(M, np.full(1200, 3.0)) == 0
+
+
+@pytest.mark.parametrize("robust", [False, True])
+def test_a_spread_that_is_rounding_gives_no_slope(robust):
+    """As float32 and the compiled loops leave it: M that is one number, and so are V and Q."""
+    rng = np.random.default_rng(6)
+    M = rng.uniform(10, 100, 600)
+    noise = 1 + 1e-7 * rng.uniform(-1, 1, 600)
+    constant = np.float32(7.3) * noise
+    for same in (constant, constant.astype(np.float32), 1e-12 * rng.normal(size=600)):
+        with pytest.raises(ek.StatisticsError, match="same M up to rounding"):
+            analysis.tradeoff(constant + 50, same, M, robust=robust)
+    flat_V = analysis.tradeoff(M + constant, M, constant, robust=robust)
+    assert flat_V.slope == pytest.approx(0, abs=1e-6)
+    assert np.isnan(flat_V.r2) and flat_V.rho == pytest.approx(1)
+    flat_Q = analysis.tradeoff(200 * noise, M, 200 - M, robust=robust)
+    assert flat_Q.slope == pytest.approx(-1) and flat_Q.r2 == pytest.approx(1)
+    assert np.isnan(flat_Q.rho) and flat_Q.r == pytest.approx(0, abs=1e-6)
+    if robust:
+        assert flat_V.theil_sen == pytest.approx(0, abs=1e-6) and np.isnan(flat_V.spearman)
+        assert flat_Q.theil_sen == pytest.approx(-1) and flat_Q.spearman == pytest.approx(-1)
+
+
+def test_a_small_spread_that_float32_can_hold_keeps_its_line():
+    """A range of M of a thousandth, rounded as compact statistics are."""
+    rng = np.random.default_rng(7)
+    M = 50 + rng.uniform(0, 0.05, 400)
+    V = 20 - 0.7 * (M - 50) + rng.normal(scale=0.005, size=400)
+    whole = analysis.tradeoff(M + V, M, V)
+    rounded = analysis.tradeoff(*(x.astype(np.float32) for x in (M + V, M, V)))
+    assert rounded.slope == pytest.approx(whole.slope, rel=1e-3)
+    assert rounded.r2 == pytest.approx(whole.r2, rel=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -139,6 +274,8 @@ def test_regress_is_the_ols_of_statsmodels_and_refuses_what_has_no_line():
         analysis.regress(x, np.full(300, np.nan), names=("n_t", "Q"))
     with pytest.raises(ek.StatisticsError, match="the same n_t"):
         analysis.regress(np.ones(300), y, names=("n_t", "Q"))
+    with pytest.raises(ek.StatisticsError, match="one value for each token"):
+        analysis.regress(x[:-1], y)
 
 
 def test_principal_axes_are_the_eigenvectors_of_the_covariance():

@@ -1,0 +1,257 @@
+"""The merge of the shards of a pass, one layer after another, and the folds that shards make up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+import pandas as pd
+
+from embvar_kit.array_file import CheckpointFile
+from embvar_kit.corpora.tokens import frequency_order
+from embvar_kit.errors import ExtractionError, NothingLeftError
+from embvar_kit.extraction.measure import at_site
+from embvar_kit.moments import memory
+from embvar_kit.moments.folds import FoldMoments, leave_one_out, pool, without_each_fold
+from embvar_kit.moments.grouped import GroupedMoments
+from embvar_kit.statistics import analysis
+from embvar_kit.statistics.folds import LEAST, Folds
+from embvar_kit.statistics.token_statistics import TokenStatistics, merged_info
+
+if TYPE_CHECKING:
+    from embvar_kit.extraction.shards import ShardedPass
+
+NULL = "null/"
+"""Before the names of the arrays of the null in the state of a shard."""
+
+_SLAB = 2**28  # most bytes of the layers that are merged at the same time
+
+
+def merge(
+    job: ShardedPass, only: Iterable[int] | None = None, folds: int | None = None
+) -> dict[str, TokenStatistics]:
+    """The statistics of the shards of a pass together; see :meth:`ShardedPass.merge`."""
+    chosen = list(range(job.n_shards)) if only is None else [int(shard) for shard in only]
+    if not chosen or len(set(chosen) & set(range(job.n_shards))) < len(chosen):
+        raise ExtractionError(
+            f"only={chosen} must be different numbers of shards, from 0 to {job.n_shards - 1}."
+        )
+    parts = [(shard, job.read("shards", shard)) for shard in chosen]
+    if folds is not None and not 2 <= folds <= len(chosen):
+        raise ExtractionError(
+            f"folds={folds!r} must be a whole number from 2 to {len(chosen)}, the number of shards."
+        )
+    info = _info(job, [file.told for _, file in parts], None if only is None else chosen)
+    merged = _Merge.of(job, parts, "")
+    null: dict[str, TokenStatistics] = {}
+    if job.asked.get("null"):
+        info |= {"null_seed": job.asked["null_seed"]}
+        of_null = _Merge.of(job, parts, NULL)
+        null = of_null.statistics({**info, "permuted": True}, {})
+    return merged.statistics(info, null, folds)
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """The merge of some shards, with the labels as they are or permuted.
+
+    Attributes:
+        job: the pass.
+        parts: the number and the file of each shard.
+        prefix: before the names of its arrays: nothing, or :data:`NULL`.
+        seen: ``(T,)`` the groups that occur, the most frequent first.
+        rank: ``(G,)`` index in ``seen`` of each group, or -1.
+        n: ``(T,)`` occurrences.
+    """
+
+    job: ShardedPass
+    parts: Sequence[tuple[int, CheckpointFile]]
+    prefix: str
+    seen: np.ndarray
+    rank: np.ndarray
+    n: np.ndarray
+
+    @classmethod
+    def of(cls, job: ShardedPass, parts: Sequence, prefix: str) -> _Merge:
+        n = np.zeros(len(job.groups), dtype=np.int64)
+        for shard, file in parts:
+            n[job.array(file, shard, f"{prefix}group")] += job.array(file, shard, f"{prefix}n")
+        seen = np.flatnonzero(n)
+        if not len(seen):
+            raise NothingLeftError(f"Corpus {job.asked['corpus']!r} yields no sentence.")
+        labels = job.groups.index.to_numpy()
+        seen = seen[frequency_order(n[seen], labels[seen])]
+        rank = np.full(len(n), -1)
+        rank[seen] = np.arange(len(seen))
+        return cls(job, parts, prefix, seen, rank, n[seen])
+
+    def _array(self, part: tuple[int, CheckpointFile], name: str) -> np.ndarray:
+        shard, file = part
+        return self.job.array(file, shard, f"{self.prefix}{name}")
+
+    def _rows(self, part: tuple[int, CheckpointFile]) -> np.ndarray:
+        """Index in :attr:`seen` of each group of a shard."""
+        return self.rank[self._array(part, "group")]
+
+    def statistics(
+        self, info: Mapping, null: Mapping[str, TokenStatistics], folds: int | None = None
+    ) -> dict[str, TokenStatistics]:
+        """The merged statistics by site.
+
+        Args:
+            info: what was measured.
+            null: the statistics of the null by site, if there is one.
+            folds: the number of folds to take out in turn, if any.
+        """
+        job, sites, layers = self.job, self.job.asked["sites"], self.job.manifest["layers"]
+        width = job.manifest["width"]
+        mean, extra = memory.allocate((len(sites), len(layers), len(self.seen), width))
+        slabs = [(site, layer) for site in range(len(sites)) for layer in range(len(layers))]
+        at_once = _SLAB // (len(self.seen) * width * memory.BYTES_PER_ELEMENT)
+        threads = max(1, min(numba.get_num_threads(), at_once, len(slabs)))
+
+        def merged(at: tuple[int, int]) -> GroupedMoments:
+            return self._moments(f"{sites[at[0]]}/{layers[at[1]]}", mean[at], extra[at])
+
+        with ThreadPoolExecutor(threads) as pool:
+            held = list(pool.map(merged, slabs))
+        counts, subwords = self._counts(), None
+        if job.asked["by"] == "word":
+            subwords = self._sum("subwords", weight="n") / self.n
+        found = {}
+        for at, site in enumerate(sites):
+            statistics = TokenStatistics.from_moments(
+                held[at * len(layers) : (at + 1) * len(layers)],
+                tokens=job.groups.index.to_numpy()[self.seen],
+                special=job.groups["special"].to_numpy()[self.seen],
+                layers=np.array(layers),
+                mean=mean[at],
+                extra=extra[at],
+                info=at_site(info, site),
+                subwords=subwords,
+                counts=counts,
+                null=null.get(site),
+            )
+            if folds is not None:
+                statistics = self._with_folds(statistics, site, folds)
+            found[site] = statistics
+        return found
+
+    def _moments(self, name: str, mean: np.ndarray, extra: np.ndarray) -> GroupedMoments:
+        """The merged moments of a site and layer, in the arrays for their means."""
+        whole = GroupedMoments(*mean.shape, mean=mean, extra=extra)
+        for part in self.parts:
+            count = self._array(part, "n")
+            if not len(count):
+                continue
+            state = {key: self._array(part, f"{name}/{key}") for key in GroupedMoments.STATE[1:]}
+            own = GroupedMoments.from_state({"count": count, **state})
+            whole.merge(own, self._rows(part))
+        return whole
+
+    def _counts(self) -> dict[str, np.ndarray]:
+        """The further counts that all shards tell."""
+        told = [set(file.told.get("counts", ())) for _, file in self.parts if file.told["tokens"]]
+        names = set.intersection(*told) if told and not self.prefix else set()
+        return {name: self._sum(f"counts/{name}") for name in sorted(names)}
+
+    def _sum(self, name: str, *, weight: str | None = None) -> np.ndarray:
+        """``(T,)`` an array of the shards, summed over these."""
+        total = np.zeros(len(self.seen), dtype=np.int64 if weight is None else np.float64)
+        for part in self.parts:
+            if len(rows := self._rows(part)):
+                own = self._array(part, name)
+                total[rows] += own if weight is None else own * self._array(part, weight)
+        return total
+
+    # Folds
+
+    def _with_folds(self, statistics: TokenStatistics, site: str, folds: int) -> TokenStatistics:
+        """Statistics with what is left of them without each fold, layer by layer.
+
+        The i-th shard is in fold ``i % folds``; odd folds are one half of the documents.
+        """
+        rows = [self._rows(part) for part in self.parts]
+        token = np.concatenate(rows)
+        fold = np.repeat(np.arange(len(rows)) % folds, [len(own) for own in rows])
+        order = np.lexsort((fold, token))
+        starts = np.searchsorted(token[order], np.arange(len(self.seen) + 1))
+        parts = [part for part, own in zip(self.parts, rows, strict=True) if len(own)]
+
+        def entries(name: str) -> np.ndarray:
+            return np.concatenate([self._array(part, name) for part in parts])[order]
+
+        count, odd = entries("n"), np.arange(folds) % 2 == 1
+        frequent = slice(int((self.n >= LEAST).sum()))
+        of_layers, decompositions = [], []
+        for layer in self.job.manifest["layers"]:
+            names = (f"{site}/{layer}/{name}" for name in GroupedMoments.STATE[1:])
+            held = (starts, fold[order], count, *map(entries, names), folds)
+            apart = without_each_fold(*held, odd)
+            of_layers.append({name: x[..., frequent] for name, x in apart._asdict().items()})
+            unions: dict[bytes, tuple[np.ndarray, ...]] = {}
+            for choice, chosen in statistics.choices():
+                if (key := chosen.tobytes()) not in unions:
+                    unions[key] = leave_one_out(*pool(np.flatnonzero(chosen), *held))
+                found = _decompositions(apart, unions[key], chosen, choice["unbiased"])
+                at = len(of_layers) - 1
+                decompositions.append(found.assign(at=at, **statistics.key_of(choice)))
+        arrays = {
+            name: of_layers[0][name]
+            if name in ("n", "half_n")
+            else np.stack([one[name] for one in of_layers], axis=-2)
+            for name in of_layers[0]
+        }
+        return replace(
+            statistics,
+            folds=Folds(tokens=statistics.tokens[frequent], **arrays),
+            fold_decompositions=pd.concat(decompositions, ignore_index=True),
+        )
+
+
+def _decompositions(
+    apart: FoldMoments, union: tuple[np.ndarray, ...], chosen: np.ndarray, correct: bool
+) -> pd.DataFrame:
+    """The decomposition of some tokens' embeddings without each fold: a row for each.
+
+    Args:
+        apart: the moments of the tokens without each fold.
+        union: ``(K,)`` n, Q, M and V of all their embeddings together, without each fold.
+        chosen: ``(T,)`` whether a token is one of them.
+        correct: as in :func:`analysis.decompose`; a token that is left once tells no variance.
+    """
+    rows = []
+    for fold, (n_X, Q_X, M_X, V_X) in enumerate(zip(*union, strict=True)):
+        left = chosen & (apart.n[fold] > 0)
+        n, V = apart.n[fold, left], apart.V[fold, left]
+        V_B = V_X - float(n @ V) / n.sum()
+        parts = analysis.parts_of(n, V, Q_X, M_X, V_B, correct=correct)
+        rows.append({"fold": fold, "n": int(n_X), **parts._asdict()})
+    return pd.DataFrame(rows)
+
+
+def _info(job: ShardedPass, told: Sequence[Mapping], only: list[int] | None) -> dict:
+    """What was measured in some shards together."""
+    info = reduce(merged_info, (part["info"] for part in told if part["info"]))
+    text = job.manifest["corpus"]
+    whole = {"name": text["name"], "settings": text["settings"]}
+    together = json.dumps([part["fingerprint"] for part in told], sort_keys=True)
+    of_text = hashlib.sha256(json.dumps(together).encode()).hexdigest()[:16]
+    without_text = sum(part["without_text"] for part in told)
+    whole["dealt"] = {"shards": job.n_shards, "seed": job.asked["seed"]}
+    if only is None:
+        # The sentences of files are known only once they were read.
+        of_text = text.get("fingerprint", of_text)
+        without_text += text.get("without_text", 0)
+    else:
+        whole["dealt"]["only"] = only
+    whole["fingerprint"] = of_text
+    whole |= {"without_text": without_text} if without_text else {}
+    return {**info, "corpora": [whole]}

@@ -1,0 +1,421 @@
+"""Moments of groups with one fold of the documents taken out, and of two halves of the folds.
+
+Documents are dealt into ``K`` folds, and each fold's part of a group is kept as an *entry*: its
+count, mean, sum of squared norms and sum of squared deviations, as in
+:class:`embvar_kit.moments.grouped.GroupedMoments`. A fold is taken out by merging the entries of
+the others, not by subtracting its own: what is before an entry and what is behind it are each
+merged once along the entries (pairwise update of Chan, Golub and LeVeque, 1983). Sums of positive
+terms are all that is formed, so V neither turns negative nor loses its digits, even where one fold
+has nearly all of the spread.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from embvar_kit.errors import MomentsError
+from embvar_kit.moments import kernels
+from embvar_kit.moments.kernels import _jit, _jit_parallel, _widen
+
+
+class FoldMoments(NamedTuple):
+    """Moments of ``G`` groups without each of ``K`` folds, and in two halves of the folds.
+
+    Q, M and V are squared norms of the embedding; V has the population form. They are NaN where
+    ``n`` is 0.
+
+    Attributes:
+        n: ``(K, G)`` int64, occurrences outside fold k; of all folds where fold k has none.
+        Q, M, V: ``(K, G)`` moments of these occurrences.
+        half_n: ``(2, G)`` int64, occurrences in the folds of each half.
+        half_M, half_V: ``(2, G)`` moments of each half.
+        M_AB: ``(G,)`` dot product of the means of the two halves. What the occurrences of one
+            document have in common inflates M, but not this product; NaN where a half has none.
+    """
+
+    n: np.ndarray
+    Q: np.ndarray
+    M: np.ndarray
+    V: np.ndarray
+    half_n: np.ndarray
+    half_M: np.ndarray
+    half_V: np.ndarray
+    M_AB: np.ndarray
+
+
+class Pooled(NamedTuple):
+    """The union of many groups in each of ``K`` folds: the entries of a single group.
+
+    Attributes:
+        count: ``(K,)`` int64, occurrences.
+        mean: ``(K, d)`` float64; zeros where ``count`` is 0.
+        squares: ``(K,)`` sums of squared norms.
+        deviations: ``(K,)`` sums of squared deviations from the mean.
+    """
+
+    count: np.ndarray
+    mean: np.ndarray
+    squares: np.ndarray
+    deviations: np.ndarray
+
+
+def without_each_fold(
+    starts: np.ndarray,
+    fold: np.ndarray,
+    count: np.ndarray,
+    mean: np.ndarray,
+    extra: np.ndarray,
+    squares: np.ndarray,
+    deviations: np.ndarray,
+    n_folds: int,
+    half: np.ndarray,
+) -> FoldMoments:
+    """Take each fold out of many groups.
+
+    Args:
+        starts: ``(G + 1,)`` where the entries of each group start, and ``E``; the entries of a
+            group are sorted by fold. Several of one fold are merged.
+        fold: ``(E,)`` fold of each entry, ``0 <= fold < K``.
+        count: ``(E,)`` occurrences; entries with 0 are passed over.
+        mean: ``(E, d)`` float32 means.
+        extra: ``(E, d)`` int8, their extra bytes (see :class:`GroupedMoments`).
+        squares: ``(E,)`` sums of squared norms.
+        deviations: ``(E,)`` sums of squared deviations from the mean.
+        n_folds: ``K``.
+        half: ``(K,)`` bool, the half that each fold is in: row 0 of a ``(2, G)`` result is over
+            the folds where it is false, row 1 over the others.
+
+    Raises:
+        MomentsError: if shapes do not fit, or entries are out of order or range.
+
+    >>> part = without_each_fold(                    # one group: 1 and 3 in fold 0, 8 in fold 1
+    ...     starts=np.array([0, 2]), fold=np.array([0, 1]), count=np.array([2, 1]),
+    ...     mean=np.array([[2], [8]], dtype=np.float32), extra=np.zeros((2, 1), dtype=np.int8),
+    ...     squares=np.array([10.0, 64.0]), deviations=np.array([2.0, 0.0]),
+    ...     n_folds=3, half=np.array([False, True, True]))
+    >>> part.n[:, 0].tolist(), part.M[:, 0].tolist()
+    ([1, 2, 3], [64.0, 4.0, 16.0])
+    >>> part.V[:2, 0].tolist(), part.M_AB.tolist()
+    ([0.0, 1.0], [16.0])
+    """
+    _check_entries(starts, fold, (count, squares, deviations), mean, extra, n_folds)
+    if half.shape != (n_folds,) or half.dtype != bool:
+        raise MomentsError(f"half must be bool, with one value for each of {n_folds} folds.")
+    n_groups = len(starts) - 1
+    moments = [np.full((n_folds, n_groups), np.nan) for _ in "QMV"]
+    halves = [np.full((2, n_groups), np.nan) for _ in "MV"]
+    out = FoldMoments(
+        np.zeros((n_folds, n_groups), dtype=np.int64),
+        *moments,
+        np.zeros((2, n_groups), dtype=np.int64),
+        *halves,
+        np.full(n_groups, np.nan),
+    )
+    arrays = _as_compiled(starts, fold, count, mean, extra, squares, deviations)
+    n_parts = max(1, min(kernels.n_threads(), n_groups))
+    _all_groups(*arrays, half.astype(np.int64), *out, n_parts)
+    return out
+
+
+def pool(
+    groups: np.ndarray,
+    starts: np.ndarray,
+    fold: np.ndarray,
+    count: np.ndarray,
+    mean: np.ndarray,
+    extra: np.ndarray,
+    squares: np.ndarray,
+    deviations: np.ndarray,
+    n_folds: int,
+) -> Pooled:
+    """The union of some groups, fold by fold.
+
+    With :func:`leave_one_out` it gives Q(X), M(X) and V(X) without each fold, which decompositions
+    and mean cosines need.
+
+    Args:
+        groups: ``(G',)`` distinct groups to take the union of.
+        starts, fold, count, mean, extra, squares, deviations, n_folds: entries as in
+            :func:`without_each_fold`.
+
+    Raises:
+        MomentsError: if shapes do not fit, or entries or groups are out of order or range.
+    """
+    _check_entries(starts, fold, (count, squares, deviations), mean, extra, n_folds)
+    groups = np.asarray(groups, dtype=np.int64)
+    n_groups = len(starts) - 1
+    if len(np.unique(groups)) != len(groups):
+        raise MomentsError("A union takes each group once.")
+    if len(groups) and not 0 <= groups.min() <= groups.max() < n_groups:
+        raise MomentsError(f"A group is outside 0..{n_groups - 1}.")
+    out = Pooled(
+        np.zeros(n_folds, dtype=np.int64),
+        np.zeros((n_folds, mean.shape[1])),
+        np.zeros(n_folds),
+        np.zeros(n_folds),
+    )
+    _pool(groups, *_as_compiled(starts, fold, count, mean, extra, squares, deviations), *out)
+    return out
+
+
+def leave_one_out(
+    count: np.ndarray, mean: np.ndarray, squares: np.ndarray, deviations: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The moments of one group without each of its entries.
+
+    Args:
+        count: ``(f,)`` occurrences; 0 is allowed, and leaves the whole.
+        mean: ``(f, d)`` float64 means.
+        squares: ``(f,)`` sums of squared norms.
+        deviations: ``(f,)`` sums of squared deviations from the mean.
+
+    Returns:
+        ``(f,)`` n, Q, M and V (population form) of the other entries; NaN where n is 0.
+
+    >>> n, Q, M, V = leave_one_out(np.array([1, 1, 1]), np.array([[0.0], [2.0], [4.0]]),
+    ...                            np.array([0.0, 4.0, 16.0]), np.zeros(3))
+    >>> M.tolist(), V.tolist()
+    ([9.0, 4.0, 1.0], [1.0, 4.0, 1.0])
+    """
+    n_entries = len(count)
+    n = np.zeros(n_entries, dtype=np.int64)
+    Q, M, V = (np.empty(n_entries) for _ in "QMV")
+    before = np.empty(mean.shape)
+    running = np.empty(mean.shape[1])
+    counts = np.ascontiguousarray(count, dtype=np.int64)
+    floats = [np.ascontiguousarray(x, dtype=np.float64) for x in (mean, squares, deviations)]
+    _leave_one_out(n_entries, counts, *floats, before, running, n, Q, M, V)
+    return n, Q, M, V
+
+
+def _check_entries(
+    starts: np.ndarray,
+    fold: np.ndarray,
+    sums: tuple[np.ndarray, ...],
+    mean: np.ndarray,
+    extra: np.ndarray,
+    n_folds: int,
+) -> None:
+    """Refuse entries that the compiled loops could not read safely.
+
+    Raises:
+        MomentsError: naming what does not fit.
+    """
+    n_entries = len(fold)
+    if mean.ndim != 2 or mean.shape != extra.shape or len(mean) != n_entries:
+        raise MomentsError(
+            f"{n_entries} entries need means and extra bytes of shape ({n_entries}, d), not "
+            f"{mean.shape} and {extra.shape}."
+        )
+    if mean.dtype != np.float32 or extra.dtype != np.int8:
+        raise MomentsError(
+            f"Means must be float32 and extra bytes int8, not {mean.dtype} and {extra.dtype}."
+        )
+    if any(x.shape != (n_entries,) for x in sums):
+        raise MomentsError(f"Counts and sums must have one value for each of {n_entries} entries.")
+    if not len(starts) or starts[0] != 0 or starts[-1] != n_entries or (np.diff(starts) < 0).any():
+        raise MomentsError(f"The groups' starts do not cover the {n_entries} entries in order.")
+    if not n_entries:
+        return
+    if not 0 <= fold.min() <= fold.max() < n_folds:
+        raise MomentsError(f"A fold is outside 0..{n_folds - 1}.")
+    in_order = np.diff(fold) >= 0
+    in_order[starts[(starts > 0) & (starts < n_entries)] - 1] = True  # a new group begins behind
+    if not in_order.all():
+        raise MomentsError("The entries of a group must be sorted by fold.")
+
+
+def _as_compiled(starts, fold, count, mean, extra, squares, deviations) -> tuple[np.ndarray, ...]:
+    """The entries as the compiled loops take them: whole numbers int64, sums float64."""
+    whole = [np.ascontiguousarray(x, dtype=np.int64) for x in (starts, fold, count)]
+    sums = [np.ascontiguousarray(x, dtype=np.float64) for x in (squares, deviations)]
+    return *whole, np.ascontiguousarray(mean), np.ascontiguousarray(extra), *sums
+
+
+@_jit
+def _combine(n, mean, deviations, k, other, other_deviations):
+    """Merge another part into ``mean``, in place; returns the squared deviations of both."""
+    if k == 0:
+        return deviations
+    if n == 0:
+        mean[:] = other
+        return other_deviations
+    share = k / (n + k)
+    apart = 0.0
+    for j in range(mean.shape[0]):
+        gap = other[j] - mean[j]
+        apart += gap * gap
+        mean[j] += gap * share
+    return deviations + other_deviations + apart * n * share
+
+
+@_jit
+def _dot(a, b):
+    total = 0.0
+    for j in range(a.shape[0]):
+        total += a[j] * b[j]
+    return total
+
+
+@_jit
+def _leave_one_out(f, count, mean, squares, deviations, before, running, n, Q, M, V):
+    """Write n, Q, M, V without each of the first ``f`` entries; returns those of all of them.
+
+    ``before`` and ``running`` are scratch space, ``(f, d)`` and ``(d,)``.
+    """
+    seen, norms, spread = 0, 0.0, 0.0
+    for i in range(f):
+        # Until the way back, the results hold what comes before entry i.
+        n[i], Q[i], V[i] = seen, norms, spread
+        if seen:
+            before[i] = running
+        spread = _combine(seen, running, spread, count[i], mean[i], deviations[i])
+        seen += count[i]
+        norms += squares[i]
+    if seen == 0:
+        Q[:f], M[:f], V[:f] = np.nan, np.nan, np.nan
+        return 0, np.nan, np.nan, np.nan
+    whole = seen, norms / seen, _dot(running, running), spread / seen
+    seen, norms, spread = 0, 0.0, 0.0
+    for i in range(f - 1, -1, -1):
+        rest = _combine(n[i], before[i], V[i], seen, running, spread)
+        n[i] += seen
+        if n[i]:
+            Q[i] = (Q[i] + norms) / n[i]
+            M[i] = _dot(before[i], before[i])
+            V[i] = rest / n[i]
+        else:
+            Q[i], M[i], V[i] = np.nan, np.nan, np.nan
+        spread = _combine(seen, running, spread, count[i], mean[i], deviations[i])
+        seen += count[i]
+        norms += squares[i]
+    return whole
+
+
+@_jit_parallel
+def _all_groups(
+    starts,
+    fold,
+    count,
+    mean,
+    extra,
+    squares,
+    deviations,
+    half,
+    n,
+    Q,
+    M,
+    V,
+    half_n,
+    half_M,
+    half_V,
+    M_AB,
+    n_parts,
+):
+    """The results of :func:`without_each_fold`, which holds them NaN, and counts 0, until here."""
+    n_folds, n_groups = n.shape
+    dim = mean.shape[1]
+    for part in numba.prange(n_parts):
+        # Each thread gets the groups of an equal share of the entries.
+        first = np.searchsorted(starts[:n_groups], fold.shape[0] * part // n_parts)
+        last = np.searchsorted(starts[:n_groups], fold.shape[0] * (part + 1) // n_parts)
+        # The entries of one group, one for each fold that has any of it.
+        own_count = np.empty(n_folds, dtype=np.int64)
+        own_mean = np.empty((n_folds, dim))
+        own_squares, own_deviations = np.empty(n_folds), np.empty(n_folds)
+        at = np.empty(n_folds, dtype=np.int64)
+        before, running, wide = np.empty((n_folds, dim)), np.empty(dim), np.empty(dim)
+        own_n = np.empty(n_folds, dtype=np.int64)
+        own_Q, own_M, own_V = np.empty(n_folds), np.empty(n_folds), np.empty(n_folds)
+        of_half = np.empty((2, dim))
+        spread = np.empty(2)
+        for group in range(first, last):
+            f = 0
+            for entry in range(starts[group], starts[group + 1]):
+                if count[entry] == 0:
+                    continue
+                if f == 0 or at[f - 1] != fold[entry]:
+                    at[f] = fold[entry]
+                    own_count[f], own_squares[f], own_deviations[f] = 0, 0.0, 0.0
+                    f += 1
+                i = f - 1
+                _widen(mean[entry], extra[entry], wide)
+                own_deviations[i] = _combine(
+                    own_count[i],
+                    own_mean[i],
+                    own_deviations[i],
+                    count[entry],
+                    wide,
+                    deviations[entry],
+                )
+                own_count[i] += count[entry]
+                own_squares[i] += squares[entry]
+            whole = _leave_one_out(
+                f,
+                own_count,
+                own_mean,
+                own_squares,
+                own_deviations,
+                before,
+                running,
+                own_n,
+                own_Q,
+                own_M,
+                own_V,
+            )
+            n[:, group], Q[:, group], M[:, group], V[:, group] = whole
+            for i in range(f):
+                k = at[i]
+                n[k, group], Q[k, group] = own_n[i], own_Q[i]
+                M[k, group], V[k, group] = own_M[i], own_V[i]
+            spread[:] = 0.0
+            for i in range(f):
+                h = half[at[i]]
+                spread[h] = _combine(
+                    half_n[h, group],
+                    of_half[h],
+                    spread[h],
+                    own_count[i],
+                    own_mean[i],
+                    own_deviations[i],
+                )
+                half_n[h, group] += own_count[i]
+            for h in range(2):
+                if half_n[h, group]:
+                    half_M[h, group] = _dot(of_half[h], of_half[h])
+                    half_V[h, group] = spread[h] / half_n[h, group]
+            if half_n[0, group] and half_n[1, group]:
+                M_AB[group] = _dot(of_half[0], of_half[1])
+
+
+@_jit
+def _pool(
+    groups,
+    starts,
+    fold,
+    count,
+    mean,
+    extra,
+    squares,
+    deviations,
+    all_count,
+    all_mean,
+    all_squares,
+    all_deviations,
+):
+    """The results of :func:`pool`, which holds them 0 until here."""
+    wide = np.empty(mean.shape[1])
+    for group in groups:
+        for entry in range(starts[group], starts[group + 1]):
+            if count[entry] == 0:
+                continue
+            k = fold[entry]
+            _widen(mean[entry], extra[entry], wide)
+            all_deviations[k] = _combine(
+                all_count[k], all_mean[k], all_deviations[k], count[entry], wide, deviations[entry]
+            )
+            all_count[k] += count[entry]
+            all_squares[k] += squares[entry]

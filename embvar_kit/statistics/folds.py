@@ -1,0 +1,158 @@
+"""Folds: what is left of a corpus' statistics without each part of its documents, and two halves.
+
+Sentences of one document are alike, so that neither sentences nor tokens are independent draws;
+documents are. The statistics without each fold of the documents give intervals by the jackknife
+(:mod:`embvar_kit.statistics.evidence`). A fold is not run again: moments come apart as exactly as
+they merge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pandas as pd
+
+from embvar_kit.errors import StatisticsError
+from embvar_kit.statistics import analysis, evidence
+
+LEAST = 10
+"""Folds are kept for the tokens that occur at least this often: the paper's range."""
+
+TRADEOFF = ("cv_Q", "sd_Q", "sd_M", "r", "rho", "slope", "intercept", "r2")
+"""Columns of a trade-off that get intervals."""
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Statistics of tokens without each of ``K`` folds of the documents, and of two halves.
+
+    The halves A and B are those of the folds: each document is in one of them. The unit of Q, M and
+    V is the squared norm of the embedding.
+
+    Attributes:
+        tokens: ``(F,)`` the tokens with ``n_t >=`` :data:`LEAST`, the most frequent first.
+        n: ``(K, F)`` occurrences outside each fold.
+        Q, M, V: ``(K, L, F)`` moments of these occurrences; NaN where there are none.
+        half_n: ``(2, F)`` occurrences in each half.
+        half_M, half_V: ``(2, L, F)`` their M and V; NaN where there are none.
+        M_AB: ``(L, F)`` dot product of the means of the two halves.
+    """
+
+    tokens: np.ndarray
+    n: np.ndarray
+    Q: np.ndarray
+    M: np.ndarray
+    V: np.ndarray
+    half_n: np.ndarray
+    half_M: np.ndarray
+    half_V: np.ndarray
+    M_AB: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of folds, ``K``."""
+        return len(self.n)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays except the tokens, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self)[1:]}
+
+    def take(self, columns: np.ndarray) -> Folds:
+        """The same of some tokens, given as indices in :attr:`tokens`."""
+        return replace(
+            self,
+            **{name: x[..., columns] for name, x in self.arrays().items()},
+            tokens=self.tokens[columns],
+        )
+
+    def of(self, tokens: np.ndarray) -> Folds:
+        """The same of some tokens, in their order.
+
+        Raises:
+            StatisticsError: if one of them is too rare to be kept.
+        """
+        at = pd.Index(self.tokens).get_indexer(tokens)
+        if (at < 0).any():
+            raise StatisticsError(
+                f"Folds are kept for tokens with n_t >= {LEAST}: pass min_count={LEAST}, or more."
+            )
+        return self.take(at)
+
+    def without_each(self, layer: int, *, unbiased: bool) -> Iterator[tuple[np.ndarray, ...]]:
+        """``n, Q, M, V`` of the tokens left, without each fold in turn.
+
+        Args:
+            layer: index of the layer among those measured.
+            unbiased: give the unbiased M and V, of the tokens that are left twice or more.
+        """
+        for n, Q, M, V in zip(
+            self.n, self.Q[:, layer], self.M[:, layer], self.V[:, layer], strict=True
+        ):
+            left = n >= (2 if unbiased else 1)
+            n, Q, M, V = n[left], Q[left], M[left], V[left]
+            yield (n, Q, *(analysis.unbiased(n, M, V) if unbiased else (M, V)))
+
+    def give(self, what: str, *, unbiased: bool) -> pd.DataFrame:
+        """One of :meth:`tradeoffs`, :meth:`similarities` and :meth:`halves`, by its name."""
+        if what == "tradeoff":
+            return self.tradeoffs(unbiased=unbiased)
+        return self.similarities() if what == "similarity" else self.halves()
+
+    def tradeoffs(self, *, unbiased: bool) -> pd.DataFrame:
+        """The regression of V on M without each fold: ``at, fold``, and columns of the trade-off.
+
+        ``at`` is the index of the layer among those measured.
+        """
+        rows = []
+        for at in range(self.Q.shape[1]):
+            for fold, (_, Q, M, V) in enumerate(self.without_each(at, unbiased=unbiased)):
+                fit = analysis.tradeoff(Q, M, V)
+                own = {name: getattr(fit, name) for name in TRADEOFF}
+                rows.append({"at": at, "fold": fold, **own})
+        return pd.DataFrame(rows)
+
+    def similarities(self) -> pd.DataFrame:
+        """Mean of the unbiased M over tokens, without each fold: ``at, fold, self_similarity``."""
+        rows = [
+            {"at": at, "fold": fold, "self_similarity": float(M.mean())}
+            for at in range(self.Q.shape[1])
+            for fold, (_, _, M, _) in enumerate(self.without_each(at, unbiased=True))
+        ]
+        return pd.DataFrame(rows)
+
+    def halves(self) -> pd.DataFrame:
+        """What two halves of the documents say of M: ``at, reliability, slope_iv``.
+
+        Both are of the unbiased M and V (see :mod:`embvar_kit.statistics.evidence`), over the
+        tokens that occur twice or more in each half.
+        """
+        left = (self.half_n >= 2).all(axis=0)
+        rows = []
+        for at in range(self.Q.shape[1]):
+            n, M, V = self.half_n[:, left], self.half_M[:, at, left], self.half_V[:, at, left]
+            (M_A, M_B), (V_A, V_B) = analysis.unbiased(n, M, V)
+            reliability = evidence.reliability(M_A, M_B).half
+            slope_iv = evidence.slope_iv(V_A, M_A, M_B, V_B)
+            rows.append({"at": at, "reliability": reliability, "slope_iv": slope_iv})
+        return pd.DataFrame(rows)
+
+
+def with_intervals(
+    estimates: pd.DataFrame, replicates: pd.DataFrame, columns: Sequence[str]
+) -> pd.DataFrame:
+    """A table of estimates, one row a layer, with the jackknife's interval beside each column.
+
+    Args:
+        estimates: one row for each layer.
+        replicates: the same columns without each fold: ``at``, the row of ``estimates``, ``fold``.
+        columns: the columns that get ``_low`` and ``_high``, the bounds of the 95 % interval.
+    """
+    table = estimates.copy()
+    for name in columns:
+        by_fold = replicates.pivot(index="fold", columns="at", values=name).to_numpy()
+        low, high, _, _ = evidence.interval(table[name].to_numpy(), by_fold)
+        after = table.columns.get_loc(name) + 1
+        table.insert(after, f"{name}_low", low)
+        table.insert(after + 1, f"{name}_high", high)
+    return table
