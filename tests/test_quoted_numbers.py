@@ -58,7 +58,7 @@ def printed(cells: list[nbformat.NotebookNode]) -> list[float]:
 
 
 def agrees(number: str, percent: bool, values: list[float]) -> bool:
-    """Whether a value, rounded as the number is quoted, is this number; its sign is not looked at."""
+    """Whether a value, rounded as the number is quoted, is this number, whatever their signs."""
     quoted = float(number.replace(",", ""))
     half = 0.5 * 10.0 ** -len(number.partition(".")[2]) * (1 + 1e-9)
     scales = (1, 100) if percent else (1,)
