@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from embvar_kit import files
@@ -13,6 +14,9 @@ from embvar_kit.statistics.token_statistics import TokenStatistics
 
 SITES = ("hidden", "unit")
 """Measured in one pass: both sites together cost hardly more than one."""
+
+FOLDS = 20
+"""Folds of the excerpt's articles, for intervals."""
 
 
 def cached_statistics(
@@ -27,7 +31,8 @@ def cached_statistics(
     They are looked for in ``cache/MODEL-CORPUS/SITE`` of the kit's folder (``data/`` in a
     checkout), where an earlier call saved them, then in ``data/stats/MODEL-CORPUS/SITE`` of the
     checkout, which ships them in compact form (see :meth:`TokenStatistics.compact`) for the model
-    that is slow on a CPU. Otherwise one pass measures both sites and saves them. So it does if the
+    that is slow on a CPU. Otherwise one pass measures both sites, with null and folds, and saves
+    them. So it does if the
     saved ones are damaged, of an older kit or of part of the corpus. A pass that was killed
     resumes; if another process is making it, this one waits for its result.
 
@@ -53,7 +58,6 @@ def cached_statistics(
     if (found := _saved(cache, model, site)) is not None:
         return found
     # These import torch, which takes seconds and is not needed to load saved statistics.
-    from embvar_kit.extraction import checkpoint
     from embvar_kit.extraction.extract import extract
     from embvar_kit.files import locked
     from embvar_kit.models.loading import load_model
@@ -61,16 +65,17 @@ def cached_statistics(
     with locked(cache, wait=True):
         if (found := _saved(cache, model, site)) is not None:
             return found
-        kept = cache / "checkpoint"
+        store = cache / "pass"
+        asked = {"site": SITES, "null": True, "folds": FOLDS, "store": store, "progress": progress}
         loaded, text = load_model(model), load_corpus(corpus)
         try:
-            extracted = extract(loaded, text, site=SITES, checkpoint=kept, progress=progress)
+            extracted = extract(loaded, text, **asked)
         except CheckpointError:  # from an older kit, or damaged: start again
-            checkpoint.remove(kept)
-            extracted = extract(loaded, text, site=SITES, checkpoint=kept, progress=progress)
+            shutil.rmtree(store)
+            extracted = extract(loaded, text, **asked)
         for taken, statistics in extracted.items():
             statistics.save(cache / taken)
-        checkpoint.remove(kept)
+        shutil.rmtree(store)
     return extracted[site]
 
 
@@ -101,5 +106,6 @@ def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | Non
         and "partial" not in info
         and info["convention"].get("min_count", 1) == 1
         and len(statistics.layers) == info["model"]["n_states"]
+        and (statistics.folds is not None or not same_kit)
     )
     return statistics if whole else None

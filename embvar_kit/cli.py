@@ -170,6 +170,7 @@ def _add_extract(commands: argparse._SubParsersAction) -> None:
         "resumes a pass",
     )
     _add_threads(many)
+    _add_folds(many)
     where = many.add_mutually_exclusive_group()
     where.add_argument(
         "--workers", type=int, metavar="N", help="measure on N processes of this machine"
@@ -253,7 +254,22 @@ def _add_pass(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         default=1,
         help="measure only tokens that occur at least this often (default: 1)",
     )
+    run.add_argument(
+        "--null",
+        action="store_true",
+        help="measure the same occurrences with their labels permuted, too: with --folds, embvar "
+        "show then says which trade-offs survive",
+    )
     return run
+
+
+def _add_folds(command: argparse._ActionsContainer) -> None:
+    command.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="deal the documents out to K folds (20 are usual), for intervals",
+    )
 
 
 def _add_compact(command: argparse._ActionsContainer) -> None:
@@ -302,7 +318,8 @@ def _model(chosen: argparse.Namespace) -> Any:
 
 def _pass(chosen: argparse.Namespace) -> dict[str, Any]:
     """The options of a pass, but for the sites."""
-    names = ("by", "layers", "batch_tokens", "long", "min_count", "parse_special", "threads")
+    names = ("by", "layers", "batch_tokens", "long", "min_count", "parse_special", "null")
+    names += ("threads",)
     return {name: getattr(chosen, name) for name in names}
 
 
@@ -322,6 +339,7 @@ def _extract(chosen: argparse.Namespace) -> None:
             checkpoint_every=every,
             shards=chosen.shards,
             store=chosen.store,
+            folds=chosen.folds,
             client=client,
             progress=not chosen.quiet,
             **_pass(chosen),
@@ -412,6 +430,7 @@ def _add_shard(commands: argparse._SubParsersAction) -> None:
     _add_store(merge)
     merge.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
     _add_compact(merge)
+    _add_folds(merge)
 
     status = steps.add_parser("status", help="say which shards are done")
     status.set_defaults(run=_shard_status)
@@ -478,7 +497,7 @@ def _shard_merge(chosen: argparse.Namespace) -> None:
             f"{len(missing)} of {job.n_shards} shards are missing from {chosen.store!r}: "
             f"{_some(missing)}. Run them first."
         )
-    _save(job.merge(), Path(chosen.out), chosen.compact)
+    _save(job.merge(folds=chosen.folds), Path(chosen.out), chosen.compact)
 
 
 def _shard_status(chosen: argparse.Namespace) -> None:
@@ -620,13 +639,20 @@ def _print_layers(statistics: TokenStatistics, sinks_out: bool = False, **choice
     counts = f"{choice['min_count']} <= n_t <= {choice['max_count']:,}"
     parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
     note = ""
+    if statistics.null is not None and statistics.has_folds:
+        asked = {name: choice[name] for name in ("max_count", "special", "unbiased")}
+        try:
+            title = "\nIs it a trade-off? 95 % intervals over folds of documents, and the null\n"
+            parts[title] = statistics.evidence(**asked)
+        except StatisticsError as error:
+            note = f"\nNo intervals for this choice: {error}"
     try:
         title = "\nQ = M + V_W + V_B over all their embeddings\n"
         parts[title] = statistics.decomposition(**choice)
     except StatisticsError:
         if statistics.mean is not None:
             raise
-        note = "\nNo decomposition for this choice: the statistics were saved without token means."
+        note += "\nNo decomposition for this choice: the statistics were saved without token means."
     print(statistics)
     if len(sinks):
         done = "left out" if sinks_out else "counted; embvar show --no-sinks leaves them out"

@@ -147,6 +147,8 @@ def extract(
                 sites=sites,
                 **options,
             )
+            if progress:
+                print(job.summary() if store is None else job, flush=True)
             found = _run_shards(job, model, client, folds, progress)
         return found[site] if isinstance(site, str) else found
     merged: dict[str, TokenStatistics] = {}
@@ -274,8 +276,6 @@ def _run_shards(
     progress: bool,
 ) -> dict[str, TokenStatistics]:
     with job.store.held():
-        if progress:
-            print(job, flush=True)
         if client is None:
             return finish(job, on_this_machine(job, model, progress=progress), folds=folds)
         from embvar_kit.extraction.cluster import on_cluster

@@ -307,13 +307,20 @@ class ShardedPass:
         return "shards"
 
     def __str__(self) -> str:
-        asked, text = self.asked, self.manifest["corpus"]
         left = len(self.missing("shards"))
+        done = f"{self.n_shards - left:,} of {self.n_shards:,} done"
+        return f"{self.summary()}\nstore      {self.store.url}: {done}"
+
+    def summary(self) -> str:
+        """What is measured, a line each."""
+        asked = self.asked
+        documents = f"{sum(self.manifest['documents']):,} documents"
         rows = [
-            ("pass", f"{asked['model']} over {text['name']}, by {asked['by']}"),
-            ("shards", f"{self.n_shards:,} of {sum(self.manifest['documents']):,} documents"),
-            ("store", f"{self.store.url}: {self.n_shards - left:,} of {self.n_shards:,} done"),
+            ("pass", f"{asked['model']} over {self.manifest['corpus']['name']}, by {asked['by']}"),
+            ("shards", f"{self.n_shards:,} of {documents}"),
         ]
+        if "null" in asked:
+            rows.append(("null", "labels permuted over the corpus, measured in the same pass"))
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
 
     # One shard

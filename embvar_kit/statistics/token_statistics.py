@@ -788,6 +788,11 @@ class TokenStatistics:
 
     # Folds of documents
 
+    @property
+    def has_folds(self) -> bool:
+        """Whether intervals can be given: from folds, or from what compact statistics keep."""
+        return self.folds is not None or self.replicates is not None
+
     def _replicated(self, what: str, choice: Mapping) -> pd.DataFrame:
         """What :class:`Folds` gives for a choice of tokens, or stored results gave.
 

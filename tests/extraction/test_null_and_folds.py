@@ -1,0 +1,358 @@
+"""The null (labels permuted) and folds of documents, against their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import embvar_kit as ek
+from embvar_kit.corpora.dealing import deal, documents_of
+from embvar_kit.corpora.parts import StreamedCorpus
+from embvar_kit.extraction.shards import ShardedPass
+from embvar_kit.statistics.folds import LEAST
+
+FOLDS = 4
+ALL = {"min_count": 1, "max_count": None, "special": True, "unbiased": False}
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    """Some 50 articles; without any of the folds, tokens with ``n_t >= 10`` are left."""
+    return ek.load_corpus("wikipedia", sample=240, max_words=30)
+
+
+@pytest.fixture(scope="module")
+def measured(model, corpus):
+    """A pass with null and folds, at two sites."""
+    return ek.extract(
+        model, corpus, site=["hidden", "unit"], null=True, folds=FOLDS, progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def stats(measured):
+    return measured["hidden"]
+
+
+def part(corpus, sentences):
+    return ek.Corpus(
+        corpus.name,
+        [corpus.sentences[i] for i in sentences],
+        [corpus.titles[i] for i in sentences],
+        corpus.positions[sentences],
+        corpus.unit,
+        {"part": True},
+    )
+
+
+def without_fold(model, corpus, fold, folds=FOLDS, shards=FOLDS, **options):
+    """The corpus without a fold, run anew: what taking the fold out has to give."""
+    documents = documents_of(corpus)
+    sizes = np.bincount(documents, weights=[len(one) for one in corpus.sentences])
+    left = np.flatnonzero(deal(sizes, shards)[documents] % folds != fold)
+    return ek.extract(model, part(corpus, left), progress=False, **options)
+
+
+# Folds
+
+
+@pytest.mark.parametrize("shards", [None, 9])
+def test_a_fold_taken_out_is_a_fold_never_run(model, corpus, stats, shards):
+    if shards:
+        stats = ek.extract(model, corpus, folds=FOLDS, shards=shards, store=None, progress=False)
+    held = stats.folds
+    assert held.tokens.tolist() == stats.tokens[stats.n >= LEAST].tolist()
+    for fold in range(FOLDS):
+        again = without_fold(model, corpus, fold, shards=shards or FOLDS)
+        rows = pd.Index(again.tokens).get_indexer(held.tokens)
+        there = rows >= 0
+        np.testing.assert_array_equal(held.n[fold], np.where(there, again.n[rows], 0))
+        for name in "QMV":
+            found, wanted = getattr(held, name)[fold], getattr(again, name)[:, rows]
+            apart = np.abs(found - wanted)[:, there]
+            assert (apart <= 2e-6 * again.Q[:, rows[there]]).all(), name
+            assert np.isnan(found[:, ~there]).all()
+        assert (held.V[fold][:, there] >= 0).all()
+
+
+@pytest.mark.parametrize("choice", [ALL, {**ALL, "min_count": 10, "special": False}])
+def test_decompositions_without_a_fold_are_those_never_run(model, corpus, stats, choice):
+    """The tokens are those that the whole corpus chooses."""
+    chosen = stats.tokens[stats.n >= choice["min_count"]]
+    if not choice["special"]:
+        chosen = chosen[~stats.special[stats.n >= choice["min_count"]]]
+    found = stats.fold_decompositions
+    for name, value in stats.key_of(choice).items():
+        found = found[found[name] == value]
+    for fold in range(FOLDS):
+        again = without_fold(model, corpus, fold)
+        rows = pd.Index(again.tokens).get_indexer(chosen)
+        wanted = again.take(rows[rows >= 0]).decomposition(**ALL)
+        own = found[found["fold"] == fold].sort_values("at")
+        for name in ("Q", "M", "V", "V_W", "V_B"):
+            np.testing.assert_allclose(own[name], wanted[name], rtol=2e-5, err_msg=name)
+
+
+def test_the_halves_are_those_of_the_folds(model, corpus, stats):
+    documents = documents_of(corpus)
+    sizes = np.bincount(documents, weights=[len(one) for one in corpus.sentences])
+    odd = deal(sizes, FOLDS)[documents] % 2 == 1
+    means = []
+    for half, own in enumerate((~odd, odd)):
+        again = ek.extract(model, part(corpus, np.flatnonzero(own)), progress=False)
+        rows = pd.Index(again.tokens).get_indexer(stats.folds.tokens)
+        np.testing.assert_array_equal(
+            stats.folds.half_n[half], np.where(rows < 0, 0, again.n[rows])
+        )
+        there = rows >= 0
+        for name in "MV":
+            found = getattr(stats.folds, f"half_{name}")[half][:, there]
+            apart = np.abs(found - getattr(again, name)[:, rows[there]])
+            assert (apart <= 2e-6 * again.Q[:, rows[there]]).all()
+        mean = np.where(there[None, :, None], again.mean[:, rows], np.nan)
+        means.append(mean.astype(float))
+    product = np.einsum("ltd,ltd->lt", *means)
+    np.testing.assert_allclose(stats.folds.M_AB, product, rtol=1e-4, atol=1e-4)
+
+
+def test_folds_and_null_leave_the_statistics_as_they_are(model, corpus, stats):
+    plain = ek.extract(model, corpus, progress=False)
+    assert plain.tokens.tolist() == stats.tokens.tolist()
+    np.testing.assert_array_equal(plain.n, stats.n)
+    for name in "QMV":
+        assert (np.abs(getattr(plain, name) - getattr(stats, name)) <= 2e-6 * plain.Q).all()
+
+
+def test_intervals_are_the_jackknife_of_the_regression(stats):
+    table = stats.tradeoff(intervals=True)
+    kept = stats.folds.of(stats.tokens[(stats.n >= 10) & (stats.n <= 100_000)])
+    slopes = []
+    for fold in range(FOLDS):
+        left = kept.n[fold] > 0
+        M, V = kept.M[fold, 1, left], kept.V[fold, 1, left]
+        slopes.append(np.polyfit(M, V, 1)[0])
+    se = np.sqrt((FOLDS - 1) / FOLDS * np.sum((slopes - np.mean(slopes)) ** 2))
+    t = 3.182446305284263  # of 3 degrees of freedom, 97.5 %
+    row = table.iloc[1]
+    assert row["slope_high"] - row["slope"] == pytest.approx(t * se, rel=1e-9)
+    assert row["slope"] - row["slope_low"] == pytest.approx(t * se, rel=1e-9)
+    plain = stats.tradeoff()
+    pd.testing.assert_frame_equal(table[plain.columns], plain)
+
+
+def test_intervals_of_decompositions_and_anisotropy_lie_around_the_values(measured):
+    parts = measured["hidden"].decomposition(intervals=True)
+    assert np.allclose(parts["M/Q"] + parts["V_W/Q"] + parts["V_B/Q"], 1)
+    angles = measured["unit"].anisotropy(intervals=True)
+    for table in (parts, angles):
+        for name in table.columns:
+            if name.endswith("_low"):
+                value = table[name.removesuffix("_low")]
+                high = table[name.replace("_low", "_high")]
+                assert (table[name] <= value).all() and (value <= high).all(), name
+
+
+def test_anisotropy_without_a_fold_is_that_of_the_text_left(model, corpus, measured):
+    """The interval's replicates, brought back from its bounds, are those of passes run anew."""
+    unit = measured["unit"]
+    again = [
+        without_fold(model, corpus, fold, site="unit").anisotropy(min_count=2)["anisotropy"]
+        for fold in range(FOLDS)
+    ]
+    reach = np.std(again, axis=0) * np.sqrt(FOLDS - 1) * 3.182446305284263
+    table = unit.anisotropy(intervals=True)
+    np.testing.assert_allclose(
+        (table["anisotropy_high"] - table["anisotropy_low"]) / 2, reach, rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("by", ["id", "word"])
+def test_other_groups_have_folds_and_a_null_too(model, corpus, by):
+    stats = ek.extract(model, corpus, by=by, folds=3, null=True, progress=False)
+    assert len(stats.folds) == 3
+    assert sorted(stats.null.n) == sorted(stats.n)
+    if by == "word":
+        kept = pd.Series(stats.n, stats.tokens) @ pd.Series(stats.subwords, stats.tokens)
+        assert stats.null.n @ stats.null.subwords == pytest.approx(kept)
+
+
+# The null
+
+
+def test_the_null_counts_every_occurrence_once_under_another_label(stats):
+    null = stats.null
+    assert dict(zip(null.tokens, null.n, strict=True)) == dict(
+        zip(stats.tokens, stats.n, strict=True)
+    )
+    own, permuted = stats.decomposition(**ALL), null.decomposition(**ALL)
+    for name in "QMV":  # the union is the same
+        np.testing.assert_allclose(own[name], permuted[name], rtol=1e-6)
+    # Labels that say nothing explain no more variance than chance: (T - 1) / (n - 1) of it.
+    share = (permuted["V_B"] / permuted["V"]).to_numpy()
+    chance = (len(null) - 1) / (null.n.sum() - 1)
+    np.testing.assert_allclose(share, chance, rtol=0.2)
+    assert (own["V_B"] / own["V"] > 1.5 * share)[1:].all()
+
+
+@pytest.mark.parametrize("options", [{}, {"shards": 5}])
+def test_a_null_in_one_pass_and_in_shards_is_a_permutation_over_the_corpus(
+    model, corpus, tmp_path, options
+):
+    if options:
+        options["store"] = tmp_path / "store"
+    stats = ek.extract(model, corpus, null=True, min_count=3, progress=False, **options)
+    null = stats.null
+    assert sorted(null.tokens) == sorted(stats.tokens)
+    assert (null.n >= 3).all() and sorted(null.n) == sorted(stats.n)
+    choice = {**ALL, "min_count": 3}
+    own, permuted = stats.decomposition(**choice), null.decomposition(**choice)
+    np.testing.assert_allclose(own["V"], permuted["V"], rtol=1e-6)
+
+
+def test_labels_of_shards_are_dealt_without_regard_to_the_shard(model, corpus, tmp_path):
+    """A frequent token has its share of each shard's labels, but for chance."""
+    store = tmp_path / "store"
+    ek.extract(model, corpus, null=True, shards=4, store=store, progress=False)
+    job = ShardedPass.open(store)
+    labels = job.groups.index
+    n = np.zeros((4, len(labels)))
+    for shard in range(4):
+        file = job.read("shards", shard)
+        n[shard, file["null/group"]] = file["null/n"]
+        assert file["null/n"].sum() == file["n"].sum()
+    expected = np.outer(n.sum(axis=1), n.sum(axis=0)) / n.sum()
+    often = expected.min(axis=0) >= 10
+    assert often.sum() >= 10
+    chi2 = ((n - expected) ** 2 / expected)[:, often].sum()
+    freedom = 3 * often.sum()
+    assert abs(chi2 - freedom) < 4 * np.sqrt(2 * freedom)
+
+
+def test_a_killed_pass_keeps_its_null(model, corpus, tmp_path, monkeypatch):
+    from embvar_kit.extraction import measure
+
+    wanted = ek.extract(model, corpus, null=True, progress=False)
+    real = measure.forward
+
+    def dying(*arguments, **named):
+        for at, batch in enumerate(real(*arguments, **named)):
+            if at == 4:
+                raise KeyError("killed")
+            yield batch
+
+    monkeypatch.setattr(measure, "forward", dying)
+    options = {"null": True, "checkpoint": tmp_path, "checkpoint_every": 0, "progress": False}
+    with pytest.raises(KeyError):
+        ek.extract(model, corpus, **options)
+    monkeypatch.setattr(measure, "forward", real)
+    found = ek.extract(model, corpus, **options)
+    for one, other in ((found, wanted), (found.null, wanted.null)):
+        for name in ("n", "Q", "M", "V", "mean", "extra"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+# What becomes of them
+
+
+def test_evidence_puts_interval_null_and_reliability_beside_the_slope(stats):
+    table = stats.evidence()
+    fits = stats.tradeoff(robust=True, intervals=True)
+    null = stats.null.tradeoff()
+    spread = stats.tradeoff(unbiased=True, intervals=True)
+    for name, wanted in {
+        "slope_high": fits["slope_high"],
+        "spearman": fits["spearman"],
+        "null_slope": null["slope"],
+        "sd_M_low": spread["sd_M_low"],
+        "null_sd_M": stats.null.tradeoff(unbiased=True)["sd_M"],
+    }.items():
+        np.testing.assert_array_equal(table[name], wanted, err_msg=name)
+    survives = (
+        (table["slope_high"] < 0)
+        & (table["slope_iv"] < 0)
+        & (table["sd_M_low"] > table["null_sd_M"])
+        & (table["reliability"] >= 0.5)
+    )
+    np.testing.assert_array_equal(table["survives"], survives)
+
+
+def test_saved_and_compact_statistics_keep_null_and_intervals(measured, tmp_path):
+    for site, stats in measured.items():
+        whole = ek.TokenStatistics.load(stats.save(tmp_path / site))
+        compact = stats.compact()
+        small = ek.TokenStatistics.load(compact.save(tmp_path / f"{site}-compact"))
+        pd.testing.assert_frame_equal(whole.evidence(), stats.evidence())
+        pd.testing.assert_frame_equal(small.evidence(), stats.evidence(), rtol=1e-4)
+        for one in (whole, small):
+            pd.testing.assert_frame_equal(
+                one.decomposition(intervals=True), stats.decomposition(intervals=True), rtol=1e-9
+            )
+            assert "labels permuted" in repr(one.null) and one.null.tradeoff() is not None
+        if site == "unit":
+            pd.testing.assert_frame_equal(
+                small.anisotropy(intervals=True), stats.anisotropy(intervals=True), rtol=1e-3
+            )
+
+
+def test_tokens_left_out_are_left_out_of_null_and_folds(stats):
+    frequent = stats.tokens[0]
+    less = stats.without([frequent])
+    assert frequent not in less.null.tokens and frequent not in less.folds.tokens
+    table = less.tradeoff(intervals=True)
+    assert table["n_tokens"].iloc[0] == stats.tradeoff()["n_tokens"].iloc[0] - 1
+    with pytest.raises(ek.StatisticsError, match="with tokens left out"):
+        less.decomposition(intervals=True)
+    with pytest.raises(ek.StatisticsError, match="or which hold other tokens"):
+        stats.take(np.arange(50)).decomposition(intervals=True)
+
+
+def test_merged_statistics_have_neither(model, corpus):
+    first, second = (
+        ek.extract(model, part, null=True, folds=2, progress=False)
+        for part in (corpus[:120], corpus[120:])
+    )
+    merged = first.merge(second)
+    assert merged.null is None and merged.folds is None
+    for call in (merged.evidence, lambda: merged.tradeoff(intervals=True)):
+        with pytest.raises(ek.StatisticsError, match="folds=20"):
+            call()
+
+
+def test_tokens_that_are_too_rare_have_no_intervals(stats):
+    with pytest.raises(ek.StatisticsError, match="n_t >= 10: pass min_count=10"):
+        stats.tradeoff(min_count=2, intervals=True)
+    with pytest.raises(ek.StatisticsError, match="count alike"):
+        stats.tradeoff(weighted=True, intervals=True)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"folds": 1}, "from 2"),
+        ({"folds": 2.5}, "from 2"),
+        ({"folds": 6, "shards": 5}, "each fold is one or more shards"),
+        ({"folds": 3, "checkpoint": "here"}, "takes no checkpoint"),
+    ],
+)
+def test_folds_that_make_no_sense_are_refused(model, corpus, options, message):
+    with pytest.raises(ek.ExtractionError, match=message):
+        ek.extract(model, corpus, progress=False, **options)
+
+
+def test_more_folds_than_documents_are_refused(model, corpus):
+    with pytest.raises(ek.CorpusError, match="cannot be dealt out to 400 shards"):
+        ek.extract(model, corpus, folds=400, progress=False)
+
+
+def test_a_stream_has_no_null(model, corpus):
+    stream = StreamedCorpus("s", lambda: iter([("a", "text")]), 10)
+    with pytest.raises(ek.ExtractionError, match="cannot be permuted"):
+        ek.extract(model, stream, null=True, progress=False)
+
+
+def test_unbiased_parts_without_a_fold_leave_out_the_noise_of_tokens(stats):
+    choice = {**ALL, "min_count": 2, "unbiased": True}
+    table = stats.decomposition(**choice, intervals=True)
+    plain = stats.decomposition(**{**choice, "unbiased": False}, intervals=True)
+    assert (table["V_B"] < plain["V_B"]).all() and (table["V_B_high"] < plain["V_B_high"]).all()
