@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     from embvar_kit.extraction.embeddings import Occurrences, collect_embeddings, sample_embeddings
     from embvar_kit.extraction.extract import extract, partial_result, run_plan
     from embvar_kit.extraction.plan import Plan, plan
+    from embvar_kit.extraction.shards import ShardedPass
     from embvar_kit.figures import atlas
     from embvar_kit.files import home
     from embvar_kit.model_report import report
@@ -126,6 +127,7 @@ _HOMES = {
         "Plan",
         "plan",
     ),
+    "extraction.shards": ("ShardedPass",),
     "figures": ("atlas",),
     "files": ("home",),
     "model_report": ("report",),

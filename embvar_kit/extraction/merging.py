@@ -205,7 +205,7 @@ class _Merge:
                 decompositions.append(found.assign(at=at, **statistics.key_of(choice)))
         arrays = {
             name: of_layers[0][name]
-            if name in ("n", "half_n")
+            if name in ("n", "half_n", "own_n")
             else np.stack([one[name] for one in of_layers], axis=-2)
             for name in of_layers[0]
         }

@@ -92,9 +92,6 @@ class DamagedShard(CheckpointError):
         super().__init__(message)
         self.phase, self.index = phase, index
 
-    def __reduce__(self) -> tuple:
-        return type(self), (str(self), self.phase, self.index)
-
 
 @dataclass(frozen=True)
 class ShardedPass:

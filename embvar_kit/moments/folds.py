@@ -34,6 +34,8 @@ class FoldMoments(NamedTuple):
         half_M, half_V: ``(2, G)`` moments of each half.
         M_AB: ``(G,)`` dot product of the means of the two halves. What the occurrences of one
             document have in common inflates M, but not this product; NaN where a half has none.
+        own_n, own_M, own_V: ``(K, G)`` n, M and V of the half that fold k is in, without fold k:
+            what takes the place of that half in a jackknife.
     """
 
     n: np.ndarray
@@ -44,6 +46,9 @@ class FoldMoments(NamedTuple):
     half_M: np.ndarray
     half_V: np.ndarray
     M_AB: np.ndarray
+    own_n: np.ndarray
+    own_M: np.ndarray
+    own_V: np.ndarray
 
 
 class Pooled(NamedTuple):
@@ -105,14 +110,21 @@ def without_each_fold(
     if half.shape != (n_folds,) or half.dtype != bool:
         raise MomentsError(f"half must be bool, with one value for each of {n_folds} folds.")
     n_groups = len(starts) - 1
-    moments = [np.full((n_folds, n_groups), np.nan) for _ in "QMV"]
-    halves = [np.full((2, n_groups), np.nan) for _ in "MV"]
+
+    def undefined(*rows: int) -> np.ndarray:
+        return np.full((*rows, n_groups), np.nan)
+
+    def nothing(rows: int) -> np.ndarray:
+        return np.zeros((rows, n_groups), dtype=np.int64)
+
     out = FoldMoments(
-        np.zeros((n_folds, n_groups), dtype=np.int64),
-        *moments,
-        np.zeros((2, n_groups), dtype=np.int64),
-        *halves,
-        np.full(n_groups, np.nan),
+        nothing(n_folds),
+        *(undefined(n_folds) for _ in "QMV"),
+        nothing(2),
+        *(undefined(2) for _ in "MV"),
+        undefined(),
+        nothing(n_folds),
+        *(undefined(n_folds) for _ in "MV"),
     )
     arrays = _as_compiled(starts, fold, count, mean, extra, squares, deviations)
     n_parts = max(1, min(kernels.n_threads(), n_groups))
@@ -180,15 +192,10 @@ def leave_one_out(
     >>> M.tolist(), V.tolist()
     ([9.0, 4.0, 1.0], [1.0, 4.0, 1.0])
     """
-    n_entries = len(count)
-    n = np.zeros(n_entries, dtype=np.int64)
-    Q, M, V = (np.empty(n_entries) for _ in "QMV")
-    before = np.empty(mean.shape)
-    running = np.empty(mean.shape[1])
     counts = np.ascontiguousarray(count, dtype=np.int64)
-    floats = [np.ascontiguousarray(x, dtype=np.float64) for x in (mean, squares, deviations)]
-    _leave_one_out(n_entries, counts, *floats, before, running, n, Q, M, V)
-    return n, Q, M, V
+    return _leave_one_out(
+        counts, *(np.ascontiguousarray(x, dtype=np.float64) for x in (mean, squares, deviations))
+    )
 
 
 def _check_entries(
@@ -261,38 +268,46 @@ def _dot(a, b):
 
 
 @_jit
-def _leave_one_out(f, count, mean, squares, deviations, before, running, n, Q, M, V):
-    """Write n, Q, M, V without each of the first ``f`` entries; returns those of all of them.
+def _without_each(f, count, mean, squares, deviations, whole, running, others, n, norms, spread):
+    """Merge all of the first ``f`` entries, and all but each of them.
 
-    ``before`` and ``running`` are scratch space, ``(f, d)`` and ``(d,)``.
+    Writes the mean of all to ``whole`` ``(d,)``, and for all but each entry the mean to ``others``
+    ``(f, d)``, the counts to ``n``, the sums of squared norms to ``norms``, and those of squared
+    deviations to ``spread``; returns the three of all entries. ``running`` is scratch space.
     """
-    seen, norms, spread = 0, 0.0, 0.0
+    all_n, all_norms, all_spread = 0, 0.0, 0.0
     for i in range(f):
         # Until the way back, the results hold what comes before entry i.
-        n[i], Q[i], V[i] = seen, norms, spread
-        if seen:
-            before[i] = running
-        spread = _combine(seen, running, spread, count[i], mean[i], deviations[i])
-        seen += count[i]
-        norms += squares[i]
-    if seen == 0:
-        Q[:f], M[:f], V[:f] = np.nan, np.nan, np.nan
-        return 0, np.nan, np.nan, np.nan
-    whole = seen, norms / seen, _dot(running, running), spread / seen
-    seen, norms, spread = 0, 0.0, 0.0
+        n[i], norms[i], spread[i] = all_n, all_norms, all_spread
+        if all_n:
+            others[i] = whole
+        all_spread = _combine(all_n, whole, all_spread, count[i], mean[i], deviations[i])
+        all_n += count[i]
+        all_norms += squares[i]
+    behind_n, behind_norms, behind_spread = 0, 0.0, 0.0
     for i in range(f - 1, -1, -1):
-        rest = _combine(n[i], before[i], V[i], seen, running, spread)
-        n[i] += seen
-        if n[i]:
-            Q[i] = (Q[i] + norms) / n[i]
-            M[i] = _dot(before[i], before[i])
-            V[i] = rest / n[i]
-        else:
-            Q[i], M[i], V[i] = np.nan, np.nan, np.nan
-        spread = _combine(seen, running, spread, count[i], mean[i], deviations[i])
-        seen += count[i]
-        norms += squares[i]
-    return whole
+        spread[i] = _combine(n[i], others[i], spread[i], behind_n, running, behind_spread)
+        n[i] += behind_n
+        norms[i] += behind_norms
+        behind_spread = _combine(behind_n, running, behind_spread, count[i], mean[i], deviations[i])
+        behind_n += count[i]
+        behind_norms += squares[i]
+    return all_n, all_norms, all_spread
+
+
+@_jit
+def _leave_one_out(count, mean, squares, deviations):
+    """The compiled part of :func:`leave_one_out`."""
+    f, dim = mean.shape
+    n = np.zeros(f, dtype=np.int64)
+    Q, M, V = np.empty(f), np.empty(f), np.empty(f)
+    whole, running, others = np.empty(dim), np.empty(dim), np.empty((f, dim))
+    _without_each(f, count, mean, squares, deviations, whole, running, others, n, Q, V)
+    for i in range(f):
+        M[i] = _dot(others[i], others[i]) if n[i] else np.nan
+        Q[i] = Q[i] / n[i] if n[i] else np.nan
+        V[i] = V[i] / n[i] if n[i] else np.nan
+    return n, Q, M, V
 
 
 @_jit_parallel
@@ -313,82 +328,113 @@ def _all_groups(
     half_M,
     half_V,
     M_AB,
+    own_n,
+    own_M,
+    own_V,
     n_parts,
 ):
-    """The results of :func:`without_each_fold`, which holds them NaN, and counts 0, until here."""
+    """The results of :func:`without_each_fold`, which holds them NaN, and counts 0, until here.
+
+    A fold is taken out of its own half first, and what is left is merged with the other half.
+    """
     n_folds, n_groups = n.shape
     dim = mean.shape[1]
     for part in numba.prange(n_parts):
         # Each thread gets the groups of an equal share of the entries.
         first = np.searchsorted(starts[:n_groups], fold.shape[0] * part // n_parts)
         last = np.searchsorted(starts[:n_groups], fold.shape[0] * (part + 1) // n_parts)
-        # The entries of one group, one for each fold that has any of it.
-        own_count = np.empty(n_folds, dtype=np.int64)
-        own_mean = np.empty((n_folds, dim))
-        own_squares, own_deviations = np.empty(n_folds), np.empty(n_folds)
-        at = np.empty(n_folds, dtype=np.int64)
-        before, running, wide = np.empty((n_folds, dim)), np.empty(dim), np.empty(dim)
-        own_n = np.empty(n_folds, dtype=np.int64)
-        own_Q, own_M, own_V = np.empty(n_folds), np.empty(n_folds), np.empty(n_folds)
-        of_half = np.empty((2, dim))
-        spread = np.empty(2)
+        # The entries of one group in each half, one for each fold that has any of it.
+        f = np.empty(2, dtype=np.int64)
+        at, part_n = np.empty((2, n_folds), dtype=np.int64), np.empty((2, n_folds), dtype=np.int64)
+        part_mean = np.empty((2, n_folds, dim))
+        part_norms, part_spread = np.empty((2, n_folds)), np.empty((2, n_folds))
+        # All entries of each half, and all but each of them.
+        all_n = np.empty(2, dtype=np.int64)
+        all_mean, all_norms, all_spread = np.empty((2, dim)), np.empty(2), np.empty(2)
+        rest_n = np.empty((2, n_folds), dtype=np.int64)
+        rest_mean = np.empty((2, n_folds, dim))
+        rest_norms, rest_spread = np.empty((2, n_folds)), np.empty((2, n_folds))
+        wide = np.empty(dim)
         for group in range(first, last):
-            f = 0
+            f[:] = 0
             for entry in range(starts[group], starts[group + 1]):
                 if count[entry] == 0:
                     continue
-                if f == 0 or at[f - 1] != fold[entry]:
-                    at[f] = fold[entry]
-                    own_count[f], own_squares[f], own_deviations[f] = 0, 0.0, 0.0
-                    f += 1
-                i = f - 1
+                h = half[fold[entry]]
+                if f[h] == 0 or at[h, f[h] - 1] != fold[entry]:
+                    i = f[h]
+                    at[h, i] = fold[entry]
+                    part_n[h, i], part_norms[h, i], part_spread[h, i] = 0, 0.0, 0.0
+                    f[h] += 1
+                i = f[h] - 1
                 _widen(mean[entry], extra[entry], wide)
-                own_deviations[i] = _combine(
-                    own_count[i],
-                    own_mean[i],
-                    own_deviations[i],
+                part_spread[h, i] = _combine(
+                    part_n[h, i],
+                    part_mean[h, i],
+                    part_spread[h, i],
                     count[entry],
                     wide,
                     deviations[entry],
                 )
-                own_count[i] += count[entry]
-                own_squares[i] += squares[entry]
-            whole = _leave_one_out(
-                f,
-                own_count,
-                own_mean,
-                own_squares,
-                own_deviations,
-                before,
-                running,
-                own_n,
-                own_Q,
-                own_M,
-                own_V,
-            )
-            n[:, group], Q[:, group], M[:, group], V[:, group] = whole
-            for i in range(f):
-                k = at[i]
-                n[k, group], Q[k, group] = own_n[i], own_Q[i]
-                M[k, group], V[k, group] = own_M[i], own_V[i]
-            spread[:] = 0.0
-            for i in range(f):
-                h = half[at[i]]
-                spread[h] = _combine(
-                    half_n[h, group],
-                    of_half[h],
-                    spread[h],
-                    own_count[i],
-                    own_mean[i],
-                    own_deviations[i],
-                )
-                half_n[h, group] += own_count[i]
+                part_n[h, i] += count[entry]
+                part_norms[h, i] += squares[entry]
             for h in range(2):
-                if half_n[h, group]:
-                    half_M[h, group] = _dot(of_half[h], of_half[h])
-                    half_V[h, group] = spread[h] / half_n[h, group]
-            if half_n[0, group] and half_n[1, group]:
-                M_AB[group] = _dot(of_half[0], of_half[1])
+                all_n[h], all_norms[h], all_spread[h] = _without_each(
+                    f[h],
+                    part_n[h],
+                    part_mean[h],
+                    part_norms[h],
+                    part_spread[h],
+                    all_mean[h],
+                    wide,
+                    rest_mean[h],
+                    rest_n[h],
+                    rest_norms[h],
+                    rest_spread[h],
+                )
+                half_n[h, group] = all_n[h]
+                if all_n[h]:
+                    half_M[h, group] = _dot(all_mean[h], all_mean[h])
+                    half_V[h, group] = all_spread[h] / all_n[h]
+            if all_n[0] and all_n[1]:
+                M_AB[group] = _dot(all_mean[0], all_mean[1])
+            # What holds for a fold that has none of the group.
+            for k in range(n_folds):
+                own_n[k, group] = half_n[half[k], group]
+                own_M[k, group] = half_M[half[k], group]
+                own_V[k, group] = half_V[half[k], group]
+            for h in range(2):
+                other = 1 - h
+                for i in range(f[h]):
+                    k = at[h, i]
+                    left = rest_n[h, i]
+                    own_n[k, group] = left
+                    own_M[k, group] = _dot(rest_mean[h, i], rest_mean[h, i]) if left else np.nan
+                    own_V[k, group] = rest_spread[h, i] / left if left else np.nan
+                    spread = _combine(
+                        left,
+                        rest_mean[h, i],
+                        rest_spread[h, i],
+                        all_n[other],
+                        all_mean[other],
+                        all_spread[other],
+                    )
+                    n[k, group] = left + all_n[other]
+                    if n[k, group]:
+                        Q[k, group] = (rest_norms[h, i] + all_norms[other]) / n[k, group]
+                        M[k, group] = _dot(rest_mean[h, i], rest_mean[h, i])
+                        V[k, group] = spread / n[k, group]
+            # The whole, merged last: it takes the place of a half's mean.
+            spread = _combine(
+                all_n[0], all_mean[0], all_spread[0], all_n[1], all_mean[1], all_spread[1]
+            )
+            total = all_n[0] + all_n[1]
+            for k in range(n_folds):
+                if total and own_n[k, group] == half_n[half[k], group]:
+                    n[k, group] = total
+                    Q[k, group] = (all_norms[0] + all_norms[1]) / total
+                    M[k, group] = _dot(all_mean[0], all_mean[0])
+                    V[k, group] = spread / total
 
 
 @_jit

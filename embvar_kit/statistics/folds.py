@@ -23,6 +23,13 @@ LEAST = 10
 TRADEOFF = ("cv_Q", "sd_Q", "sd_M", "r", "rho", "slope", "intercept", "r2")
 """Columns of a trade-off that get intervals."""
 
+COLUMNS = {
+    "tradeoff": ("at", "fold", *TRADEOFF),
+    "similarity": ("at", "fold", "self_similarity"),
+    "halves": ("at", "reliability", "slope_iv"),
+}
+"""Columns of what :meth:`Folds.give` gives, by its name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Folds:
@@ -38,6 +45,8 @@ class Folds:
         half_n: ``(2, F)`` occurrences in each half.
         half_M, half_V: ``(2, L, F)`` their M and V; NaN where there are none.
         M_AB: ``(L, F)`` dot product of the means of the two halves.
+        own_n: ``(K, F)`` occurrences in each fold's own half, without this fold.
+        own_M, own_V: ``(K, L, F)`` their M and V. The half of fold k is ``k % 2``.
     """
 
     tokens: np.ndarray
@@ -49,6 +58,9 @@ class Folds:
     half_M: np.ndarray
     half_V: np.ndarray
     M_AB: np.ndarray
+    own_n: np.ndarray
+    own_M: np.ndarray
+    own_V: np.ndarray
 
     def __len__(self) -> int:
         """Number of folds, ``K``."""
@@ -125,17 +137,29 @@ class Folds:
         """What two halves of the documents say of M: ``at, reliability, slope_iv``.
 
         Both are of the unbiased M and V (see :mod:`embvar_kit.statistics.evidence`), over the
-        tokens that occur twice or more in each half.
+        tokens that occur twice or more in each half. Beside each stand ``_low`` and ``_high``, the
+        bounds of its 95 % interval.
         """
-        left = (self.half_n >= 2).all(axis=0)
-        rows = []
+        names = ("reliability", "slope_iv")
+        rows, without = [], []
         for at in range(self.Q.shape[1]):
-            n, M, V = self.half_n[:, left], self.half_M[:, at, left], self.half_V[:, at, left]
-            (M_A, M_B), (V_A, V_B) = analysis.unbiased(n, M, V)
-            reliability = evidence.reliability(M_A, M_B).half
-            slope_iv = evidence.slope_iv(V_A, M_A, M_B, V_B)
-            rows.append({"at": at, "reliability": reliability, "slope_iv": slope_iv})
-        return pd.DataFrame(rows)
+            whole = self.half_n, self.half_M[:, at], self.half_V[:, at]
+            rows.append({"at": at, **dict(zip(names, _of_halves(*whole), strict=True))})
+            owns = zip(self.own_n, self.own_M[:, at], self.own_V[:, at], strict=True)
+            for fold, own in enumerate(owns):
+                parts = [part.copy() for part in whole]
+                for part, left in zip(parts, own, strict=True):
+                    part[fold % 2] = left
+                found = dict(zip(names, _of_halves(*parts), strict=True))
+                without.append({"at": at, "fold": fold, **found})
+        return with_intervals(pd.DataFrame(rows), pd.DataFrame(without), names)
+
+
+def _of_halves(n: np.ndarray, M: np.ndarray, V: np.ndarray) -> tuple[float, float]:
+    """Reliability of M and instrumental slope, of ``(2, F)`` moments of two halves."""
+    left = (n >= 2).all(axis=0)
+    (M_A, M_B), (V_A, V_B) = analysis.unbiased(n[:, left], M[:, left], V[:, left])
+    return evidence.reliability(M_A, M_B).half, evidence.slope_iv(V_A, M_A, M_B, V_B)
 
 
 def with_intervals(

@@ -32,7 +32,14 @@ from embvar_kit.files import replacing, sha256_of
 from embvar_kit.moments import memory
 
 FORMAT = 2
-TABLES = ("table", "decompositions", "null", "null_decompositions", "replicates")
+TABLES = (
+    "table",
+    "decompositions",
+    "fold_decompositions",
+    "replicates",
+    "null",
+    "null_decompositions",
+)
 MEANS = ("mean", "null_mean")
 """Names of files of means, which may not fit into memory: tensors ``mean`` and ``extra``."""
 

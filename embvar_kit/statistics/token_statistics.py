@@ -19,7 +19,7 @@ from embvar_kit.models.identity import DIGESTS
 from embvar_kit.moments import memory
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
-from embvar_kit.statistics.folds import LEAST, TRADEOFF, Folds, with_intervals
+from embvar_kit.statistics.folds import COLUMNS, LEAST, TRADEOFF, Folds, with_intervals
 from embvar_kit.statistics.storage import read, write
 
 SINK_FACTOR = 10
@@ -809,17 +809,20 @@ class TokenStatistics:
                 "folds=20; statistics merged from several parts have none."
             )
         stored = self.replicates.query("what == @what").drop(columns="what")
-        found = self._of_choice(stored, choice)
-        return found.dropna(axis="columns", how="all")
+        return self._of_choice(stored, choice)[list(COLUMNS[what])]
 
     def _replicates(self) -> Iterator[pd.DataFrame]:
-        """All that :meth:`_replicated` gives for each of :data:`CHOICES` with ``min_count`` 10."""
-        for choice in CHOICES:
+        """All that :meth:`_replicated` gives for the choices of frequent tokens."""
+        for choice, _ in self.choices():
             if choice["min_count"] < LEAST:
                 continue
-            for what in ("tradeoff", "halves", *(("similarity",) if choice["unbiased"] else ())):
+            for what in ("tradeoff", "halves"):
                 found = self._replicated(what, choice)
                 yield found.assign(what=what, **self.key_of(choice))
+            if choice["unbiased"]:
+                every = {**choice, "max_count": None}
+                found = self._replicated("similarity", every)
+                yield found.assign(what="similarity", **self.key_of(every))
 
     def _decomposed_without_each(self, choice: Mapping) -> pd.DataFrame:
         """The decomposition without each fold: ``at, fold, n, Q, M, V, V_W, V_B``."""
@@ -845,7 +848,7 @@ class TokenStatistics:
             raise StatisticsError(
                 f"Intervals are not stored for this choice ({given}"
                 + (", with tokens left out" if self.info.get("left_out") else "")
-                + "). Stored are those of min_count=10 and max_count=100_000 or None, and of "
+                + "). Stored are those of min_count=10 and max_count=100_000, and of "
                 "decompositions of all tokens. Extract again, with folds=20, for others."
             )
         return stored.loc[matching].drop(columns=list(key)).reset_index(drop=True)

@@ -76,7 +76,9 @@ def test_a_fold_taken_out_is_a_fold_never_run(model, corpus, stats, shards):
         assert (held.V[fold][:, there] >= 0).all()
 
 
-@pytest.mark.parametrize("choice", [ALL, {**ALL, "min_count": 10, "special": False}])
+@pytest.mark.parametrize(
+    "choice", [ALL, {**ALL, "min_count": 10, "max_count": 100_000, "special": False}]
+)
 def test_decompositions_without_a_fold_are_those_never_run(model, corpus, stats, choice):
     """The tokens are those that the whole corpus chooses."""
     chosen = stats.tokens[stats.n >= choice["min_count"]]

@@ -88,6 +88,11 @@ def test_without_each_fold_is_the_rest_by_definition(seed, n_groups, n_folds, di
         assert found.M_AB[g] == pytest.approx(
             float(means[0] @ means[1]), rel=1e-9, abs=1e-13 * scale, nan_ok=True
         )
+        for k in range(n_folds):
+            of_half = (half[entries["fold"]] == half[k]) & (entries["fold"] != k)
+            n, _, M, V, _ = together(entries, (group == g) & of_half)
+            got = found.own_n[k, g], found.own_M[k, g], found.own_V[k, g]
+            np.testing.assert_allclose(got, (n, M, V), rtol=1e-9)
 
 
 @given(**ENTRIES)

@@ -137,3 +137,75 @@ def test_clusters_killed_with_their_client(tiny, wanted, tmp_path):
         tried("clusters killed with their client")
     subprocess.run([sys.executable, str(script)], check=True, timeout=300)
     same(ek.TokenStatistics.load(out), wanted)
+
+
+def cluster_of_processes(folder, number):
+    """A scheduler and two workers, each a process of its own; the address of the scheduler."""
+    file = folder / f"scheduler-{number}.json"
+    at = ["--scheduler-file", str(file)]
+    own = ["--no-dashboard", "--host", "127.0.0.1"]
+    scheduler = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", *at, *own, "--port", "0"],
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 60
+    while not file.exists():
+        assert time.monotonic() < until and scheduler.poll() is None
+        time.sleep(0.05)
+    workers = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "distributed.cli.dask_worker",
+                *at,
+                *own,
+                "--nthreads=1",
+                "--no-nanny",
+                "--death-timeout=5",
+            ],
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+        )
+        for _ in range(2)
+    ]
+    return scheduler, workers, str(file)
+
+
+def test_schedulers_killed_while_their_client_lives(tiny, wanted, tmp_path):
+    """SIGKILL of the scheduler alone: the client is told, and a new client resumes the pass."""
+    random.seed(0)
+    model = ek.load_model(str(tiny("bert")), device="cpu")
+    corpus = ek.load_corpus("wikipedia", sample=400, max_words=40)
+    store = tmp_path / "store"
+    kills = effort(1, 3)
+    for number in range(kills + 1):
+        scheduler, workers, file = cluster_of_processes(tmp_path, number)
+        over = threading.Event()
+
+        def kill(scheduler=scheduler, over=over):
+            there = len(list(store.glob("shards/*.safetensors")))
+            while not over.wait(0.02):
+                if len(list(store.glob("shards/*.safetensors"))) > there + random.randint(0, 2):
+                    scheduler.kill()
+                    return
+
+        killer = threading.Thread(target=kill)
+        try:
+            with distributed.Client(scheduler_file=file, timeout=60) as client:
+                client.wait_for_workers(2, timeout=120)
+                options = {"shards": SHARDS, "store": store, "client": client, "threads": 1}
+                if number < kills:
+                    killer.start()
+                    with pytest.raises(ek.ExtractionError, match=r"stays in the store|not answer"):
+                        ek.extract(model, corpus, progress=False, **options)
+                    tried("schedulers killed under their client")
+                else:
+                    same(ek.extract(model, corpus, progress=False, **options), wanted)
+        finally:
+            over.set()
+            if killer.ident:
+                killer.join()
+            for process in (scheduler, *workers):
+                process.kill()
+                process.wait()
