@@ -33,7 +33,8 @@ MAY_IGNORE = {
         "05_layer_normalization",
         "shown = {at: part.leave_out(special) for at, part in parts.items()}",
     ): "a widget; explorers have their own tests",
-    ("08_words", 'stats = ek.extract(model, corpus, by="word", null=True, folds=folds)'): "a progress bar",
+    ("08_words", 'stats = ek.extract(model, corpus, by="word", null=True, folds=folds)'):
+        "a progress bar",
     ("09_your_own_model", "corpus = ek.load_corpus(corpus_name, limit=limit)"): "a progress bar",
 }  # fmt: skip
 
