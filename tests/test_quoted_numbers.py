@@ -41,7 +41,7 @@ QUOTED = re.compile(
 )
 PRINTED = re.compile(r"(?<![\w.])\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
 NAMED = re.compile(r"[Ss]ections?\s+(\d+\.\d+(?:(?:,\s|\sand\s|\sto\s)\d+\.\d+)*)")
-NO_PROSE = re.compile(r"`[^`]*`|\]\([^)]*\)|arXiv [\d.]+|^#.*$", re.M)
+NO_PROSE = re.compile(r"`[^`]*`|\]\([^)]*\)|arXiv [\d.]+|95 %(?= interval)|^#.*$", re.M)
 
 
 def sections(path: Path) -> Iterator[tuple[str, list[nbformat.NotebookNode]]]:
