@@ -28,6 +28,8 @@ NOT_MEASURED = {
     ("04_norm_variance_tradeoff", "740,000"): "the paper's corpus",
     ("05_layer_normalization", "3.5"): "data/README.md has the sizes of the twins",
     ("05_layer_normalization", "4,096"): "data/README.md has the vocabulary of the twins",
+    ("05_layer_normalization", "0.001"): "twice the square of 0.02, the spread of fresh weights",
+    ("05_layer_normalization", "0.00001"): "the epsilon of the twins",
     ("05_layer_normalization", "0.6"): "exercise 3 chooses it",
     ("05_layer_normalization", "0.36"): "its square",
     ("06_across_layers", "100,000"): "the paper's range",
