@@ -30,7 +30,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(WAIT_ASLEEP)
 APP_POLICY := default-src 'self' data: blob: ws://127.0.0.1:* 'unsafe-inline' 'unsafe-eval'; \
   frame-ancestors 'self'
 
-LONG_SUITES := tests/robustness tests/models/test_sweep.py
+LONG_SUITES := tests/robustness tests/models/test_sweep.py tests/statistics/test_coverage.py
 
 # In .venv, Python and pip see its own packages only, and Jupyter its own kernel rather than one of
 # the user's. Agg in MPLBACKEND would switch the notebooks' figures off.
@@ -129,7 +129,7 @@ test: pass ## ruff, unit and property tests, doctests, notebooks
 	$(ONE_THREAD) $(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout=600 --timeout=660 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
-test-long: models ## faults, strange input and all architectures in full: many more tries, other ones each time
+test-long: models ## faults, strange input, all architectures and simulated corpora in full: many more tries
 	EMBVAR_LONG=1 MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS) $(LONG_SUITES)
 
 test-browser: models ## the notebooks and the app in a real browser; it says if one is missing

@@ -56,6 +56,8 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     from embvar_kit.extraction.dimensions import DimensionMoments, dimension_moments
     from embvar_kit.extraction.embeddings import Occurrences, collect_embeddings, sample_embeddings
     from embvar_kit.extraction.extract import extract, partial_result, run_plan
+    from embvar_kit.extraction.leave_out import LeaveOut
+    from embvar_kit.extraction.norms import find_bounds, position_profile
     from embvar_kit.extraction.plan import Plan, plan
     from embvar_kit.extraction.shards import ShardedPass
     from embvar_kit.figures import atlas
@@ -68,7 +70,7 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
     from embvar_kit.paper import release
     from embvar_kit.paper.reproduction import reproduce
-    from embvar_kit.statistics import analysis
+    from embvar_kit.statistics import analysis, measures
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _HOMES = {
@@ -123,6 +125,11 @@ _HOMES = {
         "partial_result",
         "run_plan",
     ),
+    "extraction.leave_out": ("LeaveOut",),
+    "extraction.norms": (
+        "find_bounds",
+        "position_profile",
+    ),
     "extraction.plan": (
         "Plan",
         "plan",
@@ -149,12 +156,24 @@ _HOMES = {
     ),
     "paper": ("release",),
     "paper.reproduction": ("reproduce",),
-    "statistics": ("analysis",),
+    "statistics": (
+        "analysis",
+        "measures",
+    ),
     "statistics.token_statistics": ("TokenStatistics",),
 }
 """Where each public name lives: a module, or the folder of a public module."""
 
-_MODULES = ("tokens", "words", "atlas", "figures", "normalization", "release", "analysis")
+_MODULES = (
+    "tokens",
+    "words",
+    "atlas",
+    "figures",
+    "normalization",
+    "release",
+    "analysis",
+    "measures",
+)
 """Public names that are modules themselves."""
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | {"figures": ""}

@@ -105,6 +105,7 @@ def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | Non
         and (info["convention"]["by"], info["convention"]["long"]) == ("token", "split")
         and "partial" not in info
         and info["convention"].get("min_count", 1) == 1
+        and "leave_out" not in info["convention"]
         and len(statistics.layers) == info["model"]["n_states"]
         and (statistics.folds is not None or not same_kit)
     )

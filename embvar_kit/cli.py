@@ -24,6 +24,7 @@ from embvar_kit.errors import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from embvar_kit.extraction.leave_out import LeaveOut
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _EXAMPLES = """examples:
@@ -249,10 +250,30 @@ def _add_pass(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "otherwise they are text",
     )
     run.add_argument(
+        "--covariance",
+        action="store_true",
+        help="take the covariance of all embeddings at each layer, too, for measures of isotropy",
+    )
+    run.add_argument(
         "--min-count",
         type=int,
         default=1,
         help="measure only tokens that occur at least this often (default: 1)",
+    )
+    run.add_argument(
+        "--leave-out-first",
+        type=int,
+        default=0,
+        metavar="K",
+        help="leave out the occurrences at the first K positions of each sequence, of which a "
+        "begin token is one",
+    )
+    run.add_argument(
+        "--leave-out-norm",
+        type=float,
+        metavar="FACTOR",
+        help="leave out occurrences whose squared norm is at least FACTOR times the median at some "
+        "hidden state; a first look at a sample of the corpus finds the median",
     )
     run.add_argument(
         "--null",
@@ -277,7 +298,7 @@ def _add_compact(command: argparse._ActionsContainer) -> None:
         "--compact",
         action="store_true",
         help="save tables and decompositions without the token means (a hundredth of the size), "
-        "with and without attention sinks",
+        "with and without high-norm tokens",
     )
 
 
@@ -319,8 +340,17 @@ def _model(chosen: argparse.Namespace) -> Any:
 def _pass(chosen: argparse.Namespace) -> dict[str, Any]:
     """The options of a pass, but for the sites."""
     names = ("by", "layers", "batch_tokens", "long", "min_count", "parse_special", "null")
-    names += ("threads",)
+    names += ("covariance", "threads")
     return {name: getattr(chosen, name) for name in names}
+
+
+def _left_out(chosen: argparse.Namespace) -> LeaveOut | None:
+    """The occurrences to leave out, if there are any."""
+    from embvar_kit.extraction.leave_out import LeaveOut
+
+    if not chosen.leave_out_first and chosen.leave_out_norm is None:
+        return None
+    return LeaveOut(first=chosen.leave_out_first, norm=chosen.leave_out_norm)
 
 
 def _extract(chosen: argparse.Namespace) -> None:
@@ -335,6 +365,7 @@ def _extract(chosen: argparse.Namespace) -> None:
             model,
             corpus,
             site=chosen.site,
+            leave_out=_left_out(chosen),
             checkpoint=chosen.checkpoint,
             checkpoint_every=every,
             shards=chosen.shards,
@@ -389,8 +420,8 @@ def _save(extracted: dict[str, TokenStatistics], folder: Path, compact: bool) ->
     for site, statistics in extracted.items():
         out = folder if len(extracted) == 1 else folder / site
         if compact:
-            sinks = extracted.get("hidden", statistics).sinks()["token"]
-            statistics = statistics.compact(left_out=[(), sinks] if len(sinks) else [()])
+            high = extracted.get("hidden", statistics).high_norm(peak=True)["token"]
+            statistics = statistics.compact(left_out=[(), high] if len(high) else [()])
         statistics.save(out)
         print(f"saved      {out}; look at it with: embvar show {out}")
 
@@ -446,13 +477,21 @@ def _add_store(command: argparse.ArgumentParser) -> None:
 def _shard_plan(chosen: argparse.Namespace) -> None:
     from embvar_kit.extraction.shards import ShardedPass
 
+    model, corpus, leave_out = _model(chosen), _corpus(chosen), _left_out(chosen)
+    if leave_out is not None:
+        from embvar_kit.extraction.norms import find_bounds
+
+        names = ("by", "layers", "batch_tokens", "long", "parse_special")
+        how = {name: getattr(chosen, name) for name in names}
+        leave_out = find_bounds(model, corpus, leave_out, **how)
     job = ShardedPass.plan(
         chosen.store,
-        _model(chosen),
-        _corpus(chosen),
+        model,
+        corpus,
         shards=chosen.shards,
         sites=chosen.site,
         usual_threads=1,
+        leave_out=leave_out,
         **_pass(chosen),
     )
     print(job)
@@ -549,7 +588,7 @@ def _add_show(commands: argparse._SubParsersAction) -> None:
     )
     _add_choice_of_tokens(show)
     show.add_argument("--no-special", action="store_true", help="leave special tokens out")
-    show.add_argument("--no-sinks", action="store_true", help="leave attention sinks out")
+    _add_no_high_norm(show)
 
 
 def _add_choice_of_tokens(command: argparse.ArgumentParser) -> None:
@@ -561,6 +600,18 @@ def _add_choice_of_tokens(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--unbiased", action="store_true", help="correct M, V and V_B for the finite sample"
+    )
+
+
+def _add_no_high_norm(command: argparse.ArgumentParser) -> None:
+    """The option, by its name and by those of older kits."""
+    command.add_argument(
+        "--no-high-norm",
+        "--no-sinks",
+        "--without-sinks",
+        action="store_true",
+        help="leave out high-norm tokens: those with Q at least ten times the median at some "
+        "layer (the other names are older)",
     )
 
 
@@ -578,10 +629,10 @@ def _show(chosen: argparse.Namespace) -> None:
         _print_tokens(statistics, chosen.token, chosen.layer, chosen.unbiased)
         return
     if chosen.layer is None:
-        _print_layers(statistics, chosen.no_sinks, **choice)
+        _print_layers(statistics, chosen.no_high_norm, **choice)
         return
-    if chosen.no_sinks:
-        statistics = statistics.without(statistics.sinks()["token"])
+    if chosen.no_high_norm:
+        statistics = statistics.without(statistics.high_norm()["token"])
     if chosen.rows < 1:
         raise StatisticsError(f"--rows must be at least 1, got {chosen.rows}.")
     table = statistics.table(chosen.layer, **choice).head(chosen.rows)
@@ -631,10 +682,10 @@ def _print_table(statistics: TokenStatistics, table: pd.DataFrame) -> None:
     print(table.to_string(index=False, float_format="{:.4f}".format))
 
 
-def _print_layers(statistics: TokenStatistics, sinks_out: bool = False, **choice: Any) -> None:
-    sinks = statistics.sinks()["token"]
-    if sinks_out:
-        statistics = statistics.without(sinks)
+def _print_layers(statistics: TokenStatistics, high_out: bool = False, **choice: Any) -> None:
+    high = statistics.high_norm(peak=True)["token"]
+    if high_out:
+        statistics = statistics.without(high)
     forms = "unbiased" if choice["unbiased"] else "as measured"
     counts = f"{choice['min_count']} <= n_t <= {choice['max_count']:,}"
     parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
@@ -654,10 +705,11 @@ def _print_layers(statistics: TokenStatistics, sinks_out: bool = False, **choice
             raise
         note += "\nNo decomposition for this choice: the statistics were saved without token means."
     print(statistics)
-    if len(sinks):
-        done = "left out" if sinks_out else "counted; embvar show --no-sinks leaves them out"
-        names = ", ".join(map(repr, sinks[:8])) + (", ..." if len(sinks) > 8 else "")
-        print(f"{len(sinks)} sinks (Q at least 10 times the layer's median), {done}: {names}")
+    if len(high):
+        done = "left out" if high_out else "counted; embvar show --no-high-norm leaves them out"
+        names = ", ".join(map(repr, high[:8])) + (", ..." if len(high) > 8 else "")
+        tokens = f"{len(high)} high-norm token{'s' * (len(high) > 1)}"
+        print(f"{tokens} (Q at least 10 times the layer's median), {done}: {names}")
     for title, table in parts.items():
         print(title + table.to_string(index=False, float_format="{:.3f}".format))
     if note:
@@ -682,13 +734,7 @@ def _add_figures(commands: argparse._SubParsersAction) -> None:
         help="folder to write to (default: figures/NAME beside the first DIR)",
     )
     _add_choice_of_tokens(figures)
-    figures.add_argument(
-        "--no-sinks",
-        "--without-sinks",
-        dest="without_sinks",
-        action="store_true",
-        help="leave out attention sinks: tokens with Q at least ten times the layer's median",
-    )
+    _add_no_high_norm(figures)
     figures.add_argument(
         "--no-embeddings",
         action="store_true",
@@ -710,7 +756,7 @@ def _figures(chosen: argparse.Namespace) -> None:
         min_count=chosen.min_count,
         max_count=chosen.max_count,
         unbiased=chosen.unbiased,
-        without_sinks=chosen.without_sinks,
+        without_high_norm=chosen.no_high_norm,
         embeddings=not chosen.no_embeddings,
     )
     drawn = sum(entry.reason is None for entry in entries)
@@ -726,7 +772,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         "report",
         help="run the notebook on a model of your own, and save it as a page",
         description="Run notebook 9, A model of your own, for MODEL: where it normalizes, its "
-        "trade-off, decomposition and attention sinks. Writes report.ipynb and report.html.",
+        "trade-off, decomposition and high-norm tokens. Writes report.ipynb and report.html.",
     )
     report.set_defaults(run=_report)
     report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")

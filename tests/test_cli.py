@@ -230,6 +230,30 @@ def test_extract_announces_runs_and_saves(command, tiny, text_file, tmp_path):
     assert stats.Q[1] == pytest.approx(by_hand.Q[2], rel=1e-5)
 
 
+def test_occurrences_are_left_out_in_a_pass_and_in_shards(command, tiny, text_file, tmp_path):
+    chosen = ["--model", tiny("llama"), "--device", "cpu", "--corpus", text_file]
+    chosen += ["--leave-out-first", 1, "--leave-out-norm", 1.3]
+    out, store = tmp_path / "out", tmp_path / "store"
+    assert command("extract", *chosen, "--out", out)[::2] == (0, "")
+    assert command("shard", "plan", store, "--shards", 1, *chosen)[::2] == (0, "")
+    assert command("shard", "run", store, "--index", 0)[0] == 0
+    assert command("shard", "merge", store, "--out", tmp_path / "merged")[0] == 0
+    by_hand = ek.extract(
+        ek.load_model(tiny("llama"), device="cpu"),
+        ek.load_corpus(text_file),
+        leave_out=ek.LeaveOut(first=1, norm=1.3),
+        progress=False,
+    )
+    assert by_hand.info["counts"]["left_out_by_norm"] > 0
+    for folder in (out, tmp_path / "merged"):
+        stats = ek.TokenStatistics.load(folder)
+        assert stats.info["convention"] == by_hand.info["convention"]
+        assert stats.info["counts"] == by_hand.info["counts"]
+        assert stats.n.tolist() == by_hand.n.tolist()
+    status, _, err = command("extract", *chosen[:6], "--leave-out-norm", 1, "--out", out)
+    assert status == 1 and is_one_line_of(err) and "factor to the median" in err
+
+
 def test_every_choice_of_sentences_reaches_the_corpus(command, tiny, tmp_path):
     prose = tmp_path / "prose.md"
     prose.write_text("\n\n".join(f"{s} A short one. Another short one." for s in SENTENCES))
@@ -327,7 +351,7 @@ def test_several_sites_and_compact_statistics(command, tmp_path):
         assert stats.mean is None and stats.info["convention"]["site"] == site
         assert str(out / site) in said
     shown = command("show", out / "hidden")[1]
-    assert "Q = M + V_W + V_B" in shown and "sinks" not in shown
+    assert "Q = M + V_W + V_B" in shown and "high-norm" not in shown
     shown = command("show", out / "hidden", "--min-count", 12)
     assert shown[0] == 0 and "No decomposition for this choice" in shown[1]
 
@@ -339,12 +363,12 @@ def test_statistics_of_frequent_tokens_only_are_saved_and_shown(command, tmp_pat
     code, said, err = command("extract", *options, *compact, "--out", tmp_path)
     assert (code, err) == (0, "") and f"saved      {tmp_path}" in said
     shown = command("show", tmp_path, "--min-count", 20)[1]
-    assert "V on M over tokens" in shown and "sinks" not in shown
+    assert "V on M over tokens" in shown and "high-norm" not in shown
     drawn = command("figures", tmp_path, "--min-count", 20, "--no-embeddings", "--no-sinks")
     assert drawn[0] == 0 and "index.html" in drawn[1]
 
 
-def test_show_names_sinks_and_leaves_them_out_when_asked(command, saved, tmp_path):
+def test_show_names_high_norm_tokens_and_leaves_them_out_when_asked(command, saved, tmp_path):
     stats = ek.TokenStatistics.load(saved)
     at = int(np.flatnonzero(stats.tokens == "the")[0])
     Q = stats.Q.copy()
@@ -352,9 +376,10 @@ def test_show_names_sinks_and_leaves_them_out_when_asked(command, saved, tmp_pat
     stats = replace(stats, Q=Q)
     stats.save(tmp_path)
     shown = command("show", tmp_path)[1]
-    assert "1 sinks (Q at least 10 times the layer's median), counted" in shown
-    left = command("show", tmp_path, "--no-sinks")[1]
+    assert "1 high-norm token (Q at least 10 times the layer's median), counted" in shown
+    left = command("show", tmp_path, "--no-high-norm")[1]
     assert "left out: 'the'" in left
+    assert command("show", tmp_path, "--no-sinks")[1] == left  # its older name
     assert f"{stats.without(['the']).tradeoff()['cv_Q'][1]:.3f}" in left
 
 
@@ -381,11 +406,11 @@ def test_every_choice_of_figures_reaches_them(command, saved, tmp_path, monkeypa
         lambda stats, out, **choice: given.update(choice, out=out) or [],
     )
     command("figures", saved)
-    plain = {"min_count": 10, "max_count": 100_000, "unbiased": False, "without_sinks": False}
+    plain = {"min_count": 10, "max_count": 100_000, "unbiased": False, "without_high_norm": False}
     assert given == {**plain, "embeddings": True, "out": saved.parent / "figures" / saved.name}
-    options = ["--min-count", 3, "--max-count", 50, "--unbiased", "--without-sinks"]
+    options = ["--min-count", 3, "--max-count", 50, "--unbiased", "--no-high-norm"]
     command("figures", saved, *options, "--no-embeddings", "--out", tmp_path)
-    other = {"min_count": 3, "max_count": 50, "unbiased": True, "without_sinks": True}
+    other = {"min_count": 3, "max_count": 50, "unbiased": True, "without_high_norm": True}
     assert given == {**other, "embeddings": False, "out": tmp_path}
 
 

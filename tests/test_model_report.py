@@ -34,7 +34,7 @@ def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
     stats = ek.extract(
         ek.load_model(tiny(family), device="cpu"), ek.load_corpus(text), progress=False
     )
-    stats = stats.without(stats.sinks(min_count=3)["token"])
+    stats = stats.without(stats.high_norm(min_count=3)["token"])
     fits = stats.tradeoff(min_count=3).set_index("layer")
     falling = fits[fits["slope"] < 0]
     best = (falling if len(falling) else fits)["r2"].idxmax()

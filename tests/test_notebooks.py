@@ -146,7 +146,7 @@ def test_each_figure_of_the_paper_is_in_a_notebook_and_in_the_reference():
     """Every function that draws one is called in a notebook; the page on figures says where."""
     sources = "\n".join(cell.source for path in NOTEBOOKS for cell in code_cells(path))
     page = (ROOT / "notebooks" / "reference" / "figures.md").read_text(encoding="utf-8")
-    for figure, (function, _) in ek.figures.PAPER.items():
+    for figure, (function, *_) in ek.figures.PAPER.items():
         assert f"ek.figures.{function.__name__}(" in sources, figure
         row = next(line for line in page.splitlines() if line.startswith(f"| {figure} |"))
         assert f"`{function.__name__}`" in row, figure

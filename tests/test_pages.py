@@ -74,7 +74,7 @@ NEEDED["reproduce"] = ["MODEL"]
 def corpus(monkeypatch, tmp_path):
     """A short corpus, whatever a page asks for, and an empty working folder."""
     monkeypatch.chdir(tmp_path)
-    short = ek.load_corpus("wikipedia", max_words=10, limit=80)
+    short = ek.load_corpus("wikipedia", max_words=10, sample=80)
     monkeypatch.setitem(vars(ek), "load_corpus", lambda name: short)
     return short
 

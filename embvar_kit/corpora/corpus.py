@@ -172,3 +172,21 @@ def nothing_left(name: str, choice: dict, left_out: WithoutText | None = None) -
     return EmptyCorpusError(
         f"No sentence of corpus {name!r} is left after {choices}: loosen one of them.", n
     )
+
+
+def lengths_in_words(sentences: Iterable[str]) -> dict[str, list[int]]:
+    """How many sentences have 0, 1, 2 ... words, in two ways of counting.
+
+    Returns:
+        ``sentences_by_words``: words are separated by white space. ``sentences_by_blanks``: by
+        single blanks, as in the authors' scripts (paper, Fig. 9), so that two blanks in a row
+        enclose an empty word.
+
+    >>> lengths_in_words(["a  b", "c"])
+    {'sentences_by_words': [0, 1, 1], 'sentences_by_blanks': [0, 1, 0, 1]}
+    """
+    sentences = list(sentences)
+    return {
+        "sentences_by_words": np.bincount([len(s.split()) for s in sentences]).tolist(),
+        "sentences_by_blanks": np.bincount([len(s.split(" ")) for s in sentences]).tolist(),
+    }

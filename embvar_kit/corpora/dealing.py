@@ -43,6 +43,51 @@ def documents_of(corpus: Corpus) -> np.ndarray:
     return rank[number]
 
 
+def documents_of_groups(
+    group: np.ndarray, document: np.ndarray, n_groups: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How each group's occurrences spread over documents: what dispersion follows from.
+
+    With ``n_td`` occurrences of group ``t`` in document ``d``, ``n_t^2 / sum_d n_td^2`` is the
+    effective number of documents, the inverse of Simpson's index: ``D`` where a group occurs
+    equally often in ``D`` documents, 1 where it occurs in one. Both numbers returned here add up
+    over parts of a corpus that share no document.
+
+    Args:
+        group: ``(K,)`` the group of each occurrence, -1 for those that are not counted.
+        document: ``(K,)`` the document of each occurrence, as in :func:`documents_of`.
+        n_groups: number of groups, ``T``.
+
+    Returns:
+        ``(T,)`` number of documents in which each group occurs, and ``(T,)``
+        ``sum_d n_td^2``; both int64, 0 for groups that do not occur.
+
+    Raises:
+        CorpusError: if the two arrays differ in length, or a group or document is out of range.
+
+    >>> documents, squares = documents_of_groups(
+    ...     np.array([0, 0, 0, 1, -1]), np.array([0, 0, 1, 2, 2]), n_groups=2
+    ... )
+    >>> documents.tolist(), squares.tolist()
+    ([2, 1], [5, 1])
+    """
+    group, document = np.asarray(group), np.asarray(document)
+    if group.shape != document.shape:
+        raise CorpusError(
+            f"{group.shape} groups and {document.shape} documents: each occurrence has one of both."
+        )
+    counted = group >= 0
+    group, document = group[counted].astype(np.int64), document[counted].astype(np.int64)
+    if len(group) and (group.max() >= n_groups or document.min() < 0):
+        raise CorpusError(f"A group is outside 0..{n_groups - 1}, or a document is negative.")
+    width = int(document.max(initial=0)) + 1
+    pairs, n_pairs = np.unique(group * width + document, return_counts=True)
+    documents = np.bincount(pairs // width, minlength=n_groups).astype(np.int64)
+    squares = np.zeros(n_groups, dtype=np.int64)
+    np.add.at(squares, pairs // width, n_pairs.astype(np.int64) ** 2)
+    return documents, squares
+
+
 def deal(sizes: Sequence[int] | np.ndarray, shards: int, seed: int = 0) -> np.ndarray:
     """Deal documents out so that shards have about equal sizes.
 

@@ -16,7 +16,11 @@ import numpy as np
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import tokenize
 from embvar_kit.errors import ExtractionError, StatisticsError
-from embvar_kit.extraction.embeddings import Occurrences, collect_embeddings
+from embvar_kit.extraction.embeddings import (
+    Occurrences,
+    collect_embeddings,
+    require_all_occurrences,
+)
 from embvar_kit.extraction.plan import Plan, plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics, control_tokens_read
@@ -217,8 +221,8 @@ def concordances(
     """A concordance for each model given, which groups occurrences as the model's statistics do.
 
     Raises:
-        StatisticsError: if a model is not among the statistics', or only one of model and corpus
-            is given.
+        StatisticsError: if a model is not among the statistics', only one of model and corpus is
+            given, or occurrences were left out of the statistics.
     """
     models = [] if model is None else [model] if isinstance(model, EmbeddingModel) else list(model)
     if bool(models) != (corpus is not None):
@@ -232,6 +236,7 @@ def concordances(
             raise StatisticsError(
                 f"The statistics are not of the model {one.name!r} given, or of other weights."
             )
+        require_all_occurrences(of_model[one.name, one.revision])
         info = of_model[one.name, one.revision].info
         for what, digest in one.digests.items():
             if info["model"].get(what, digest) != digest:  # an older kit kept none

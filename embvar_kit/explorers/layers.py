@@ -75,7 +75,7 @@ class LayerState(traitlets.HasTraits):
         help="least and most occurrences; None means no limit",
     )
     special = traitlets.Bool(True, help="whether special tokens are included")
-    sinks = traitlets.Bool(True, help="whether attention sinks are included")
+    sinks = traitlets.Bool(True, help="whether high-norm tokens are included")
     unbiased = traitlets.Bool(False, help="subtract the finite-sample bias of M and V_B")
     step = traitlets.Int(0, min=0, help="index of the selected layer in the deepest model shown")
     setting = traitlets.Instance(
@@ -155,12 +155,12 @@ class LayerState(traitlets.HasTraits):
             return self._parts[key]
 
     def without_sinks(self, name: str) -> TokenStatistics:
-        """A model's statistics without its attention sinks, if it has any."""
+        """A model's statistics without its high-norm tokens, if it has any."""
         with self._lock:
             if name not in self._without:
                 one = self.sources[name]
-                sinks = one.sinks()["token"]
-                self._without[name] = one.without(sinks) if len(sinks) else one
+                high = one.high_norm()["token"]
+                self._without[name] = one.without(high) if len(high) else one
             return self._without[name]
 
     def numbers(self, step: int | None = None, setting: Setting | None = None) -> pd.DataFrame:
@@ -374,7 +374,7 @@ class LayerExplorer(Explorer):
         )
         special = checkbox("special tokens", "embvar-special", "include [CLS], </s> and the like")
         sinks = checkbox(
-            "attention sinks",
+            "high-norm tokens",
             "embvar-sinks",
             "include tokens whose Q at any layer is ten times the median or more (notebook 4)",
         )

@@ -14,7 +14,7 @@ from embvar_kit.corpora.byte_level import named
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures.tradeoff import ZERO
 from embvar_kit.statistics import analysis
-from embvar_kit.statistics.token_statistics import SINK_FACTOR, TokenStatistics
+from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
 
 MOST_MARKED = 500
 """A search for a prefix marks at most this many tokens, the most frequent ones."""
@@ -390,7 +390,8 @@ class TradeoffState(traitlets.HasTraits):
         points = self.points
         at = points.at(self.layer)
         try:
-            fit = analysis.tradeoff(points.Q[at], points.M[at], points.V[at])._asdict()
+            line = analysis.tradeoff(points.Q[at], points.M[at], points.V[at])._asdict()
+            fit = {name: value for name, value in line.items() if value is not None}
         except StatisticsError as error:
             fit = {"n_tokens": len(points.n), "why": str(error)}
         self.set_trait("fit", fit)
@@ -410,9 +411,9 @@ class TradeoffState(traitlets.HasTraits):
         return points_of(self.sources[model][site], counts, special=special, unbiased=unbiased)
 
     def _fitting_scales(self) -> str:
-        """Logarithmic axes if there are attention sinks; else the same if layers' ranges allow."""
+        """Logarithmic axes if there are high-norm tokens; else the same if layers' ranges allow."""
         Q = self.points.Q
-        if (Q.max(axis=1) >= SINK_FACTOR * np.median(Q, axis=1)).any():
+        if (Q.max(axis=1) >= HIGH_NORM_FACTOR * np.median(Q, axis=1)).any():
             return "log"
         spans = np.ptp(Q, axis=1), np.ptp(self.points.M, axis=1)
         widest = [float(span.max() / max(np.median(span), 1e-12)) for span in spans]

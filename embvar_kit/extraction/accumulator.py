@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,7 +14,8 @@ from embvar_kit.extraction.onednn import free_memory, out_of_memory
 from embvar_kit.extraction.plan import Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
-from embvar_kit.moments.device import DeviceMoments, DeviceOrder
+from embvar_kit.moments.covariance import CovarianceMoments
+from embvar_kit.moments.device import DeviceCovariance, DeviceMoments, DeviceOrder
 from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
 
 _CHECK_EVERY = 256  # batches: asking the device whether all was finite makes the host wait
@@ -56,6 +58,13 @@ class Accumulator:
                 [GroupedMoments(*m.shape, mean=m, extra=e) for m, e in zip(*own, strict=True)]
                 for own in zip(self.mean, self.extra, strict=True)
             ]
+        # By site and layer; none unless the plan asks for them.
+        self._covariances: dict[tuple[str, int], CovarianceMoments | DeviceCovariance] = {
+            at: DeviceCovariance(work.width, self.device)
+            if self.on_device
+            else CovarianceMoments(work.width)
+            for at in (itertools.product(self.sites, work.layers) if work.covariance else ())
+        }
 
     def add(self, batch: Batch) -> None:
         """Add the occurrences of a batch to the moments of their groups.
@@ -74,11 +83,13 @@ class Accumulator:
             return
         for site, own in zip(self.sites, self._moments, strict=True):
             for layer, moments in zip(self.work.layers, own, strict=True):
-                x = batch.embeddings(site, layer)
+                x = batch.embeddings(site, layer).float().cpu().numpy()
                 try:
-                    moments.add(x.float().cpu().numpy(), order)
+                    moments.add(x, order)
                 except MomentsError as error:
                     raise NotFiniteError(batch) from error
+                if covariance := self._covariances.get((site, layer)):
+                    covariance.update(x[order.rows])
 
     def _add_on_device(self, batch: Batch, order: GroupOrder) -> None:
         sent = DeviceOrder(order, self.device)
@@ -89,6 +100,9 @@ class Accumulator:
                 some = layers[first : first + at_once]
                 xs = [batch.embeddings(site, layer) for layer in some]
                 _add_or_halve(moments, xs, order, sent, first)
+                for layer, x in zip(some, xs, strict=True):
+                    if covariance := self._covariances.get((site, layer)):
+                        _update_or_halve(covariance, x, sent.rows)
         self._batches += 1
         if self._batches % _CHECK_EVERY == 0:
             self.check()
@@ -112,12 +126,23 @@ class Accumulator:
             for own, mean, extra in zip(self._moments, self.mean, self.extra, strict=True)
         ]
 
+    def covariances(self) -> dict[tuple[str, int], CovarianceMoments]:
+        """The covariance of all embeddings by site and layer; empty if the plan asks for none."""
+        return {
+            at: own.to_host() if self.on_device else own for at, own in self._covariances.items()
+        }
+
     def state(self, prefix: str = "") -> dict[str, np.ndarray]:
         """All that a resumed pass needs: arrays by name, without a copy."""
-        return {
-            f"{prefix}{site}/{layer}/{name}": array
+        held = {
+            (site, layer): moments
             for site, own in zip(self.sites, self.on_host(), strict=True)
             for layer, moments in zip(self.work.layers, own, strict=True)
+        }
+        return {
+            f"{prefix}{site}/{layer}/{name}": array
+            for part in (held, self.covariances())
+            for (site, layer), moments in part.items()
             for name, array in moments.state().items()
         }
 
@@ -131,6 +156,9 @@ class Accumulator:
                     own.restore(at, one)
                 else:
                     own[at].restore(one)
+        for (site, layer), own in self._covariances.items():
+            names = CovarianceMoments.STATE
+            own.restore({name: state[f"{prefix}{site}/{layer}/{name}"] for name in names})
 
 
 def _add_or_halve(
@@ -155,3 +183,16 @@ def _add_or_halve(
     else:
         for half in order.halves():
             _add_or_halve(moments, xs, half, DeviceOrder(half, sent.rows.device), first)
+
+
+def _update_or_halve(covariance: DeviceCovariance, x: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add a batch to a covariance, in halves of its rows where the memory is too small."""
+    try:
+        covariance.update(x, rows)
+        return
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or len(rows) == 1:
+            raise
+    free_memory()
+    for half in rows.tensor_split(2):
+        _update_or_halve(covariance, x, half)

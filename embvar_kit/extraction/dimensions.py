@@ -72,7 +72,7 @@ def dimension_moments(
         model, corpus, layers, batch_tokens, long, parse_special: as in
             :func:`embvar_kit.extract`.
         left_out: Tokens, named as in the statistics, whose embeddings are not counted, for example
-            attention sinks.
+            those of high norm.
 
     Raises:
         ExtractionError: if nothing is left to count, or the model gives NaN or infinity.

@@ -85,15 +85,10 @@ def collect_embeddings(
     tokens = [tokens] if isinstance(tokens, str) else list(dict.fromkeys(tokens))
     how = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
     work = plan(model, corpus, **how, parse_special=parse_special)
-    group_of = {str(label): group for group, label in enumerate(work.labels)}
-    if absent := [token for token in tokens if token not in group_of]:
-        raise ExtractionError(
-            f"Corpus {corpus.name!r} does not contain {', '.join(map(repr, absent))}."
-        )
     random = np.random.default_rng(seed)
     wanted = {}
-    for token in tokens:
-        own = np.flatnonzero(work.group == group_of[token])
+    for token, group in zip(tokens, work.groups_of(tokens), strict=True):
+        own = np.flatnonzero(work.group == group)
         if most is not None and len(own) > most:
             own = np.sort(random.choice(own, most, replace=False))
         wanted[token] = own
@@ -139,12 +134,8 @@ def _collect(
     text = work.text
     chosen = np.zeros(len(work.group), dtype=bool)
     chosen[np.concatenate(list(wanted.values()))] = True
-    needed = np.zeros(len(text.lengths), dtype=bool)
-    needed[work.sequence[chosen]] = True
-    needed_batches = [kept for batch in work.batches if len(kept := batch[needed[batch]])]
-
     parts, occurrences = [], []
-    with closing(forward(model, work, [site], needed_batches)) as batches:
+    with closing(forward(model, work, [site], work.batches_with(chosen))) as batches:
         for batch in batches:
             here = chosen[batch.occurrences]
             states = [batch.embeddings(site, layer) for layer in work.layers]
@@ -181,6 +172,20 @@ def collect_again(
     return collect_embeddings(model, corpus, tokens, [layer], most=most, **how)
 
 
+def require_all_occurrences(one: TokenStatistics) -> None:
+    """Refuse to show the occurrences of statistics that were measured without some of them.
+
+    Raises:
+        StatisticsError: if some were left out.
+    """
+    if one.info.get("convention", {}).get("leave_out"):
+        raise StatisticsError(
+            "Some occurrences were left out of these statistics (leave_out=), and all of them "
+            "would be shown: extract without leave_out to look at occurrences, or leave model and "
+            "corpus out."
+        )
+
+
 def load_again(one: TokenStatistics) -> tuple[EmbeddingModel, Corpus]:
     """Load the model and the corpus behind given statistics again, by name.
 
@@ -204,6 +209,7 @@ def load_again(one: TokenStatistics) -> tuple[EmbeddingModel, Corpus]:
         raise StatisticsError(
             "Embeddings are collected at site 'hidden'; these statistics are of another site."
         )
+    require_all_occurrences(one)
     corpus = load_corpus("wikipedia", **settings)
     if corpus.fingerprint != corpora[0]["fingerprint"]:
         raise StatisticsError(

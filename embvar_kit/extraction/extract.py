@@ -14,7 +14,9 @@ from embvar_kit.corpora.parts import FileCorpus, StreamedCorpus
 from embvar_kit.errors import ExtractionError, ExtractionInterrupted, NothingLeftError
 from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
 from embvar_kit.extraction.forward import SITES
+from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import Stopped, measure
+from embvar_kit.extraction.norms import find_bounds
 from embvar_kit.extraction.plan import Plan, at_sites, plan
 from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
 from embvar_kit.files import temporary_folder
@@ -36,8 +38,10 @@ def extract(
     long: str = "split",
     min_count: int = 1,
     parse_special: bool = False,
+    leave_out: LeaveOut | None = None,
     null: bool = False,
     folds: int | None = None,
+    covariance: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = EVERY,
     shards: int | None = None,
@@ -69,12 +73,20 @@ def extract(
         parse_special: what becomes of control tokens that the text spells out, such as ``[SEP]``
             or ``<s>``. By default they are text like any other; with ``True`` they are read as
             control tokens, for corpora that mean it. The plan counts them either way.
+        leave_out: occurrences that are not measured, by their position in the sequence, their norm
+            or both, such as ``LeaveOut(first=1, norm=10)``; see :class:`embvar_kit.LeaveOut`. The
+            result counts them in ``info``. ``min_count`` applies to the occurrences that their
+            position leaves; tokens of which the norm leaves none are not in the result. A
+            ``norm`` costs a first look at a sample, which a stream or many files cannot give.
         null: measure the null in the same pass, too: the same occurrences, their labels permuted
             over the whole corpus (seeded; counts are kept). ``stats.null`` has its statistics.
         folds: deal the documents of the corpus out to so many folds, and keep what tells the
             statistics without each of them: intervals (``stats.tradeoff(intervals=True)``),
             reliability, :meth:`TokenStatistics.evidence`. The folds are shards, on the disk until
             they are merged: in ``store``, or in a temporary folder that is removed at the end.
+        covariance: take the d x d covariance of all embeddings at each layer, too, from which
+            :meth:`TokenStatistics.isotropy` and :meth:`TokenStatistics.information_gain` follow.
+            It costs d^2 multiplications for each embedding and layer.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
             when called again with the same arguments, and ends with the same bits. The folder can
             be removed once the result is saved.
@@ -108,7 +120,7 @@ def extract(
     sites = _sites(site)
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
     options |= {"min_count": min_count, "parse_special": parse_special}
-    options |= {"null": True} if null else {}
+    options |= {name: True for name, on in (("null", null), ("covariance", covariance)) if on}
     in_shards = any(given is not None for given in (shards, store, client, folds))
     streamed = isinstance(corpus, StreamedCorpus | FileCorpus)
     if streamed and null and not in_shards:
@@ -124,6 +136,11 @@ def extract(
         )
     if layers is not None:
         options["layers"] = layers = list(layers)
+    if isinstance(leave_out, LeaveOut):
+        names = ("by", "layers", "batch_tokens", "long", "parse_special")
+        how = {name: options[name] for name in names}
+        leave_out = find_bounds(model, corpus, leave_out, **how)
+    options["leave_out"] = leave_out
     if in_shards:
         if folds is not None:
             shards = _shards_of(folds, shards)
@@ -152,7 +169,8 @@ def extract(
             found = _run_shards(job, model, client, folds, progress)
         return found[site] if isinstance(site, str) else found
     merged: dict[str, TokenStatistics] = {}
-    asked = partial(settings_of, model, corpus.name, sites, options)
+    told = {**options, "leave_out": leave_out.told() if isinstance(leave_out, LeaveOut) else None}
+    asked = partial(settings_of, model, corpus.name, sites, told)
     with keeping(checkpoint, checkpoint_every, asked) as kept:
         for part in corpus.chunks() if streamed else [corpus]:
             if kept and kept.begin_part(part):

@@ -96,6 +96,14 @@ class Batch:
             self.occurrences, self._pool = _WordMean.of(work.word, outcome)
             self.rows = np.arange(len(self.occurrences))
 
+    def keep(self, chosen: np.ndarray) -> None:
+        """Leave out all occurrences but some; the rows of :meth:`embeddings` stay as they are.
+
+        Args:
+            chosen: ``(R,)`` whether an occurrence is kept.
+        """
+        self.occurrences, self.rows = self.occurrences[chosen], self.rows[chosen]
+
     def embeddings(self, site: str, layer: int) -> torch.Tensor:
         """``(rows, d)`` embeddings, computed when asked for: only one layer's need be held.
 

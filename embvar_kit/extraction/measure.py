@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 
 import numpy as np
@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from embvar_kit._version import __version__
 from embvar_kit.corpora import byte_level
-from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.corpus import Corpus, lengths_in_words
 from embvar_kit.corpora.tokens import frequency_order
-from embvar_kit.errors import ExtractionError
+from embvar_kit.errors import ExtractionError, NothingLeftError
 from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
 from embvar_kit.extraction.batching import known, sharing, told
 from embvar_kit.extraction.checkpoint import Checkpoint
 from embvar_kit.extraction.forward import Batch, forward, norms_for
+from embvar_kit.extraction.norms import Screen
 from embvar_kit.extraction.plan import NULL_SEED, Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments.grouped import GroupedMoments
@@ -54,7 +55,7 @@ class Measured:
     """What a pass over one text found.
 
     Attributes:
-        work: the plan that was run.
+        work: the plan that was run, without the occurrences that turned out to be of high norm.
         moments: its accumulator, whose arrays hold the means.
         held: the moments by site and layer.
         info: what was measured, in a form that survives JSON unchanged.
@@ -70,8 +71,14 @@ class Measured:
     def statistics(self) -> dict[str, TokenStatistics]:
         """The moments as labelled statistics, by site."""
         null = self.null.statistics() if self.null else {}
-        found = {}
+        found, taken = {}, self.moments.covariances()
+        # The plan counts all batches, whichever were run.
+        counts = {} if "partial" in self.info else self.work.counts
         for at, site in enumerate(self.moments.sites):
+            covariance = None
+            if taken:
+                own = [taken[site, layer].covariance for layer in self.work.layers]
+                covariance = np.stack(own)
             statistics = TokenStatistics.from_moments(
                 self.held[at],
                 tokens=self.work.labels,
@@ -81,10 +88,17 @@ class Measured:
                 mean=self.moments.mean[at],
                 extra=self.moments.extra[at],
                 info=at_site(self.info, site),
-                counts=self.work.counts,
-                null=null.get(site),
+                counts=counts,
+                covariance=covariance,
             )
-            found[site] = _seen(statistics) if "partial" in self.info else statistics
+            if not (statistics.n.any() or "partial" in self.info):
+                raise NothingLeftError(
+                    f"All that could be measured of {self.work.corpus!r} is of high norm, by the "
+                    f"bounds in {self.work.leave_out!r}: raise them."
+                )
+            if "partial" in self.info or self.work.n_of_high_norm:
+                statistics = _seen(statistics)
+            found[site] = replace(statistics, null=null.get(site))
         return found
 
 
@@ -119,17 +133,21 @@ def measure(
     slots = np.array([work.text.lengths[batch].sum() for batch in work.batches])
     done, state = kept.resume(work) if kept else (0, None)
     if kept:
-        kept.check_room(work.memory)
+        kept.check_room(work.memory + work.covariance_memory)
     moments = [Accumulator(model, one, sites) for one in (work, work.null) if one is not None]
+    screen = Screen(model, work) if work.leave_out and work.leave_out.bounds else None
     if state is not None:
         for own, prefix in zip(moments, _PREFIXES, strict=False):
             own.restore(state, prefix)
+        if screen:
+            screen.restore(state)
         if progress:
             share = slots[:done].sum() / work.n_tokens
             print(f"resumes    after {done:,} of {len(work.batches):,} batches, {share:.0%}")
 
     def state_of() -> dict[str, np.ndarray]:
-        parts = (own.state(prefix) for own, prefix in zip(moments, _PREFIXES, strict=False))
+        parts = [own.state(prefix) for own, prefix in zip(moments, _PREFIXES, strict=False)]
+        parts += [screen.state()] if screen else []
         return {name: array for part in parts for name, array in part.items()}
 
     first, started = done, time.perf_counter()
@@ -152,6 +170,8 @@ def measure(
             closing(forward(model, work, sites, work.batches[first:], shared=shared)) as batches,
         ):
             for batch in batches:
+                if screen:
+                    screen.take_out(batch)
                 for own in moments:
                     own.add(batch)
                 bar.update(batch.n_tokens)
@@ -168,6 +188,8 @@ def measure(
         raise _not_finite(model, corpus, work, sites, error.batch) from error
     if kept and done > first and (kept.whole or done < len(work.batches)):
         kept.save(done, state_of)
+    if screen:
+        work = work.without(screen.left_out)
     info = _info(model, corpus, work)
     if shared is not known(model):
         info["model"]["notes"] = [*info["model"].get("notes", []), told(model, shared)]
@@ -179,6 +201,8 @@ def measure(
     if progress:
         rate = slots[first:].sum() / seconds
         print(f"done       in {seconds:,.1f} s, {rate:,.0f} tokens/s")
+        if screen:
+            print(f"left out   {work.n_of_high_norm:,} occurrences of high norm")
     return _measured(work, moments, held, info)
 
 
@@ -196,7 +220,7 @@ def _measured(
 
 
 def _seen(statistics: TokenStatistics) -> TokenStatistics:
-    """The tokens that occurred in a part of a pass, the most frequent first."""
+    """The tokens that occurred, of those planned, the most frequent first."""
     seen = np.flatnonzero(statistics.n)
     return statistics.take(seen[frequency_order(statistics.n[seen], statistics.tokens[seen])])
 
@@ -239,7 +263,6 @@ def _first_not_finite(work: Plan, sites: Sequence[str], batch: Batch) -> tuple[i
 
 def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
     """A description of what was measured, in a form that survives JSON unchanged."""
-    words = [len(corpus.sentences[i].split()) for i in np.unique(work.text.sentence)]
     info = {
         "kit_version": __version__,
         "model": {
@@ -272,6 +295,7 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "max_tokens": model.max_tokens,
             **({"min_count": work.min_count} if work.min_count > 1 else {}),
             **({"parse_special": True} if work.text.parse_special else {}),
+            **({"leave_out": work.leave_out.told()} if work.leave_out else {}),
         },
         "counts": {
             "sentences": len(np.unique(work.text.sentence)),
@@ -282,12 +306,18 @@ def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
             "cut": work.text.n_cut,
             "empty": work.text.n_empty,
             "control_tokens_in_text": work.text.n_spelled_out,
+            **(_left_out(work) if work.leave_out else {}),
         },
-        "sentences_by_words": np.bincount(words).tolist(),
+        **lengths_in_words(corpus.sentences[i] for i in np.unique(work.text.sentence)),
     }
     if (verbatim := byte_level.verbatim(model.tokenizer)) is not None and work.by != "word":
         info["byte_level"] = {"verbatim": verbatim}
     return json.loads(json.dumps(info))
+
+
+def _left_out(work: Plan) -> dict[str, int]:
+    """Numbers of the occurrences left out."""
+    return {"left_out_by_position": work.n_at_first, "left_out_by_norm": work.n_of_high_norm}
 
 
 def _tokens(model: EmbeddingModel, ids: tuple[int, ...]) -> str | list[str] | None:

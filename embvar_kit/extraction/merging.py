@@ -19,6 +19,7 @@ from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError, NothingLeftError
 from embvar_kit.extraction.measure import at_site
 from embvar_kit.moments import memory
+from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.folds import FoldMoments, leave_one_out, pool, without_each_fold
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
@@ -138,6 +139,7 @@ class _Merge:
                 subwords=subwords,
                 counts=counts,
                 null=null.get(site),
+                covariance=self._covariance(site),
             )
             if folds is not None:
                 statistics = self._with_folds(statistics, site, folds)
@@ -155,6 +157,23 @@ class _Merge:
             own = GroupedMoments.from_state({"count": count, **state})
             whole.merge(own, self._rows(part))
         return whole
+
+    def _covariance(self, site: str) -> np.ndarray | None:
+        """``(L, d, d)`` covariance of all embeddings at a site, if the pass takes it."""
+        if not self.job.asked.get("covariance") or self.prefix:
+            return None
+        merged = []
+        for layer in self.job.manifest["layers"]:
+            whole = CovarianceMoments(self.job.manifest["width"])
+            for part in self.parts:
+                if not len(self._array(part, "n")):
+                    continue
+                names = CovarianceMoments.STATE
+                own = CovarianceMoments(whole.dim)
+                own.restore({name: self._array(part, f"{site}/{layer}/{name}") for name in names})
+                whole.merge(own)
+            merged.append(whole.covariance)
+        return np.stack(merged)
 
     def _counts(self) -> dict[str, np.ndarray]:
         """The further counts that all shards tell."""

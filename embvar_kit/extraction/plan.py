@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.corpora.dealing import documents_of, documents_of_groups
 from embvar_kit.corpora.tokens import (
     GROUPINGS,
     LONG,
@@ -22,6 +23,7 @@ from embvar_kit.corpora.tokens import (
 )
 from embvar_kit.corpora.words import find_words
 from embvar_kit.errors import ExtractionError, NothingLeftError
+from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
 
@@ -77,9 +79,18 @@ class Plan:
         n_spanned: occurrences of words left out, because a token spans them and another word.
         around: what stands around each sentence, if it is more than a begin and an end token.
         notes: what was done otherwise than the model's files say, a line each.
-        counts: by name, ``(T,)`` other counts of each group that add up over parts of a corpus.
+        n_begin: number of begin tokens in front of each sequence.
+        document: ``(S,)`` the document of each sequence, numbered as :func:`documents_of` does.
+        leave_out: which occurrences are left out, if any are; their ``group`` is -1. Those of high
+            norm are known only after the pass (:meth:`without`).
+        n_at_first: number of occurrences left out because of their position.
+        n_of_high_norm: number of those left out because of their norm.
+        counts: by name, ``(T,)`` other counts of each group that add up over parts of a corpus:
+            ``documents`` and ``document_squares`` of :func:`documents_of_groups`, ``begin`` and
+            ``first`` of :attr:`in_front`.
         null: the same pass with the labels of the occurrences permuted, to be measured beside it;
             or ``None``.
+        covariance: whether the d x d covariance of all embeddings is taken at each layer.
     """
 
     model: str
@@ -107,8 +118,14 @@ class Plan:
     n_spanned: int = 0
     around: str = ""
     notes: tuple[str, ...] = ()
+    n_begin: int = 0
+    document: np.ndarray | None = None
+    leave_out: LeaveOut | None = None
+    n_at_first: int = 0
+    n_of_high_norm: int = 0
     counts: Mapping[str, np.ndarray] = field(default_factory=dict)
     null: Plan | None = None
+    covariance: bool = False
 
     @property
     def n_tokens(self) -> int:
@@ -118,14 +135,75 @@ class Plan:
     @cached_property
     def first_token(self) -> np.ndarray:
         """``(K,)`` Index in the text's ids of the token that each occurrence is or begins with."""
-        if self.word is None:
-            return np.arange(len(self.text.ids))
-        return np.unique(self.word, return_index=True)[1][-len(self.group) :]
+        return _first_tokens(self.text, self.word, len(self.group))
 
     @cached_property
     def sequence(self) -> np.ndarray:
         """``(K,)`` Index of the sequence that each occurrence stands in."""
-        return np.searchsorted(self.text.starts, self.first_token, side="right") - 1
+        return _sequences(self.text, self.first_token)
+
+    @property
+    def position(self) -> np.ndarray:
+        """``(K,)`` Position of each occurrence in its sequence, 0 for the first begin token."""
+        return _positions(self.text, self.first_token)
+
+    def groups_of(self, tokens: Sequence[str]) -> list[int]:
+        """The groups of these tokens or words, as indices in :attr:`labels`.
+
+        Raises:
+            ExtractionError: if one of them does not occur.
+        """
+        group_of = {str(label): group for group, label in enumerate(self.labels)}
+        if absent := [token for token in tokens if token not in group_of]:
+            raise ExtractionError(
+                f"Corpus {self.corpus!r} does not contain {', '.join(map(repr, absent))}."
+            )
+        return [group_of[token] for token in tokens]
+
+    def batches_with(self, chosen: np.ndarray) -> list[np.ndarray]:
+        """The sequences that hold some occurrences, in their batches.
+
+        Args:
+            chosen: ``(K,)`` whether an occurrence is one of them.
+        """
+        needed = np.zeros(len(self.text.lengths), dtype=bool)
+        needed[self.sequence[chosen]] = True
+        return [kept for batch in self.batches if len(kept := batch[needed[batch]])]
+
+    @property
+    def in_front(self) -> dict[str, np.ndarray]:
+        """``(T,)`` int64 occurrences of each group at the front of a sequence, in two counts.
+
+        ``begin`` counts those at the positions of the model's begin tokens, ``first`` those that
+        are, or begin with, the token behind them: the first one of the text, or of a piece of a
+        sentence that was split. The position decides, so that an end token is not counted where
+        begin and end are the same token, as in GPT-2. Without begin tokens ``begin`` is 0.
+        """
+        measured, position = self.group >= 0, self.position
+        places = {"begin": position < self.n_begin, "first": position == self.n_begin}
+        return {
+            name: np.bincount(self.group[chosen & measured], minlength=len(self.labels))
+            for name, chosen in places.items()
+        }
+
+    def without(self, left_out: np.ndarray) -> Plan:
+        """The plan as it was carried out, without some occurrences.
+
+        Args:
+            left_out: ``(K,)`` whether an occurrence was left out during the pass.
+
+        Returns:
+            The plan, its groups numbered as before; some may have no occurrence left.
+        """
+        out = left_out.astype(bool) & (self.group >= 0)
+        group = np.where(out, -1, self.group)
+        n = np.bincount(group[group >= 0], minlength=len(self.labels))
+        subwords = None if self.word is None else _subwords(self.word, group, len(self.labels))
+        changed = {"group": group, "n": n, "subwords": subwords}
+        changed["n_of_high_norm"] = self.n_of_high_norm + int(out.sum())
+        changed["null"] = self.null.without(left_out) if self.null else None
+        after = replace(self, **changed)
+        return replace(after, counts=_counts(after)) if self.counts else after
 
     @property
     def padding(self) -> float:
@@ -138,6 +216,11 @@ class Plan:
         elements = len(self.labels) * len(self.layers) * self.width * self.sites
         own = elements * memory.BYTES_PER_ELEMENT
         return own + (self.null.memory if self.null else 0)
+
+    @property
+    def covariance_memory(self) -> int:
+        """Bytes that the covariances of all layers and sites will take; 0 if none are taken."""
+        return 8 * self.width**2 * len(self.layers) * self.sites * self.covariance
 
     @property
     def _slots(self) -> list[int]:
@@ -181,6 +264,8 @@ class Plan:
             ("padding", self._padding_text),
             ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
         ]
+        if taken := self.covariance_memory:
+            rows.append(("memory", f"{taken / 1e6:,.0f} MB for the covariances"))
         if self.around:
             rows.append(("around", self.around))
         if count := self.without_text:
@@ -188,8 +273,11 @@ class Plan:
         if count := self.n_spanned:
             what = "word that shares a token" if count == 1 else "words that share tokens"
             rows.append(("left out", f"{count:,} {what} with another"))
+        if self.leave_out:
+            count = f" ({self.n_at_first:,} occurrences in front)" if self.leave_out.first else ""
+            rows.append(("left out", f"{self.leave_out}{count}"))
         if self.min_count > 1:
-            left = int((self.group < 0).sum())
+            left = int((self.group < 0).sum()) - self.n_at_first
             what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"
             rows.append(("left out", what))
         if suffixes := [marker for marker in self.markers if marker in SUFFIXES]:
@@ -222,32 +310,37 @@ def plan(
     min_count: int = 1,
     parse_special: bool = False,
     sites: int = 1,
+    leave_out: LeaveOut | None = None,
     null: bool = False,
+    covariance: bool = False,
     only: pd.Index | None = None,
+    document: np.ndarray | None = None,
 ) -> Plan:
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null: as in
-            :func:`embvar_kit.extract`.
+        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null, covariance:
+            as in :func:`embvar_kit.extract`.
         sites: number of places in the model where embeddings will be taken.
+        leave_out: which occurrences are left out. A factor ``norm`` needs the model, which is not
+            run here: have :func:`embvar_kit.find_bounds` find the bounds that it stands for.
         only: the groups to measure, for a part of a corpus: those of the whole that are frequent
             enough. Here ``min_count`` only tells of it.
+        document: ``(N,)`` the document of each sentence, for a part of a corpus, which cannot tell
+            whether a single title is an article or a list of sentences; by default that of
+            :func:`documents_of`.
 
     Raises:
-        ExtractionError: if an argument makes no sense, a sentence is too long and
-            ``long="error"``, the tokenizer cannot read what the text spells out as asked for, or
-            tokenizer and model do not belong together.
+        ExtractionError: if an argument makes no sense, ``leave_out`` names hidden states that are
+            not taken, a sentence is too long and ``long="error"``, the tokenizer cannot read what
+            the text spells out as asked for, or tokenizer and model do not belong together.
     """
-    if isinstance(model, str) or isinstance(corpus, str):
-        raise ExtractionError(
-            "A pass takes a model and a corpus, not their names: load_model('minilm') and "
-            "load_corpus('wikipedia') give some."
-        )
+    check_no_names(model, corpus)
     layers = chosen_layers(model, layers)
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
     check_options(by, batch_tokens, long, min_count)
+    check_leave_out(leave_out, layers)
     text = tokenize(
         model.tokenizer,
         corpus,
@@ -276,16 +369,21 @@ def plan(
         grouping = group_vocabulary(model.tokenizer, by)
         labels, special, markers = grouping.labels, grouping.special, grouping.markers
         group = grouping.group_of[text.ids]
-    n = np.bincount(group, minlength=len(labels))
+    n_at_first = 0
+    if leave_out is not None and leave_out.first:
+        at_first = _positions(text, _first_tokens(text, word, len(group))) < leave_out.first
+        group, n_at_first = np.where(at_first, -1, group), int(at_first.sum())
+    n = np.bincount(group[group >= 0], minlength=len(labels))
     wanted = n >= min_count if only is None else (n > 0) & (only.get_indexer(labels) >= 0)
     seen = np.flatnonzero(wanted)
     if not len(seen):
+        where = f", its first {leave_out.first} positions left out" if n_at_first else ""
         raise NothingLeftError(
-            f"No {by} of corpus {corpus.name!r} occurs {min_count} times or more: take a lower "
-            "min_count, or more text."
+            f"No {by} of corpus {corpus.name!r} occurs {min_count} times or more{where}: take a "
+            "lower min_count, or more text."
         )
     seen = seen[frequency_order(n[seen], labels[seen])]
-    rank = np.full(len(labels), -1)
+    rank = np.full(len(labels) + 1, -1)  # the last one for occurrences left out, whose group is -1
     rank[seen] = np.arange(len(seen))
     group = rank[group]
     if word is not None:
@@ -320,12 +418,25 @@ def plan(
         n_spanned=n_spanned,
         around=_around(model),
         notes=model.notes,
+        n_begin=len(model.begin),
+        document=(documents_of(corpus) if document is None else document)[text.sentence],
+        leave_out=leave_out,
+        n_at_first=n_at_first,
+        covariance=covariance,
     )
+    work = replace(work, counts=_counts(work))
     if null:
         kept = group >= 0
         shuffled = np.random.default_rng(NULL_SEED).permutation(group[kept])
         work = with_null(work, shuffled, work.labels, work.special)
     return at_sites(work, sites, model)
+
+
+def _counts(work: Plan) -> dict[str, np.ndarray]:
+    """Further counts of each group of a plan."""
+    spread = documents_of_groups(work.group, work.document[work.sequence], len(work.labels))
+    documents = dict(zip(("documents", "document_squares"), spread, strict=True))
+    return documents | work.in_front
 
 
 def with_null(work: Plan, shuffled: np.ndarray, labels: np.ndarray, special: np.ndarray) -> Plan:
@@ -347,16 +458,36 @@ def with_null(work: Plan, shuffled: np.ndarray, labels: np.ndarray, special: np.
         n=np.bincount(shuffled, minlength=len(labels)),
         subwords=None if work.word is None else _subwords(work.word, group, len(labels)),
         counts={},
+        covariance=False,
     )
     return replace(work, null=null)
 
 
+def _first_tokens(text: TokenizedCorpus, word: np.ndarray | None, number: int) -> np.ndarray:
+    """``(K,)`` where each of a number of occurrences begins in the text's ids."""
+    if word is None:
+        return np.arange(len(text.ids))
+    first = np.unique(word, return_index=True)[1]
+    return first[len(first) - number :]  # without the -1 of tokens that are in no word
+
+
+def _sequences(text: TokenizedCorpus, at: np.ndarray) -> np.ndarray:
+    """The sequences that tokens stand in, which are given by where they stand in the text's ids."""
+    return np.searchsorted(text.starts, at, side="right") - 1
+
+
+def _positions(text: TokenizedCorpus, at: np.ndarray) -> np.ndarray:
+    """The positions of tokens in their sequences."""
+    return at - text.starts[_sequences(text, at)]
+
+
 def _subwords(word: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
-    """``(T,)`` mean number of tokens in the occurrences of each group."""
+    """``(T,)`` mean number of tokens in the occurrences of each group; NaN where it has none."""
     parts = np.bincount(word[word >= 0], minlength=len(group))
     kept = group >= 0
     n = np.bincount(group[kept], minlength=n_groups)
-    return np.bincount(group[kept], weights=parts[kept], minlength=n_groups) / n
+    total = np.bincount(group[kept], weights=parts[kept], minlength=n_groups)
+    return np.divide(total, n, out=np.full(n_groups, np.nan), where=n > 0)
 
 
 def _around(model: EmbeddingModel) -> str:
@@ -378,6 +509,19 @@ def _around(model: EmbeddingModel) -> str:
     )
 
 
+def check_no_names(model: EmbeddingModel, corpus: Corpus) -> None:
+    """Check that model and corpus are loaded.
+
+    Raises:
+        ExtractionError: if one of them is a name.
+    """
+    if isinstance(model, str) or isinstance(corpus, str):
+        raise ExtractionError(
+            "A pass takes a model and a corpus, not their names: load_model('minilm') and "
+            "load_corpus('wikipedia') give some."
+        )
+
+
 def check_options(by: str, batch_tokens: int | None, long: str, min_count: int) -> None:
     """Check options of a pass that can be judged without model and text.
 
@@ -392,6 +536,31 @@ def check_options(by: str, batch_tokens: int | None, long: str, min_count: int) 
         raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
     if long not in LONG:
         raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
+
+
+def check_leave_out(leave_out: LeaveOut | None, layers: Iterable[int]) -> None:
+    """Check that a pass over these hidden states can leave out what is asked for.
+
+    Raises:
+        ExtractionError: if it is no :class:`LeaveOut`, its bounds are not found yet, or they name
+            other hidden states.
+    """
+    if leave_out is None:
+        return
+    if not isinstance(leave_out, LeaveOut):
+        raise ExtractionError(
+            f"leave_out={leave_out!r} is not of the kind embvar_kit.LeaveOut(first=1, norm=10)."
+        )
+    if leave_out.norm is not None:
+        raise ExtractionError(
+            f"A factor to a typical norm, as in {leave_out!r}, needs a look at the model's norms: "
+            "leave_out = find_bounds(model, corpus, leave_out) has the bounds that it stands for."
+        )
+    if beyond := sorted(set(leave_out.bounds or ()) - set(layers)):
+        raise ExtractionError(
+            f"LeaveOut(bounds=...) names hidden states that the pass does not take: "
+            f"{', '.join(map(str, beyond))}. Leave them out of it, or take them (layers=...)."
+        )
 
 
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:

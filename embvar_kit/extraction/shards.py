@@ -56,12 +56,14 @@ from embvar_kit.errors import (
 )
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.forward import norms_for
+from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import Measured, Stopped, measure
 from embvar_kit.extraction.merging import NULL, merge
 from embvar_kit.extraction.plan import (
     NULL_SEED,
     Plan,
     at_sites,
+    check_leave_out,
     check_options,
     chosen_layers,
     plan,
@@ -125,7 +127,9 @@ class ShardedPass:
         long: str = "split",
         min_count: int = 1,
         parse_special: bool = False,
+        leave_out: LeaveOut | None = None,
         null: bool = False,
+        covariance: bool = False,
     ) -> ShardedPass:
         """Write what is asked for, and the text of each shard, to a store; or find it there.
 
@@ -139,8 +143,9 @@ class ShardedPass:
                 in the store.
             usual_threads: their number where neither says it; by default PyTorch's here.
             sites: where in the model embeddings are taken.
-            by, layers, batch_tokens, long, min_count, parse_special, null: as in
-                :func:`embvar_kit.extract`.
+            by, layers, batch_tokens, long, min_count, parse_special, leave_out, null, covariance:
+                as in :func:`embvar_kit.extract`, but for a factor of the norm: its bounds are found
+                before (:func:`embvar_kit.find_bounds`), the same for all shards.
 
         Raises:
             ExtractionError: if an argument makes no sense, or a layer lacks the normalization that
@@ -158,6 +163,7 @@ class ShardedPass:
         layers = None if layers is None else list(layers)
         taken = chosen_layers(model, layers)
         norms_for(model, sites, taken)
+        check_leave_out(leave_out, taken)
         if threads is not None and (type(threads) is not int or threads < 1):
             raise ExtractionError(f"threads must be a whole number from 1, got {threads!r}.")
         store = Store(store)
@@ -168,7 +174,9 @@ class ShardedPass:
             "long": long,
             "min_count": min_count,
             "parse_special": parse_special,
+            "leave_out": leave_out and leave_out.told(),
             **({"null": True, "null_seed": NULL_SEED} if null else {}),
+            **({"covariance": True} if covariance else {}),
         }
         if isinstance(corpus, FileCorpus):
             documents, sizes = np.arange(len(corpus)), corpus.listing.sizes
@@ -226,8 +234,10 @@ class ShardedPass:
                 arrays = _listing_as_arrays(corpus.listing, shard_of)
                 self.store.write_arrays(_LISTING, arrays, told)
         else:
+            documents = documents_of(corpus)
             for shard in range(self.n_shards) if new else self.missing("text"):
-                arrays = _text_as_arrays(corpus, np.flatnonzero(shard_of == shard))
+                chosen = np.flatnonzero(shard_of == shard)
+                arrays = _text_as_arrays(corpus, chosen) | {"document": documents[chosen]}
                 self.store.write_arrays(self.name("text", shard), arrays, told)
         if self.counts_first:
             if new:
@@ -316,6 +326,8 @@ class ShardedPass:
             ("pass", f"{asked['model']} over {self.manifest['corpus']['name']}, by {asked['by']}"),
             ("shards", f"{self.n_shards:,} of {documents}"),
         ]
+        if told := asked.get("leave_out"):
+            rows.append(("left out", str(LeaveOut.from_told(told))))
         if "null" in asked:
             rows.append(("null", "labels permuted over the corpus, measured in the same pass"))
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
@@ -341,6 +353,12 @@ class ShardedPass:
             text["unit"],
             text["settings"],
         )
+
+    def _document(self, shard: int) -> np.ndarray | None:
+        """``(N,)`` the document of each sentence of a shard, as in the whole; none of files."""
+        if "files" in self.manifest["corpus"]:
+            return None
+        return self._written(self.name("text", shard))["document"]
 
     def _files_of(self, shard: int) -> FileCorpus:
         listing = self._written(_LISTING)
@@ -439,16 +457,26 @@ class ShardedPass:
         self.store.write_arrays(name, arrays, {**told, "pass": self.manifest["sha256"]})
         return {"shard": shard, "tokens": told["tokens"]}
 
-    def _plan(self, corpus: Corpus, model: EmbeddingModel, only: pd.Index | None) -> Plan:
+    def _plan(
+        self,
+        corpus: Corpus,
+        model: EmbeddingModel,
+        only: pd.Index | None,
+        document: np.ndarray | None = None,
+    ) -> Plan:
         asked = self.asked
         names = ("by", "layers", "batch_tokens", "long", "parse_special")
         options = {name: asked[name] for name in names}
+        if told := asked.get("leave_out"):
+            options["leave_out"] = LeaveOut.from_told(told)
         return plan(
             model,
             corpus,
             sites=len(asked["sites"]),
             min_count=1 if only is None else asked["min_count"],
+            covariance=asked.get("covariance", False),
             only=only,
+            document=document,
             **options,
         )
 
@@ -470,7 +498,7 @@ class ShardedPass:
     ) -> tuple[dict, dict]:
         corpus = self.text(shard)
         try:
-            work = self._plan(corpus, model, self.groups.index)
+            work = self._plan(corpus, model, self.groups.index, self._document(shard))
         except NothingLeftError:
             told = {"tokens": 0, "info": None, **_read_from(corpus)}
             nothing = _nothing("group", "n", "subwords")
@@ -496,10 +524,10 @@ class ShardedPass:
             )
         if kept_in is not None:
             remove(kept_in)
-        arrays = {f"counts/{name}": count for name, count in work.counts.items()}
+        work, arrays = measured.work, {}
         for prefix, own in (("", measured), (NULL, measured.null)):
             if own is not None:
-                arrays |= _state(own, prefix) | {f"{prefix}group": groups[prefix]}
+                arrays |= _state(own, groups[prefix], prefix)
         info = {**measured.info, "corpora": []}
         told = {"tokens": work.n_tokens, "info": info, "counts": list(work.counts)}
         return arrays, told | _read_from(corpus)
@@ -749,16 +777,24 @@ def _compare(asked: Mapping[str, Any], found: Mapping[str, Any], store: Store) -
     compare(asked, found, f"The pass in {store.url!r}", _REMEDY)
 
 
-def _state(measured: Measured, prefix: str) -> dict[str, np.ndarray]:
-    """The arrays of what a shard's pass found, by name."""
+def _state(measured: Measured, groups: np.ndarray, prefix: str) -> dict[str, np.ndarray]:
+    """The arrays of what a shard's pass found, by name; ``groups`` are those of the corpus."""
     work = measured.work
     n = measured.held[0][0].count
-    arrays = {"n": n} if work.subwords is None else {"n": n, "subwords": work.subwords}
+    arrays = {"group": groups, "n": n}
+    arrays |= {f"counts/{name}": count for name, count in work.counts.items()}
+    if work.subwords is not None:
+        arrays["subwords"] = work.subwords
     for site, own in zip(measured.moments.sites, measured.held, strict=True):
         for layer, moments in zip(work.layers, own, strict=True):
             state = moments.state()
             del state["count"]  # the same everywhere: n
             arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
+    if not n.all():  # groups whose every occurrence was of high norm
+        kept = np.flatnonzero(n)
+        arrays = {name: array[kept] for name, array in arrays.items()}
+    for (site, layer), own in measured.moments.covariances().items():
+        arrays |= {f"{site}/{layer}/{name}": array for name, array in own.state().items()}
     return {f"{prefix}{name}": array for name, array in arrays.items()}
 
 

@@ -8,7 +8,8 @@ settings or shows a figure: the caller's style and backend apply.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from embvar_kit.figures.embeddings import pick_tokens, token_clouds
@@ -56,10 +57,16 @@ class PaperFigure(NamedTuple):
     Attributes:
         function: the function that draws the figure, or makes the table.
         shows: what it shows, in one line.
+        options: the arguments with which the function draws what the authors' script draws, where
+            its defaults differ. Colours, markers and the limits of axes are the kit's own.
     """
 
     function: Callable
     shows: str
+    options: Mapping[str, object] = MappingProxyType({})
+
+
+_ALL = {"min_count": 1, "max_count": None}
 
 
 PAPER = {
@@ -67,7 +74,9 @@ PAPER = {
         token_clouds, "scatter plot of a few tokens' embeddings, their means and the origin, by PCA"
     ),
     "Fig. 2": PaperFigure(
-        V_on_M, "scatter plot of V against M over tokens, with the regression line"
+        V_on_M,
+        "scatter plot of V against M over tokens, with the regression line",
+        {"drawn": "all"},
     ),
     "Fig. 3": PaperFigure(
         decomposition_lengths, "drawing of M, V_W and V_B as lengths, and bars of their squares"
@@ -78,24 +87,39 @@ PAPER = {
     "Fig. 5": PaperFigure(shares_by_layer, "stacked bars by layer: M, V_B and V_W as shares of Q"),
     "Fig. 6": PaperFigure(within_share_by_layer, "line by layer: V_W as a share of V"),
     "Fig. 7": PaperFigure(
-        moments_on_frequency, "scatter plots of Q, M and V against log10 n_t, with lines"
+        moments_on_frequency,
+        "scatter plots of Q, M and V against log10 n_t, with lines",
+        {"drawn": "all"},
     ),
-    "Fig. 8": PaperFigure(V_on_M, "scatter plot of V against M over tokens, a few of them named"),
-    "Fig. 9": PaperFigure(sentence_lengths, "histogram of sentences over their number of words"),
-    "Fig. 10": PaperFigure(token_frequencies, "histogram of tokens over log10 n_t"),
+    "Fig. 8": PaperFigure(
+        V_on_M,
+        "scatter plot of V against M over tokens, a few of them named",
+        {"drawn": "all", **_ALL},
+    ),
+    "Fig. 9": PaperFigure(
+        sentence_lengths, "histogram of sentences over their number of words", {"paper": True}
+    ),
+    "Fig. 10": PaperFigure(
+        token_frequencies, "histogram of tokens over log10 n_t", {"paper": True}
+    ),
     "Figs. 11-13": PaperFigure(
         statistics_grid,
         "five layers: scatter plots of Q, M and V against log10 n_t, and of V against M",
+        {"drawn": "all"},
     ),
-    "Figs. 14-16": PaperFigure(moment_histograms, "five layers: histograms of Q, M and V"),
+    "Figs. 14-16": PaperFigure(moment_histograms, "five layers: histograms of Q, M and V", _ALL),
     "Fig. 17": PaperFigure(frequency_slopes, "lines by layer: slopes of log Q, M and V on log n_t"),
     "Fig. 18": PaperFigure(parts_over_Q_by_layer, "lines by layer: M, V, V_W and V_B over Q"),
     "Fig. 19": PaperFigure(moments_of_all_by_layer, "lines by layer: Q, M and V of all embeddings"),
     "Fig. 20": PaperFigure(variance_parts_by_layer, "lines by layer: V_W, V_B and V_B over V"),
     "Fig. 22": PaperFigure(
-        word_moments, "scatter plots of words: Q, M and V against log10 n_w, and V against M"
+        word_moments,
+        "scatter plots of words: Q, M and V against log10 n_w, and V against M",
+        {"drawn": "all", "layers": "five"},
     ),
-    "Table 2": PaperFigure(pick_tokens, "a few tokens of every frequency: n_t, Q, M and V"),
+    "Table 2": PaperFigure(
+        pick_tokens, "a few tokens of every frequency: n_t, Q, M and V", {"paper": True}
+    ),
 }
 """The paper's figures and table that are made from statistics, in its order."""
 

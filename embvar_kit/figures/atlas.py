@@ -64,6 +64,7 @@ def write(
     min_count: int = 10,
     max_count: int | None = 100_000,
     unbiased: bool = False,
+    without_high_norm: bool = False,
     without_sinks: bool = False,
     embeddings: bool = True,
 ) -> list[Entry]:
@@ -76,9 +77,12 @@ def write(
     Args:
         statistics: one model's statistics, or those of several.
         out: the folder to write to; files of the same names are replaced.
-        min_count, max_count: draw the tokens with ``min_count <= n_t <= max_count``.
+        min_count, max_count: use the tokens with ``min_count <= n_t <= max_count``. Scatter plots
+            and histograms of the paper draw all tokens that the statistics hold, as the paper does
+            (:attr:`embvar_kit.figures.PaperFigure.options`); lines are fitted to these.
         unbiased: draw finite-sample corrected forms in the figures that have them.
-        without_sinks: leave out the tokens that :meth:`TokenStatistics.sinks` finds.
+        without_high_norm: leave out the tokens that :meth:`TokenStatistics.high_norm` finds.
+        without_sinks: the same, by its older name.
         embeddings: also draw embeddings themselves (Fig. 1), which runs the model again on the
             sentences of a few tokens and needs model and corpus.
 
@@ -90,10 +94,10 @@ def write(
         StatisticsFileError: if the folder cannot be written.
     """
     given = style.several(statistics)
-    if without_sinks:
-        # Unit vectors have no sinks of their own: leave out those of the hidden states, if given.
+    if without_high_norm or without_sinks:
+        # Unit vectors have no norms of their own: leave out tokens by the hidden states, if given.
         found = {
-            _pass_of(one): one.sinks()["token"]
+            _pass_of(one): one.high_norm()["token"]
             for one in sorted(given, key=lambda one: _site(one) == "hidden")
         }
         given = [one.without(found[_pass_of(one)]) for one in given]
@@ -149,12 +153,31 @@ def _planned(
         what = drawing.shows or figures.PAPER[drawing.paper].shows
         for of, label in zip(shown, labels, strict=True):
             alt = f"{what[:1].upper()}{what[1:]}." + (f" Models: {label}." if label else "")
-            entry = Entry(drawing.name, drawing.paper, drawing.title, drawing.see, alt)
+            see = f"{drawing.see}{_held(drawing, of)}"
+            entry = Entry(drawing.name, drawing.paper, drawing.title, see, alt)
             if len(shown) > 1:
                 own = re.sub(r"[^\w.-]+", "-", label).strip("-")
                 title = f"{drawing.title}: {label}"
                 entry = replace(entry, name=f"{drawing.name}-{own}", title=title)
             yield drawing, entry, of
+
+
+def _options(paper: str, shown: Sequence[TokenStatistics], unbiased: bool) -> dict[str, object]:
+    """The arguments that draw a figure as the paper does, with the tokens that there are."""
+    options = dict(figures.PAPER[paper].options) if paper else {}
+    if "min_count" in options:
+        held = max(one.least_count for one in shown)
+        options["min_count"] = max(options["min_count"], held, 2 if unbiased else 1)
+    return options
+
+
+def _held(drawing: Drawing, shown: Sequence[TokenStatistics]) -> str:
+    """A sentence for the caption of a figure of all tokens, if statistics lack the rare ones."""
+    options = _options(drawing.paper, shown, unbiased=False)
+    least = max((one.least_count for one in shown), default=1)
+    if least == 1 or not {"drawn", "min_count"} & options.keys():
+        return ""
+    return f" The paper draws all tokens; these statistics hold those with n_t ≥ {least:,}."
 
 
 _PIXELS = 96  # CSS pixels in an inch; the PNG has twice as many, for sharp screens
@@ -171,7 +194,11 @@ def _drawn(
     with plt.ioff(), mpl.rc_context({"svg.hashsalt": "embvar-kit", "svg.fonttype": "none"}):
         before = set(plt.get_fignums())
         try:
-            drawn = _call(drawing.draw or figures.PAPER[entry.paper].function, shown, choice)
+            if drawing.draw is None:
+                options = _options(entry.paper, shown, bool(choice["unbiased"]))
+                drawn = _call(figures.PAPER[entry.paper].function, shown, {**choice, **options})
+            else:
+                drawn = _call(drawing.draw, shown, choice)
             figure = drawn if isinstance(drawn, Figure) else drawn.figure
             files = (f"{entry.name}.png", f"{entry.name}.svg")
             figure.set_dpi(110)  # the layout depends on it, and takes as long as a drawing
@@ -255,13 +282,13 @@ class Drawing:
     when: Callable[[list[TokenStatistics]], bool] = lambda models: True
 
 
-_WIDE = 7  # less than what makes a sink: tokens that are sinks in some layers only remain
+_WIDE = 7  # less than what makes a high norm, so that nearly high ones count, too
 _MOST = 100  # occurrences of a token whose embeddings are drawn
 
 
 def _wide(models: list[TokenStatistics]) -> bool:
     """Whether tokens differ so much that linear axes show only the few largest."""
-    return any(not one.sinks(factor=_WIDE).empty for one in models)
+    return any(not one.high_norm(factor=_WIDE).empty for one in models)
 
 
 def _clouds(
@@ -271,7 +298,8 @@ def _clouds(
         raise StatisticsError("Embeddings were not requested (--no-embeddings).")
     (one,) = models
     layer = style.layer_of(one, "middle")
-    tokens = figures.pick_tokens(one, min_count=min_count, max_count=max_count)["token"].tolist()
+    counts = {"min_count": min_count, "max_count": max_count}
+    tokens = figures.pick_tokens(one, paper=True, **counts)["token"].tolist()
     from embvar_kit.extraction.embeddings import collect_again  # importing torch takes seconds
 
     found = collect_again(one, tokens, layer, most=_MOST)
@@ -282,14 +310,15 @@ def _in_every_layer(
     models: list[TokenStatistics], min_count: int, max_count: int | None, unbiased: bool
 ) -> Figure:
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
-    return figures.V_on_M_by_layer(models, log=_wide(models), **choice)
+    return figures.V_on_M_by_layer(models, log=_wide(models), drawn="all", **choice)
 
 
 def _with_names(
     models: list[TokenStatistics], min_count: int, max_count: int | None, unbiased: bool
 ) -> Axes:
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
-    tokens = figures.pick_tokens(models, **choice)["token"].tolist()
+    tokens = figures.pick_tokens(models, paper=True, **choice)["token"].tolist()
+    choice |= _options("Fig. 8", models, unbiased)
     return figures.V_on_M(models, label=tokens, log=_wide(models), **choice)
 
 
@@ -316,7 +345,8 @@ DRAWINGS = (
         "fig-02-tradeoff",
         "Fig. 2",
         "The norm-variance trade-off in the middle layer",
-        "Each point is a token, coloured by its frequency; the line is the regression of V on M. "
+        "Each point is a token, coloured by its frequency; the line is the regression of V on M "
+        "over the tokens that occur often enough, dotted where it is not fitted. "
         "If Q were the same for all tokens, every point would lie on a line of slope -1.",
     ),
     Drawing(
@@ -326,7 +356,7 @@ DRAWINGS = (
         "A few tokens are far from all others, and these axes show both. The line is the same as "
         "above, but curved here.",
         shows="scatter plot of V against M over tokens on logarithmic axes, with a line",
-        draw=partial(figures.V_on_M, log=True),
+        draw=partial(figures.V_on_M, log=True, drawn="all"),
         when=_wide,
     ),
     Drawing(
@@ -376,23 +406,25 @@ DRAWINGS = (
         "Q, M and V against frequency, middle layer",
         "Do frequent tokens lie nearer to the origin, and do they spread wider? Rare tokens are "
         "biased: few occurrences make M too large and V too small, which the unbiased forms "
-        "correct.",
+        "correct. Lines are dotted where they are not fitted.",
     ),
     Drawing(
         "fig-08-named",
         "Fig. 8",
         "The trade-off, with a few tokens named",
-        "The tokens of Fig. 1 and Table 2 (below), drawn at random from ten bins of frequency.",
+        "The tokens of Fig. 1 and Table 2 (below), drawn at random from ten bins of frequency. As "
+        "in the paper, this line is fitted to all tokens.",
         draw=_with_names,
         of="each",
-        numbers=figures.pick_tokens,
+        numbers=partial(figures.pick_tokens, paper=True),
         heading="Table 2, these tokens",
     ),
     Drawing(
         "fig-09-sentences",
         "Fig. 9",
         "Lengths of the sentences",
-        "How many words the sentences have.",
+        "How many words the sentences have, in 30 bins and on a logarithmic axis, as in the paper. "
+        "Where a bin holds three lengths beside bins of two, it stands out.",
     ),
     Drawing(
         "fig-10-frequencies",
@@ -400,7 +432,7 @@ DRAWINGS = (
         "How often tokens occur",
         "Few tokens are frequent, most are rare. The paper's figures use those from 10 to "
         "100,000 occurrences, between 1 and 5 on this axis (dotted lines).",
-        draw=lambda models: figures.token_frequencies(models),
+        draw=lambda models: figures.token_frequencies(models, paper=True),
     ),
     Drawing(
         "fig-11-layers",
@@ -413,7 +445,8 @@ DRAWINGS = (
         "fig-14-histograms",
         "Figs. 14-16",
         "Histograms of Q, M and V",
-        "A narrow Q makes a trade-off. The largest hundredth of the values is trimmed.",
+        "A narrow Q makes a trade-off. The largest hundredth of the values is trimmed; the dashed "
+        "line is the mean, the trimmed values included.",
         of="each",
     ),
     Drawing(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,18 +13,28 @@ from matplotlib.figure import Figure
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures import style
-from embvar_kit.figures.style import COLOURS, Statistics, written
+from embvar_kit.figures.style import COLOURS, Drawn, Statistics, written
 from embvar_kit.figures.tradeoff import fit_text, scatter_V_on_M
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
+
+_COUNTS = {
+    "n": r"$\log_{{10}} n_{of}$",
+    "documents": r"$\log_{{10}}$ documents of ${of}$",
+    "effective_documents": r"$\log_{{10}}$ effective documents of ${of}$",
+}
+"""What Q, M and V can be drawn against, an attribute of statistics, and its label."""
 
 
 def moments_on_frequency(
     stats: Statistics,
     *,
+    x: str = "n",
     layer: int | str = "middle",
     min_count: int = 10,
     max_count: int | None = 100_000,
+    drawn: Drawn = None,
+    special: bool = True,
     unbiased: bool = False,
 ) -> Figure:
     """Q, M and V against log10 n_t, with regression lines (paper, Fig. 7).
@@ -32,24 +43,40 @@ def moments_on_frequency(
 
     Args:
         stats: one model's statistics or those of several.
+        x: ``"n"``; ``"documents"``, the number of documents that a token stands in; or
+            ``"effective_documents"``, which counts those with few of its occurrences for less (see
+            :attr:`TokenStatistics.effective_documents`). Frequency and dispersion go together:
+            :meth:`TokenStatistics.dispersion` tells them apart.
         layer: the layer's number, or ``"middle"``.
-        min_count, max_count: draw the tokens with ``min_count <= n_t <= max_count``.
+        min_count, max_count: fit the lines to the tokens with ``min_count <= n_t <= max_count``.
+        drawn: the tokens to draw, by default these; ``"all"`` as in the paper, or a pair
+            ``(least, most)``. Lines are dotted where they are not fitted.
+        special: also take special tokens.
         unbiased: draw the finite-sample corrected M and V; uncorrected, those of rare tokens are
             biased.
+
+    Raises:
+        StatisticsError: if ``x`` is another name, or the statistics do not know the documents.
     """
+    if x not in _COUNTS:
+        raise StatisticsError(f"x={x!r} is unknown; choose {', '.join(map(repr, _COUNTS))}.")
     statistics = style.several(stats)
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"drawn": drawn, "unbiased": unbiased}
+    counts = [pd.Series(getattr(one, x), index=one.tokens) for one in statistics]
     figure, axes = style.panels(3 * len(statistics), 3, 3.5, 3.2)
     rows = zip(*[iter(axes)] * 3, strict=True)
     names = style.labels(statistics)
-    for one, name, row in zip(statistics, names, rows, strict=True):
+    for one, count, name, row in zip(statistics, counts, names, rows, strict=True):
         at = style.layer_of(one, layer)
-        table = style.chosen(one, at, **choice)
+        tokens = style.scatter(one, at, **choice)
         of = style.letter(one)
         for ax, moment in zip(row, "QMV", strict=True):
-            _on_frequency(ax, table, table[moment].to_numpy(), COLOURS[moment], of)
+            _on_frequency(ax, tokens, lambda table, m=moment: table[m], COLOURS[moment], of, count)
+            ax.set_xlabel(_COUNTS[x].format(of=of))
             ax.set_ylabel(style.symbol(moment, of, unbiased=unbiased))
-        style.sink_note(row[0], table["Q"].to_numpy())
+        style.high_norm_note(row[0], tokens.fitted["Q"].to_numpy())
+        style.corner_note(row[0], tokens.note)
         style.panel_title(row[0], f"{name}, layer {at}\n{row[0].get_title()}")
     return figure
 
@@ -60,6 +87,9 @@ def statistics_grid(
     layers: Sequence[int] | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    drawn: Drawn = None,
+    special: bool = True,
+    offset: float = 1.0,
 ) -> Figure:
     """Five layers of one model: log10(1+Q), log10(1+M), log10(1+V) against log10 n_t, and V on M.
 
@@ -69,23 +99,24 @@ def statistics_grid(
     Args:
         stats: one model's statistics.
         layers: the layers to draw; by default the first, the last and the quarters between.
-        min_count, max_count: draw the tokens with ``min_count <= n_t <= max_count``.
+        min_count, max_count, drawn, special: as in :func:`moments_on_frequency`.
+        offset: what is added before the logarithm is taken, as in :func:`frequency_slopes`.
     """
     one = style.only(stats, "statistics_grid")
     chosen = style.five_layers(one) if layers is None else list(layers)
-    tables = [
-        style.chosen(one, layer, min_count=min_count, max_count=max_count) for layer in chosen
-    ]
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    found = [style.scatter(one, layer, drawn, **choice) for layer in chosen]
     figure, axes = style.panels(4 * len(chosen), 4, 2.7, 2.4)
-    limits, of = style.count_range(*(table["n"] for table in tables)), style.letter(one)
+    limits = style.count_range(*(tokens.drawn["n"] for tokens in found))
+    of = style.letter(one)
     rows = list(zip(*[iter(axes)] * 4, strict=True))
-    for layer, table, row in zip(chosen, tables, rows, strict=True):
+    for layer, tokens, row in zip(chosen, found, rows, strict=True):
         for ax, moment in zip(row, "QMV", strict=False):
-            value = np.log10(1 + table[moment].to_numpy())
-            _on_frequency(ax, table, value, COLOURS[moment], of)
-            ax.set_ylabel(rf"$\log_{{10}}(1 + {moment}(X_{of}))$")
+            logarithm = partial(_logarithm, moment=moment, offset=offset)
+            _on_frequency(ax, tokens, logarithm, COLOURS[moment], of)
+            ax.set_ylabel(_log_symbol(moment, of, offset))
             ax.title.set_fontsize(9)
-        points, fit = scatter_V_on_M(row[3], table, limits, size=4)
+        points, fit = scatter_V_on_M(row[3], tokens._replace(note=""), limits, size=4)
         style.panel_title(row[3], fit_text(fit), 9)
         row[3].set(xlabel=f"$M(X_{of})$", ylabel=f"$V(X_{of})$")
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
@@ -96,24 +127,59 @@ def statistics_grid(
         location="right",
         aspect=50,
     )
-    figure.suptitle(style.labels([one])[0])
+    note = found[0].note.replace("\n", ", ")
+    figure.suptitle(style.labels([one])[0] + (f" ({note})" if note else ""), fontsize=11)
     return figure
 
 
 def _on_frequency(
-    ax: Axes, table: pd.DataFrame, y: np.ndarray, colour: str, of: str
-) -> analysis.Line:
-    """Draw points and regression line of y on log10 n_t, titled with slope and R²."""
-    x = np.log10(table["n"].to_numpy())
-    fit = analysis.regress(x, y, names=("n_t", "Q, M or V"))
-    many = len(table) > style.MANY
-    points = {"s": 7, "alpha": 0.45, "linewidths": 0, "rasterized": many}
-    line = {"color": "black", "linewidth": 1.5}
-    sns.regplot(x=x, y=y, ax=ax, ci=None, color=colour, scatter_kws=points, line_kws=line)
+    ax: Axes,
+    tokens: style.Scatter,
+    value: Callable[[pd.DataFrame], pd.Series],
+    colour: str,
+    of: str,
+    count: pd.Series | None = None,
+) -> None:
+    """Draw points and regression line of a value on log10 n_t, titled with slope and R².
+
+    Another count of the tokens, by token, may stand in place of n_t.
+    """
+
+    def logs(table: pd.DataFrame) -> np.ndarray:
+        return np.log10(table["n"] if count is None else count[table["token"]]).to_numpy()
+
+    (x, y), (at, fitted) = (
+        (logs(table), value(table).to_numpy()) for table in (tokens.drawn, tokens.fitted)
+    )
+    fit = analysis.regress(at, fitted, names=("the count", "Q, M or V"))
+    points = {"s": 7, "alpha": 0.45, "linewidths": 0, "rasterized": len(x) > style.MANY}
+    ax.scatter(x, y, color=colour, **points)
+    style.fit_line(ax, fit, at, x, look={"zorder": 2.0})
     ax.set_xlabel(rf"$\log_{{10}} n_{of}$")
     style.panel_title(ax, fit_text(fit))
     style.few_ticks(ax)
-    return fit
+
+
+def _logarithm(table: pd.DataFrame, moment: str, offset: float) -> pd.Series:
+    """``log10(offset + x)`` of Q, M or V of the tokens of a table.
+
+    Raises:
+        StatisticsError: if a value has no logarithm.
+    """
+    shifted = table[moment] + offset
+    without = table["token"][~(shifted > 0)]
+    if len(without):
+        raise StatisticsError(
+            f"{moment} + {offset:g} of {len(without):,} tokens ({without.iloc[0]!r} first) has no "
+            "logarithm: leave them out (special=False, stats.without, a larger min_count), or pass "
+            "offset=1 as in the paper."
+        )
+    return np.log10(shifted)
+
+
+def _log_symbol(moment: str, of: str, offset: float) -> str:
+    inside = f"{moment}(X_{of})" if not offset else f"{offset:g} + {moment}(X_{of})"
+    return rf"$\log_{{10}}({inside})$" if offset else rf"$\log_{{10}} {inside}$"
 
 
 def moment_histograms(
@@ -122,42 +188,60 @@ def moment_histograms(
     layers: Sequence[int] | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    special: bool = True,
     unbiased: bool = False,
     trim: float = 0.01,
+    bins: int = 50,
 ) -> Figure:
     """Five layers of one model: histograms of Q, M and V over tokens (paper, Figs. 14-16).
 
     Each layer has a row of panels. The largest values are trimmed, as in the paper; a panel's
-    title says how many they are and how far they reach.
+    title says how many they are and how far they reach. A dashed line marks the mean over all
+    tokens counted, the trimmed ones included.
 
     Args:
         stats: one model's statistics.
         layers: the layers to draw; by default the first, the last and the quarters between.
-        min_count, max_count: count the tokens with ``min_count <= n_t <= max_count``.
+        min_count, max_count: count the tokens with ``min_count <= n_t <= max_count``; the paper
+            counts all.
+        special: also count special tokens.
         unbiased: draw the finite-sample corrected M and V.
         trim: the share of tokens, those with the largest values, to leave out of each panel.
+        bins: number of bins of equal width.
     """
     one = style.only(stats, "moment_histograms")
     if not 0 <= trim < 1:
         raise StatisticsError(f"trim={trim} must be a share, at least 0 and less than 1.")
+    if bins < 1:
+        raise StatisticsError(f"bins={bins} must be at least 1.")
     chosen = style.five_layers(one) if layers is None else list(layers)
     figure, axes = style.panels(3 * len(chosen), 3, 3.3, 2.0)
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"unbiased": unbiased}
     of = style.letter(one)
     for layer, row in zip(chosen, zip(*[iter(axes)] * 3, strict=True), strict=True):
         table = style.chosen(one, layer, **choice)
         for ax, moment in zip(row, "QMV", strict=True):
             value = table[moment].to_numpy()
-            kept = value[value <= np.quantile(value, 1 - trim)]
-            sns.histplot(x=kept, bins=40, ax=ax, color=COLOURS[moment], linewidth=0, alpha=1)
+            kept = _trimmed(value, trim)
+            sns.histplot(x=kept, bins=bins, ax=ax, color=COLOURS[moment], linewidth=0, alpha=1)
             name = style.symbol(moment, of, unbiased=unbiased)
             ax.set(xlabel=name, ylabel="tokens" if of == "t" else "words")
             style.few_ticks(ax)
+            mean = value.mean()
+            ax.axvline(mean, color="black", linestyle="--", linewidth=1, label=f"mean {mean:,.4g}")
+            ax.legend(fontsize=8, framealpha=0.85, handlelength=1.4)
             if number := len(value) - len(kept):
                 style.panel_title(ax, f"trimmed: {number}, up to {value.max():,.4g}", 9)
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
     figure.suptitle(f"{style.labels([one])[0]}, the top {100 * trim:g} % trimmed", fontsize=11)
     return figure
+
+
+def _trimmed(value: np.ndarray, trim: float) -> np.ndarray:
+    """The values below the quantile ``1 - trim``; all if this would leave none."""
+    kept = value[value < np.quantile(value, 1 - trim)] if trim else value
+    return kept if len(kept) else value  # the same value of every token is its own quantile
 
 
 def frequency_slopes(
@@ -166,6 +250,8 @@ def frequency_slopes(
     depth: str | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    special: bool = True,
+    offset: float = 1.0,
 ) -> Figure:
     """Slopes of log10(1+Q), log10(1+M), log10(1+V) on log10 n_t by layer (paper, Fig. 17).
 
@@ -175,18 +261,29 @@ def frequency_slopes(
         stats: one model's statistics or those of several.
         depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
         min_count, max_count: use the tokens with ``min_count <= n_t <= max_count``.
+        special: also use special tokens.
+        offset: what is added before the logarithm is taken. With the paper's 1 a slope depends on
+            the scale of the embeddings: it shrinks where they are small. With 0 it is the exponent
+            of a power law, which no scale changes.
+
+    Raises:
+        StatisticsError: if a value has no logarithm, as V = 0 with ``offset=0``.
     """
     statistics = style.several(stats)
     x, axis = style.depths(statistics, depth)
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
     figure, axes = style.panels(3, 3, 3.5, 3.3)
     for ax, moment in zip(axes, "QMV", strict=True):
         slopes = [
-            [_slope(one, int(layer), moment, min_count, max_count) for layer in one.layers]
+            [
+                _slope(style.chosen(one, int(layer), **choice), moment, offset)
+                for layer in one.layers
+            ]
             for one in statistics
         ]
         style.lines(ax, statistics, x, slopes, COLOURS[moment])
         of = style.letter(statistics[0])
-        title = rf"$\log_{{10}}(1 + {moment}(X_{of}))$ on $\log_{{10}} n_{of}$"
+        title = rf"{_log_symbol(moment, of, offset)} on $\log_{{10}} n_{of}$"
         ax.set_title(f"slope of {title}", fontsize=10)
         ax.axhline(0, color="black", linestyle=":", linewidth=1)
         style.depth_axis(ax, axis)
@@ -194,16 +291,18 @@ def frequency_slopes(
     return figure
 
 
-def _slope(
-    one: TokenStatistics, layer: int, moment: str, min_count: int, max_count: int | None
-) -> float:
-    table = style.chosen(one, layer, min_count=min_count, max_count=max_count)
-    y = np.log10(1 + table[moment].to_numpy())
+def _slope(table: pd.DataFrame, moment: str, offset: float) -> float:
+    y = _logarithm(table, moment, offset).to_numpy()
     return analysis.regress(np.log10(table["n"].to_numpy()), y, names=("n_t", moment)).slope
 
 
 def token_frequencies(
-    stats: Statistics, *, min_count: int | None = None, ax: Axes | None = None
+    stats: Statistics,
+    *,
+    min_count: int | None = None,
+    special: bool = True,
+    paper: bool = False,
+    ax: Axes | None = None,
 ) -> Axes:
     """How often tokens occur: a histogram of log10 n_t (paper, Fig. 10).
 
@@ -212,23 +311,30 @@ def token_frequencies(
     Args:
         stats: one model's statistics or those of several.
         min_count: count only the tokens that occur at least this often; by default all.
+        special: also count special tokens.
+        paper: draw the authors' bins, 29 from 0 to 6.5, on a linear axis, where the few frequent
+            tokens cannot be seen. By default bins are 0.2 wide, and the axis is logarithmic.
         ax: the Axes to draw on; by default new ones.
     """
     statistics = style.several(stats)
     ax = style.new_axes(ax)
     counts = []
     for one in statistics:
-        kept = one.n if min_count is None else one.n[one.n >= min_count]
+        kept = one.n[(one.n >= (min_count or 1)) & (special | ~one.special)]
         if not len(kept):
-            raise StatisticsError(f"No token occurs {min_count} times or more: lower min_count.")
+            raise StatisticsError(
+                f"No token occurs {min_count or 1:,} times or more: lower min_count, or count "
+                "special tokens, too."
+            )
         counts.append(np.log10(kept))
-    step = 0.2
-    edges = np.arange(0, max(x.max() for x in counts) + step + 1e-9, step)
+    step = 6.5 / 29 if paper else 0.2
+    last = max(x.max() for x in counts)
+    edges = step * np.arange(max(30 if paper else 0, int(last / step) + 2))
     single = len(statistics) == 1
     of, styles = style.letter(statistics[0]), style.looks(len(statistics), COLOURS["Q"])
     names = style.labels(statistics)
     for at, one in enumerate(statistics):
-        least = max(min_count or 1, one.info.get("compact", {}).get("min_count", 1))
+        least = max(min_count or 1, one.least_count)
         if least > 1:  # rarer tokens are missing
             names[at] += f", $n_{of}$ ≥ {least}"
     for x, name, look in zip(counts, names, styles, strict=True):
@@ -246,53 +352,68 @@ def token_frequencies(
     for bound in (1, 5):
         if bound <= edges[-1]:
             ax.axvline(bound, color="black", linestyle=":", linewidth=1)
-    ax.set_yscale("log")
-    ax.set_ylim(bottom=0.7)  # so that a bar of height 1 can be seen
+    if not paper:
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=0.7)  # so that a bar of height 1 can be seen
     ax.set(xlabel=rf"$\log_{{10}} n_{of}$", ylabel="tokens" if of == "t" else "words")
     ax.set_title(names[0]) if single else ax.legend()
     return ax
 
 
-def sentence_lengths(stats: Statistics, *, ax: Axes | None = None) -> Axes:
-    """How many words, separated by white space, the sentences have (paper, Fig. 9).
+def sentence_lengths(stats: Statistics, *, paper: bool = False, ax: Axes | None = None) -> Axes:
+    """How many words the sentences have (paper, Fig. 9).
 
     Each corpus has a histogram: models that ran on the same sentences share one.
 
     Args:
-        stats: one model's statistics or those of several.
+        stats: one model's statistics or those of several; those read from the authors' files hold
+            the lengths if they were read with ``corpus=read_sentences(...)``.
+        paper: draw the authors' 30 bins of equal width on a logarithmic axis, with words separated
+            by single blanks where the statistics hold those lengths. By default each length has a
+            bar, the axis is linear, and white space separates words.
         ax: the Axes to draw on; by default new ones.
 
     Raises:
         StatisticsError: if the statistics do not hold the sentences' lengths.
     """
     statistics = style.several(stats)
+    blanks = paper and all("sentences_by_blanks" in one.info for one in statistics)
+    key = "sentences_by_blanks" if blanks else "sentences_by_words"
     found: dict[tuple[int, ...], str] = {}
     for one in statistics:
-        if "sentences_by_words" not in one.info:
+        if key not in one.info:
             raise StatisticsError(
                 f"These statistics of {one.info['model']['name']!r} do not hold the lengths of the "
-                "sentences, which Q, M and V do not tell: extract from the corpus again."
+                "sentences, which Q, M and V do not tell: extract from the corpus again, or read "
+                "the authors' file with corpus=read_sentences(...)."
             )
-        found[tuple(one.info["sentences_by_words"])] = written(one.info["corpora"][0]["name"])
+        found[tuple(one.info[key])] = written(one.info["corpora"][0]["name"])
     ax = style.new_axes(ax)
     styles = style.looks(len(found), COLOURS["Q"])
+    single = len(found) == 1
     for (lengths, corpus), look in zip(found.items(), styles, strict=True):
         title = f"{corpus}: {sum(lengths):,} sentences"
+        occurring = np.flatnonzero(lengths)
+        edges = {"bins": 30, "binrange": (occurring[0], occurring[-1])}
         sns.histplot(
             x=np.arange(len(lengths)),
             weights=np.array(lengths),
-            discrete=True,
-            element="bars" if len(found) == 1 else "step",
-            fill=len(found) == 1,
-            linewidth=0 if len(found) == 1 else 1.6,
+            **edges if paper and len(occurring) > 1 else {"discrete": True},
+            element="bars" if single else "step",
+            fill=single,
+            linewidth=0 if single else 1.6,
             color=look["color"],
             linestyle=look["linestyle"],
             alpha=1,
             label=title,
             ax=ax,
         )
-    ax.set(xlabel="words in the sentence", ylabel="sentences")
-    if len(found) == 1:
+    if paper:
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=0.7)
+    separated = "single blanks" if blanks else "white space"
+    ax.set(xlabel=f"words in the sentence, separated by {separated}", ylabel="sentences")
+    if single:
         ax.set_title(title)
     else:
         ax.legend()

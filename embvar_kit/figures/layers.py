@@ -31,6 +31,7 @@ def shares_by_layer(
     depth: str | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    special: bool = True,
     unbiased: bool = False,
     ax: Axes | None = None,
 ) -> Axes | Figure:
@@ -40,6 +41,7 @@ def shares_by_layer(
         stats: one model's statistics, or those of several, which have a panel each.
         depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
         min_count, max_count: use the tokens with ``min_count <= n_t <= max_count``.
+        special: also use special tokens.
         unbiased: remove what finite samples add to M and V_B.
         ax: the Axes to draw on, for one model only; by default new ones.
 
@@ -48,7 +50,8 @@ def shares_by_layer(
     """
     statistics = style.several(stats)
     x, name = style.depths(statistics, depth)
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"unbiased": unbiased}
     found = [one.decomposition(**choice) for one in statistics]
     single = len(statistics) == 1
     size = (6.5, 3.6) if single else (3.5, 3.1)
@@ -97,6 +100,7 @@ def within_share_by_layer(
     depth: str | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    special: bool = True,
     unbiased: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
@@ -105,7 +109,8 @@ def within_share_by_layer(
     The arguments are those of :func:`shares_by_layer`, but ``ax`` takes several models, too.
     """
     ax = style.new_axes(ax, 6, 3.6)
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"unbiased": unbiased}
     _by_layer({ax: ("$V_W(X)/V(X)$", lambda d: d["V_W"] / d["V"], "V_W")}, stats, depth, choice)
     ax.set_ylim(0, 1)
     _name(ax, stats)
@@ -118,13 +123,15 @@ def parts_over_Q_by_layer(
     depth: str | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    special: bool = True,
     unbiased: bool = False,
 ) -> Figure:
     """M(X), V(X), V_W(X) and V_B(X) over Q(X), in one panel each (paper, Fig. 18).
 
     The arguments are those of :func:`shares_by_layer`.
     """
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"unbiased": unbiased}
     parts = {
         f"${_SYMBOLS[part]}/Q(X)$": (lambda d, part=part: d[part] / d["Q"], part)
         for part in ("M", "V", "V_W", "V_B")
@@ -141,6 +148,7 @@ def moments_of_all_by_layer(
     depth: str | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    special: bool = True,
     unbiased: bool = False,
 ) -> Figure:
     """Q(X), M(X) and V(X), in one panel each (paper, Fig. 19).
@@ -148,7 +156,8 @@ def moments_of_all_by_layer(
     The arguments are those of :func:`shares_by_layer`. If the values in a panel differ by a
     factor of 100 or more, the axes are logarithmic.
     """
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"unbiased": unbiased}
     parts = {f"${_SYMBOLS[m]}$": (lambda d, m=m: d[m], m) for m in "QMV"}
     figure = _panels_by_layer(parts, stats, depth, choice, columns=3, width=3.5)
     _absolute(figure.axes)
@@ -161,6 +170,7 @@ def variance_parts_by_layer(
     depth: str | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    special: bool = True,
     unbiased: bool = False,
 ) -> Figure:
     """V_W(X), V_B(X) and V_B(X) / V(X), in one panel each (paper, Fig. 20).
@@ -168,7 +178,8 @@ def variance_parts_by_layer(
     The arguments are those of :func:`shares_by_layer`. If the values in a panel differ by a
     factor of 100 or more, the first two axes are logarithmic.
     """
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"unbiased": unbiased}
     parts = {f"${_SYMBOLS[part]}$": (lambda d, p=part: d[p], part) for part in ("V_W", "V_B")}
     parts["$V_B(X)/V(X)$"] = (lambda d: d["V_B"] / d["V"], "V_B")
     figure = _panels_by_layer(parts, stats, depth, choice, columns=3, width=3.5)
@@ -182,6 +193,7 @@ def anisotropy_by_layer(
     *,
     depth: str | None = None,
     min_count: int = 10,
+    special: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
     """Mean cosine similarities over all pairs of embeddings, and over pairs of the same token.
@@ -193,10 +205,11 @@ def anisotropy_by_layer(
         stats: statistics of site ``"unit"``, of one model or of several.
         depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
         min_count: average self-similarity over the tokens that occur at least this often.
+        special: also use special tokens.
         ax: the Axes to draw on; by default new ones.
     """
     statistics = style.several(stats)
-    found = [one.anisotropy(min_count=min_count) for one in statistics]
+    found = [one.anisotropy(min_count=min_count, special=special) for one in statistics]
     x, axis = style.depths(statistics, depth)
     ax = style.new_axes(ax, 7.5, 3.8)
     kinds = (

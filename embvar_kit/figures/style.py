@@ -7,8 +7,9 @@ muted ones. Nothing here changes matplotlib's global settings or shows a figure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,10 +23,15 @@ from matplotlib.ticker import FixedLocator, LogFormatterSciNotation, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.statistics.token_statistics import SINK_FACTOR, TokenStatistics
+from embvar_kit.statistics.analysis import Line, Tradeoff
+from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
 
 Statistics = TokenStatistics | Sequence[TokenStatistics]
 """One model's statistics, or those of several models to be drawn side by side."""
+
+Drawn = Literal["all"] | tuple[int, int | None] | None
+"""Which tokens a scatter plot shows: ``None`` for those that its line is fitted to, ``"all"`` for
+all that the statistics hold, or the least and the largest n_t (``None`` for no largest)."""
 
 
 # Colours and markers
@@ -119,6 +125,7 @@ def chosen(
     *,
     min_count: int,
     max_count: int | None,
+    special: bool = True,
     unbiased: bool = False,
 ) -> pd.DataFrame:
     """The table of a layer's tokens with ``min_count <= n_t <= max_count``.
@@ -126,14 +133,96 @@ def chosen(
     Raises:
         StatisticsError: if there is no such token.
     """
-    table = one.table(layer, min_count=min_count, max_count=max_count, unbiased=unbiased)
-    if table.empty:
-        most = "" if max_count is None else f" <= {max_count:,}"
-        raise StatisticsError(
-            f"No token of {one.info['model']['name']} has {min_count:,} <= n_t{most}: lower "
-            "min_count, raise max_count, or take a larger corpus."
-        )
-    return table
+    counts = {"min_count": min_count, "max_count": max_count}
+    table = one.table(layer, **counts, special=special, unbiased=unbiased)
+    if not table.empty:
+        return table
+    if not special and len(one.table(layer, **counts)):
+        raise StatisticsError("All tokens in this range are special ones: special=True keeps them.")
+    raise StatisticsError(
+        f"No token of {one.info['model']['name']} has {_counts(min_count, max_count)}: lower "
+        "min_count, raise max_count, or take a larger corpus."
+    )
+
+
+class Scatter(NamedTuple):
+    """The tokens of a scatter plot.
+
+    Attributes:
+        drawn: the table of the tokens to draw.
+        fitted: the table of those that the line is fitted to.
+        note: what the plot has to say about the two, or ``""`` if they are the same.
+    """
+
+    drawn: pd.DataFrame
+    fitted: pd.DataFrame
+    note: str = ""
+
+
+def scatter(
+    one: TokenStatistics,
+    layer: int,
+    drawn: Drawn,
+    *,
+    min_count: int,
+    max_count: int | None,
+    special: bool = True,
+    unbiased: bool = False,
+) -> Scatter:
+    """The tokens of a layer that a scatter plot draws, and those that its line is fitted to.
+
+    The paper draws all tokens in Figs. 2, 7 and 11-13 and fits the lines to those with
+    ``10 <= n_t <= 100,000``, since M and V of rarer tokens are biased. Compact statistics and
+    those of a pass with ``min_count`` hold no rarer tokens, and a single occurrence has no
+    unbiased form: ``drawn="all"`` then draws what there is, and the note says so.
+
+    Args:
+        one: the statistics.
+        layer: the layer's number.
+        drawn: which tokens are drawn.
+        min_count, max_count: the line is fitted to ``min_count <= n_t <= max_count``.
+        special, unbiased: as in :meth:`embvar_kit.TokenStatistics.table`.
+
+    Raises:
+        StatisticsError: if no token is left, ``drawn`` is of another kind, or it names tokens that
+            were not measured or have no unbiased form.
+    """
+    choice = {"special": special, "unbiased": unbiased}
+    fitted = chosen(one, layer, min_count=min_count, max_count=max_count, **choice)
+    if drawn is None:
+        return Scatter(fitted, fitted)
+    least = max(one.least_count, 2 if unbiased else 1)
+    if isinstance(drawn, str) and drawn == "all":
+        first, last = least, None
+    elif isinstance(drawn, tuple) and len(drawn) == 2:
+        first, last = drawn
+        if unbiased and first < 2:
+            raise StatisticsError(
+                f"drawn={drawn}: a single occurrence has no unbiased M and V. Draw from 2 on."
+            )
+    else:
+        raise StatisticsError(f"drawn={drawn!r} is unknown: it is 'all', (least, most) or None.")
+    table = chosen(one, layer, min_count=first, max_count=last, **choice)
+    everything = (first, last) == (1, None)
+    what = "all" if everything else _formula(_counts(first, last, letter(one)))
+    return Scatter(
+        table,
+        fitted,
+        f"drawn: {what}\nline: {_formula(_counts(min_count, max_count, letter(one)))}",
+    )
+
+
+def _counts(least: int, most: int | None, of: str = "t") -> str:
+    """A range of counts as text.
+
+    >>> _counts(10, 100_000), _counts(2, None, "w")
+    ('10 <= n_t <= 100,000', '2 <= n_w')
+    """
+    return f"{least:,} <= n_{of}" + ("" if most is None else f" <= {most:,}")
+
+
+def _formula(counts: str) -> str:
+    return f"${counts.replace('<=', chr(92) + 'leq').replace(',', '{,}')}$"
 
 
 def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
@@ -201,24 +290,35 @@ def n_states(one: TokenStatistics, remedy: str) -> int:
 def layer_of(one: TokenStatistics, layer: int | str) -> int:
     """The number of a layer given by its number (-1 is the last one extracted) or as ``"middle"``.
 
-    The middle is the extracted layer nearest to half way between the first and the last hidden
-    state: layer 6 of 12, as in the paper.
+    The middle is number ``N // 2`` of ``N`` hidden states, counted from 0, as in the authors'
+    scripts: layer 6 of a model with 12 blocks. If it was not extracted, the nearest one is taken.
     """
     if layer == "middle":
-        return _nearest(one, 0.5)
+        return _nearest(one, _n_states(one) // 2)
     if isinstance(layer, str):
         raise StatisticsError(f"layer={layer!r} is unknown: give a number or 'middle'.")
     return int(one.layers[layer]) if layer < 0 else int(layer)
 
 
 def five_layers(one: TokenStatistics) -> list[int]:
-    """The first layer, the last and the quarters between (Figs. 11-16); fewer if they coincide."""
-    return sorted({_nearest(one, share) for share in (0, 0.25, 0.5, 0.75, 1)})
+    """The first layer, the last, the middle and the quarters between (paper, Figs. 11-16, 22).
+
+    As in the authors' scripts, with ``h = N // 2`` for ``N`` hidden states these are ``0``,
+    ``h // 2``, ``h``, ``h + h // 2`` and ``N - 1``: 0, 3, 6, 9 and 12 of 13. They are fewer where
+    they coincide, and the nearest ones where not all were extracted.
+    """
+    number = _n_states(one)
+    half = number // 2
+    wanted = (0, half // 2, half, half + half // 2, number - 1)
+    return sorted({_nearest(one, layer) for layer in wanted})
 
 
-def _nearest(one: TokenStatistics, share: float) -> int:
-    last = n_states(one, "name the layer by its number") - 1
-    return int(one.layers[np.abs(one.layers - round(share * last)).argmin()])
+def _n_states(one: TokenStatistics) -> int:
+    return n_states(one, "name the layer by its number")
+
+
+def _nearest(one: TokenStatistics, layer: int) -> int:
+    return int(one.layers[np.abs(one.layers - layer).argmin()])
 
 
 def depths(
@@ -341,6 +441,40 @@ def lines(
         ax.plot(at, value, label=name, **look)
 
 
+def fit_line(
+    ax: Axes,
+    fit: Line | Tradeoff,
+    fitted: np.ndarray,
+    drawn: np.ndarray,
+    *,
+    lowest: float = -np.inf,
+    look: Mapping | None = None,
+) -> None:
+    """Draw a regression line over the values it is fitted to, and dotted over others drawn.
+
+    Args:
+        ax: the Axes; where they are logarithmic, the line is curved.
+        fit: the line.
+        fitted: the horizontal values that the line is fitted to.
+        drawn: those that are drawn.
+        lowest: the line is left out below this, where it would only stretch logarithmic axes.
+        look: arguments of matplotlib's lines, by default a black one over the points.
+    """
+    look = {"color": "black", "linewidth": 1.5, "zorder": line_order(fit.r2), **(look or {})}
+
+    def draw(first: float, last: float, **other) -> None:
+        log = ax.get_xscale() == "log"
+        x = np.geomspace(first, last, 200) if log else np.array([first, last])
+        y = fit.intercept + fit.slope * x
+        ax.plot(x[y >= lowest], y[y >= lowest], **look | other)
+
+    whole = np.concatenate([fitted, drawn])
+    if len(whole) and (not len(fitted) or np.ptp(whole) > np.ptp(fitted)):
+        draw(whole.min(), whole.max(), linestyle=":", linewidth=1.2, label=None)
+    if len(fitted):  # none of them may have a place on logarithmic axes
+        draw(fitted.min(), fitted.max())
+
+
 def line_order(r2: float) -> float:
     """The zorder of a regression line: above the points, but below points that all lie on it.
 
@@ -366,17 +500,27 @@ def name_models(figure: Figure, ax: Axes, statistics: Sequence[TokenStatistics])
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def sink_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
+def corner_note(ax: Axes, text: str, *, size: float = 7) -> None:
+    """Write what a plot has to say about its points into its lower left corner, if anything."""
+    if text:
+        halo = [withStroke(linewidth=2.5, foreground="white")]
+        where = {"transform": ax.transAxes, "zorder": 5, "path_effects": halo}
+        ax.text(0.03, 0.03, text, fontsize=size, style="italic", **where)
+
+
+def high_norm_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
     """Note in a panel that it is nearly empty because a few tokens have a huge Q, if any have.
 
     ``short`` leaves out what the reader can do about it.
     """
     ratio = Q / np.median(Q)
-    number = int((ratio >= SINK_FACTOR).sum())
+    number = int((ratio >= HIGH_NORM_FACTOR).sum())
     if number:
-        text = f"{number} sink{'s' * (number > 1)}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
+        tokens = f"high-norm token{'s' * (number > 1)}"
+        text = f"{number} {tokens}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
         if not short:
-            text += "\n\nstats.without(stats.sinks().token)\nleaves them out, log=True shows all"
+            text += "\n\nstats.without(stats.high_norm().token)"
+            text += "\nleaves them out, log=True shows all"
         placed = {"transform": ax.transAxes, "ha": "center", "va": "center"}
         ax.text(0.5, 0.55, text, fontsize=8, style="italic", **placed).set_in_layout(False)
 

@@ -10,15 +10,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures import style
-from embvar_kit.figures.style import FREQUENCY_MAP, Statistics, as_label, label_points
+from embvar_kit.figures.style import FREQUENCY_MAP, Drawn, Statistics, as_label, label_points
 from embvar_kit.statistics import analysis
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 ZERO = 1e-6
 """Tokens with V/Q or M/Q below this are not drawn on logarithmic axes."""
+
+NULL_COLOUR, NULL_LINE = "#bdbdbd", "#737373"
+"""The colours of the points and of the line that permuted labels give."""
 
 
 def V_on_M(
@@ -27,7 +30,10 @@ def V_on_M(
     layer: int | str = "middle",
     min_count: int = 10,
     max_count: int | None = 100_000,
+    drawn: Drawn = None,
+    special: bool = True,
     unbiased: bool = False,
+    null: Statistics | None = None,
     log: bool = False,
     label: Sequence[str] = (),
     ax: Axes | None = None,
@@ -39,8 +45,14 @@ def V_on_M(
     Args:
         stats: one model's statistics, or those of several, which share one range of colours.
         layer: the layer's number, or ``"middle"``.
-        min_count, max_count: draw the tokens with ``min_count <= n_t <= max_count``.
+        min_count, max_count: fit the line to the tokens with ``min_count <= n_t <= max_count``.
+        drawn: the tokens to draw, by default these; ``"all"`` as in the paper, or a pair
+            ``(least, most)``. The line is dotted where it is not fitted.
+        special: also take special tokens.
         unbiased: draw the finite-sample corrected M and V.
+        null: statistics of the same pass with the labels of the occurrences permuted, one for each
+            of ``stats``. They are drawn in grey behind the tokens, with a line of their own, and
+            show what slope and spread of M chance gives.
         log: draw logarithmic axes, for models whose tokens differ by orders of magnitude. The
             line is the same, but curved on them. Tokens whose V or M is less than a millionth of
             Q are not drawn; a note in the plot counts them.
@@ -51,14 +63,19 @@ def V_on_M(
         The Axes for one model, the Figure for several.
 
     Raises:
-        StatisticsError: if no line can be fitted to the tokens in the range, or no model has a
-            token of ``label``.
+        StatisticsError: if no line can be fitted to the tokens in the range, no model has a token
+            of ``label``, or ``null`` is of another model.
     """
     statistics = style.several(stats)
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"drawn": drawn, "unbiased": unbiased}
     layers = [style.layer_of(one, layer) for one in statistics]
-    tables = [style.chosen(one, at, **choice) for one, at in zip(statistics, layers, strict=True)]
-    absent = set(label) - {token for table in tables for token in table["token"]}
+    found = [style.scatter(one, at, **choice) for one, at in zip(statistics, layers, strict=True)]
+    chance = [
+        None if other is None else style.scatter(other, at, **choice)
+        for other, at in zip(_nulls(null, statistics), layers, strict=True)
+    ]
+    absent = set(label) - {token for tokens in found for token in tokens.drawn["token"]}
     if absent:
         raise StatisticsError(
             f"{', '.join(map(repr, sorted(absent)))}: no such token among those drawn. Check "
@@ -69,10 +86,13 @@ def V_on_M(
     if label:
         size = (7.6, 5.6) if single else (5.2, 4.6)
     figure, axes = style.one_or_panels(len(statistics), ax, 2 if label else 3, *size)
-    limits = style.count_range(*(table["n"] for table in tables))
+    limits = style.count_range(*(tokens.drawn["n"] for tokens in found))
     names = style.labels(statistics)
-    for one, at, table, name, axis in zip(statistics, layers, tables, names, axes, strict=True):
-        points, fit = scatter_V_on_M(axis, table, limits, size=9 if single else 5, log=log)
+    rows = zip(statistics, layers, found, chance, names, axes, strict=True)
+    for one, at, tokens, other, name, axis in rows:
+        points, fit = scatter_V_on_M(
+            axis, tokens, limits, size=9 if single else 5, log=log, null=other
+        )
         of = style.letter(one)
         axis.set_xlabel(style.symbol("M", of, unbiased=unbiased))
         axis.set_ylabel(style.symbol("V", of, unbiased=unbiased))
@@ -82,8 +102,8 @@ def V_on_M(
         style.panel_title(axis, title, None if single else 10)
     of = style.letter(statistics[0])
     figure.colorbar(points, ax=axes if not single else axes[0], label=rf"$\log_{{10}} n_{of}$")
-    for table, axis in zip(tables, axes, strict=True):
-        named = table[table["token"].isin(list(label))]
+    for tokens, axis in zip(found, axes, strict=True):
+        named = tokens.drawn[tokens.drawn["token"].isin(list(label))]
         if len(named):
             axis.scatter(
                 named["M"], named["V"], s=26, facecolors="none", edgecolors="black", zorder=5
@@ -98,7 +118,10 @@ def V_on_M_by_layer(
     *,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    drawn: Drawn = None,
+    special: bool = True,
     unbiased: bool = False,
+    null: TokenStatistics | None = None,
     log: bool = False,
 ) -> Figure:
     """The plot of :func:`V_on_M` for each layer of one model, with one range of colours.
@@ -106,14 +129,19 @@ def V_on_M_by_layer(
     The arguments are those of :func:`V_on_M`; see also the paper's Figs. 2 and 11.
     """
     one = style.only(stats, "V_on_M_by_layer")
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
-    tables = [style.chosen(one, int(layer), **choice) for layer in one.layers]
-    figure, axes = style.panels(len(tables), 4, 2.9, 2.9)
+    (other,) = _nulls(null, [one])
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"drawn": drawn, "unbiased": unbiased}
+    found = [style.scatter(one, int(layer), **choice) for layer in one.layers]
+    figure, axes = style.panels(len(found), 4, 2.9, 2.9)
     figure.set_figwidth(figure.get_figwidth() + 0.8)
-    limits, of = style.count_range(*(table["n"] for table in tables)), style.letter(one)
+    limits = style.count_range(*(tokens.drawn["n"] for tokens in found))
+    of = style.letter(one)
     M, V = (style.symbol(name, of, unbiased=unbiased) for name in "MV")
-    for ax, layer, table in zip(axes, one.layers, tables, strict=True):
-        points, fit = scatter_V_on_M(ax, table, limits, size=4, log=log)
+    found[1:] = [tokens._replace(note="") for tokens in found[1:]]  # the same for all layers
+    for ax, layer, tokens in zip(axes, one.layers, found, strict=True):
+        chance = None if other is None else style.scatter(other, int(layer), **choice)
+        points, fit = scatter_V_on_M(ax, tokens, limits, size=4, log=log, null=chance)
         style.panel_title(ax, f"layer {layer}: {fit_text(fit)}", 9)
         ax.set(xlabel=M, ylabel=V)
     tall = figure.get_figheight() / 6  # keeps the colour bar as narrow in a tall figure
@@ -122,12 +150,29 @@ def V_on_M_by_layer(
     return figure
 
 
+def _nulls(
+    null: Statistics | None, statistics: Sequence[TokenStatistics]
+) -> list[TokenStatistics | None]:
+    """The permuted statistics of each model, or ``None`` for each if none are given."""
+    if null is None:
+        return [None] * len(statistics)
+    nulls = style.several(null)
+    names = [[one.info["model"]["name"] for one in group] for group in (statistics, nulls)]
+    if names[0] != names[1]:
+        raise StatisticsError(
+            f"null= holds statistics of {', '.join(names[1])}, drawn are {', '.join(names[0])}: "
+            "give the null of each, in the same order."
+        )
+    return nulls
+
+
 def tradeoff_by_layer(
     stats: Statistics,
     *,
     depth: str | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    special: bool = True,
     unbiased: bool = False,
 ) -> Figure:
     """How constant Q is, and how closely V follows M, layer by layer (paper, Fig. 4).
@@ -138,11 +183,12 @@ def tradeoff_by_layer(
     Args:
         stats: one model's statistics or those of several.
         depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
-        min_count, max_count, unbiased: as in :func:`V_on_M`.
+        min_count, max_count, special, unbiased: as in :func:`V_on_M`.
     """
     statistics = style.several(stats)
     x, name = style.depths(statistics, depth)
-    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    choice = {"min_count": min_count, "max_count": max_count, "special": special}
+    choice |= {"unbiased": unbiased}
     found = [one.tradeoff(**choice) for one in statistics]
     figure, axes = style.panels(3, 3, 3.5, 3.3)
     titles = (
@@ -163,46 +209,51 @@ def tradeoff_by_layer(
 
 def scatter_V_on_M(
     ax: Axes,
-    table: pd.DataFrame,
+    tokens: pd.DataFrame | style.Scatter,
     limits: tuple[float, float],
     size: float,
     *,
     log: bool = False,
+    null: style.Scatter | None = None,
 ) -> tuple[PathCollection, analysis.Tradeoff]:
-    """Draw the tokens of a table coloured by log10 n_t, with the regression line of V on M.
+    """Draw tokens coloured by log10 n_t, with the regression line of V on M.
 
     Args:
         ax: the Axes to draw on.
-        table: the tokens, from :meth:`TokenStatistics.table`.
+        tokens: the tokens, from :func:`style.scatter`; or a table from
+            :meth:`TokenStatistics.table`, to fit the line to all that are drawn.
         limits: the range of log10 n_t that the colours span.
         size: size of the points.
-        log: draw logarithmic axes, as in :func:`V_on_M`.
+        log, null: as in :func:`V_on_M`.
 
     Returns:
-        The points, for a colour bar, and the trade-off's measures over all tokens of the table.
+        The points, for a colour bar, and the trade-off's measures over the tokens fitted.
 
     Raises:
         StatisticsError: if no line can be fitted, or no token can be drawn on logarithmic axes.
     """
-    fit = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
-    ends = np.array([table["M"].min(), table["M"].max()])
+    if isinstance(tokens, pd.DataFrame):
+        tokens = style.Scatter(tokens, tokens)
+    fit, table, note = _tradeoff(tokens.fitted), tokens.drawn, tokens.note
+    behind = None if null is None else null.drawn
     if log:
-        placed = (table[["M", "V"]] > ZERO * table[["Q"]].to_numpy()).all(axis=1)
+        placed = _has_logarithm(table)
         if lost := int((~placed).sum()):
-            text = f"{lost} not shown:\n$M$ or $V$ < $10^{{-6}}\\,Q$"
-            halo = [withStroke(linewidth=2.5, foreground="white")]
-            where = {"transform": ax.transAxes, "zorder": 5, "path_effects": halo}
-            ax.text(0.03, 0.03, text, fontsize=8, style="italic", **where)
+            note += f"\n{lost:,} not shown:\n$M$ or $V$ < $10^{{-6}}\\,Q$"
         table = table[placed]
         if table.empty:
             raise StatisticsError(
                 "M or V of every token is 0, which has no logarithm: pass log=False."
             )
-        style.log_axes(ax, table["M"].to_numpy(), table["V"].to_numpy())
-        ends = np.geomspace(table["M"].min(), table["M"].max(), 200)
+        seen = [table] if behind is None else [table, behind := behind[_has_logarithm(behind)]]
+        together = pd.concat(seen)
+        style.log_axes(ax, together["M"].to_numpy(), together["V"].to_numpy())
+        lowest = together["V"].min()
     else:
-        style.sink_note(ax, table["Q"].to_numpy(), short=size < 9)
+        lowest = -np.inf
+        style.high_norm_note(ax, tokens.fitted["Q"].to_numpy(), short=size < 9)
         style.few_ticks(ax)
+    style.corner_note(ax, note.strip(), size=8 if size >= 9 else 7)
     table = table[::-1]  # draws the few frequent tokens over the many rare ones
     points = ax.scatter(
         table["M"],
@@ -215,12 +266,42 @@ def scatter_V_on_M(
         linewidths=0,
         rasterized=len(table) > style.MANY,
     )
-    line = fit.intercept + fit.slope * ends
-    if log:  # below the points, the line would only stretch the axis
-        seen = line >= table["V"].min()
-        ends, line = ends[seen], line[seen]
-    ax.plot(ends, line, color="black", linewidth=1.5, zorder=style.line_order(fit.r2))
+    if null is not None:
+        ax.scatter(
+            behind["M"],
+            behind["V"],
+            s=size,
+            color=NULL_COLOUR,
+            linewidths=0,
+            zorder=0.5,
+            rasterized=len(behind) > style.MANY,
+        )
+        line = _tradeoff(null.fitted)
+        look = {"color": NULL_LINE, "linestyle": "--", "zorder": 1.9}
+        look |= {"label": f"labels permuted: {fit_text(line)}"}
+        spans = (_span(null.fitted, log), _span(behind, log))
+        style.fit_line(ax, line, *spans, lowest=lowest, look=look)
+    look = {} if null is None else {"label": "labels as they are"}
+    spans = (_span(tokens.fitted, log), _span(table, log))
+    style.fit_line(ax, fit, *spans, lowest=lowest, look=look)
+    if null is not None:
+        where = "center left" if log else "upper right"  # away from a falling line
+        ax.legend(loc=where, fontsize=8 if size >= 9 else 6.5, framealpha=0.85)
     return points, fit
+
+
+def _tradeoff(table: pd.DataFrame) -> analysis.Tradeoff:
+    return analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
+
+
+def _has_logarithm(table: pd.DataFrame) -> pd.Series:
+    """Whether M and V of each token are large enough for logarithmic axes."""
+    return (table[["M", "V"]] > ZERO * table[["Q"]].to_numpy()).all(axis=1)
+
+
+def _span(table: pd.DataFrame, log: bool) -> np.ndarray:
+    """M of the tokens that can be drawn."""
+    return table.loc[_has_logarithm(table) if log else slice(None), "M"].to_numpy()
 
 
 def fit_text(fit: analysis.Tradeoff | analysis.Line) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures import style
-from embvar_kit.figures.style import Statistics
+from embvar_kit.figures.style import Drawn, Statistics
 from embvar_kit.figures.tradeoff import fit_text
 from embvar_kit.statistics import analysis
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _CLASSES = ("1", "2", "3", "4+")
 _MARKERS = "o^sD"
@@ -20,20 +25,25 @@ def word_moments(
     stats: Statistics,
     *,
     layer: int | str = "middle",
+    layers: Sequence[int] | Literal["five"] | None = None,
     min_count: int = 10,
     max_count: int | None = 100_000,
+    drawn: Drawn = None,
     unbiased: bool = False,
 ) -> Figure:
     """Q, M and V of words against log10 n_w, and V on M (paper, Fig. 22).
 
     Points are coloured by the number of sub-words that the tokenizer cuts the word into (the mean
     over its occurrences, rounded). Lines and titles are those of all words together. Each model
-    has a row of panels.
+    has a row of panels for each layer.
 
     Args:
         stats: statistics by word, of one model or of several.
         layer: the layer's number, or ``"middle"``.
-        min_count, max_count: draw the words with ``min_count <= n_w <= max_count``.
+        layers: several layers to draw in place of one; ``"five"`` for those of the paper.
+        min_count, max_count: fit lines to the words with ``min_count <= n_w <= max_count``.
+        drawn: the words to draw, by default these; ``"all"`` as in the paper, which draws no
+            lines, or a pair ``(least, most)``. Lines are dotted where they are not fitted.
         unbiased: draw the finite-sample corrected M and V.
 
     Raises:
@@ -47,20 +57,24 @@ def word_moments(
                 "by='word'."
             )
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
-    figure, axes = style.panels(4 * len(statistics), 4, 2.75, 3.0)
+    named = zip(statistics, style.labels(statistics), strict=True)
+    shown = [(one, name, at) for one, name in named for at in _layers(one, layer, layers)]
+    figure, axes = style.panels(4 * len(shown), 4, 2.75, 3.0)
     colours = sns.color_palette("viridis", as_cmap=True)([0.0, 0.4, 0.72, 0.93])
     symbols = {moment: style.symbol(moment, "w", unbiased=unbiased) for moment in "QMV"}
     rows = zip(*[iter(axes)] * 4, strict=True)
-    for one, name, row in zip(statistics, style.labels(statistics), rows, strict=True):
-        at = style.layer_of(one, layer)
-        table = style.chosen(one, at, **choice)
-        frequency = np.log10(table["n"].to_numpy())
+    for (one, name, at), row in zip(shown, rows, strict=True):
+        words = style.scatter(one, at, drawn, **choice)
+        table = words.drawn
         pieces = np.clip(np.rint(table["subwords"].to_numpy()), 1, len(_CLASSES)).astype(int)
-        pairs = [(frequency, m, r"$\log_{10} n_w$") for m in "QMV"]
-        pairs.append((table["M"].to_numpy(), "V", symbols["M"]))
-        for ax, (x, moment, below) in zip(row, pairs, strict=True):
-            y = table[moment].to_numpy()
-            fit = analysis.regress(x, y, names=("n_w or M", moment))
+        pairs = [(_frequency, m, r"$\log_{10} n_w$") for m in "QMV"]
+        pairs.append((lambda of: of["M"].to_numpy(), "V", symbols["M"]))
+        for ax, (horizontal, moment, below) in zip(row, pairs, strict=True):
+            x, y = horizontal(table), table[moment].to_numpy()
+            fitted = horizontal(words.fitted)
+            fit = analysis.regress(
+                fitted, words.fitted[moment].to_numpy(), names=("n_w or M", moment)
+            )
             for number, text in enumerate(_CLASSES, start=1):
                 own = pieces == number
                 if own.any():
@@ -76,11 +90,11 @@ def word_moments(
                         rasterized=own.sum() > style.MANY,
                         label=text,
                     )
-            ends = np.array([x.min(), x.max()])
-            ax.plot(ends, fit.intercept + fit.slope * ends, color="black", linewidth=1.5, zorder=9)
+            style.fit_line(ax, fit, fitted, x, look={"zorder": 9})
             ax.set(xlabel=below, ylabel=symbols[moment])
             style.panel_title(ax, fit_text(fit), 9)
             style.few_ticks(ax)
+        style.corner_note(row[0], words.note)
         row[0].annotate(
             f"{name}, layer {at}",
             (0, 1.16),
@@ -88,7 +102,7 @@ def word_moments(
             fontweight="bold",
             annotation_clip=False,
         )
-        style.sink_note(row[3], table["Q"].to_numpy())
+        style.high_norm_note(row[3], words.fitted["Q"].to_numpy())
     found = {}
     for ax in axes:
         found |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
@@ -105,3 +119,18 @@ def word_moments(
         markerscale=1.6,
     )
     return figure
+
+
+def _frequency(table: pd.DataFrame) -> np.ndarray:
+    return np.log10(table["n"].to_numpy())
+
+
+def _layers(
+    one: TokenStatistics, layer: int | str, layers: Sequence[int] | Literal["five"] | None
+) -> list[int]:
+    """The layers to draw of one model."""
+    if layers is None:
+        return [style.layer_of(one, layer)]
+    if isinstance(layers, str) and layers != "five":
+        raise StatisticsError(f"layers={layers!r} is unknown: it is 'five' or a list of numbers.")
+    return style.five_layers(one) if isinstance(layers, str) else list(layers)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
 from embvar_kit.moments.kernels import STEP
 
@@ -100,10 +101,10 @@ class DeviceMoments:
         rows = torch.stack([x[order.rows] for x in xs], dim=1)
         centre = self._widen(mean[groups], extra[groups])
         centre = torch.where((before == 0)[:, :, None], rows[order.first].double(), centre)
-        norms = _squared_norms(rows)
+        norms = squared_norms(rows)
         rows = rows - centre[order.segment]
         shift = order.total(rows)
-        both = torch.stack([norms, _squared_norms(rows)], dim=1)
+        both = torch.stack([norms, squared_norms(rows)], dim=1)
         norms, spread = order.total(both).unbind(1)
         after = before + order.lengths[:, None]
         centre += shift / after[:, :, None]
@@ -155,7 +156,54 @@ class DeviceMoments:
         return mean, steps.clamp_(-128, 127).to(torch.int8)
 
 
-def _squared_norms(x: torch.Tensor) -> torch.Tensor:
+class DeviceCovariance:
+    """The :class:`CovarianceMoments` of one layer on a torch device that has float64.
+
+    Args:
+        dim: length of the vectors, ``d``.
+        device: where to keep the moments.
+    """
+
+    def __init__(self, dim: int, device: torch.device) -> None:
+        self.count = 0
+        self._mean = torch.zeros(dim, dtype=torch.float64, device=device)
+        self._scatter = torch.zeros((dim, dim), dtype=torch.float64, device=device)
+
+    def update(self, x: torch.Tensor, rows: torch.Tensor) -> None:
+        """Take in some rows of a batch; the host does not wait for the device.
+
+        Args:
+            x: ``(N, d)`` embeddings of any floating type.
+            rows: ``(K,)`` the rows to take, at least one.
+
+        Raises:
+            RuntimeError: if the device's memory is too small; the moments are then unchanged.
+        """
+        apart = x[rows].double()
+        centre = self._mean if self.count else apart.mean(dim=0)
+        apart -= centre
+        shift = apart.sum(dim=0)
+        self._scatter.addmm_(apart.T, apart)
+        self.count += len(rows)
+        self._scatter.addr_(shift, shift, alpha=-1 / self.count)
+        self._mean.copy_(centre).add_(shift, alpha=1 / self.count)
+
+    def to_host(self) -> CovarianceMoments:
+        """Copy the moments to a :class:`CovarianceMoments`."""
+        own = CovarianceMoments(len(self._mean))
+        arrays = (np.array([self.count]), self._mean.cpu().numpy(), self._scatter.cpu().numpy())
+        own.restore(dict(zip(CovarianceMoments.STATE, arrays, strict=True)))
+        return own
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Set the moments, to the bit, to a :meth:`CovarianceMoments.state`."""
+        count, mean, scatter = (state[name] for name in CovarianceMoments.STATE)
+        self.count = int(count[0])
+        self._mean.copy_(torch.from_numpy(mean))
+        self._scatter.copy_(torch.from_numpy(scatter))
+
+
+def squared_norms(x: torch.Tensor) -> torch.Tensor:
     """``(...,)`` float64 squared norms of ``(..., d)`` vectors, without a float64 copy of them."""
     norms = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64)
     return norms * norms

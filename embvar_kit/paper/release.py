@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from embvar_kit.corpora.corpus import Corpus
-from embvar_kit.corpora.tokens import frequency_order
+from embvar_kit.corpora.bookcorpus import ROWS
+from embvar_kit.corpora.corpus import Corpus, lengths_in_words
+from embvar_kit.corpora.tokens import MARKERS, frequency_order
 from embvar_kit.errors import ReleaseError
 from embvar_kit.files import replacing, sha256_of
 from embvar_kit.paper import unpickling
@@ -83,11 +84,14 @@ def read_token_statistics(
     model: str | None = None,
     corpus: str | Corpus = "bookcorpus",
     special: Iterable[str] = (),
+    marker: str | None = None,
 ) -> TokenStatistics:
     """Read the statistics of tokens that the authors published for a model.
 
-    V is kept as it is in the file. The authors computed it as Q - M in float32, so it can be
-    slightly negative. Each Q, M and V is checked to satisfy ``Q = M + V`` within float32 rounding.
+    V is kept as it is in the file. The authors' script computes it as Q - M: in float64 under
+    NumPy 1.26 (the newest that its pinned SciPy 1.10.1 runs with), but from a mean kept in
+    float32; all in float32 under NumPy 2. V can therefore be slightly negative. Each Q, M and V is
+    checked to satisfy ``Q = M + V`` within float32 rounding.
 
     Args:
         path: the file, for example ``bert-base-uncased.pkl``.
@@ -97,6 +101,9 @@ def read_token_statistics(
             sentences known.
         special: tokens to mark as special, for example ``("[CLS]", "[SEP]")`` for BERT. The file
             does not name them and the kit does not guess: by default no token is special.
+        marker: the tokenizer's marker, ``"Ġ"`` for RoBERTa and GPT-2. The authors' script takes it
+            off bare markers, too; with it, they get it back: the empty string becomes ``Ġ`` as in
+            the kit, and ``Ġ`` becomes ``ĠĠ``. By default names stay as they are in the file.
 
     Returns:
         Statistics with the most frequent token first. Means are float32; Q, M and V are in units
@@ -106,7 +113,38 @@ def read_token_statistics(
         ReleaseError: If the file is missing, damaged, unsafe, not of this form or inconsistent;
             the message names the layer and the token.
     """
-    return _read(Path(path), TOKENS, model, corpus, special)
+    return _read(Path(path), TOKENS, model, corpus, special, marker=marker)
+
+
+def token_order(path: str | Path, *, marker: str | None = None) -> list[str]:
+    """The tokens in the order of the authors' file, that of their first occurrence in the pass.
+
+    :func:`read_token_statistics` sorts them by frequency. The draw of tokens for the paper's Fig. 1
+    depends on this order: ``figures.pick_tokens(stats, paper=True, order=token_order(path))``.
+
+    Args:
+        path, marker: as in :func:`read_token_statistics`.
+
+    Raises:
+        ReleaseError: As in :func:`read_token_statistics`; only the first layer's names are checked.
+    """
+    path = Path(path).expanduser()
+    content = unpickling.load(path)
+    layer = _layer_numbers(content, path.name)[0]
+    with _naming(f"{path.name!r}, layer {layer}"):
+        found = content[layer]
+        if type(found) is not dict or TOKENS.names not in found:
+            raise ReleaseError(f"{TOKENS.names!r} is missing.")
+        return _with_bare_markers(_names(found[TOKENS.names], TOKENS), marker)
+
+
+def _with_bare_markers(names: list[str], marker: str | None) -> list[str]:
+    """Names of a file, with one more marker on those that are nothing but markers."""
+    if marker is None:
+        return names
+    if not marker:
+        raise ReleaseError("marker='' marks nothing: pass '##', 'Ġ' or None.")
+    return [name if name.replace(marker, "") else marker + name for name in names]
 
 
 def read_word_statistics(
@@ -163,6 +201,7 @@ def _read(
     corpus: str | Corpus,
     special: Iterable[str],
     token_counts: Mapping[str, int] | None = None,
+    marker: str | None = None,
 ) -> TokenStatistics:
     path = path.expanduser()
     content = unpickling.load(path)
@@ -175,7 +214,8 @@ def _read(
             first = first or found
             positions = found.positions_in(first)
         if found is first:
-            order = frequency_order(found.n, np.array(found.names, dtype=object))
+            names = np.array(_with_bare_markers(found.names, marker), dtype=object)
+            order = frequency_order(found.n, names)
             rank = np.argsort(order)
             shape = (len(layers), *found.mean.shape)
             if math.prod(shape) * 2 > file_size:
@@ -186,7 +226,7 @@ def _read(
         mean[at, rows] = found.mean
         for name, values in parts.items():
             values[at, rows] = getattr(found, name)
-    tokens, n = np.array(first.names, dtype=object)[order], first.n[order]
+    tokens, n = names[order], first.n[order]
     return TokenStatistics(
         tokens=tokens,
         special=pd.Index(tokens).isin([str(token) for token in special]),
@@ -257,13 +297,16 @@ def _info(
         ],
         "convention": {"by": columns.by, "site": "hidden"},
         "counts": {"occurrences": int(n.sum())},
+        **(lengths_in_words(corpus.sentences) if known else {}),
     }
 
 
 # Writing
 
 
-def write_token_statistics(stats: TokenStatistics, path: str | Path) -> Path:
+def write_token_statistics(
+    stats: TokenStatistics, path: str | Path, *, strip_bare: bool = False
+) -> Path:
     """Write statistics of tokens in the form that the authors' scripts read.
 
     Reading the file gives the same tokens, counts, means, Q, M and V. The model, the corpus and
@@ -272,12 +315,15 @@ def write_token_statistics(stats: TokenStatistics, path: str | Path) -> Path:
     Args:
         stats: statistics of tokens or vocabulary entries, with their means.
         path: the file; an existing one is replaced in one step.
+        strip_bare: take the marker off bare markers, as the authors' script does: ``Ġ`` is written
+            as the empty string, ``ĠĠ`` as ``Ġ``. Reading with ``marker="Ġ"`` undoes it.
 
     Raises:
-        ReleaseError: If the statistics are of words or lack their means, or if the file cannot be
-            written; an existing file is then left as it was.
+        ReleaseError: If the statistics are of words or lack their means, if ``strip_bare`` is set
+            and they do not say which markers the tokenizer has, or if the file cannot be written;
+            an existing file is then left as it was.
     """
-    return _write(stats, Path(path), TOKENS)
+    return _write(stats, Path(path), TOKENS, strip_bare)
 
 
 def write_word_statistics(
@@ -314,7 +360,24 @@ def write_sentences(corpus: Corpus, path: str | Path) -> Path:
     return _dump(list(corpus.sentences), Path(path))
 
 
-def _write(stats: TokenStatistics, path: Path, columns: Columns) -> Path:
+def write_dataset_stand_in(path: str | Path) -> Path:
+    """Write a small file that the authors' scripts take for the dataset.
+
+    Their scripts for Figs. 1 and 9 and for the numbers of tokens of words read the pickled dataset
+    (``datasets/bookcorpus.pkl``, several gigabytes) before they read the sentences drawn from it,
+    and ask for nothing but its number of rows. The stand-in has that number and no rows.
+
+    Args:
+        path: the file; one that is there already is kept, for it may be the dataset itself.
+
+    Raises:
+        ReleaseError: If the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    return path if path.exists() else _dump({"train": range(ROWS)}, path)
+
+
+def _write(stats: TokenStatistics, path: Path, columns: Columns, strip_bare: bool = False) -> Path:
     by = stats.info.get("convention", {}).get("by")
     if (by == "word") != (columns.by == "word"):
         right = "write_word_statistics" if by == "word" else "write_token_statistics"
@@ -325,12 +388,34 @@ def _write(stats: TokenStatistics, path: Path, columns: Columns) -> Path:
             "compact): extract them again and write those."
         )
     names, n = [str(token) for token in stats.tokens], stats.n.tolist()
+    if strip_bare:
+        names = _without_bare_markers(stats)
     content = {}
     for at, layer in enumerate(stats.layers):
         mean = np.ascontiguousarray(stats.mean[at], dtype=np.float32)
         parts = (names, n, list(mean), *(getattr(stats, x)[at].tolist() for x in "QMV"))
         content[int(layer)] = dict(zip(columns.keys, parts, strict=True))
     return _dump(content, path)
+
+
+def _without_bare_markers(stats: TokenStatistics) -> list[str]:
+    """The tokens' names, without one marker on those that are nothing but markers."""
+    markers = stats.info["convention"].get("markers")
+    if markers is None:
+        raise ReleaseError(
+            "These statistics do not say which markers the tokenizer has, so bare markers cannot "
+            "be told: write them with strip_bare=False."
+        )
+    names = []
+    for token, special in zip(map(str, stats.tokens), stats.special, strict=True):
+        own = [m for m in MARKERS if m in markers and token and not token.replace(m, "")]
+        names.append(token.removeprefix(own[0]) if own and not special else token)
+    if len(set(names)) < len(names):
+        raise ReleaseError(
+            "Without their markers, two of these tokens have the same name: write them with "
+            "strip_bare=False."
+        )
+    return names
 
 
 def _dump(content: Any, path: Path) -> Path:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.load import load_corpus
+from embvar_kit.corpora.words import words_of
 from embvar_kit.errors import ExtractionError, ModelError
 from embvar_kit.extraction.extract import extract
 from embvar_kit.models.from_hub import check_available
 from embvar_kit.models.loading import load_model
-from embvar_kit.paper.release import write_sentences, write_token_statistics, write_word_statistics
+from embvar_kit.paper.release import (
+    write_dataset_stand_in,
+    write_sentences,
+    write_token_statistics,
+    write_word_statistics,
+)
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 PAPER_MODELS = {
@@ -47,14 +54,27 @@ def reproduce(
     ``bookcorpus_train_lt64_pct001_seed0``::
 
         datasets/SAMPLE.pkl             the sentences
+    datasets/bookcorpus.pkl         what their scripts take for the dataset
         token_stats/SAMPLE/MODEL.pkl    the statistics (word_stats with by="word")
         kit/SAMPLE/MODEL-token/         the same, as TokenStatistics.save writes them
 
-    Three things differ from the authors' scripts. Moments are accumulated without their float32
-    rounding. Lines from which the tokenizer makes no tokens are left out and reported; the scripts
-    count the special tokens at their ends. At word level, the model reads the sentence itself and
-    words are looked up in it; in the scripts, the model reads the bare words, lower-cased and
-    without punctuation.
+    Three of the scripts (Figs. 1 and 9, and the numbers of tokens of words) read the dataset before
+    the sentences; :func:`embvar_kit.paper.release.write_dataset_stand_in` writes a small file that
+    does for them, if none is there.
+
+    These things differ from the authors' scripts. Moments are accumulated without their rounding:
+    they take V as Q - M, in float64 from a float32 mean under NumPy 1.26 and in float32 under NumPy
+    2. Lines from which the tokenizer makes no tokens are left out and reported; the scripts count
+    the special tokens at their ends. The kit calls a bare marker ``Ġ``; the scripts take the marker
+    off and call it the empty string, and so does ``MODEL.pkl``. Tokens are listed by their
+    frequency; the scripts list them by their first occurrence, on which their draw of tokens for
+    Fig. 1 depends.
+
+    With ``by="word"`` the model reads the words alone, lower-cased and without punctuation, as in
+    the scripts; everywhere else in the kit it reads the sentence itself, and words are looked up in
+    it. The paper's appendix runs BERT, for which the words' tokens do not depend on what stands
+    beside them. The other models get the words with the blanks between them that they were trained
+    on.
 
     Args:
         model: one of :data:`PAPER_MODELS`, by either name.
@@ -85,17 +105,37 @@ def reproduce(
     elif limit is not None:
         corpus = corpus.select(limit=limit)
     loaded = load_model(source, device=device, dtype=dtype)
-    stats = extract(loaded, corpus, by=by, batch_tokens=batch_tokens, progress=progress)
+    read = bare_words(corpus) if by == "word" else corpus
+    stats = extract(loaded, read, by=by, batch_tokens=batch_tokens, progress=progress)
     out, sample = Path(out).expanduser(), sample_name(corpus)
     stats.save(out / "kit" / sample / f"{short}-{by}")
     write_sentences(corpus, out / "datasets" / f"{sample}.pkl")
+    if corpus.name == "bookcorpus":
+        write_dataset_stand_in(out / "datasets" / "bookcorpus.pkl")
     folder = out / f"{by}_stats" / sample
     if by == "token":
-        write_token_statistics(stats, folder / f"{short}.pkl")
+        write_token_statistics(stats, folder / f"{short}.pkl", strip_bare=True)
     else:
         counts = folder / f"{sample.partition('_')[0]}_{short}_word2token_count.pkl"
         write_word_statistics(stats, folder / f"{short}.pkl", token_counts=counts)
     return stats
+
+
+def bare_words(corpus: Corpus) -> Corpus:
+    """What the authors' word level reads: each sentence as its words, separated by blanks.
+
+    The words are those of :func:`embvar_kit.corpora.words.words_of`. A sentence without a word
+    becomes empty.
+
+    >>> list(bare_words(Corpus.of(["Don't panic, 42 times!"])))
+    ['don panic times']
+    """
+    choice = {"words": "bare"}
+    return replace(
+        corpus,
+        sentences=[" ".join(word for word, *_ in words_of(line)) for line in corpus.sentences],
+        settings={**corpus.settings, "then": [*corpus.settings.get("then", []), choice]},
+    )
 
 
 def short_name(model: str) -> str:

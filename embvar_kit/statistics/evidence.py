@@ -152,8 +152,9 @@ def slope_iv(
 ) -> float:
     """The slope of V on M that is free of the noise in M, by instrumental variables.
 
-    Noise in M enters V with the opposite sign, and draws the line of least squares towards -1. The
-    noise of the other half does not enter it: with M there as the instrument (Fuller 1987),
+    Noise in M bends the line of least squares: towards 0 where it enters Q alike and leaves V as it
+    is, towards -1 where a token's embeddings have one norm, so that it enters V with the opposite
+    sign. The other half's M, the instrument, has none of this noise (Fuller 1987):
     ``cov(V_A, M_B) / cov(M_A, M_B)`` tends to the slope of the population's V on its M as the
     number of tokens grows. What both halves share is not removed, such as the bias of M for tokens
     that clump in few documents.

@@ -26,7 +26,10 @@ TRADEOFF = ("cv_Q", "sd_Q", "sd_M", "r", "rho", "slope", "intercept", "r2")
 COLUMNS = {
     "tradeoff": ("at", "fold", *TRADEOFF),
     "similarity": ("at", "fold", "self_similarity"),
-    "halves": ("at", "reliability", "slope_iv"),
+    "halves": (
+        "at",
+        *(f"{name}{end}" for name in ("reliability", "slope_iv") for end in ("", "_low", "_high")),
+    ),
 }
 """Columns of what :meth:`Folds.give` gives, by its name."""
 

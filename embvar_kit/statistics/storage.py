@@ -39,11 +39,12 @@ TABLES = (
     "replicates",
     "null",
     "null_decompositions",
+    "isotropies",
 )
 MEANS = ("mean", "null_mean")
 """Names of files of means, which may not fit into memory: tensors ``mean`` and ``extra``."""
 
-TENSORS = (*MEANS, "folds")
+TENSORS = (*MEANS, "folds", "covariance")
 _METADATA = "metadata.json"
 _DATA = rf"(({'|'.join(TABLES)})-\w{{8}}\.parquet|({'|'.join(TENSORS)})-\w{{8}}\.safetensors)"
 _SCRATCH = re.compile(rf"\.({_DATA}|metadata\.json)\.writing-[a-z0-9_]{{8}}")

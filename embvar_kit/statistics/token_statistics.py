@@ -17,13 +17,14 @@ from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import StatisticsError
 from embvar_kit.models.identity import DIGESTS
 from embvar_kit.moments import memory
+from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
-from embvar_kit.statistics import analysis
+from embvar_kit.statistics import analysis, measures
 from embvar_kit.statistics.folds import COLUMNS, LEAST, TRADEOFF, Folds, with_intervals
 from embvar_kit.statistics.storage import read, write
 
-SINK_FACTOR = 10
-"""By default a token is a sink if its Q is at least this many times the median."""
+HIGH_NORM_FACTOR = 10
+"""By default a token is of high norm where its Q is at least this many times the median."""
 
 CHOICES = tuple(
     {"min_count": least, "max_count": most, "special": special, "unbiased": unbiased}
@@ -81,6 +82,10 @@ class TokenStatistics:
         fold_decompositions: the results of :meth:`decomposition` without each fold, for each of
             :data:`CHOICES`; or ``None``.
         replicates: for compact statistics, what :attr:`folds` gave for each of :data:`CHOICES`.
+        covariance: ``(L, d, d)`` covariance of all embeddings that were measured, if the pass took
+            it (``extract(..., covariance=True)``); else ``None``.
+        isotropies: for compact statistics, the result of :meth:`isotropy`, if the covariance was
+            known before it was left out; else ``None``.
     """
 
     tokens: np.ndarray
@@ -100,6 +105,8 @@ class TokenStatistics:
     folds: Folds | None = None
     fold_decompositions: pd.DataFrame | None = None
     replicates: pd.DataFrame | None = None
+    covariance: np.ndarray | None = None
+    isotropies: pd.DataFrame | None = None
 
     @classmethod
     def from_moments(
@@ -336,12 +343,7 @@ class TokenStatistics:
                 ``min_count >= 2`` times, these are compact statistics that do not know the
                 number of occurrences of this choice, or there are no folds.
         """
-        site = self.info.get("convention", {}).get("site")
-        if site != "unit":
-            raise StatisticsError(
-                "Anisotropy is a mean cosine similarity: it needs embeddings of norm 1, and these "
-                f"are of site {site!r}. Extract with site='unit'."
-            )
+        self._require_unit("Anisotropy is a mean cosine similarity")
         whole = self.decomposition(min_count=1, max_count=None, special=special)
         baselines = _mean_dot_product(whole, self._n_occurrences(special))
         rows = []
@@ -389,11 +391,15 @@ class TokenStatistics:
             - ``sd_M, sd_M_low, sd_M_high, null_sd_M``: spread of the unbiased M over tokens, with
               the labels as they are and permuted;
             - ``reliability``: correlation of M between two halves of the documents;
-            - ``slope_iv``: the slope free of the noise in M, which takes the other half's M as
-              instrumental variable;
+            - ``slope_iv, slope_iv_low, slope_iv_high``: the slope free of the noise in M, which
+              takes the other half's M as instrumental variable;
             - ``theil_sen, spearman``: slope and correlation that no few tokens decide;
-            - ``survives``: whether the slope's interval and ``slope_iv`` are below 0, ``sd_M_low``
-              is above ``null_sd_M``, and the reliability is at least :data:`RELIABLE`.
+            - ``survives``: whether both slopes' intervals are below 0, ``sd_M_low`` is above
+              ``null_sd_M``, and the reliability is at least :data:`RELIABLE`.
+
+            An interval is for the value at this size of corpus: the noise in M bends ``slope``
+            and lowers ``r2``, by more than their intervals show. That of ``slope_iv`` is for a
+            corpus without end, too (``tests/benchmarks/coverage.md``).
 
         Raises:
             StatisticsError: if the pass had no null or no folds, or as :meth:`tradeoff`.
@@ -409,6 +415,7 @@ class TokenStatistics:
         null_spread = self.null.tradeoff(**choice, unbiased=True)
         halves = self._replicated("halves", {**choice, "unbiased": unbiased})
         bounds = [f"{name}{end}" for name in ("slope", "r2") for end in ("", "_low", "_high")]
+        by_instrument = ("slope_iv", "slope_iv_low", "slope_iv_high")
         table = own[["layer", "n_tokens", *bounds]].assign(
             null_slope=null["slope"],
             null_r2=null["r2"],
@@ -417,40 +424,287 @@ class TokenStatistics:
             sd_M_high=spread["sd_M_high"],
             null_sd_M=null_spread["sd_M"],
             reliability=halves["reliability"].to_numpy(),
-            slope_iv=halves["slope_iv"].to_numpy(),
+            **{name: halves[name].to_numpy() for name in by_instrument},
             theil_sen=own["theil_sen"],
             spearman=own["spearman"],
         )
         return table.assign(
             survives=(table["slope_high"] < 0)
-            & (table["slope_iv"] < 0)
+            & (table["slope_iv_high"] < 0)
             & (table["sd_M_low"] > table["null_sd_M"])
             & (table["reliability"] >= RELIABLE)
         )
 
-    def sinks(self, *, factor: float = SINK_FACTOR, min_count: int = 10) -> pd.DataFrame:
-        """Tokens whose embeddings are far longer than the rest: ``token, n, layer, Q, ratio``.
+    def high_norm(
+        self, *, factor: float = HIGH_NORM_FACTOR, min_count: int = 10, peak: bool = False
+    ) -> pd.DataFrame:
+        """Tokens whose embeddings are far longer than the rest, layer by layer.
 
-        Today's decoders put huge norms on the first positions of a text, the attention sinks
-        (Xiao et al. 2024; Sun et al. 2024). Tokens that stand there, always or sometimes, carry
-        most of Q(X), and a regression over tokens follows them alone. A token is a sink if at some
-        layer Q(X_t) is at least ``factor`` times the median of Q over the tokens with ``n_t >=
-        min_count``, or over all tokens where the statistics hold more frequent ones only.
+        At a layer a token is of high norm if Q(X_t) is at least ``factor`` times the median of Q
+        over the tokens with ``n_t >= min_count``, or over all tokens where the statistics hold
+        more frequent ones only. A few of them can carry most of Q(X), and a regression over tokens
+        then follows them alone. In some models the first positions of a sequence have huge norms;
+        that they are *attention sinks* (Xiao et al. 2024; Sun et al. 2024) is an interpretation,
+        since no attention is measured here. Other tokens have high norms wherever they stand. The
+        columns ``begin`` and ``first`` tell how many of a token's occurrences stand in front.
+
+        Args:
+            factor: least ratio of Q to the median.
+            min_count: least number of occurrences of a token.
+            peak: give each token once, at the layer of its largest ratio.
 
         Returns:
-            One row for each sink, at the layer of its largest ratio, the largest ratio first;
-            often none.
+            One row for each layer and token of high norm, often none: ``token, n, layer, Q,
+            ratio``, then the shares of its occurrences that are begin tokens (``begin``) and that
+            are the first token of a sequence behind these (``first``); NaN if the statistics do
+            not know. By layer, the largest ratio first; with ``peak``, by ratio alone.
         """
-        kept = np.flatnonzero(self._kept(max(min_count, self._least_count), None, True))
-        if not len(kept):
-            return pd.DataFrame(columns=["token", "n", "layer", "Q", "ratio"])
-        Q = self.Q[:, kept]
-        ratio = Q / np.median(Q, axis=1, keepdims=True)
-        at = ratio.argmax(axis=0)
-        columns = {"token": self.tokens[kept], "n": self.n[kept], "layer": self.layers[at]}
-        columns |= {name: x[at, np.arange(len(kept))] for name, x in (("Q", Q), ("ratio", ratio))}
-        found = pd.DataFrame(columns).query("ratio >= @factor")
-        return found.sort_values("ratio", ascending=False, ignore_index=True)
+        kept = np.flatnonzero(self._kept(max(min_count, self.least_count), None, True))
+        Q, n = self.Q[:, kept], self.n[kept]
+        ratio = Q / (np.median(Q, axis=1, keepdims=True) if len(kept) else np.nan)
+        high = ratio >= factor
+        if peak:
+            high &= np.arange(len(Q))[:, None] == ratio.argmax(axis=0)
+        at, token = np.nonzero(high)
+        columns = {"token": self.tokens[kept][token], "n": n[token], "layer": self.layers[at]}
+        columns |= {"Q": Q[high], "ratio": ratio[high]}
+        for name in ("begin", "first"):
+            share = self.counts[name][kept] / n if name in self.counts else np.full(len(n), np.nan)
+            columns[name] = share[token]
+        order = ["ratio"] if peak else ["layer", "ratio"]
+        return pd.DataFrame(columns).sort_values(
+            order, ascending=[name == "layer" for name in order], ignore_index=True
+        )
+
+    def sinks(self, *, factor: float = HIGH_NORM_FACTOR, min_count: int = 10) -> pd.DataFrame:
+        """Older name of :meth:`high_norm` with ``peak=True``: ``token, n, layer, Q, ratio``."""
+        found = self.high_norm(factor=factor, min_count=min_count, peak=True)
+        return found[["token", "n", "layer", "Q", "ratio"]]
+
+    # Directions, dimensions, spectra, dispersion
+
+    def directions(
+        self,
+        layer: int,
+        *,
+        min_count: int = 10,
+        max_count: int | None = None,
+        special: bool = True,
+        unbiased: bool = False,
+    ) -> pd.DataFrame:
+        """How far a token's directions agree: ``token, n, norm, kappa, diversity``.
+
+        ``norm`` is that of the mean direction, from 0 to 1; ``kappa`` the concentration of a von
+        Mises-Fisher distribution; ``diversity`` is ``1 / kappa``, the contextual diversity (see
+        :mod:`embvar_kit.statistics.measures` for sources). A mean of few directions is too long by
+        chance, which ``unbiased`` corrects: it takes ``M - V / (n - 1)``, the mean cosine of
+        distinct pairs. Arguments as in :meth:`table`.
+
+        Raises:
+            StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), or as
+                :meth:`table`.
+        """
+        self._require_unit("The norm of a mean direction measures directions")
+        table = self.table(
+            layer,
+            min_count=min_count,
+            max_count=max_count,
+            special=special,
+            unbiased=unbiased,
+        )
+        M = table["M"].to_numpy()
+        kappa = measures.concentration(M, self._width)
+        with np.errstate(divide="ignore"):
+            columns = {"norm": measures.mean_resultant_length(M), "kappa": kappa}
+            return table[["token", "n"]].assign(**columns, diversity=1 / kappa)
+
+    def dimension_shares(self, layer: int) -> pd.DataFrame:
+        """The share of each dimension in the mean cosine similarity: ``dimension, mean, share``.
+
+        ``mean`` is the coordinate of the mean of all directions, and ``share`` its square over
+        their sum (Timkey and van Schijndel 2021); the largest share comes first.
+
+        Raises:
+            StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), the means were
+                left out, or the layer was not extracted.
+        """
+        self._require_unit("The mean cosine similarity measures directions")
+        mean = self._overall_mean(self._at(layer))
+        table = pd.DataFrame({"dimension": np.arange(len(mean)), "mean": mean})
+        table["share"] = measures.dimension_shares(mean)
+        return table.sort_values("share", ascending=False, ignore_index=True)
+
+    def frequency_dimensions(
+        self,
+        layer: int,
+        *,
+        min_count: int = 10,
+        max_count: int | None = None,
+        special: bool = True,
+    ) -> pd.DataFrame:
+        """Which dimensions go with frequency: ``dimension, mean, correlation``.
+
+        ``correlation`` is that of the token means' coordinate with ``log n_t`` over tokens, after
+        Puccetti et al. (2022); the largest in size comes first. ``mean`` is the mean of all
+        embeddings, in whose large coordinates outlier dimensions show. Arguments as in
+        :meth:`table`.
+
+        Raises:
+            StatisticsError: if the means were left out, fewer than 3 tokens are in the range, or
+                all have the same count.
+        """
+        at, kept = self._at(layer), self._kept(min_count, max_count, special)
+        mean = self._overall_mean(at)
+        r = measures.frequency_correlations(self.mean[at][kept], self.n[kept])
+        table = pd.DataFrame({"dimension": np.arange(len(r)), "mean": mean, "correlation": r})
+        return table.sort_values("correlation", key=abs, ascending=False, ignore_index=True)
+
+    def isotropy(self) -> pd.DataFrame:
+        """How evenly the dimensions are used by all embeddings at each layer.
+
+        Columns: ``layer, V``, the variance V(X); ``largest``, the share of it along the first
+        principal axis; ``participation_ratio``, ``effective_rank`` (of the centred embeddings) and
+        ``isoscore``, as in :mod:`embvar_kit.statistics.measures`. All are of the embeddings that
+        were measured, special tokens included.
+
+        Raises:
+            StatisticsError: if the covariance of the embeddings is unknown.
+        """
+        if self.isotropies is not None:
+            return self.isotropies.copy()
+        rows = []
+        for layer, covariance in zip(self.layers, self._known_covariance(), strict=True):
+            eigenvalues = measures.spectrum(covariance)
+            rows.append(
+                {
+                    "layer": int(layer),
+                    "V": float(eigenvalues.sum()),
+                    "largest": float(eigenvalues[0] / eigenvalues.sum()),
+                    "participation_ratio": measures.participation_ratio(eigenvalues),
+                    "effective_rank": measures.effective_rank(np.sqrt(eigenvalues)),
+                    "isoscore": measures.isoscore(eigenvalues),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def information_gain(
+        self,
+        layer: int,
+        *,
+        metric: np.ndarray | None = None,
+        min_count: int = 10,
+        max_count: int | None = None,
+        special: bool = True,
+    ) -> pd.DataFrame:
+        """What a token's mean tells, by its whitened norm: ``token, n, gain``, in nats.
+
+        See :func:`embvar_kit.statistics.measures.information_gain`, also on what chance adds to the
+        gain of rare tokens.
+
+        Args:
+            layer: index of the hidden state.
+            metric: ``(d, d)`` matrix ``G``. At the last layer of a language model,
+                :func:`embvar_kit.statistics.measures.output_metric` gives that of Oyama et al.
+                (2023); by default the inverse of the embeddings' covariance.
+            min_count, max_count, special: as in :meth:`table`.
+
+        Raises:
+            StatisticsError: if the means were left out, or no metric is given and the covariance is
+                unknown.
+        """
+        at, kept = self._at(layer), self._kept(min_count, max_count, special)
+        centre = self._overall_mean(at)
+        if metric is None:
+            metric = measures.precision(self._known_covariance()[at])
+        gain = measures.information_gain(self.mean[at][kept], centre, metric)
+        return pd.DataFrame({"token": self.tokens[kept], "n": self.n[kept], "gain": gain})
+
+    @property
+    def documents(self) -> np.ndarray:
+        """``(T,)`` number of documents that a token stands in.
+
+        Raises:
+            StatisticsError: if the statistics do not know the documents.
+        """
+        return self._of_documents("documents")
+
+    @property
+    def effective_documents(self) -> np.ndarray:
+        """``(T,)`` effective number of documents that a token stands in: ``n_t^2 / sum_d n_td^2``.
+
+        It is the inverse of Simpson's index: D where a token occurs equally often in D documents.
+
+        Raises:
+            StatisticsError: if the statistics do not know the documents.
+        """
+        return self.n.astype(np.float64) ** 2 / self._of_documents("document_squares")
+
+    def dispersion(
+        self,
+        *,
+        min_count: int = 10,
+        max_count: int | None = None,
+        special: bool = True,
+        unbiased: bool = True,
+    ) -> pd.DataFrame:
+        """Frequency against dispersion: regressions of V on log10 n_t and log10 documents.
+
+        One row a layer: ``layer`` and the fields of
+        :class:`embvar_kit.statistics.measures.Dispersion`. Documents are counted by
+        :attr:`effective_documents`. Arguments as in :meth:`table`.
+
+        Raises:
+            StatisticsError: if the documents are unknown, or as
+                :func:`embvar_kit.statistics.measures.dispersion`.
+        """
+        kept = self._kept(min_count, max_count, special)
+        n, documents = self.n[kept], self.effective_documents[kept]
+        rows = []
+        for at, layer in enumerate(self.layers):
+            V = self.V[at, kept]
+            if unbiased:
+                V = analysis.unbiased(n, self.M[at, kept], V)[1]
+            rows.append({"layer": int(layer), **measures.dispersion(n, documents, V)._asdict()})
+        return pd.DataFrame(rows)
+
+    def _of_documents(self, name: str) -> np.ndarray:
+        if name not in self.counts:
+            raise StatisticsError(
+                "These statistics do not know in which documents a token stands: an older kit made "
+                "them, or they come from a file that does not tell. Extract again."
+            )
+        return self.counts[name]
+
+    def _require_unit(self, why: str) -> None:
+        """Refuse embeddings that are not of norm 1, for the reason that a message begins with."""
+        site = self.info.get("convention", {}).get("site")
+        if site != "unit":
+            raise StatisticsError(
+                f"{why}: it needs embeddings of norm 1, and these are of site {site!r}. Extract "
+                "with site='unit'."
+            )
+
+    @property
+    def _width(self) -> int:
+        """``d``, the length of an embedding."""
+        return self.info["model"]["width"] if self.mean is None else self.mean.shape[-1]
+
+    def _overall_mean(self, at: int) -> np.ndarray:
+        """``(d,)`` float64 mean of all embeddings at the layer of this index."""
+        if self.mean is None:
+            raise StatisticsError(
+                "The mean of all embeddings needs the token means, which were left out of these "
+                "statistics."
+            )
+        return np.einsum("t,td->d", self.n / self.n.sum(), self.mean[at], dtype=np.float64)
+
+    def _known_covariance(self) -> np.ndarray:
+        if self.covariance is None:
+            raise StatisticsError(
+                "The covariance of the embeddings is unknown: extract with covariance=True. That "
+                "of all embeddings says nothing of a part of them, so leaving tokens out drops it."
+            )
+        return self.covariance
 
     # Part of the statistics
 
@@ -458,8 +712,8 @@ class TokenStatistics:
         """The same statistics with some tokens left out; ``info["left_out"]`` names them.
 
         Args:
-            tokens: token strings, for example ``stats.sinks().token``; strings that are not among
-                :attr:`tokens` are ignored.
+            tokens: token strings, for example ``stats.high_norm().token``; strings that are not
+                among :attr:`tokens` are ignored.
         """
         tokens = [str(token) for token in tokens]
         leave = pd.Index(self.tokens).isin(tokens)
@@ -472,6 +726,9 @@ class TokenStatistics:
 
     def take(self, rows: np.ndarray) -> TokenStatistics:
         """The statistics of some tokens; a :meth:`decomposition` then covers their embeddings.
+
+        The covariance is that of all embeddings, and says nothing of a part of them: it is kept
+        only if no token with an occurrence is left out.
 
         Args:
             rows: ``(K,)`` indices in :attr:`tokens`, in the order wanted.
@@ -486,6 +743,10 @@ class TokenStatistics:
         arrays |= {"counts": {name: count[rows] for name, count in self.counts.items()}}
         if self.subwords is not None:
             arrays["subwords"] = self.subwords[rows]
+        left = self.n.copy()
+        left[rows] = 0
+        if left.any():
+            arrays |= {"covariance": None, "isotropies": None}
         taken = arrays["tokens"]
         if self.null is not None:
             at = pd.Index(self.null.tokens).get_indexer(taken)
@@ -500,8 +761,9 @@ class TokenStatistics:
         """What figures and tables need, without the means: a hundredth of the size.
 
         Q, M and V are rounded to float32, and tokens with ``n_t < min_count`` are left out.
-        :meth:`decomposition` needs the means, so it is computed now for each of :data:`CHOICES`.
-        Compact statistics refuse everything else that needs the means, such as merging.
+        :meth:`decomposition` needs the means, so it is computed now for each of :data:`CHOICES`,
+        and :meth:`isotropy`, which needs the covariance, if that is known. Compact statistics
+        refuse everything else that needs the means, such as merging.
 
         Args:
             min_count: keep tokens with at least so many occurrences.
@@ -527,6 +789,8 @@ class TokenStatistics:
             [table for part in parts for table in part._decompositions()], ignore_index=True
         )
         arrays |= {"mean": None, "extra": None, "decompositions": stored, "folds": None}
+        if self.covariance is not None:
+            arrays |= {"covariance": None, "isotropies": self.isotropy()}
         if self.folds is not None:
             tables = [table for part in parts for table in part._replicates()]
             arrays["replicates"] = pd.concat(tables, ignore_index=True)
@@ -538,6 +802,8 @@ class TokenStatistics:
 
     def merge(self, other: TokenStatistics) -> TokenStatistics:
         """The statistics of two parts of a corpus together, as one pass over both would give them.
+
+        The whole has a covariance if both parts have.
 
         Raises:
             StatisticsError: if the two differ in model, convention, layers or width, share a part
@@ -604,6 +870,7 @@ class TokenStatistics:
             info=merged_info(self.info, other.info),
             subwords=subwords,
             counts=counts,
+            covariance=_merged_covariance([self, other]),
         )
 
     # The file
@@ -621,7 +888,9 @@ class TokenStatistics:
         tables, tensors = {"table": self._as_table()}, {}
         if self.mean is not None:
             tensors["mean"] = self._means()
-        for name in _STORED:
+        if self.covariance is not None:
+            tensors["covariance"] = {"covariance": self.covariance}
+        for name in (*_STORED, "isotropies"):
             if (stored := getattr(self, name)) is not None:
                 tables[name] = stored
         if self.folds is not None:
@@ -660,7 +929,8 @@ class TokenStatistics:
                 message names the file.
         """
         tables, tensors, info = read(Path(path))
-        more = {name: tables[name] for name in _STORED if name in tables}
+        more = {name: tables[name] for name in (*_STORED, "isotropies") if name in tables}
+        more |= tensors.get("covariance", {})
         if "null" in tables:
             more["null"] = cls._of_table(
                 tables["null"],
@@ -721,13 +991,13 @@ class TokenStatistics:
         return self.info.get("convention", {}).get("min_count", 1)
 
     @property
-    def _least_count(self) -> int:
+    def least_count(self) -> int:
         """The least number of occurrences of a token that these statistics know of."""
         return max(self._measured_count, self.info.get("compact", {}).get("min_count", 1))
 
     def _kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
         """``(T,)`` whether a token is in the range."""
-        least = self._least_count
+        least = self.least_count
         if min_count < least:
             measured = self._measured_count == least
             why = "were measured only for" if measured else "are compact: they keep only"
@@ -758,7 +1028,7 @@ class TokenStatistics:
 
         A choice of rarer tokens than these statistics hold begins with the rarest they hold.
         """
-        least = self._least_count
+        least = self.least_count
         raised = [{**choice, "min_count": max(least, choice["min_count"])} for choice in CHOICES]
         for at, choice in enumerate(raised):
             kept = self._kept(*(choice[name] for name in _TOKENS))
@@ -869,6 +1139,21 @@ class TokenStatistics:
         return int(stored["n"].iloc[0])
 
 
+def _merged_covariance(parts: list[TokenStatistics]) -> np.ndarray | None:
+    """``(L, d, d)`` covariance of the embeddings of all parts, if each part knows its own."""
+    if any(part.covariance is None for part in parts):
+        return None
+    merged = []
+    for at in range(len(parts[0].layers)):
+        whole = CovarianceMoments(parts[0].covariance.shape[-1])
+        for part in parts:
+            n = int(part.n.sum())
+            own = CovarianceMoments.of(n, part._overall_mean(at), part.covariance[at])
+            whole.merge(own)
+        merged.append(whole.covariance)
+    return np.stack(merged)
+
+
 def _with_shares(parts: pd.DataFrame) -> pd.DataFrame:
     shares = {name: parts[part] / parts[whole] for name, (part, whole) in _SHARES.items()}
     return parts.assign(**shares)
@@ -961,12 +1246,12 @@ def merged_info(ours: Mapping, theirs: Mapping) -> dict:
         for name in ours["counts"]
         if name in theirs["counts"]
     }
-    key = "sentences_by_words"
-    lengths = [part[key] for part in (ours, theirs) if key in part]
-    info.pop(key, None)
-    if len(lengths) == 2:  # unknown for the whole if unknown for one part
-        total = np.zeros(max(map(len, lengths)), dtype=np.int64)
-        for found in lengths:
-            total[: len(found)] += found
-        info[key] = total.tolist()
+    for key in ("sentences_by_words", "sentences_by_blanks"):
+        lengths = [part[key] for part in (ours, theirs) if key in part]
+        info.pop(key, None)
+        if len(lengths) == 2:  # unknown for the whole if unknown for one part
+            total = np.zeros(max(map(len, lengths)), dtype=np.int64)
+            for found in lengths:
+                total[: len(found)] += found
+            info[key] = total.tolist()
     return info

@@ -210,8 +210,8 @@ def computed_parts(explorer: Locator) -> pd.DataFrame:
     rows = []
     for model in shown.index:
         stats = statistics(model)
-        if not checked(explorer, "sinks") and len(sinks := stats.sinks()["token"]):
-            stats = stats.without(sinks)
+        if not checked(explorer, "sinks") and len(high := stats.high_norm()["token"]):
+            stats = stats.without(high)
         layers = stats.layers
         layer = int(shown.loc[model, "layer"])
         assert layer in layers

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import embvar_kit as ek
-from embvar_kit.corpora.dealing import BLOCK, deal, documents_of
+from embvar_kit.corpora.dealing import BLOCK, deal, documents_of, documents_of_groups
 
 SIZES = st.lists(st.integers(0, 1000), min_size=1, max_size=60)
 
@@ -31,6 +33,35 @@ def test_lines_of_a_file_form_blocks_and_no_block_has_lines_of_two_files():
     # Titles may alternate: a block is counted inside its title.
     mixed = ek.Corpus("files", sentences[:4], ["a", "b", "a", "b"], np.arange(4), unit="row")
     assert documents_of(mixed).tolist() == [0, 1, 0, 1]
+
+
+OCCURRENCES = st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 6)), max_size=60)
+
+
+@given(OCCURRENCES)
+def test_documents_of_a_group_are_counted_from_the_definition(occurrences):
+    group, document = np.array(occurrences, dtype=int).reshape(-1, 2).T
+    documents, squares = documents_of_groups(group, document, n_groups=5)
+    for t in range(5):
+        own = Counter(d for g, d in occurrences if g == t)
+        assert documents[t] == len(own)
+        assert squares[t] == sum(n * n for n in own.values())
+
+
+@given(OCCURRENCES, st.integers(0, 7))
+def test_documents_of_groups_add_up_over_parts_that_share_no_document(occurrences, cut):
+    group, document = np.array(occurrences, dtype=int).reshape(-1, 2).T
+    first = document < cut
+    whole = documents_of_groups(group, document, n_groups=5)
+    parts = [documents_of_groups(group[own], document[own], 5) for own in (first, ~first)]
+    np.testing.assert_array_equal(whole, np.add(*parts))
+
+
+def test_documents_of_groups_that_do_not_fit_are_refused():
+    with pytest.raises(ek.CorpusError, match="has one of both"):
+        documents_of_groups(np.zeros(2, int), np.zeros(3, int), n_groups=1)
+    with pytest.raises(ek.CorpusError, match=r"outside 0\.\.0"):
+        documents_of_groups(np.array([1]), np.array([0]), n_groups=1)
 
 
 @given(SIZES, st.integers(1, 60), st.integers(0, 3))

@@ -203,12 +203,12 @@ def test_axes_hold_all_layers_or_their_own(stats):
     assert min(state.limits()[0][0], state.limits()[1][0]) > 0
 
 
-def test_sinks_get_logarithmic_axes():
-    one = tradeoff_of_sinks()
+def test_high_norm_tokens_get_logarithmic_axes():
+    one = tradeoff_of_high_norm()
     assert TradeoffState(one).scales == "log"
 
 
-def tradeoff_of_sinks():
+def tradeoff_of_high_norm():
     """Statistics with one token whose squared norm is about a thousand times the others'."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 8)).astype(np.float32)
@@ -553,7 +553,7 @@ def test_a_model_or_text_that_does_not_fit_is_rejected(stats, model, corpus):
     with pytest.raises(ek.StatisticsError, match="give both"):
         ek.TradeoffExplorer(stats, model)
     with pytest.raises(ek.StatisticsError, match="not of the model"):
-        ek.TradeoffExplorer(tradeoff_of_sinks(), model, corpus)
+        ek.TradeoffExplorer(tradeoff_of_high_norm(), model, corpus)
 
 
 # The layers
@@ -599,8 +599,8 @@ def test_tooltips_cover_each_layers_bar_and_show_its_numbers(stats):
     assert "V_W/V" in explorer._tooltip.areas[0][4]
 
 
-def test_without_sinks_is_the_decomposition_without_them():
-    one = tradeoff_of_sinks()
+def test_without_high_norm_is_the_decomposition_without_them():
+    one = tradeoff_of_high_norm()
     state = LayerState(one, counts=(1, None))
     whole = state.numbers().loc["made up", "Q"]
     state.sinks = False
@@ -610,7 +610,7 @@ def test_without_sinks_is_the_decomposition_without_them():
 
 
 def test_compact_statistics_offer_what_they_hold(stats):
-    compact = stats.compact(min_count=2, left_out=[(), stats.sinks()["token"]])
+    compact = stats.compact(min_count=2, left_out=[(), stats.high_norm()["token"]])
     state = LayerState({"whole": stats, "compact": compact})
     assert state.ranges() == [(1, None), (2, None), (10, 100_000)]
     for name, value in (("counts", (7, 70)), ("counts", (10, None))):

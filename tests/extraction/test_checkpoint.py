@@ -176,6 +176,22 @@ def test_a_stopped_pass_goes_on_to_the_same_bits(
     assert len(ran) == len(work.batches) - 4, "a pass that was done is not run again"
 
 
+@pytest.mark.parametrize("kept", [("cpu",), ()], ids=["host", "device form"])
+def test_covariances_go_on_to_the_same_bits(model, corpus, monkeypatch, tmp_path, kept):
+    monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", kept)
+    whole = extract(model, corpus, covariance=True)
+    partial = stopped(model, corpus, monkeypatch, 4, checkpoint=tmp_path, covariance=True).partial
+    V = partial.decomposition(min_count=1, max_count=None)["V"]
+    np.testing.assert_allclose(np.trace(partial.covariance, axis1=1, axis2=2), V, rtol=1e-5)
+    with pytest.raises(ek.StatisticsError, match="do not know in which documents"):
+        _ = partial.effective_documents  # the plan counts those of all batches
+    with pytest.raises(ek.CheckpointError, match=r"was made with covariance=True"):
+        extract(model, corpus, checkpoint=tmp_path)
+    again = extract(model, corpus, checkpoint=tmp_path, covariance=True)
+    same(again, whole)
+    np.testing.assert_array_equal(again.covariance, whole.covariance)
+
+
 def test_a_stream_goes_on_in_its_chunk(model, corpus, monkeypatch, tmp_path):
     wanted = extract(model, stream_of(corpus))
     first = len(ek.plan(model, corpus[:20], batch_tokens=BATCH).batches)

@@ -21,7 +21,7 @@ def stats(minilm):
 def test_no_token_above_the_count_limit(stats):
     hidden, unit = stats["hidden"], stats["unit"]
     assert hidden.n.max() < 10
-    assert hidden.table(6, min_count=10).empty and hidden.sinks().empty
+    assert hidden.table(6, min_count=10).empty and hidden.high_norm().empty
     with pytest.raises(ek.StatisticsError, match="lower min_count"):
         hidden.tradeoff()
     with pytest.raises(ek.StatisticsError, match="lower min_count"):

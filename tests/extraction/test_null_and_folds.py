@@ -272,7 +272,7 @@ def test_evidence_puts_interval_null_and_reliability_beside_the_slope(stats):
         np.testing.assert_array_equal(table[name], wanted, err_msg=name)
     survives = (
         (table["slope_high"] < 0)
-        & (table["slope_iv"] < 0)
+        & (table["slope_iv_high"] < 0)
         & (table["sd_M_low"] > table["null_sd_M"])
         & (table["reliability"] >= 0.5)
     )

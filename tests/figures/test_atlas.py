@@ -150,13 +150,13 @@ def test_several_models_side_by_side_and_each(sites, shallow, tmp_path):
 
 
 @pytest.mark.slow
-def test_sinks_are_left_out_where_asked(sites, tmp_path):
+def test_high_norm_tokens_are_left_out_where_asked(sites, tmp_path):
     stats = sites["hidden"]
     Q = stats.Q.copy()
     Q[:, 0] *= 1000
     odd = replace(stats, Q=Q)
     both = [sites["unit"], odd]
-    entries = atlas.write(both, tmp_path, without_sinks=True, embeddings=False, **COUNTS)
+    entries = atlas.write(both, tmp_path, without_high_norm=True, embeddings=False, **COUNTS)
     assert not any("logarithmic" in entry.name for entry in entries)
     shown = Page((tmp_path / "index.html").read_text(encoding="utf-8")).text
     # The token is left out of the unit vectors of the same pass, too.
@@ -171,10 +171,19 @@ def test_where_tokens_differ_by_orders_of_magnitude_axes_are_logarithmic(sites, 
     Q[:, 0] = 8 * np.median(Q[:, stats.n >= 10], axis=1)
     V[:, 0] = Q[:, 0] - stats.M[:, 0]
     odd = replace(stats, Q=Q, V=V)
-    assert odd.sinks(min_count=COUNTS["min_count"]).empty
+    assert odd.high_norm(min_count=COUNTS["min_count"]).empty
     entries = atlas.write(odd, tmp_path, without_sinks=True, embeddings=False, **COUNTS)
     (added,) = [entry for entry in entries if "logarithmic" in entry.name]
     assert added.reason is None
+
+
+@pytest.mark.slow
+def test_captions_say_which_tokens_compact_statistics_lack(sites, tmp_path):
+    entries = atlas.write(sites["hidden"].compact(), tmp_path, embeddings=False)
+    lacking = "these statistics hold those with n_t ≥ 10"
+    said = {entry.paper for entry in entries if lacking in entry.see}
+    assert said == {"Fig. 2", "Fig. 7", "Fig. 8", "Figs. 11-13", "Figs. 14-16", "Fig. 22"}
+    assert [entry.paper for entry in entries if entry.reason] == ["Fig. 1", "Fig. 22", ""]
 
 
 def test_a_folder_that_cannot_be_written(sites, tmp_path):

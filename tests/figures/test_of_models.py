@@ -123,15 +123,15 @@ def test_unbiased_forms_are_drawn_and_called_so(stats):
     assert ax.get_xlabel() == r"$\tilde{M}(X_t)$"
 
 
-def test_sinks_are_named_in_the_figure_they_dominate(stats):
+def test_high_norm_tokens_are_named_in_the_figure_they_dominate(stats):
     Q = stats.Q.copy()
     Q[:, 0] = 5000 * np.median(Q)
     M = stats.M.copy()
     M[:, 0] = Q[:, 0] - stats.V[:, 0]
     odd = replace(stats, Q=Q, M=M)
     ax = figures.V_on_M(odd, layer=2, **RANGE)
-    assert "1 sink:" in ax.texts[0].get_text()
-    healed = odd.without(odd.sinks(min_count=5).token)
+    assert "1 high-norm token:" in ax.texts[0].get_text()
+    healed = odd.without(odd.high_norm(min_count=5).token)
     ax = figures.V_on_M(healed, layer=2, **RANGE)
     assert not ax.texts
     assert "(1 token left out)" in ax.get_title()
@@ -263,11 +263,36 @@ def test_moments_on_frequency(stats, shallow, unbiased):
             assert to_hex(ax.collections[0].get_facecolor()[0]) == figures.COLOURS[name]
 
 
+@pytest.mark.parametrize("x", ["documents", "effective_documents"])
+def test_moments_can_be_drawn_against_documents(stats, shallow, x):
+    figure = figures.moments_on_frequency([stats, shallow], x=x, **RANGE)
+    panels = iter(figure.axes)
+    for one, layer in ((stats, 3), (shallow, 1)):
+        table, kept = (
+            one.table(layer, **RANGE),
+            np.isin(one.tokens, one.table(layer, **RANGE).token),
+        )
+        count = np.log10(getattr(one, x)[kept])
+        for name in "QMV":
+            ax = next(panels)
+            drawn = np.asarray(ax.collections[0].get_offsets())
+            np.testing.assert_allclose(drawn, np.column_stack([count, table[name]]))
+            assert_on_line(ax, count, table[name].to_numpy())
+            assert x.replace("_", " ") in ax.get_xlabel()
+
+
+def test_moments_on_documents_need_to_know_them(stats):
+    with pytest.raises(ek.StatisticsError, match="do not know in which documents"):
+        figures.moments_on_frequency(replace(stats, counts={}), x="documents", **RANGE)
+    with pytest.raises(ek.StatisticsError, match="x='articles' is unknown"):
+        figures.moments_on_frequency(stats, x="articles", **RANGE)
+
+
 def test_the_grid_has_five_layers(stats):
     figure = figures.statistics_grid(stats, **RANGE)
     panels = panels_of(figure)
     assert len(panels) == 20
-    for row, layer in zip(np.reshape(panels, (5, 4)), (0, 2, 3, 4, 6), strict=True):
+    for row, layer in zip(np.reshape(panels, (5, 4)), (0, 1, 3, 4, 6), strict=True):
         assert row[0].get_ylabel().startswith(f"layer {layer}\n")
         table = stats.table(layer, **RANGE)
         x = np.log10(table["n"].to_numpy())
@@ -388,12 +413,11 @@ def test_clouds_are_projected_on_the_axes_of_the_means(stats, minilm, corpus):
     axes = vectors[:, ::-1][:, :2]
     drawn = {p.get_label(): np.asarray(p.get_offsets()) for p in ax.collections}
     for token, occurrences in found.items():
-        expected = (occurrences.at(3) - means.mean(axis=0)) @ axes
+        expected = occurrences.at(3) @ axes
         np.testing.assert_allclose(np.abs(drawn[token]), np.abs(expected), atol=1e-4)
     spots = np.asarray(ax.collections[-1].get_offsets())
-    np.testing.assert_allclose(np.abs(spots), np.abs(centred[:-1] @ axes), atol=1e-4)
-    origin = ax.lines[0].get_xydata()[0]
-    np.testing.assert_allclose(np.abs(origin), np.abs(centred[-1] @ axes), atol=1e-4)
+    np.testing.assert_allclose(np.abs(spots), np.abs(means[:-1] @ axes), atol=1e-4)
+    assert ax.lines[0].get_xydata().tolist() == [[0, 0]]
     assert [text.get_text() for text in ax.texts] == ["the", "of", "‘.’", "origin"]
     share = values[::-1][0] / values.sum()
     assert f"({share:.0%})" in ax.get_xlabel()
@@ -509,5 +533,5 @@ def test_the_number_of_layers_may_be_unknown(stats):
 def test_layers_are_found_by_share_of_the_depth(stats, words):
     assert style.layer_of(stats, "middle") == 3
     assert style.layer_of(stats, -1) == 6
-    assert style.five_layers(stats) == [0, 2, 3, 4, 6]
+    assert style.five_layers(stats) == [0, 1, 3, 4, 6]
     assert style.five_layers(words) == [0, 3]  # those that there are

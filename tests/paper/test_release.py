@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from tiny_models import SENTENCES
 
 import embvar_kit as ek
-from embvar_kit.corpora.tokens import frequency_order
+from embvar_kit.corpora.tokens import frequency_order, strip_marker
 from embvar_kit.paper.release import (
     read_sentences,
     read_token_statistics,
     read_word_statistics,
+    token_order,
+    write_dataset_stand_in,
     write_sentences,
     write_token_statistics,
     write_word_statistics,
@@ -435,6 +437,81 @@ def test_any_statistics_survive_a_round_trip(tmp_path_factory, names, layers, wi
     )
     path = tmp_path_factory.mktemp("round") / "x.pkl"
     equal(read_token_statistics(write_token_statistics(made, path)), made)
+
+
+def named(names: list[str], markers: tuple[str, ...] | None = ("Ġ",)) -> ek.TokenStatistics:
+    """Statistics of tokens of these names, the first one special."""
+    M = np.arange(1.0, len(names) + 1)[None]
+    convention = {"by": "token"} | ({} if markers is None else {"markers": markers})
+    return ek.TokenStatistics(
+        tokens=np.array(names, dtype=object),
+        special=np.arange(len(names)) == 0,
+        layers=np.array([0]),
+        n=np.arange(len(names), 0, -1),
+        Q=M,
+        M=M,
+        V=np.zeros_like(M),
+        mean=np.sqrt(M)[..., None].astype(np.float32),
+        extra=None,
+        info={"convention": convention},
+    )
+
+
+def their_name(token: str) -> str:
+    """A token of the vocabulary as the authors' script calls it."""
+    return token[1:] if token.startswith("Ġ") else token
+
+
+@given(names=st.lists(st.text("Ġab", min_size=1, max_size=4), max_size=8, unique_by=their_name))
+def test_bare_markers_are_written_as_the_authors_script_writes_them(tmp_path_factory, names):
+    """From the vocabulary's strings, the kit's way and theirs; reading undoes it."""
+    ours = [strip_marker(name, ("Ġ",)) for name in names]
+    made = named(["<s>", *ours])
+    path = tmp_path_factory.mktemp("bare") / "x.pkl"
+    write_token_statistics(made, path, strip_bare=True)
+    assert pickle.loads(path.read_bytes())[0]["tokens"] == ["<s>", *map(their_name, names)]
+    equal(read_token_statistics(path, marker="Ġ"), made)
+    assert token_order(path, marker="Ġ") == made.tokens.tolist()
+    write_token_statistics(made, path)
+    assert pickle.loads(path.read_bytes())[0]["tokens"] == ["<s>", *ours]
+
+
+def test_bare_markers_that_cannot_be_told_are_refused(tmp_path):
+    path = tmp_path / "x.pkl"
+    with pytest.raises(ek.ReleaseError, match="do not say which markers"):
+        write_token_statistics(named(["<s>", "Ġ"], markers=None), path, strip_bare=True)
+    with pytest.raises(ek.ReleaseError, match="the same name"):
+        write_token_statistics(named(["<s>", "Ġ", ""]), path, strip_bare=True)
+    assert not path.exists()
+    write_token_statistics(named(["Ġ", "a"]), path, strip_bare=True)  # the special one stays
+    with pytest.raises(ek.ReleaseError, match="marker='' marks nothing"):
+        read_token_statistics(path, marker="")
+    assert token_order(path) == ["Ġ", "a"]
+
+
+def test_the_order_of_a_file_is_kept_apart(save):
+    embeddings = cloud(3)
+    path = save({4: script_of_the_authors(embeddings)})
+    assert token_order(path) == list(dict.fromkeys(t for t, _ in embeddings))
+    with pytest.raises(ek.ReleaseError, match="layer 0: 'tokens' is missing"):
+        token_order(save({0: {"words": []}}))
+
+
+def test_lengths_of_sentences_are_known_with_the_sentences(save, content):
+    corpus = ek.Corpus.of(["a  b", "c", ""])
+    info = read_token_statistics(save(content), corpus=corpus).info
+    assert info["sentences_by_words"] == [1, 1, 1]
+    assert info["sentences_by_blanks"] == [0, 2, 0, 1]
+    assert "sentences_by_words" not in read_token_statistics(save(content)).info
+
+
+def test_the_stand_in_has_the_datasets_length_and_replaces_nothing(tmp_path):
+    path = write_dataset_stand_in(tmp_path / "datasets" / "bookcorpus.pkl")
+    assert len(pickle.loads(path.read_bytes())["train"]) == 74_004_228
+    assert path.stat().st_size < 200
+    path.write_bytes(b"the dataset itself")
+    write_dataset_stand_in(path)
+    assert path.read_bytes() == b"the dataset itself"
 
 
 def test_sentences_survive_a_round_trip(tmp_path):

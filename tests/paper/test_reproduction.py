@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from gensim.utils import simple_preprocess
 from local_hub import serving
 from paths import ROOT
 from tiny_models import SENTENCES
@@ -19,7 +21,13 @@ from tiny_models import SENTENCES
 import embvar_kit as ek
 from embvar_kit import release
 from embvar_kit.paper import reproduction
-from embvar_kit.paper.reproduction import LEVELS, PAPER_MODELS, sample_name, short_name
+from embvar_kit.paper.reproduction import (
+    LEVELS,
+    PAPER_MODELS,
+    bare_words,
+    sample_name,
+    short_name,
+)
 
 NOWHERE = "http://127.0.0.1:9"
 SAMPLE = "bookcorpus_train_lt64_pct001_seed0"
@@ -84,6 +92,7 @@ def test_the_folder_is_laid_out_as_the_authors_scripts_expect(reproduced):
     stats = ek.TokenStatistics.load(out / "kit" / SAMPLE / "bert-base-uncased-token")
     sentences = release.read_sentences(out / "datasets" / f"{SAMPLE}.pkl")
     assert sentences.fingerprint == stats.info["corpora"][0]["fingerprint"]
+    assert len(pickle.loads((out / "datasets" / "bookcorpus.pkl").read_bytes())["train"]) > 10**7
     path = out / "token_stats" / SAMPLE / "bert-base-uncased.pkl"
     assert list(pickle.loads(path.read_bytes())) == [0, 1, 2]
     read = release.read_token_statistics(path, corpus=sentences, special=("[CLS]", "[SEP]"))
@@ -178,6 +187,47 @@ def test_a_corpus_at_hand_is_measured_in_the_same_way(tiny, tmp_path, monkeypatc
     assert stats.info["counts"]["sentences"] == 9
     name = f"my-own-lines_{stats.info['corpora'][0]['fingerprint']}"
     assert (tmp_path / "token_stats" / name / "gpt2.pkl").is_file()
+
+
+def test_bare_words_are_those_of_gensim():
+    corpus = ek.Corpus.of([*SENTENCES, "İstanbul, naïve co-op _x 3rd a", "42 !"])
+    expected = [" ".join(simple_preprocess(line, min_len=2)) for line in corpus]
+    found = bare_words(corpus)
+    assert list(found) == expected
+    assert found.settings == {"then": [{"words": "bare"}]}
+    assert list(bare_words(found)) == expected
+
+
+def test_words_are_measured_as_in_the_authors_scripts(tiny, loaded, tmp_path, monkeypatch):
+    """The model reads ``[CLS]``, each word's tokens by themselves, and ``[SEP]``."""
+    monkeypatch.setattr(reproduction, "check_available", lambda *_: str(tiny("bert")))
+    corpus = ek.Corpus.of([*SENTENCES, "42 !"], name="lines")
+    stats = ek.reproduce(
+        "bert-base-uncased", tmp_path, corpus=corpus, by="word", device="cpu", progress=False
+    )
+    model = loaded("bert")
+    tokenizer, found = model.tokenizer, {}
+    for line in corpus:
+        words = simple_preprocess(line, min_len=2)
+        pieces = [tokenizer.tokenize(word) for word in words]
+        ids = [token for own in pieces for token in tokenizer.convert_tokens_to_ids(own)]
+        given = [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
+        with torch.no_grad():
+            states = model.module(torch.tensor([given]), output_hidden_states=True).hidden_states
+        at = 1
+        for word, own in zip(words, pieces, strict=True):
+            found.setdefault(word, []).append([x[0, at : at + len(own)].mean(0) for x in states])
+            at += len(own)
+    assert sorted(stats.tokens) == sorted(found)
+    for at, word in enumerate(stats.tokens):
+        x = np.array(found[word], dtype=np.float64)  # occurrences × layers × features
+        assert stats.n[at] == len(x)
+        V = ((x - x.mean(axis=0)) ** 2).sum(axis=2).mean(axis=0)
+        assert stats.V[:, at] == pytest.approx(V, rel=1e-4, abs=1e-6)
+        assert stats.Q[:, at] == pytest.approx((x**2).sum(axis=2).mean(axis=0), rel=1e-4)
+        assert stats.subwords[at] == len(tokenizer.tokenize(word))
+    sample = next((tmp_path / "word_stats").iterdir()).name
+    assert list(release.read_sentences(tmp_path / "datasets" / f"{sample}.pkl")) == list(corpus)
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def test_smollm2_gives_the_same_again_on_a_slice_of_sentences(shipped, excerpt, 
     hidden = shipped["hidden"]
     rare = np.flatnonzero((hidden.n == 10) & ~hidden.special)
     tokens = hidden.tokens[rare[:: len(rare) // 2][:2]].tolist()
-    sink = hidden.sinks().query("n <= 12")["token"].iloc[0]
-    found = ek.collect_embeddings(smollm2, excerpt, [*tokens, sink])
+    high = hidden.high_norm(peak=True).query("n <= 12")["token"].iloc[0]
+    found = ek.collect_embeddings(smollm2, excerpt, [*tokens, high])
     assert hidden.info["model"]["normalization"] == smollm2.normalization
     for token, occurrences in found.items():
         at = int(np.flatnonzero(hidden.tokens == token)[0])
@@ -65,7 +65,7 @@ def test_counts_are_those_of_smollm2s_tokens(shipped, excerpt, smollm2):
 def test_tables_and_decompositions_agree(shipped):
     for stats in shipped.values():
         np.testing.assert_allclose(stats.Q, stats.M + stats.V, rtol=1e-5)
-        for part in (stats, stats.without(shipped["hidden"].sinks()["token"])):
+        for part in (stats, stats.without(shipped["hidden"].high_norm()["token"])):
             for special in (True, False):
                 split = part.decomposition(special=special)
                 np.testing.assert_allclose(split["Q"], split["M"] + split["V"], rtol=1e-5)

@@ -95,7 +95,8 @@ def test_a_layer_that_was_not_extracted_is_named(stats):
 
 def test_tradeoff_uses_the_tokens_in_range(stats):
     rows = stats.tradeoff()
-    assert list(rows) == ["layer", "n_tokens", "cv_Q", "slope", "intercept", "r2"]
+    line = ["n_tokens", "cv_Q", "slope", "intercept", "r2", "sd_Q", "sd_M", "r", "rho"]
+    assert list(rows) == ["layer", *line]
     assert rows["layer"].tolist() == [0, 3] and rows["n_tokens"].tolist() == [4, 4]
     table = stats.table(0, min_count=10)
     slope, intercept = np.polyfit(table.M, table.V, 1)
@@ -350,7 +351,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 while not stop.exists():
     table = pd.DataFrame({"x": [number] * 1000})
-    tensors = {"mean": np.full(1000, number)}
+    tensors = {"mean": {"mean": np.full((2, 3, 5), number, dtype=np.float32)}}
     write(folder, {"table": table}, tensors, {"number": number})
 """
 
@@ -358,7 +359,8 @@ while not stop.exists():
 def test_two_processes_save_while_a_third_reads(tmp_path):
     """Every read gives all of what one save wrote."""
     folder, stop = tmp_path / "statistics", tmp_path / "stop"
-    write(folder, {"table": pd.DataFrame({"x": [0]})}, {"mean": np.zeros(1)}, {"number": 0})
+    means = {"mean": np.zeros((2, 3, 5), dtype=np.float32)}
+    write(folder, {"table": pd.DataFrame({"x": [0]})}, {"mean": means}, {"number": 0})
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", SAVES, folder, str(number), stop],
@@ -379,7 +381,7 @@ def test_two_processes_save_while_a_third_reads(tmp_path):
         # On a busy machine one writer may be done before the other begins: read until both wrote.
         while len(seen) < 30 or not {1, 2} <= set(seen):
             tables, tensors, info = read(folder)
-            assert {*tables["table"]["x"], *tensors["mean"]} == {info["number"]}
+            assert {*tables["table"]["x"], *tensors["mean"]["mean"].ravel()} == {info["number"]}
             assert all(writer.poll() is None for writer in writers)
             seen.append(info["number"])
     finally:
@@ -388,7 +390,7 @@ def test_two_processes_save_while_a_third_reads(tmp_path):
         writer.communicate()
         assert writer.returncode == 0
     tables, tensors, info = read(folder)
-    assert {*tables["table"]["x"], *tensors["mean"]} == {info["number"]} < {1, 2}
+    assert {*tables["table"]["x"], *tensors["mean"]["mean"].ravel()} == {info["number"]} < {1, 2}
 
 
 @pytest.mark.parametrize("cut", [1, 20, 45, 59])
@@ -459,23 +461,57 @@ def test_tokens_are_left_out_of_everything(stats, data):
         part.merge(statistics_of(x, token, "b"))
 
 
-def test_sinks_are_found_by_their_rule(data):
+def test_tokens_of_high_norm_are_found_by_their_rule(data):
     x, token = data
-    assert statistics_of(x, token).sinks().empty
+    assert statistics_of(x, token).high_norm().empty
     x = np.where((token == 1)[:, None], 40 * x, x).astype(np.float32)
     x = np.where((token == 4)[:, None], 400 * x, x).astype(np.float32)  # occurs once
     stats = statistics_of(x, token)
-    sinks = stats.sinks()
-    assert sinks["token"].tolist() == ["cat"]
-    row = sinks.iloc[0]
+    found = stats.high_norm()
+    assert found.columns.tolist() == ["token", "n", "layer", "Q", "ratio", "begin", "first"]
     kept = stats.n >= 10
     ratio = stats.Q[:, kept] / np.median(stats.Q[:, kept], axis=1, keepdims=True)
-    assert row.ratio == pytest.approx(ratio[:, stats.tokens[kept] == "cat"].max())
-    assert row.layer in (0, 3) and row.n == 12
-    assert stats.table(int(row.layer)).set_index("token").loc["cat", "Q"] == row.Q
-    assert stats.sinks(min_count=1)["token"].tolist() == ["rare", "cat"]
-    assert stats.sinks(factor=1e9).empty and stats.sinks(min_count=1000).empty
-    assert stats.without(sinks["token"]).sinks().empty
+    of_cat = ratio[:, stats.tokens[kept] == "cat"].ravel()
+    assert (of_cat >= 10).all()
+    assert found["token"].tolist() == ["cat", "cat"] and found["layer"].tolist() == [0, 3]
+    np.testing.assert_allclose(found["ratio"], of_cat)
+    for row in found.itertuples():
+        assert row.n == 12
+        assert stats.table(row.layer).set_index("token").loc["cat", "Q"] == row.Q
+    assert found[["begin", "first"]].isna().all(axis=None)  # these statistics do not know
+    rare = stats.high_norm(min_count=1)
+    assert rare["layer"].tolist() == sorted(rare["layer"])
+    assert (np.diff(rare.query("layer == 3")["ratio"]) <= 0).all()
+    assert set(rare["token"]) == {"rare", "cat"}
+    assert stats.high_norm(factor=1e9).empty and stats.high_norm(min_count=1000).empty
+    assert stats.without(found["token"]).high_norm().empty
+    only_at_0 = stats.high_norm(factor=of_cat.max())
+    assert only_at_0["layer"].tolist() == [stats.layers[of_cat.argmax()]]
+
+
+def test_a_token_of_high_norm_is_given_once_at_its_peak(data):
+    x, token = data
+    x = np.where((token == 1)[:, None], 40 * x, x).astype(np.float32)
+    x = np.where((token == 4)[:, None], 400 * x, x).astype(np.float32)
+    stats = statistics_of(x, token)
+    each = stats.high_norm(min_count=1)
+    peaks = stats.high_norm(min_count=1, peak=True)
+    assert peaks["token"].tolist() == ["rare", "cat"]
+    expected = each.loc[each.groupby("token")["ratio"].idxmax()]
+    expected = expected.sort_values("ratio", ascending=False, ignore_index=True)
+    pd.testing.assert_frame_equal(peaks, expected)
+    pd.testing.assert_frame_equal(stats.sinks(min_count=1), peaks.iloc[:, :5])  # its older name
+
+
+def test_the_profile_of_a_high_norm_is_the_share_of_its_occurrences_in_front(data):
+    x, token = data
+    x = np.where((token == 1)[:, None], 40 * x, x).astype(np.float32)
+    stats = statistics_of(x, token)
+    at = stats.tokens.tolist().index("cat")
+    counts = {name: np.zeros(len(stats), dtype=np.int64) for name in ("begin", "first")}
+    counts["first"][at] = 9
+    row = replace(stats, counts=counts).high_norm(peak=True).iloc[0]
+    assert (row.token, row.begin, row["first"]) == ("cat", 0, 9 / 12)
 
 
 def test_compact_statistics_say_the_same_without_means(stats, tmp_path):

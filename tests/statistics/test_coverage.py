@@ -1,0 +1,63 @@
+"""Over many simulated corpora with document effects, 95 % intervals hold what they promise.
+
+``tests/benchmarks/of_coverage.py`` writes the same for more cases to ``coverage.md``.
+"""
+
+import numpy as np
+import pytest
+import simulated
+from effort import LONG, effort, tried
+
+from embvar_kit.statistics import evidence
+
+pytestmark = pytest.mark.slow
+
+TRUE = simulated.tokens(1, 300, 40, 5000)
+NUMBER = effort(40, 500)
+LEAST, MOST = (0.92, 0.98) if LONG else (0.8, 1.0)
+INSTRUMENT = simulated.STATISTICS.index("slope by instrument")
+
+
+@pytest.fixture(scope="module")
+def many():
+    tried("simulated corpora", NUMBER)
+    return simulated.corpora(TRUE, NUMBER, min_count=2)
+
+
+def test_a_corpus_has_the_moments_that_it_is_drawn_from():
+    """In a long corpus; effects of the documents that a token is in stay in M, and out of V."""
+    much = TRUE._replace(rate=np.full(len(TRUE.V), 1e5))
+    entries = simulated.draw(much, np.random.default_rng(0))
+    token = np.arange(len(TRUE.V)).repeat(np.diff(entries["starts"]))
+    n = np.bincount(token, entries["count"])
+    share = entries["count"] / n[token]
+    effects = simulated.TOPIC + simulated.SENSE * (TRUE.V - simulated.TOPIC)
+    in_M = effects * np.bincount(token, share**2)
+    squares, mean = np.bincount(token, entries["squares"]) / n, np.zeros((len(n), simulated.DIM))
+    np.add.at(mean, token, share[:, None] * entries["mean"])
+    M = np.einsum("td,td->t", mean, mean)
+    np.testing.assert_allclose(squares, TRUE.M + TRUE.V, rtol=0.1)
+    assert np.mean((squares - M) / (TRUE.V - in_M)) == pytest.approx(1, abs=0.01)
+    assert np.mean(M - TRUE.M - in_M) == pytest.approx(0, abs=0.15)
+
+
+def test_intervals_cover_what_the_statistic_is_on_average(many):
+    """Of 40 intervals 95 % are 38, and fewer than 32 are to be seen once in a thousand times."""
+    covered = many.covered(many.found.mean(axis=0))
+    assert ((covered >= LEAST) & (covered <= MOST)).all()
+
+
+def test_the_standard_error_is_the_spread_over_corpora(many):
+    ratio = evidence.jackknife(many.without, axis=1).mean(axis=0) / many.found.std(axis=0, ddof=1)
+    assert (np.abs(ratio - 1) < (0.2 if LONG else 0.4)).all()
+
+
+def test_the_slope_by_instrument_alone_is_that_of_a_corpus_without_end(many):
+    """Least squares stay short of it by the noise in M, unless the bias is taken off."""
+    endless = simulated.population(TRUE)
+    covered = many.covered(endless)
+    assert covered[INSTRUMENT] >= LEAST
+    assert (many.covered(endless, shift=True) >= LEAST).all()
+    assert (covered[:INSTRUMENT] < 0.7).all()
+    off = np.abs(many.found.mean(axis=0) - endless)
+    assert off[INSTRUMENT] < 0.3 * off[:INSTRUMENT].min()

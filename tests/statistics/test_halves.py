@@ -1,0 +1,53 @@
+"""Reliability and instrumental slope of halves, with intervals, against leaving folds out."""
+
+import numpy as np
+import pytest
+import simulated
+from simulated import FOLDS
+
+from embvar_kit import analysis
+from embvar_kit.moments.folds import without_each_fold
+from embvar_kit.statistics import evidence
+from embvar_kit.statistics.folds import Folds
+
+ODD = np.arange(FOLDS) % 2 == 1
+
+
+def apart(entries: dict):
+    return without_each_fold(**entries, n_folds=FOLDS, half=ODD)
+
+
+def without(entries: dict, fold: int) -> dict:
+    """The entries of a corpus that never had this fold."""
+    left = entries["fold"] != fold
+    token = np.arange(len(entries["starts"]) - 1).repeat(np.diff(entries["starts"]))[left]
+    rest = {name: array[left] for name, array in entries.items() if name != "starts"}
+    return {"starts": np.searchsorted(token, np.arange(len(entries["starts"]))), **rest}
+
+
+def of_halves(entries: dict) -> tuple[float, float]:
+    parts = apart(entries)
+    twice = (parts.half_n >= 2).all(axis=0)
+    moments = (x[:, twice] for x in (parts.half_n, parts.half_M, parts.half_V))
+    (M_A, M_B), (V_A, V_B) = analysis.unbiased(*moments)
+    return np.corrcoef(M_A, M_B)[0, 1], evidence.slope_iv(V_A, M_A, M_B, V_B)
+
+
+def test_intervals_of_halves_are_those_of_corpora_without_a_fold():
+    true = simulated.tokens(3, 40, 8, 500)
+    entries = simulated.draw(true, np.random.default_rng(0))
+    parts = apart(entries)._asdict()
+    arrays = {
+        name: x if name in ("n", "half_n", "own_n") else x[..., None, :]
+        for name, x in parts.items()
+    }
+    tokens = np.arange(40).astype(str).astype(object)
+    found = Folds(tokens=tokens, **arrays).halves().iloc[0]
+    whole = of_halves(entries)
+    replicates = np.array([of_halves(without(entries, fold)) for fold in range(FOLDS)])
+    low, high, *_ = evidence.interval(np.array(whole), replicates)
+    for at, name in enumerate(("reliability", "slope_iv")):
+        expected = whole[at], low[at], high[at]
+        got = [found[column] for column in (name, f"{name}_low", f"{name}_high")]
+        assert got == pytest.approx(expected, rel=1e-9)
+    assert found["slope_iv_low"] < found["slope_iv"] < found["slope_iv_high"]
