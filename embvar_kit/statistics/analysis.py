@@ -27,7 +27,7 @@ class Tradeoff(NamedTuple):
 
     As ``V = Q - M``, Q and M alone determine the line: with ``r`` and ``rho`` below,
     ``slope = -1 + rho * r`` and ``r2 = 1 - r**2 (1 - rho**2) / (1 - 2 rho r + r**2)``. Slope -1
-    is what unrelated Q and M give, and a high R² says that Q varies little beside M.
+    is what unrelated Q and M give, and a high R² says there that Q varies little beside M.
 
     Attributes:
         n_tokens: number of tokens.

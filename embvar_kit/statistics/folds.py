@@ -8,6 +8,7 @@ they merge.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -141,7 +142,8 @@ class Folds:
 
         Both are of the unbiased M and V (see :mod:`embvar_kit.statistics.evidence`), over the
         tokens that occur twice or more in each half. Beside each stand ``_low`` and ``_high``, the
-        bounds of its 95 % interval.
+        bounds of its 95 % interval; NaN where a half keeps fewer than 3 such tokens without one of
+        its folds, as always with 2 or 3 folds.
         """
         names = ("reliability", "slope_iv")
         rows, without = [], []
@@ -161,6 +163,8 @@ class Folds:
 def _of_halves(n: np.ndarray, M: np.ndarray, V: np.ndarray) -> tuple[float, float]:
     """Reliability of M and instrumental slope, of ``(2, F)`` moments of two halves."""
     left = (n >= 2).all(axis=0)
+    if left.sum() < 3:
+        return math.nan, math.nan
     (M_A, M_B), (V_A, V_B) = analysis.unbiased(n[:, left], M[:, left], V[:, left])
     return evidence.reliability(M_A, M_B).half, evidence.slope_iv(V_A, M_A, M_B, V_B)
 

@@ -45,6 +45,9 @@ _NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
 _CONTROL = "parse_special"  # the convention of control tokens
 _COUNT = "count_"  # before the names of columns of counts
 _TOKENS = ("min_count", "max_count", "special")  # what chooses tokens
+_OF_DOCUMENTS = {"documents", "document_squares"}
+"""Counts that do not add up over parts, because a document may be in both."""
+
 _STORED = ("decompositions", "fold_decompositions", "replicates")
 """Attributes that hold results for sets of tokens."""
 
@@ -73,10 +76,10 @@ class TokenStatistics:
         decompositions: for compact statistics (:meth:`compact`), the results of
             :meth:`decomposition` for each of :data:`CHOICES`, computed before the means were left
             out; else ``None``.
-        counts: by name, ``(T,)`` int64 counts of each token beside ``n``, which add up over the
-            parts of a corpus.
+        counts: by name, ``(T,)`` int64 counts of each token beside ``n``. Merging adds them up, but
+            for those of documents, which may be in both parts: it drops these.
         null: statistics of the same occurrences with their labels permuted (``null=True``), or
-            ``None``; the statistics of merged parts have none.
+            ``None``; those of merged parts, or of some of the tokens, have none.
         folds: the tokens' statistics without each fold of the documents (``folds=``), or ``None``;
             those of merged parts, and compact ones, have none.
         fold_decompositions: the results of :meth:`decomposition` without each fold, for each of
@@ -370,17 +373,25 @@ class TokenStatistics:
         return with_intervals(table, without, columns)
 
     def evidence(
-        self, *, max_count: int | None = 100_000, special: bool = True, unbiased: bool = False
+        self,
+        *,
+        min_count: int = LEAST,
+        max_count: int | None = 100_000,
+        special: bool = True,
+        unbiased: bool = False,
+        null: bool = True,
     ) -> pd.DataFrame:
         """What speaks for a trade-off between V and M at each layer, and against it.
 
         A slope near -1 is no evidence by itself: it is what unrelated Q and M give. What has to be
-        shown is that M differs between tokens by more than sampling makes it, and that V falls
-        with it. The tokens are those with ``10 <= n_t <= max_count``.
+        shown is that M differs between tokens by more than chance makes it, and that V falls with
+        it.
 
         Args:
-            max_count, special: as in :meth:`table`.
-            unbiased: regress the unbiased V on the unbiased M. ``sd_M`` is unbiased in any case.
+            min_count, max_count, special: as in :meth:`table`, from ``min_count=10`` on.
+            unbiased: regress the unbiased V on the unbiased M. ``sd_M`` is of the unbiased M in any
+                case.
+            null: compare with the null; without it, its columns and ``survives`` are left out.
 
         Returns:
             One row for each layer:
@@ -393,7 +404,8 @@ class TokenStatistics:
             - ``reliability``: correlation of M between two halves of the documents;
             - ``slope_iv, slope_iv_low, slope_iv_high``: the slope free of the noise in M, which
               takes the other half's M as instrumental variable;
-            - ``theil_sen, spearman``: slope and correlation that no few tokens decide;
+            - ``theil_sen, spearman, null_spearman``: slope and correlation that no few tokens
+              decide, and the correlation with the labels permuted;
             - ``survives``: whether both slopes' intervals are below 0, ``sd_M_low`` is above
               ``null_sd_M``, and the reliability is at least :data:`RELIABLE`.
 
@@ -401,39 +413,71 @@ class TokenStatistics:
             and lowers ``r2``, by more than their intervals show. That of ``slope_iv`` is for a
             corpus without end, too (``tests/benchmarks/coverage.md``).
 
+            What survives need not be learned: a Post-LN model before training survives, since its
+            normalization holds Q constant. Nor need it be of tokens rather than of documents: the
+            labels are permuted over the whole corpus, and tokens that come in bursts have a longer
+            mean in either half than tokens that are spread evenly.
+
         Raises:
-            StatisticsError: if the pass had no null or no folds, or as :meth:`tradeoff`.
+            StatisticsError: if there are no folds, there is no null or it has other counts (the
+                message says why that may be), or as :meth:`tradeoff`.
         """
-        if self.null is None:
-            raise StatisticsError(
-                "These statistics have no null to compare with. Extract with null=True, folds=20."
-            )
-        choice = {"min_count": LEAST, "max_count": max_count, "special": special}
+        choice = {"min_count": min_count, "max_count": max_count, "special": special}
+        of_null = self._null_of(choice) if null else None
         own = self.tradeoff(**choice, unbiased=unbiased, robust=True, intervals=True)
-        null = self.null.tradeoff(**choice, unbiased=unbiased)
         spread = self.tradeoff(**choice, unbiased=True, intervals=True)
-        null_spread = self.null.tradeoff(**choice, unbiased=True)
         halves = self._replicated("halves", {**choice, "unbiased": unbiased})
-        bounds = [f"{name}{end}" for name in ("slope", "r2") for end in ("", "_low", "_high")]
         by_instrument = ("slope_iv", "slope_iv_low", "slope_iv_high")
+        permuted, permuted_spread = {}, {}
+        if of_null is not None:
+            found = of_null.tradeoff(**choice, unbiased=unbiased, robust=True)
+            permuted = {f"null_{name}": found[name] for name in ("slope", "r2", "spearman")}
+            permuted_spread = {"null_sd_M": of_null.tradeoff(**choice, unbiased=True)["sd_M"]}
+        bounds = [f"{name}{end}" for name in ("slope", "r2") for end in ("", "_low", "_high")]
         table = own[["layer", "n_tokens", *bounds]].assign(
-            null_slope=null["slope"],
-            null_r2=null["r2"],
-            sd_M=spread["sd_M"],
-            sd_M_low=spread["sd_M_low"],
-            sd_M_high=spread["sd_M_high"],
-            null_sd_M=null_spread["sd_M"],
+            **{name: permuted[name] for name in ("null_slope", "null_r2") if null},
+            **{name: spread[name] for name in ("sd_M", "sd_M_low", "sd_M_high")},
+            **permuted_spread,
             reliability=halves["reliability"].to_numpy(),
             **{name: halves[name].to_numpy() for name in by_instrument},
             theil_sen=own["theil_sen"],
             spearman=own["spearman"],
+            **{name: permuted[name] for name in ("null_spearman",) if null},
         )
+        if not null:
+            return table
         return table.assign(
             survives=(table["slope_high"] < 0)
             & (table["slope_iv_high"] < 0)
             & (table["sd_M_low"] > table["null_sd_M"])
             & (table["reliability"] >= RELIABLE)
         )
+
+    def _null_of(self, choice: Mapping) -> TokenStatistics:
+        """The null, if its labels were permuted over the occurrences that a choice is about.
+
+        Raises:
+            StatisticsError: if they were not, or there is none.
+        """
+        without = "evidence(null=False) leaves the null out."
+        if self.null is None:
+            raise StatisticsError(
+                "These statistics have no null to compare with. Extract with null=True, folds=20; "
+                "a null is lost where tokens are left out or statistics merged, because the labels "
+                f"would have to be permuted again over the rest. {without}"
+            )
+        if not choice["special"]:
+            raise StatisticsError(
+                "In the null, other tokens have the occurrences of special tokens, too: compare "
+                f"with special=True. {without}"
+            )
+        if not np.array_equal(np.sort(self.n), np.sort(self.null.n)):
+            raise StatisticsError(
+                "The null has other counts than the tokens: occurrences were left out by their "
+                "norm, which is known only after the labels were permuted, or only some shards "
+                f"were merged. {without}"
+            )
+        return self.null
 
     def high_norm(
         self, *, factor: float = HIGH_NORM_FACTOR, min_count: int = 10, peak: bool = False
@@ -671,7 +715,8 @@ class TokenStatistics:
         if name not in self.counts:
             raise StatisticsError(
                 "These statistics do not know in which documents a token stands: an older kit made "
-                "them, or they come from a file that does not tell. Extract again."
+                "them, they come from a file that does not tell, or parts were merged, which may "
+                "share a document. Extract the whole corpus in one pass, or in shards."
             )
         return self.counts[name]
 
@@ -719,16 +764,16 @@ class TokenStatistics:
         leave = pd.Index(self.tokens).isin(tokens)
         left_out = sorted({*self.info.get("left_out", ()), *self.tokens[leave].tolist()})
         kept = self.take(np.flatnonzero(~leave))
-        null = None if self.null is None else self.null.without(tokens)
         # Those that are stored are found by the tokens left out.
         stored = {name: getattr(self, name) for name in _STORED}
-        return replace(kept, **stored, null=null, info={**self.info, "left_out": left_out})
+        return replace(kept, **stored, info={**self.info, "left_out": left_out})
 
     def take(self, rows: np.ndarray) -> TokenStatistics:
         """The statistics of some tokens; a :meth:`decomposition` then covers their embeddings.
 
-        The covariance is that of all embeddings, and says nothing of a part of them: it is kept
-        only if no token with an occurrence is left out.
+        The covariance is that of all embeddings, and the null permutes the labels over all of
+        them. They say nothing of a part, and are kept only if no token with an occurrence is left
+        out.
 
         Args:
             rows: ``(K,)`` indices in :attr:`tokens`, in the order wanted.
@@ -746,11 +791,8 @@ class TokenStatistics:
         left = self.n.copy()
         left[rows] = 0
         if left.any():
-            arrays |= {"covariance": None, "isotropies": None}
+            arrays |= {"covariance": None, "isotropies": None, "null": None}
         taken = arrays["tokens"]
-        if self.null is not None:
-            at = pd.Index(self.null.tokens).get_indexer(taken)
-            arrays["null"] = self.null.take(at[at >= 0])
         if self.folds is not None:
             arrays["folds"] = self.folds.of(taken[np.isin(taken, self.folds.tokens)])
         return replace(self, **arrays, **dict.fromkeys(_STORED))
@@ -795,7 +837,7 @@ class TokenStatistics:
             tables = [table for part in parts for table in part._replicates()]
             arrays["replicates"] = pd.concat(tables, ignore_index=True)
         if self.null is not None:
-            arrays["null"] = self.null.compact(min_count=min_count, left_out=left_out)
+            arrays["null"] = self.null.compact(min_count=min_count)
         return replace(self, **arrays, info=info)
 
     # Several parts of a corpus together
@@ -838,7 +880,7 @@ class TokenStatistics:
                 total[rows] += part.subwords * part.n
             subwords = (total / n)[order]
         counts = {}
-        for name in self.counts.keys() & other.counts.keys():
+        for name in self.counts.keys() & other.counts.keys() - _OF_DOCUMENTS:
             counts[name] = np.zeros(len(tokens), dtype=np.int64)
             for part, rows in parts:
                 counts[name][rows] += part.counts[name]

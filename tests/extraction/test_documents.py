@@ -54,12 +54,17 @@ def test_the_effective_number_of_documents_is_simpsons(stats):
     np.testing.assert_array_equal(stats.effective_documents[stats.n == 1], 1)
 
 
-def test_documents_of_parts_add_up(model, articles, stats, tmp_path):
-    parts = [ek.extract(model, part, progress=False) for part in (articles[:24], articles[24:])]
+def test_documents_of_merged_parts_are_unknown(model, articles):
+    """An article may be in both parts."""
+    parts = [ek.extract(model, part, progress=False) for part in (articles[:25], articles[25:])]
     merged = parts[0].merge(parts[1])
-    assert merged.tokens.tolist() == stats.tokens.tolist()
-    np.testing.assert_array_equal(merged.effective_documents, stats.effective_documents)
-    merged.save(tmp_path)
+    assert {"begin", "first"} == merged.counts.keys()
+    with pytest.raises(ek.StatisticsError, match="parts were merged, which may share a document"):
+        merged.dispersion()
+
+
+def test_documents_are_saved_and_add_up_over_shards(model, articles, stats, tmp_path):
+    stats.save(tmp_path)
     again = ek.TokenStatistics.load(tmp_path)
     np.testing.assert_array_equal(again.effective_documents, stats.effective_documents)
     shards = ek.extract(model, articles, shards=4, store=tmp_path / "store", progress=False)

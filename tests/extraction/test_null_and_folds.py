@@ -260,12 +260,13 @@ def test_a_killed_pass_keeps_its_null(model, corpus, tmp_path, monkeypatch):
 def test_evidence_puts_interval_null_and_reliability_beside_the_slope(stats):
     table = stats.evidence()
     fits = stats.tradeoff(robust=True, intervals=True)
-    null = stats.null.tradeoff()
+    null = stats.null.tradeoff(robust=True)
     spread = stats.tradeoff(unbiased=True, intervals=True)
     for name, wanted in {
         "slope_high": fits["slope_high"],
         "spearman": fits["spearman"],
         "null_slope": null["slope"],
+        "null_spearman": null["spearman"],
         "sd_M_low": spread["sd_M_low"],
         "null_sd_M": stats.null.tradeoff(unbiased=True)["sd_M"],
     }.items():
@@ -297,10 +298,30 @@ def test_saved_and_compact_statistics_keep_null_and_intervals(measured, tmp_path
             )
 
 
-def test_tokens_left_out_are_left_out_of_null_and_folds(stats):
+def test_a_null_is_compared_only_with_the_occurrences_it_was_permuted_over(
+    model, corpus, stats, tmp_path
+):
+    for less in (stats.without(["the"]), stats.take(np.arange(len(stats) - 1))):
+        assert less.null is None
+        with pytest.raises(ek.StatisticsError, match="tokens are left out"):
+            less.evidence()
+        alone = less.evidence(null=False)
+        assert not {"survives", "null_slope", "null_sd_M", "null_spearman"} & set(alone)
+        assert alone["slope_high"].tolist() == less.tradeoff(intervals=True)["slope_high"].tolist()
+    assert stats.without(["nothing of this name"]).null is stats.null
+    with pytest.raises(ek.StatisticsError, match="other tokens have the occurrences of special"):
+        stats.evidence(special=False)
+    store = tmp_path / "store"
+    ek.extract(model, corpus, null=True, shards=6, store=store, progress=False)
+    some = ShardedPass.open(store).merge(only=range(4), folds=2)["hidden"]
+    with pytest.raises(ek.StatisticsError, match="other counts than the tokens"):
+        some.evidence()
+
+
+def test_tokens_left_out_are_left_out_of_folds(stats):
     frequent = stats.tokens[0]
     less = stats.without([frequent])
-    assert frequent not in less.null.tokens and frequent not in less.folds.tokens
+    assert frequent not in less.folds.tokens
     table = less.tradeoff(intervals=True)
     assert table["n_tokens"].iloc[0] == stats.tradeoff()["n_tokens"].iloc[0] - 1
     with pytest.raises(ek.StatisticsError, match="with tokens left out"):
