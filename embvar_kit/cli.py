@@ -421,7 +421,10 @@ def _save(extracted: dict[str, TokenStatistics], folder: Path, compact: bool) ->
         out = folder if len(extracted) == 1 else folder / site
         if compact:
             high = extracted.get("hidden", statistics).high_norm(peak=True)["token"]
-            statistics = statistics.compact(left_out=[(), high] if len(high) else [()])
+            try:
+                statistics = statistics.compact(left_out=[(), high] if len(high) else [()])
+            except StatisticsError as error:  # the pass is not to be lost
+                print(f"whole      the statistics are saved whole: {error}")
         statistics.save(out)
         print(f"saved      {out}; look at it with: embvar show {out}")
 

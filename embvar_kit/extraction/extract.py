@@ -166,7 +166,16 @@ def extract(
             )
             if progress:
                 print(job.summary() if store is None else job, flush=True)
-            found = _run_shards(job, model, client, folds, progress)
+            try:
+                found = _run_shards(job, model, client, folds, progress)
+            except ExtractionInterrupted as stopped:
+                if store is not None:
+                    raise
+                raise ExtractionInterrupted(
+                    "Stopped. Without store= the folds lie in a temporary folder, and are gone: "
+                    "name a store, and the same call resumes the pass.",
+                    None,
+                ) from stopped
         return found[site] if isinstance(site, str) else found
     merged: dict[str, TokenStatistics] = {}
     told = {**options, "leave_out": leave_out.told() if isinstance(leave_out, LeaveOut) else None}
@@ -193,7 +202,11 @@ def extract(
             except Stopped as stopped:
                 raise _stopped(stopped, merged, site) from None
             found = measured.statistics()
-            merged = {at: merged[at].add(found[at]) if merged else found[at] for at in sites}
+            of_files = isinstance(corpus, FileCorpus)  # each is a document of its own, or several
+            merged = {
+                at: merged[at].add(found[at], whole_documents=of_files) if merged else found[at]
+                for at in sites
+            }
             if kept and streamed:
                 kept.keep_merged(merged)
         if kept:

@@ -250,7 +250,7 @@ def _decompositions(
     for fold, (n_X, Q_X, M_X, V_X) in enumerate(zip(*union, strict=True)):
         left = chosen & (apart.n[fold] > 0)
         n, V = apart.n[fold, left], apart.V[fold, left]
-        V_B = V_X - float(n @ V) / n.sum()
+        V_B = V_X - float(n @ V) / max(1, n.sum())
         parts = analysis.parts_of(n, V, Q_X, M_X, V_B, correct=correct)
         rows.append({"fold": fold, "n": int(n_X), **parts._asdict()})
     return pd.DataFrame(rows)

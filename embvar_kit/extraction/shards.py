@@ -307,7 +307,9 @@ class ShardedPass:
         Raises:
             DamagedShard: if the counts of a shard are damaged.
         """
-        if self.counts_first and not self.store.has(_GROUPS):
+        if self.counts_first and (
+            not self.store.has(_GROUPS) or ("null" in self.asked and self.missing("null"))
+        ):
             if self.missing("counts"):
                 return "counts"
             self.merge_counts()
@@ -546,13 +548,13 @@ class ShardedPass:
         return pd.DataFrame({"special": file["special"].astype(bool)}, index=index)
 
     def merge_counts(self) -> None:
-        """Make the table of groups from the counts of all shards; does nothing if it is there.
+        """Make the table of groups, and deal labels for a null, from the counts of all shards.
 
         Raises:
             DamagedShard: if the counts of a shard are missing or damaged.
             ExtractionError: if no group is frequent enough.
         """
-        if not self.counts_first or self.store.has(_GROUPS):
+        if not self.counts_first:
             return
         n: dict[str, int] = {}
         special: dict[str, bool] = {}

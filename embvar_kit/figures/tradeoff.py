@@ -33,7 +33,7 @@ def V_on_M(
     drawn: Drawn = None,
     special: bool = True,
     unbiased: bool = False,
-    null: Statistics | None = None,
+    null: Statistics | bool | None = None,
     log: bool = False,
     label: Sequence[str] = (),
     ax: Axes | None = None,
@@ -50,7 +50,7 @@ def V_on_M(
             ``(least, most)``. The line is dotted where it is not fitted.
         special: also take special tokens.
         unbiased: draw the finite-sample corrected M and V.
-        null: statistics of the same pass with the labels of the occurrences permuted, one for each
+        null: ``True``, or the statistics with the labels of the occurrences permuted, one for each
             of ``stats``. They are drawn in grey behind the tokens, with a line of their own, and
             show what slope and spread of M chance gives.
         log: draw logarithmic axes, for models whose tokens differ by orders of magnitude. The
@@ -121,7 +121,7 @@ def V_on_M_by_layer(
     drawn: Drawn = None,
     special: bool = True,
     unbiased: bool = False,
-    null: TokenStatistics | None = None,
+    null: TokenStatistics | bool | None = None,
     log: bool = False,
 ) -> Figure:
     """The plot of :func:`V_on_M` for each layer of one model, with one range of colours.
@@ -151,19 +151,28 @@ def V_on_M_by_layer(
 
 
 def _nulls(
-    null: Statistics | None, statistics: Sequence[TokenStatistics]
+    null: Statistics | bool | None, statistics: Sequence[TokenStatistics]
 ) -> list[TokenStatistics | None]:
-    """The permuted statistics of each model, or ``None`` for each if none are given."""
-    if null is None:
+    """The permuted statistics of each model, or ``None`` for each if none are asked for.
+
+    Raises:
+        StatisticsError: if they are not the nulls of these statistics.
+    """
+    if null is None or null is False:
         return [None] * len(statistics)
-    nulls = style.several(null)
-    names = [[one.info["model"]["name"] for one in group] for group in (statistics, nulls)]
-    if names[0] != names[1]:
+    nulls = [one.null for one in statistics] if null is True else style.several(null)
+    if None in nulls:
+        raise StatisticsError("These statistics have no null: extract with null=True.")
+    told = [[_measured(one) for one in group] for group in (statistics, nulls)]
+    if told[0] != told[1] or not all(one.info.get("permuted") for one in nulls):
         raise StatisticsError(
-            f"null= holds statistics of {', '.join(names[1])}, drawn are {', '.join(names[0])}: "
-            "give the null of each, in the same order."
+            "null= takes the null of each statistics, in the same order: stats.null; or True."
         )
     return nulls
+
+
+def _measured(one: TokenStatistics) -> tuple[str, str | None]:
+    return one.info["model"]["name"], one.info.get("convention", {}).get("site")
 
 
 def tradeoff_by_layer(

@@ -339,9 +339,12 @@ def parts_of(
     """The decomposition whose Q, M and V_B over all embeddings are known.
 
     Args:
-        n, V, correct: as in :func:`decompose`; a token that occurs once tells no variance.
+        n, V, correct: as in :func:`decompose`; a token that occurs once tells no variance, and
+            without a token all parts are NaN.
         Q_X, M_X, V_B: over the union of the tokens' embeddings, in squared norm.
     """
+    if not len(n):
+        return Decomposition(*[math.nan] * 5)
     n = np.asarray(n, dtype=float)
     weight = n / n.sum()
     V_W = float(weight @ V)

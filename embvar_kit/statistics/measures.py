@@ -295,6 +295,9 @@ def information_gain(mean: np.ndarray, centre: np.ndarray, metric: np.ndarray) -
     [1.0]
     """
     apart = np.asarray(mean, dtype=np.float64) - centre
+    metric = np.asarray(metric, dtype=np.float64)
+    if not np.isfinite(metric).all():
+        raise StatisticsError("The metric has a value that is not finite.")
     if metric.shape != (apart.shape[-1],) * 2:
         raise StatisticsError(
             f"Means of {apart.shape[-1]} dimensions and a metric of shape {metric.shape} do not "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -757,12 +758,19 @@ class TokenStatistics:
         """The same statistics with some tokens left out; ``info["left_out"]`` names them.
 
         Args:
-            tokens: token strings, for example ``stats.high_norm().token``; strings that are not
-                among :attr:`tokens` are ignored.
+            tokens: token strings, for example ``stats.high_norm()["token"]``, or one of them;
+                strings that are not among :attr:`tokens` are ignored. Compact statistics do not
+                list rare tokens, and so remember these strings, too.
+
+        Raises:
+            StatisticsError: if a table is given in place of its column of tokens.
         """
-        tokens = [str(token) for token in tokens]
+        if isinstance(tokens, pd.DataFrame):
+            raise StatisticsError('Name tokens, not a table: without(table["token"]).')
+        tokens = [tokens] if isinstance(tokens, str) else [str(token) for token in tokens]
         leave = pd.Index(self.tokens).isin(tokens)
-        left_out = sorted({*self.info.get("left_out", ()), *self.tokens[leave].tolist()})
+        named = tokens if "compact" in self.info else self.tokens[leave].tolist()
+        left_out = sorted({*self.info.get("left_out", ()), *named})
         kept = self.take(np.flatnonzero(~leave))
         # Those that are stored are found by the tokens left out.
         stored = {name: getattr(self, name) for name in _STORED}
@@ -812,13 +820,18 @@ class TokenStatistics:
             left_out: sets of tokens; the decompositions are stored for each ``without(tokens)``.
 
         Raises:
-            StatisticsError: if the means were left out already.
+            StatisticsError: if the means were left out already, or no token would be left.
         """
         if self.mean is None:
             raise StatisticsError(
                 "Compacting needs the token means, which were left out of these statistics."
             )
         kept = self.n >= min_count
+        if not kept.any():
+            raise StatisticsError(
+                f"No token occurs {min_count} times, so compact statistics would be empty: lower "
+                "min_count, or keep the whole statistics."
+            )
         arrays = {name: getattr(self, name)[kept] for name in ("tokens", "special", "n")}
         arrays |= {name: getattr(self, name)[:, kept].astype(np.float32) for name in "QMV"}
         arrays |= {"counts": {name: count[kept] for name, count in self.counts.items()}}
@@ -835,7 +848,7 @@ class TokenStatistics:
             arrays |= {"covariance": None, "isotropies": self.isotropy()}
         if self.folds is not None:
             tables = [table for part in parts for table in part._replicates()]
-            arrays["replicates"] = pd.concat(tables, ignore_index=True)
+            arrays["replicates"] = pd.concat(tables, ignore_index=True) if tables else None
         if self.null is not None:
             arrays["null"] = self.null.compact(min_count=min_count)
         return replace(self, **arrays, info=info)
@@ -855,10 +868,14 @@ class TokenStatistics:
         _check_mergeable(self, other)
         return self.add(other)
 
-    def add(self, other: TokenStatistics) -> TokenStatistics:
+    def add(self, other: TokenStatistics, *, whole_documents: bool = False) -> TokenStatistics:
         """:meth:`merge` without its checks, for parts that are known to be distinct.
 
         The chunks of one stream are distinct, and merging would refuse those that repeat a text.
+
+        Args:
+            other: the statistics of the other part.
+            whole_documents: whether no document is in both, so that their counts add up.
 
         Raises:
             ExtractionError: if neither memory nor disk has room for the means.
@@ -880,7 +897,8 @@ class TokenStatistics:
                 total[rows] += part.subwords * part.n
             subwords = (total / n)[order]
         counts = {}
-        for name in self.counts.keys() & other.counts.keys() - _OF_DOCUMENTS:
+        dropped = set() if whole_documents else _OF_DOCUMENTS
+        for name in (self.counts.keys() & other.counts.keys()) - dropped:
             counts[name] = np.zeros(len(tokens), dtype=np.int64)
             for part, rows in parts:
                 counts[name][rows] += part.counts[name]
@@ -1128,13 +1146,13 @@ class TokenStatistics:
         for choice, _ in self.choices():
             if choice["min_count"] < LEAST:
                 continue
-            for what in ("tradeoff", "halves"):
-                found = self._replicated(what, choice)
-                yield found.assign(what=what, **self.key_of(choice))
+            asked = [("tradeoff", choice), ("halves", choice)]
             if choice["unbiased"]:
-                every = {**choice, "max_count": None}
-                found = self._replicated("similarity", every)
-                yield found.assign(what="similarity", **self.key_of(every))
+                asked.append(("similarity", {**choice, "max_count": None}))
+            for what, choice in asked:
+                with suppress(StatisticsError):  # too few tokens without some fold
+                    found = self._replicated(what, choice)
+                    yield found.assign(what=what, **self.key_of(choice))
 
     def _decomposed_without_each(self, choice: Mapping) -> pd.DataFrame:
         """The decomposition without each fold: ``at, fold, n, Q, M, V, V_W, V_B``."""
@@ -1214,6 +1232,10 @@ def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
         StatisticsError: naming the difference.
     """
     both = (ours, theirs)
+    if any("permuted" in statistics.info for statistics in both):
+        raise StatisticsError(
+            "A null cannot be merged: its labels were permuted over its part of the corpus only."
+        )
     for part in ("model", "convention"):
         one, other = ours.info[part], theirs.info[part]
         neutral = {"device"}  # where the pass ran does not change what it measured

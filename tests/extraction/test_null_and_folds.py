@@ -10,6 +10,7 @@ import embvar_kit as ek
 from embvar_kit.corpora.dealing import deal, documents_of
 from embvar_kit.corpora.parts import StreamedCorpus
 from embvar_kit.extraction.shards import ShardedPass
+from embvar_kit.statistics import analysis
 from embvar_kit.statistics.folds import LEAST
 
 FOLDS = 4
@@ -379,3 +380,63 @@ def test_unbiased_parts_without_a_fold_leave_out_the_noise_of_tokens(stats):
     table = stats.decomposition(**choice, intervals=True)
     plain = stats.decomposition(**{**choice, "unbiased": False}, intervals=True)
     assert (table["V_B"] < plain["V_B"]).all() and (table["V_B_high"] < plain["V_B_high"]).all()
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_few_folds_give_no_interval_of_the_halves_and_lose_nothing(model, corpus, folds, tmp_path):
+    stats = ek.extract(model, corpus, layers=[1], null=True, folds=folds, progress=False)
+    table = stats.evidence()
+    assert np.isfinite(table["reliability"]).all() and table["slope_iv_high"].isna().all()
+    assert not table["survives"].any()
+    small = ek.TokenStatistics.load(stats.compact().save(tmp_path))
+    pd.testing.assert_frame_equal(small.evidence(), table, rtol=1e-4)
+
+
+def test_a_text_of_rare_tokens_is_compacted_without_intervals(model):
+    titles = [f"article {at}" for at in range(12)]
+    corpus = ek.Corpus("rare", [f"a cat {at}" for at in range(12)], titles, np.arange(1, 13))
+    stats = ek.extract(model, corpus, layers=[0], folds=4, progress=False)
+    compact = stats.compact()  # what has too few tokens is left out of it, and nothing is lost
+    assert compact.n.tolist() == [12, 12, 12, 12]
+    with pytest.raises(ek.StatisticsError):
+        compact.tradeoff(intervals=True)
+
+
+def test_a_fold_with_all_of_the_tokens_leaves_no_number(stats):
+    nothing = analysis.parts_of(np.zeros(0), np.zeros(0), np.nan, np.nan, np.nan, correct=False)
+    assert np.isnan(nothing).all()
+
+
+def test_a_null_is_not_merged(model, corpus):
+    one, other = (
+        ek.extract(model, part, layers=[0], null=True, progress=False)
+        for part in (corpus[:50], corpus[50:100])
+    )
+    with pytest.raises(ek.StatisticsError, match="A null cannot be merged"):
+        one.merge(other.null)
+
+
+def test_labels_of_a_null_that_are_lost_are_dealt_again(model, corpus, tmp_path):
+    store, options = tmp_path / "store", {"null": True, "shards": 3, "progress": False}
+    wanted = ek.extract(model, corpus, store=store, **options)
+    for folder in ("null", "shards"):
+        (store / folder / "00001-of-00003.safetensors").unlink()
+    found = ek.extract(model, corpus, store=store, **options)
+    for one, other in ((found, wanted), (found.null, wanted.null)):
+        np.testing.assert_array_equal(one.mean, other.mean)
+
+
+def test_one_token_or_a_list_is_left_out_but_not_a_table(stats):
+    assert stats.without("the").tokens.tolist() == stats.without(["the"]).tokens.tolist()
+    with pytest.raises(ek.StatisticsError, match="not a table"):
+        stats.without(stats.table(1))
+
+
+def test_compact_statistics_remember_rare_tokens_that_are_left_out(stats):
+    rare = stats.tokens[stats.n < 10].tolist()
+    compact = stats.compact(left_out=[(), rare])
+    every = {"min_count": 1, "max_count": None}
+    wanted = stats.without(rare).decomposition(**every)
+    pd.testing.assert_frame_equal(compact.without(rare).decomposition(**every), wanted)
+    with pytest.raises(ek.StatisticsError, match="not among the choices stored"):
+        compact.without(rare[:1]).decomposition(**every)
