@@ -166,7 +166,7 @@ def _nulls(
     told = [[_measured(one) for one in group] for group in (statistics, nulls)]
     if told[0] != told[1] or not all(one.info.get("permuted") for one in nulls):
         raise StatisticsError(
-            "null= takes the null of each statistics, in the same order: stats.null; or True."
+            "null= takes the null of each, in the same order: stats.null, or True."
         )
     return nulls
 
