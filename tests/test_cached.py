@@ -9,7 +9,13 @@ import pytest
 import embvar_kit as ek
 from embvar_kit import cached, files
 
-TEXT = ["The cat sat on the mat.", "A dog barked at the cat.", "The mat was red."]
+TEXT = ["The cat sat on the mat.", "A dog barked at the cat.", "The mat was red."] * 8
+
+
+def corpus(name):
+    """As many articles as there are folds, and some more."""
+    titles = [f"article {at}" for at in range(len(TEXT))]
+    return ek.Corpus(name, TEXT, titles, np.arange(1, len(TEXT) + 1))
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def at_home(tmp_path, monkeypatch):
     (tmp_path / "models").symlink_to(ek.home() / "models")
     monkeypatch.setenv("EMBVAR_HOME", str(tmp_path))
     monkeypatch.setattr(files, "checkout", lambda: tmp_path / "repository")
-    monkeypatch.setattr(cached, "load_corpus", lambda name: ek.Corpus.of(TEXT, name))
+    monkeypatch.setattr(cached, "load_corpus", corpus)
     return tmp_path
 
 

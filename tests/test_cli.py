@@ -686,7 +686,7 @@ def test_extract_measures_on_processes_of_this_machine(command, tiny, tmp_path):
     [
         (["shard", "run", "nowhere", "--index", "0"], "holds no pass in shards"),
         (["shard", "status", "nosuch://x"], "Protocol not known"),
-        (["extract", "--out", "OUT", "--shards", "3"], "takes shards=, store="),
+        (["extract", "--out", "OUT", "--shards", "3"], "takes shards= (or folds=), store="),
         (
             ["extract", "--out", "OUT", "--shards", "3", "--store", "S", "--workers", "0"],
             "--workers must be at least 1",

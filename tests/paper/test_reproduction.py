@@ -81,7 +81,7 @@ def test_the_statistics_are_those_of_the_papers_sample(reproduced, tiny, books):
     head, _, second = said.partition("Q = M + V_W + V_B over all their embeddings\n")
     for layer, row in stats.tradeoff().set_index("layer").iterrows():
         assert f"{row['slope']:.3f} {row['intercept']:.3f} {row['r2']:.3f}".split() == next(
-            line.split()[-3:] for line in head.splitlines() if line.split()[:1] == [str(layer)]
+            line.split()[3:6] for line in head.splitlines() if line.split()[:1] == [str(layer)]
         )
     assert [line.split()[0] for line in second.splitlines()] == ["layer", "0", "1", "2"]
 
