@@ -32,7 +32,8 @@ from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
-_PREFIXES = ("", "null/")  # of the arrays of a pass and of its null in a checkpoint
+NULL = "null/"
+"""Before the names of the arrays of a null, where they are kept beside those of its pass."""
 
 
 class Stopped(Exception):
@@ -137,7 +138,7 @@ def measure(
     moments = [Accumulator(model, one, sites) for one in (work, work.null) if one is not None]
     screen = Screen(model, work) if work.leave_out and work.leave_out.bounds else None
     if state is not None:
-        for own, prefix in zip(moments, _PREFIXES, strict=False):
+        for own, prefix in zip(moments, ("", NULL), strict=False):
             own.restore(state, prefix)
         if screen:
             screen.restore(state)
@@ -146,7 +147,7 @@ def measure(
             print(f"resumes    after {done:,} of {len(work.batches):,} batches, {share:.0%}")
 
     def state_of() -> dict[str, np.ndarray]:
-        parts = [own.state(prefix) for own, prefix in zip(moments, _PREFIXES, strict=False)]
+        parts = [own.state(prefix) for own, prefix in zip(moments, ("", NULL), strict=False)]
         parts += [screen.state()] if screen else []
         return {name: array for part in parts for name, array in part.items()}
 

@@ -17,7 +17,7 @@ import pandas as pd
 from embvar_kit.array_file import CheckpointFile
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError, NothingLeftError
-from embvar_kit.extraction.measure import at_site
+from embvar_kit.extraction.measure import NULL, at_site
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.folds import FoldMoments, leave_one_out, pool, without_each_fold
@@ -28,9 +28,6 @@ from embvar_kit.statistics.token_statistics import TokenStatistics, merged_info
 
 if TYPE_CHECKING:
     from embvar_kit.extraction.shards import ShardedPass
-
-NULL = "null/"
-"""Before the names of the arrays of the null in the state of a shard."""
 
 _SLAB = 2**28  # most bytes of the layers that are merged at the same time
 

@@ -57,8 +57,8 @@ from embvar_kit.errors import (
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.forward import norms_for
 from embvar_kit.extraction.leave_out import LeaveOut
-from embvar_kit.extraction.measure import Measured, Stopped, measure
-from embvar_kit.extraction.merging import NULL, merge
+from embvar_kit.extraction.measure import NULL, Measured, Stopped, measure
+from embvar_kit.extraction.merging import merge
 from embvar_kit.extraction.plan import (
     NULL_SEED,
     Plan,
@@ -554,8 +554,6 @@ class ShardedPass:
             DamagedShard: if the counts of a shard are missing or damaged.
             ExtractionError: if no group is frequent enough.
         """
-        if not self.counts_first:
-            return
         n: dict[str, int] = {}
         special: dict[str, bool] = {}
         for shard in range(self.n_shards):
