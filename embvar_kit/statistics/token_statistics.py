@@ -40,6 +40,14 @@ tokens, plain and unbiased."""
 RELIABLE = 0.5
 """Least reliability of M over two halves of the documents of a trade-off that survives."""
 
+EVIDENCE = (
+    *("layer", "n_tokens", "slope", "slope_low", "slope_high", "null_slope"),
+    *("r2", "r2_low", "r2_high", "null_r2", "sd_M", "sd_M_low", "sd_M_high", "null_sd_M"),
+    *("reliability", "slope_iv", "slope_iv_low", "slope_iv_high"),
+    *("theil_sen", "spearman", "null_spearman", "survives"),
+)
+"""Columns of :meth:`TokenStatistics.evidence`, in their order."""
+
 _SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
 
 _NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
@@ -425,34 +433,24 @@ class TokenStatistics:
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
         of_null = self._null_of(choice) if null else None
-        own = self.tradeoff(**choice, unbiased=unbiased, robust=True, intervals=True)
+        table = self.tradeoff(**choice, unbiased=unbiased, robust=True, intervals=True)
         spread = self.tradeoff(**choice, unbiased=True, intervals=True)
         halves = self._replicated("halves", {**choice, "unbiased": unbiased})
-        by_instrument = ("slope_iv", "slope_iv_low", "slope_iv_high")
-        permuted, permuted_spread = {}, {}
+        found = {name: spread[name] for name in ("sd_M", "sd_M_low", "sd_M_high")}
+        found |= {name: halves[name].to_numpy() for name in halves if name != "at"}
         if of_null is not None:
-            found = of_null.tradeoff(**choice, unbiased=unbiased, robust=True)
-            permuted = {f"null_{name}": found[name] for name in ("slope", "r2", "spearman")}
-            permuted_spread = {"null_sd_M": of_null.tradeoff(**choice, unbiased=True)["sd_M"]}
-        bounds = [f"{name}{end}" for name in ("slope", "r2") for end in ("", "_low", "_high")]
-        table = own[["layer", "n_tokens", *bounds]].assign(
-            **{name: permuted[name] for name in ("null_slope", "null_r2") if null},
-            **{name: spread[name] for name in ("sd_M", "sd_M_low", "sd_M_high")},
-            **permuted_spread,
-            reliability=halves["reliability"].to_numpy(),
-            **{name: halves[name].to_numpy() for name in by_instrument},
-            theil_sen=own["theil_sen"],
-            spearman=own["spearman"],
-            **{name: permuted[name] for name in ("null_spearman",) if null},
-        )
-        if not null:
-            return table
-        return table.assign(
-            survives=(table["slope_high"] < 0)
-            & (table["slope_iv_high"] < 0)
-            & (table["sd_M_low"] > table["null_sd_M"])
-            & (table["reliability"] >= RELIABLE)
-        )
+            permuted = of_null.tradeoff(**choice, unbiased=unbiased, robust=True)
+            found |= {f"null_{name}": permuted[name] for name in ("slope", "r2", "spearman")}
+            found["null_sd_M"] = of_null.tradeoff(**choice, unbiased=True)["sd_M"]
+        table = table.assign(**found)
+        if of_null is not None:
+            table["survives"] = (
+                (table["slope_high"] < 0)
+                & (table["slope_iv_high"] < 0)
+                & (table["sd_M_low"] > table["null_sd_M"])
+                & (table["reliability"] >= RELIABLE)
+            )
+        return table[[name for name in EVIDENCE if name in table]]
 
     def _null_of(self, choice: Mapping) -> TokenStatistics:
         """The null, if its labels were permuted over the occurrences that a choice is about.
