@@ -71,7 +71,7 @@ def cached_statistics(
         try:
             extracted = extract(loaded, text, **asked)
         except CheckpointError:  # from an older kit, or damaged: start again
-            shutil.rmtree(store)
+            shutil.rmtree(store, ignore_errors=True)
             extracted = extract(loaded, text, **asked)
         for taken, statistics in extracted.items():
             statistics.save(cache / taken)

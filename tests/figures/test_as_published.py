@@ -367,22 +367,17 @@ def artists(drawn) -> list[np.ndarray]:
     return found
 
 
+OF_MANY_PANELS = {"statistics_grid", "moment_histograms"}
+OTHERS = {"anisotropy_by_layer", "pick_tokens"}  # of unit vectors, and no figure
+
+
 @pytest.mark.parametrize(
     "function",
     [
-        figures.V_on_M,
-        figures.V_on_M_by_layer,
-        figures.tradeoff_by_layer,
-        figures.shares_by_layer,
-        figures.within_share_by_layer,
-        figures.parts_over_Q_by_layer,
-        figures.moments_of_all_by_layer,
-        figures.variance_parts_by_layer,
-        figures.moments_on_frequency,
-        pytest.param(figures.statistics_grid, marks=pytest.mark.slow),
-        pytest.param(figures.moment_histograms, marks=pytest.mark.slow),
-        figures.frequency_slopes,
-        figures.token_frequencies,
+        pytest.param(drawn, marks=[pytest.mark.slow] * (name in OF_MANY_PANELS))
+        for name in sorted(set(dir(figures)) - OTHERS)
+        if inspect.isfunction(drawn := getattr(figures, name))
+        and {"special", "stats"} <= inspect.signature(drawn).parameters.keys()
     ],
 )
 def test_special_tokens_are_left_out_on_request(function, ours):
