@@ -133,7 +133,8 @@ test-long: models ## faults, strange input, all architectures and simulated corp
 	EMBVAR_LONG=1 MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS) $(LONG_SUITES)
 
 test-browser: models ## the notebooks and the app in a real browser; it says if one is missing
-	$(PY) -m pytest $(BROWSER_ARGS) tests/browser
+	@# The limit of a test holds for all cells of a notebook here.
+	$(PY) -m pytest --timeout=900 $(BROWSER_ARGS) tests/browser
 
 twins: setup ## train the four twins that data/twins lacks; resumes an interrupted training
 	$(PY) -m embvar_kit twins
