@@ -139,19 +139,15 @@ def measured(entries: dict, min_count: int, again: bool) -> tuple[np.ndarray, np
             union = folds.pool(np.flatnonzero(chosen), **entries, n_folds=n_folds)
             whole = folds.leave_one_out(*union)
             before = chosen
-        halves = [x.copy() for x in (parts.half_n, parts.half_M, parts.half_V)]
-        for of_halves, own in zip(halves, (parts.own_n, parts.own_M, parts.own_V), strict=True):
+        halves = [x.copy() for x in (parts.half_M, parts.half_V)]
+        for of_halves, own in zip(halves, (parts.own_M, parts.own_V), strict=True):
             of_halves[int(half[k])] = own[k]
-        twice = chosen & (halves[0] >= 2).all(axis=0)
-        by_instrument = _slope_by_instrument(*(x[:, twice] for x in halves))
+        known = chosen & np.isfinite(halves[0]).all(axis=0)
+        (M_A, M_B), (V_A, V_B) = (x[:, known] for x in halves)
+        by_instrument = evidence.slope_iv(V_A, M_A, M_B, V_B)
         of_tokens = (x[k, chosen] for x in parts[:4])
         rows.append(_row(*of_tokens, *(x[k] for x in whole), by_instrument))
     return np.array(rows[-1]), np.array(rows[:-1])
-
-
-def _slope_by_instrument(n, M, V) -> float:
-    (M_A, M_B), (V_A, V_B) = analysis.unbiased(n, M, V)
-    return evidence.slope_iv(V_A, M_A, M_B, V_B)
 
 
 def _row(n, Q, M, V, n_X, Q_X, M_X, V_X, by_instrument) -> list[float]:

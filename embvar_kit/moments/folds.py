@@ -31,11 +31,12 @@ class FoldMoments(NamedTuple):
         n: ``(K, G)`` int64, occurrences outside fold k; of all folds where fold k has none.
         Q, M, V: ``(K, G)`` moments of these occurrences.
         half_n: ``(2, G)`` int64, occurrences in the folds of each half.
-        half_M, half_V: ``(2, G)`` moments of each half.
-        M_AB: ``(G,)`` dot product of the means of the two halves. What the occurrences of one
-            document have in common inflates M, but not this product; NaN where a half has none.
-        own_n, own_M, own_V: ``(K, G)`` n, M and V of the half that fold k is in, without fold k:
-            what takes the place of that half in a jackknife.
+        half_M: ``(2, G)`` the mean dot product of two occurrences in different folds of a half. It
+            estimates M without bias, also where the occurrences of one document are alike; NaN
+            where fewer than two folds have any.
+        half_V: ``(2, G)`` Q of the half less ``half_M``.
+        own_n, own_M, own_V: ``(K, G)`` the same of the half that fold k is in, without fold k: what
+            takes the place of that half in a jackknife.
     """
 
     n: np.ndarray
@@ -45,7 +46,6 @@ class FoldMoments(NamedTuple):
     half_n: np.ndarray
     half_M: np.ndarray
     half_V: np.ndarray
-    M_AB: np.ndarray
     own_n: np.ndarray
     own_M: np.ndarray
     own_V: np.ndarray
@@ -100,11 +100,11 @@ def without_each_fold(
     ...     starts=np.array([0, 2]), fold=np.array([0, 1]), count=np.array([2, 1]),
     ...     mean=np.array([[2], [8]], dtype=np.float32), extra=np.zeros((2, 1), dtype=np.int8),
     ...     squares=np.array([10.0, 64.0]), deviations=np.array([2.0, 0.0]),
-    ...     n_folds=3, half=np.array([False, True, True]))
-    >>> part.n[:, 0].tolist(), part.M[:, 0].tolist()
-    ([1, 2, 3], [64.0, 4.0, 16.0])
-    >>> part.V[:2, 0].tolist(), part.M_AB.tolist()
-    ([0.0, 1.0], [16.0])
+    ...     n_folds=3, half=np.array([False, False, True]))
+    >>> part.n[:, 0].tolist(), part.M[:, 0].tolist(), part.V[:2, 0].tolist()
+    ([1, 2, 3], [64.0, 4.0, 16.0], [0.0, 1.0])
+    >>> part.half_M[0].tolist()                      # (1 * 8 + 3 * 8) / 2
+    [16.0]
     """
     _check_entries(starts, fold, (count, squares, deviations), mean, extra, n_folds)
     if half.shape != (n_folds,) or half.dtype != bool:
@@ -122,7 +122,6 @@ def without_each_fold(
         *(undefined(n_folds) for _ in "QMV"),
         nothing(2),
         *(undefined(2) for _ in "MV"),
-        undefined(),
         nothing(n_folds),
         *(undefined(n_folds) for _ in "MV"),
     )
@@ -268,6 +267,19 @@ def _dot(a, b):
 
 
 @_jit
+def _across(n, mean, in_pairs, in_product):
+    """The mean dot product of two occurrences in different folds.
+
+    Args:
+        n, mean: of all occurrences.
+        in_pairs, in_product: the ordered pairs of occurrences within one fold, and the sum of
+            their dot products.
+    """
+    all_pairs = float(n) ** 2
+    return (all_pairs * _dot(mean, mean) - in_product) / (all_pairs - in_pairs)
+
+
+@_jit
 def _without_each(f, count, mean, squares, deviations, whole, running, others, n, norms, spread):
     """Merge all of the first ``f`` entries, and all but each of them.
 
@@ -327,7 +339,6 @@ def _all_groups(
     half_n,
     half_M,
     half_V,
-    M_AB,
     own_n,
     own_M,
     own_V,
@@ -354,6 +365,9 @@ def _all_groups(
         rest_n = np.empty((2, n_folds), dtype=np.int64)
         rest_mean = np.empty((2, n_folds, dim))
         rest_norms, rest_spread = np.empty((2, n_folds)), np.empty((2, n_folds))
+        # Pairs of occurrences in one fold, and the sum of their dot products.
+        pairs, product = np.empty((2, n_folds)), np.empty((2, n_folds))
+        in_pairs, in_product = np.empty(2), np.empty(2)
         wide = np.empty(dim)
         for group in range(first, last):
             f[:] = 0
@@ -393,11 +407,15 @@ def _all_groups(
                     rest_spread[h],
                 )
                 half_n[h, group] = all_n[h]
-                if all_n[h]:
-                    half_M[h, group] = _dot(all_mean[h], all_mean[h])
-                    half_V[h, group] = all_spread[h] / all_n[h]
-            if all_n[0] and all_n[1]:
-                M_AB[group] = _dot(all_mean[0], all_mean[1])
+                in_pairs[h], in_product[h] = 0.0, 0.0
+                for i in range(f[h]):
+                    pairs[h, i] = float(part_n[h, i]) ** 2
+                    product[h, i] = pairs[h, i] * _dot(part_mean[h, i], part_mean[h, i])
+                    in_pairs[h] += pairs[h, i]
+                    in_product[h] += product[h, i]
+                if f[h] >= 2:
+                    half_M[h, group] = _across(all_n[h], all_mean[h], in_pairs[h], in_product[h])
+                    half_V[h, group] = all_norms[h] / all_n[h] - half_M[h, group]
             # What holds for a fold that has none of the group.
             for k in range(n_folds):
                 own_n[k, group] = half_n[half[k], group]
@@ -409,8 +427,15 @@ def _all_groups(
                     k = at[h, i]
                     left = rest_n[h, i]
                     own_n[k, group] = left
-                    own_M[k, group] = _dot(rest_mean[h, i], rest_mean[h, i]) if left else np.nan
-                    own_V[k, group] = rest_spread[h, i] / left if left else np.nan
+                    own_M[k, group], own_V[k, group] = np.nan, np.nan
+                    if f[h] >= 3:
+                        own_M[k, group] = _across(
+                            left,
+                            rest_mean[h, i],
+                            in_pairs[h] - pairs[h, i],
+                            in_product[h] - product[h, i],
+                        )
+                        own_V[k, group] = rest_norms[h, i] / left - own_M[k, group]
                     spread = _combine(
                         left,
                         rest_mean[h, i],

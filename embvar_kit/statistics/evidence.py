@@ -123,10 +123,13 @@ def _n_folds(replicates: np.ndarray, axis: int) -> int:
 def reliability(M_A: np.ndarray, M_B: np.ndarray) -> Reliability:
     """Reliability of M over tokens, from two halves of the documents.
 
-    Give the unbiased M of both halves: the measured one is larger by ``V/n`` in both, so that the
-    frequency of tokens alone correlates it. The formula for the whole holds for halves with equal
-    noise, if a half's noise is halved in variance by doubling the documents. The part of it that
-    is quadratic in the noise falls faster, so it errs to the low side.
+    Give M without bias: the measured one is larger by ``V/n`` in both halves, and by more where
+    the occurrences of one document are alike, so that frequency or bursts alone would correlate it.
+    ``half_M`` of :class:`embvar_kit.moments.folds.FoldMoments` has neither bias.
+
+    The formula for the whole holds for halves with equal noise, if a half's noise is halved in
+    variance by doubling the documents. The part of it that is quadratic in the noise falls faster,
+    so it errs to the low side.
 
     Args:
         M_A, M_B: ``(T,)`` M of each token in one half and in the other (or any other measure).
@@ -156,13 +159,13 @@ def slope_iv(
     is, towards -1 where a token's embeddings have one norm, so that it enters V with the opposite
     sign. The other half's M, the instrument, has none of this noise (Fuller 1987):
     ``cov(V_A, M_B) / cov(M_A, M_B)`` tends to the slope of the population's V on its M as the
-    number of tokens grows. What both halves share is not removed, such as the bias of M for tokens
-    that clump in few documents.
+    number of tokens grows. What both halves share is not removed: give M and V without bias, as for
+    :func:`reliability`.
 
     Args:
-        V_A, M_A: ``(T,)`` unbiased V and M of each token in one half of the documents.
-        M_B: ``(T,)`` unbiased M in the other half.
-        V_B: ``(T,)`` unbiased V there: with it, the two directions are averaged, ``(cov(V_A, M_B) +
+        V_A, M_A: ``(T,)`` V and M without bias, of each token in one half of the documents.
+        M_B: ``(T,)`` M in the other half.
+        V_B: ``(T,)`` V there: with it, the two directions are averaged, ``(cov(V_A, M_B) +
             cov(V_B, M_A)) / (2 cov(M_A, M_B))``.
 
     Returns:
@@ -201,7 +204,7 @@ def _of_halves(*columns: np.ndarray) -> np.ndarray:
         )
     if not np.isfinite(columns).all():
         raise StatisticsError(
-            "A value is not finite for some token. A token needs an occurrence in both halves, and "
-            "two for unbiased forms: leave out those with fewer."
+            "A value is not finite for some token. A token needs occurrences in both halves, for "
+            "forms without bias in two folds of each: leave out those with fewer."
         )
     return np.stack(columns)

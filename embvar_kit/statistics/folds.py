@@ -47,10 +47,12 @@ class Folds:
         n: ``(K, F)`` occurrences outside each fold.
         Q, M, V: ``(K, L, F)`` moments of these occurrences; NaN where there are none.
         half_n: ``(2, F)`` occurrences in each half.
-        half_M, half_V: ``(2, L, F)`` their M and V; NaN where there are none.
-        M_AB: ``(L, F)`` dot product of the means of the two halves.
+        half_M, half_V: ``(2, L, F)`` their M and V, estimated from pairs of occurrences in
+            different folds, which share no document (see
+            :class:`embvar_kit.moments.folds.FoldMoments`); NaN where fewer than two folds have any.
         own_n: ``(K, F)`` occurrences in each fold's own half, without this fold.
-        own_M, own_V: ``(K, L, F)`` their M and V. The half of fold k is ``k % 2``.
+        own_M, own_V: ``(K, L, F)`` their M and V, as those of a half. The half of fold k is
+            ``k % 2``.
     """
 
     tokens: np.ndarray
@@ -61,7 +63,6 @@ class Folds:
     half_n: np.ndarray
     half_M: np.ndarray
     half_V: np.ndarray
-    M_AB: np.ndarray
     own_n: np.ndarray
     own_M: np.ndarray
     own_V: np.ndarray
@@ -140,17 +141,18 @@ class Folds:
     def halves(self) -> pd.DataFrame:
         """What two halves of the documents say of M: ``at, reliability, slope_iv``.
 
-        Both are of the unbiased M and V (see :mod:`embvar_kit.statistics.evidence`), over the
-        tokens that occur twice or more in each half. Beside each stand ``_low`` and ``_high``, the
-        bounds of its 95 % interval; NaN where a half keeps fewer than 3 such tokens without one of
-        its folds, as always with 2 or 3 folds.
+        M and V are those of pairs of occurrences in different folds, so that they have no bias
+        from few occurrences, nor from occurrences of one document that are alike. Tokens count that
+        occur in two folds or more of each half. Beside each column stand ``_low`` and ``_high``,
+        the bounds of its 95 % interval; NaN where fewer than 3 such tokens are left without some
+        fold, as always with fewer than 6 folds.
         """
         names = ("reliability", "slope_iv")
         rows, without = [], []
         for at in range(self.Q.shape[1]):
-            whole = self.half_n, self.half_M[:, at], self.half_V[:, at]
+            whole = self.half_M[:, at], self.half_V[:, at]
             rows.append({"at": at, **dict(zip(names, _of_halves(*whole), strict=True))})
-            owns = zip(self.own_n, self.own_M[:, at], self.own_V[:, at], strict=True)
+            owns = zip(self.own_M[:, at], self.own_V[:, at], strict=True)
             for fold, own in enumerate(owns):
                 parts = [part.copy() for part in whole]
                 for part, left in zip(parts, own, strict=True):
@@ -160,12 +162,12 @@ class Folds:
         return with_intervals(pd.DataFrame(rows), pd.DataFrame(without), names)
 
 
-def _of_halves(n: np.ndarray, M: np.ndarray, V: np.ndarray) -> tuple[float, float]:
-    """Reliability of M and instrumental slope, of ``(2, F)`` moments of two halves."""
-    left = (n >= 2).all(axis=0)
-    if left.sum() < 3:
+def _of_halves(M: np.ndarray, V: np.ndarray) -> tuple[float, float]:
+    """Reliability of M and instrumental slope, of ``(2, F)`` M and V of two halves."""
+    known = np.isfinite(M).all(axis=0)
+    if known.sum() < 3:
         return math.nan, math.nan
-    (M_A, M_B), (V_A, V_B) = analysis.unbiased(n[:, left], M[:, left], V[:, left])
+    (M_A, M_B), (V_A, V_B) = M[:, known], V[:, known]
     return evidence.reliability(M_A, M_B).half, evidence.slope_iv(V_A, M_A, M_B, V_B)
 
 

@@ -410,9 +410,10 @@ class TokenStatistics:
             - ``null_slope, null_r2``: the same with the labels of the occurrences permuted;
             - ``sd_M, sd_M_low, sd_M_high, null_sd_M``: spread of the unbiased M over tokens, with
               the labels as they are and permuted;
-            - ``reliability``: correlation of M between two halves of the documents;
+            - ``reliability``: correlation of M between two halves of the documents, where M is
+              estimated from pairs of occurrences that share no document;
             - ``slope_iv, slope_iv_low, slope_iv_high``: the slope free of the noise in M, which
-              takes the other half's M as instrumental variable;
+              takes the other half's M as instrumental variable, from the same pairs;
             - ``theil_sen, spearman, null_spearman``: slope and correlation that no few tokens
               decide, and the correlation with the labels permuted;
             - ``survives``: whether both slopes' intervals are below 0, ``sd_M_low`` is above
@@ -423,9 +424,9 @@ class TokenStatistics:
             corpus without end, too (``tests/benchmarks/coverage.md``).
 
             What survives need not be learned: a Post-LN model before training survives, since its
-            normalization holds Q constant. Nor need it be of tokens rather than of documents: the
-            labels are permuted over the whole corpus, and tokens that come in bursts have a longer
-            mean in either half than tokens that are spread evenly.
+            normalization holds Q constant. Tokens that differ in nothing but how they clump in
+            documents do not survive: labels permuted over the corpus do not show that, but the
+            reliability does. Tokens that keep to documents of one topic may owe their M to it.
 
         Raises:
             StatisticsError: if there are no folds, there is no null or it has other counts (the

@@ -58,6 +58,19 @@ def together(entries: dict, chosen: np.ndarray) -> tuple[int, float, float, floa
     return int(n), float(Q), float(mean @ mean), float((within + between) / n), mean
 
 
+def across(entries: dict, chosen: np.ndarray) -> tuple[int, float, float]:
+    """n of some entries, the mean dot product of pairs in different folds, and Q less it."""
+    n, Q, *_ = together(entries, chosen)
+    chosen = chosen & (entries["count"] > 0)
+    fold, count = entries["fold"][chosen], entries["count"][chosen]
+    means = widened(entries["mean"], entries["extra"])[chosen].astype(np.longdouble)
+    pairs = np.outer(count, count) * (fold[:, None] != fold)
+    if not pairs.any():
+        return n, np.nan, np.nan
+    M = float((pairs * (means @ means.T)).sum() / pairs.sum())
+    return n, M, Q - M
+
+
 ENTRIES = {
     "seed": st.integers(0, 2**32 - 1),
     "n_groups": st.integers(1, 5),
@@ -78,21 +91,15 @@ def test_without_each_fold_is_the_rest_by_definition(seed, n_groups, n_folds, di
             expected = together(entries, (group == g) & (entries["fold"] != k))
             got = [getattr(found, name)[k, g] for name in "nQMV"]
             np.testing.assert_allclose(got, expected[:4], rtol=1e-9)
-        means = []
         for h in (0, 1):
-            n, _, M, V, mean = together(entries, (group == g) & (half[entries["fold"]] == h))
+            expected = across(entries, (group == g) & (half[entries["fold"]] == h))
             got = found.half_n[h, g], found.half_M[h, g], found.half_V[h, g]
-            np.testing.assert_allclose(got, (n, M, V), rtol=1e-9)
-            means.append(mean)
-        scale = np.linalg.norm(means[0].astype(float)) * np.linalg.norm(means[1].astype(float))
-        assert found.M_AB[g] == pytest.approx(
-            float(means[0] @ means[1]), rel=1e-9, abs=1e-13 * scale, nan_ok=True
-        )
+            np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
         for k in range(n_folds):
             of_half = (half[entries["fold"]] == half[k]) & (entries["fold"] != k)
-            n, _, M, V, _ = together(entries, (group == g) & of_half)
             got = found.own_n[k, g], found.own_M[k, g], found.own_V[k, g]
-            np.testing.assert_allclose(got, (n, M, V), rtol=1e-9)
+            expected = across(entries, (group == g) & of_half)
+            np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
 @given(**ENTRIES)
@@ -141,8 +148,9 @@ def test_identical_vectors_have_variance_zero_without_any_fold():
         n_folds=5,
         half=np.array([True, False, False, True, True]),
     )
-    assert not found.V.any() and not found.half_V.any()
+    assert not found.V.any()
     assert len(set(found.M.ravel().tolist())) == 1
+    assert found.half_M[1, 0] == pytest.approx(found.M[0, 0], rel=1e-14)
 
 
 def test_from_embeddings_to_folds():
@@ -168,8 +176,9 @@ def test_from_embeddings_to_folds():
             assert found.n[k, g] == len(own)
             got = [getattr(found, name)[k, g] for name in "QMV"]
             np.testing.assert_allclose(got, two_pass(own), rtol=1e-6)
-    a, b = (x[(group == 5) & (half[fold] == h)].astype(float).mean(axis=0) for h in (0, 1))
-    assert found.M_AB[5] == pytest.approx(a @ b, rel=1e-6)
+        a, b = (x[(group == g) & (fold == k)].astype(float) for k in (0, 3))
+        if g < 5:  # in this half, folds 0 and 3
+            assert found.half_M[0, g] == pytest.approx((a @ b.T).mean(), rel=1e-6)
 
 
 def test_a_group_in_one_fold_alone_leaves_nothing():
@@ -185,8 +194,8 @@ def test_a_group_in_one_fold_alone_leaves_nothing():
         half=np.array([False, True, False]),
     )
     assert (found.n[1] == 0).all() and np.isnan(found.V[1]).all() and np.isnan(found.M[1]).all()
-    assert (found.half_n[0] == 0).all() and np.isnan(found.M_AB).all()
-    assert np.isnan(found.half_V[0]).all() and np.isfinite(found.half_V[1]).all()
+    assert (found.half_n[0] == 0).all() and found.half_n[1].tolist() == [3, 5]
+    assert np.isnan(found.half_M).all() and np.isnan(found.half_V).all()
     assert np.isfinite(found.V[[0, 2]]).all() and found.n[0].tolist() == [3, 5]
 
 

@@ -27,10 +27,26 @@ def without(entries: dict, fold: int) -> dict:
 
 def of_halves(entries: dict) -> tuple[float, float]:
     parts = apart(entries)
-    twice = (parts.half_n >= 2).all(axis=0)
-    moments = (x[:, twice] for x in (parts.half_n, parts.half_M, parts.half_V))
-    (M_A, M_B), (V_A, V_B) = analysis.unbiased(*moments)
+    known = np.isfinite(parts.half_M).all(axis=0)
+    (M_A, M_B), (V_A, V_B) = parts.half_M[:, known], parts.half_V[:, known]
     return np.corrcoef(M_A, M_B)[0, 1], evidence.slope_iv(V_A, M_A, M_B, V_B)
+
+
+def test_tokens_that_differ_in_bursts_alone_are_not_told_apart():
+    """One mean and one V for all: M is larger for those that clump, in either half alike."""
+    same = simulated.Tokens(np.zeros((300, simulated.DIM)), np.full(300, 9.0), np.full(300, 500.0))
+    bursts = np.geomspace(1, 100, 300)[:, None]
+    entries = simulated.draw(same, np.random.default_rng(0), bursts=bursts)
+    parts = apart(entries)
+    known = np.isfinite(parts.half_M).all(axis=0)
+    assert known.sum() > 200
+    assert abs(evidence.reliability(*parts.half_M[:, known]).half) < 0.15
+    order = np.lexsort((entries["fold"] % 2, np.repeat(range(300), np.diff(entries["starts"]))))
+    two = {name: x if name == "starts" else x[order] for name, x in entries.items()}
+    two["fold"] = two["fold"] % 2
+    halves = without_each_fold(**two, n_folds=2, half=ODD[:2])
+    M, _ = analysis.unbiased(*(x[:, known] for x in (halves.n, halves.M, halves.V)))
+    assert evidence.reliability(*M).half > 0.5  # unbiased only if occurrences are independent
 
 
 def test_intervals_of_halves_are_those_of_corpora_without_a_fold():
