@@ -12,7 +12,7 @@ The folders spell the pipeline; each imports only from those before it::
     corpora > models > moments > statistics > extraction > paper, figures > explorers
 
 Before them stand ``errors``, ``files`` and ``hub``, behind them ``model_report`` and ``cli``;
-``cached`` follows ``extraction``. The public names are loaded when they are first used, so that
+``cached`` and ``twin_seeds`` follow ``extraction``. The public names are loaded when they are first used, so that
 importing the kit is quick.
 """
 
@@ -72,6 +72,7 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     from embvar_kit.paper.reproduction import reproduce
     from embvar_kit.statistics import analysis, measures
     from embvar_kit.statistics.token_statistics import TokenStatistics
+    from embvar_kit.twin_seeds import compare_twins, twin_tradeoffs
 
 _HOMES = {
     "cached": ("cached_statistics",),
@@ -161,6 +162,7 @@ _HOMES = {
         "measures",
     ),
     "statistics.token_statistics": ("TokenStatistics",),
+    "twin_seeds": ("compare_twins", "twin_tradeoffs"),
 }
 """Where each public name lives: a module, or the folder of a public module."""
 

@@ -18,6 +18,7 @@ from embvar_kit.errors import (
     ExtractionInterrupted,
     StatisticsError,
     StatisticsFileError,
+    TrainingError,
     as_sentence,
 )
 
@@ -36,7 +37,7 @@ _EXAMPLES = """examples:
   embvar figures out/minilm                      every figure, with a page that shows them
   embvar report minilm                           a report on one model, as a page
   embvar reproduce bert-base-uncased             the paper's protocol; needs the Hub
-  embvar twins --out out/twins --seed 1          train the four twins from another seed
+  embvar twins --out out/twins --seed 1          train the six twins from another seed
 """
 
 # Repeated from the library, because importing it takes seconds, for which a typo need not wait.
@@ -45,7 +46,7 @@ _GROUPINGS = ("token", "id", "word")
 _SITES = ("hidden", "norm_input", "standardized", "norm_output", "unit")
 _LEVELS = ("token", "word")
 _LONG = ("split", "cut", "error")
-_TWINS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
+_TWINS = ("post-ln", "post-ln-frozen", "post-tanh", "pre-ln", "pre-rmsnorm", "no-norm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -863,7 +864,7 @@ def _reproduce(chosen: argparse.Namespace) -> None:
 def _add_twins(commands: argparse._SubParsersAction) -> None:
     twins = commands.add_parser(
         "twins",
-        help="train four models that differ only in their normalization",
+        help="train six models that differ only in their normalization",
         description="Train the twins on the Wikipedia excerpt, on the CPU, from the same initial "
         "weights and with the same batches. Twins that DIR already holds are left alone; an "
         "interrupted training resumes.",
@@ -877,6 +878,14 @@ def _add_twins(commands: argparse._SubParsersAction) -> None:
     )
     twins.add_argument(
         "--seed", type=int, default=0, help="seed of initial weights and batches (default: 0)"
+    )
+    twins.add_argument(
+        "--compare",
+        nargs="+",
+        type=int,
+        metavar="SEED",
+        help="train all twins from each of these seeds, those of the first into DIR, and write the "
+        "trade-offs of all to DIR/tradeoffs.csv",
     )
     twins.add_argument(
         "--only",
@@ -893,16 +902,21 @@ def _twins(chosen: argparse.Namespace) -> None:
     from embvar_kit.models.twins import TWINS, twins_home
 
     given = {"seed": chosen.seed} | ({"steps": chosen.steps} if chosen.steps is not None else {})
-    out = Path(chosen.out) if chosen.out else twins_home()
+    settings, out = Settings(**given), Path(chosen.out) if chosen.out else twins_home()
+    if chosen.compare:
+        from embvar_kit.twin_seeds import FILE, compare_twins
+
+        if chosen.only or chosen.seed:
+            raise TrainingError("--compare is about all twins and names their seeds itself.")
+        compare_twins(chosen.compare, out=out, settings=settings, progress=not chosen.quiet)
+        print(f"saved      {out / FILE}; twin_tradeoffs() reads it")
+        return
     records = train_twins(
-        chosen.only or tuple(TWINS),
-        out=out,
-        settings=Settings(**given),
-        progress=not chosen.quiet,
+        chosen.only or tuple(TWINS), out=out, settings=settings, progress=not chosen.quiet
     )
     for name, record in records.items():
         last = record["curve"][-1]
-        print(f"{name:<12} held-out loss {last['held_out']:.3f} after {last['step']:,} steps")
+        print(f"{name:<14} held-out loss {last['held_out']:.3f} after {last['step']:,} steps")
     where = f", folder={str(out)!r}" if chosen.out else ""
     print(f"saved      {out}; a twin is loaded by its name, load_twin({name!r}{where})")
 

@@ -31,6 +31,7 @@ ORDER = (
     "statistics",
     "extraction",
     "cached",
+    "twin_seeds",
     "paper",
     "figures",
     "explorers",

@@ -45,6 +45,7 @@ from embvar_kit.figures.normalization import (
     bends,
     layer_norm_geometry,
     training_curves,
+    twins_by_layer,
 )
 from embvar_kit.figures.style import COLOURS
 from embvar_kit.figures.tradeoff import V_on_M, V_on_M_by_layer, tradeoff_by_layer
@@ -153,6 +154,7 @@ __all__ = [
     "token_frequencies",
     "tradeoff_by_layer",
     "training_curves",
+    "twins_by_layer",
     "variance_between_parts",
     "variance_formula",
     "variance_parts_by_layer",

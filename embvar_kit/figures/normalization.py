@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # importing torch takes seconds
 PLANE = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])
 """``(2, 3)`` orthonormal axes of the plane at right angles to (1, 1, 1)."""
 
+TWIN_FITS = {"slope": "slope of $V(X_t)$ on $M(X_t)$", "r2": "$R^2$ of $V(X_t)$ on $M(X_t)$"}
+"""Columns of the twins' trade-offs that are drawn, with their titles."""
+
 
 def layer_norm_geometry(
     x: np.ndarray, groups: Sequence[int], gamma: Sequence[float], beta: Sequence[float]
@@ -172,12 +175,11 @@ def training_curves(losses: pd.DataFrame, references: Mapping[str, float] | None
         references: losses to compare with, by name, drawn as horizontal lines.
     """
     ax = style.new_axes(None, 7.5, 4.2)
-    for at, (name, own) in enumerate(losses.groupby("twin", sort=False)):
-        colour = style.model_colour(at)
+    groups = losses.groupby("twin", sort=False)
+    for look, (name, own) in zip(style.looks(groups.ngroups), groups, strict=True):
         train = own.dropna(subset=["train"])
         asked = own.dropna(subset=["held_out"])
-        ax.plot(train["tokens"] / 1e6, train["train"], color=colour, linewidth=1, alpha=0.5)
-        look = {"color": colour, "marker": "os^D"[at % 4], "markersize": 4}
+        ax.plot(train["tokens"] / 1e6, train["train"], color=look["color"], linewidth=1, alpha=0.5)
         ax.plot(asked["tokens"] / 1e6, asked["held_out"], label=str(name), **look)
     for name, value in (references or {}).items():
         ax.axhline(value, color=COLOURS["Q"], linestyle=":", linewidth=1)
@@ -186,3 +188,41 @@ def training_curves(losses: pd.DataFrame, references: Mapping[str, float] | None
     ax.set(xlabel="million tokens seen", ylabel="loss in nats a token")
     ax.legend(frameon=False, title="held out (train: pale)")
     return ax
+
+
+def twins_by_layer(tradeoffs: pd.DataFrame, *, site: str = "hidden", tokens: str = "all") -> Figure:
+    """Slope and R² of V on M in the twins, layer by layer, over their seeds.
+
+    Above, the trained twins; below, the same before training. A line joins the means over the
+    seeds, and a bar reaches from the smallest to the largest of them.
+
+    Args:
+        tradeoffs: a table from :func:`embvar_kit.twin_tradeoffs`.
+        site: its rows of this site; twins without a normalization have ``"hidden"`` alone.
+        tokens: ``"all"``, or ``"single entry"`` for those of a single vocabulary entry.
+
+    Raises:
+        StatisticsError: if the table has no row of this site and choice of tokens.
+    """
+    table = tradeoffs[(tradeoffs["site"] == site) & (tradeoffs["tokens"] == tokens)]
+    if table.empty:
+        raise StatisticsError(f"The table has no rows of site {site!r} and tokens {tokens!r}.")
+    names = table["twin"].unique()
+    figure, axes = style.panels(4, 2, 4.4, 3.0)
+    choices = [(weights, column) for weights in ("trained", "untrained") for column in TWIN_FITS]
+    for ax, (weights, column) in zip(axes, choices, strict=True):
+        own = table[table["weights"] == weights]
+        for name, look in zip(names, style.looks(len(names)), strict=True):
+            seeds = own[own["twin"] == name].groupby("layer")[column]
+            low, mean, high = seeds.min(), seeds.mean(), seeds.max()
+            ax.errorbar(mean.index, mean, (mean - low, high - mean), label=name, capsize=2, **look)
+        ax.set_title(f"{TWIN_FITS[column]}, {weights}", fontsize=10)
+        style.depth_axis(ax, "layer")
+        if column == "slope":
+            ax.axhline(-1, color="black", linestyle=":", linewidth=1)
+        else:
+            ax.set_ylim(-0.02, 1.02)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+    )
+    return figure

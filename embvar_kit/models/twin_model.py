@@ -3,12 +3,14 @@
 With ``x`` the residual stream of a token, a block adds attention and then a feed-forward network
 to it. The setting ``normalization`` of its configuration says where it normalizes:
 
-===============  ===================================================================
-``post-ln``      ``x = LN(x + attention(x))``, and so on; the embeddings are normalized, too
-``pre-ln``       ``x = x + attention(LN(x))``, and so on; the last state is normalized, too
-``pre-rmsnorm``  the same with RMSNorm, which neither centers nor shifts
-``no-norm``      ``x = x + attention(x)``, and so on
-===============  ===================================================================
+==================  ===================================================================
+``post-ln``         ``x = LN(x + attention(x))``, and so on; the embeddings are normalized, too
+``post-ln-frozen``  the same; the gain γ of every LN stays at 1, where it starts
+``post-tanh``       the same with a bounded function of each feature in place of LN
+``pre-ln``          ``x = x + attention(LN(x))``, and so on; the last state is normalized, too
+``pre-rmsnorm``     the same with RMSNorm, which neither centers nor shifts
+``no-norm``         ``x = x + attention(x)``, and so on
+==================  ===================================================================
 
 All but the last have ``2L + 1`` normalizations in ``L`` blocks. Everything else follows GPT-2:
 learned positions, biases, GELU, tied embeddings and the initialization; there is no dropout.
@@ -34,7 +36,7 @@ from transformers import (
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-NORMALIZATIONS = ("post-ln", "pre-ln", "pre-rmsnorm", "no-norm")
+NORMALIZATIONS = ("post-ln", "post-ln-frozen", "post-tanh", "pre-ln", "pre-rmsnorm", "no-norm")
 """The values of ``normalization``."""
 
 
@@ -90,12 +92,47 @@ class TwinConfig(PreTrainedConfig):
             **others,
         )
 
-    def norm(self) -> nn.Module:
-        """A new normalization of ``hidden_size`` features; for ``no-norm``, the identity."""
+    @property
+    def post(self) -> bool:
+        """Whether it normalizes after every sum."""
+        return self.normalization.startswith("post-")
+
+    def norm(self, spread: float = 1.0) -> nn.Module:
+        """A new normalization of ``hidden_size`` features, or what the twin has in its place.
+
+        Args:
+            spread: standard deviation that a feature of its input has at first; a normalization
+                does without, but a bound needs it to be within reach.
+        """
         if self.normalization == "no-norm":
             return nn.Identity()
+        if self.normalization == "post-tanh":
+            return DynamicTanh(self.hidden_size, alpha=1 / spread)
         kind = nn.RMSNorm if self.normalization == "pre-rmsnorm" else nn.LayerNorm
-        return kind(self.hidden_size, eps=self.norm_eps)
+        norm = kind(self.hidden_size, eps=self.norm_eps)
+        norm.weight.requires_grad_(self.normalization != "post-ln-frozen")
+        return norm
+
+
+class DynamicTanh(nn.Module):
+    """``γ tanh(α x) + β``: it bounds each feature by itself, and the norm of a vector is free.
+
+    Source: Zhu, Chen, He, LeCun and Liu (2025), *Transformers without Normalization*, who put it in
+    the place of a normalization; α is a number, and starts at 0.5 there.
+
+    Args:
+        width: number of features.
+        alpha: α to start with.
+    """
+
+    def __init__(self, width: int, alpha: float):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.full((1,), alpha))
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(..., d)`` to the same shape."""
+        return self.weight * torch.tanh(self.alpha * x) + self.bias
 
 
 class ResidualProjection(nn.Linear):
@@ -144,7 +181,7 @@ class Block(nn.Module):
 
     def __init__(self, config: TwinConfig):
         super().__init__()
-        self.post = config.normalization == "post-ln"
+        self.post = config.post
         self.attention, self.attention_norm = Attention(config), config.norm()
         self.feed_forward, self.feed_forward_norm = FeedForward(config), config.norm()
 
@@ -181,7 +218,7 @@ class TwinModel(Twin):
         self.position_embedding = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
         # One norm outside the blocks: Post-LN starts with it, Pre-LN ends with it.
-        self.norm = config.norm()
+        self.norm = config.norm(spread=2**0.5 * config.initializer_range)  # of two embeddings' sum
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -207,16 +244,15 @@ class TwinModel(Twin):
             raise ValueError(f"A sequence of {length} tokens; this model has {most} positions.")
         positions = torch.arange(length, device=input_ids.device)
         allowed = None if attention_mask is None else allowed_pairs(attention_mask)
-        post = self.config.normalization == "post-ln"
 
         x = self.token_embedding(input_ids) + self.position_embedding(positions)
-        if post:
+        if self.config.post:
             x = self.norm(x)
         states = [x]
         for block in self.blocks:
             x = block(x, allowed)
             states.append(x)
-        if not post:
+        if not self.config.post:
             x = states[-1] = self.norm(x)
         return BaseModelOutput(x, tuple(states) if output_hidden_states else None)
 

@@ -1,4 +1,4 @@
-"""The twins: four small Transformers that differ in nothing but their normalization.
+"""The twins: six small Transformers that differ in nothing but their normalization.
 
 They were trained from scratch on the same batches of the Wikipedia excerpt, from the same initial
 weights and with the same settings (see :mod:`embvar_kit.models.twin_training`). A checkout of the
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TWINS = {
     "post-ln": "LayerNorm after every sum: after the embeddings, each attention, each feed-forward",
+    "post-ln-frozen": "as post-ln, with the gain of every LayerNorm kept at 1",
+    "post-tanh": "as post-ln, with a bounded function of each feature in place of LayerNorm",
     "pre-ln": "LayerNorm before each attention and feed-forward, and one at the end",
     "pre-rmsnorm": "RMSNorm in the places of pre-ln",
     "no-norm": "no normalization at all",

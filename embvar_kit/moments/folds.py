@@ -6,7 +6,8 @@ count, mean, sum of squared norms and sum of squared deviations, as in
 the others, not by subtracting its own: what is before an entry and what is behind it are each
 merged once along the entries (pairwise update of Chan, Golub and LeVeque, 1983). Sums of positive
 terms are all that is formed, so V neither turns negative nor loses its digits, even where one fold
-has nearly all of the spread.
+has nearly all of the spread. M and V of a half are differences, and either may be negative where a
+token has few pairs of folds: so it is with estimates that have no bias.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class FoldMoments(NamedTuple):
         n: ``(K, G)`` int64, occurrences outside fold k; of all folds where fold k has none.
         Q, M, V: ``(K, G)`` moments of these occurrences.
         half_n: ``(2, G)`` int64, occurrences in the folds of each half.
-        half_M: ``(2, G)`` the mean dot product of two occurrences in different folds of a half. It
-            estimates M without bias, also where the occurrences of one document are alike; NaN
-            where fewer than two folds have any.
+        half_M: ``(2, G)`` the mean dot product of two occurrences in different folds of a half.
+            Where documents are independent draws, it estimates M without bias, however alike the
+            occurrences of one document are; NaN where fewer than two folds have any.
         half_V: ``(2, G)`` Q of the half less ``half_M``.
         own_n, own_M, own_V: ``(K, G)`` the same of the half that fold k is in, without fold k: what
             takes the place of that half in a jackknife.

@@ -28,8 +28,8 @@ COLUMNS = {
     "tradeoff": ("at", "fold", *TRADEOFF),
     "similarity": ("at", "fold", "self_similarity"),
     "halves": (
-        "at",
-        *(f"{name}{end}" for name in ("reliability", "slope_iv") for end in ("", "_low", "_high")),
+        *("at", "n_halves", "reliability", "reliability_low", "reliability_high"),
+        *("slope_half", "slope_iv", "slope_iv_low", "slope_iv_high"),
     ),
 }
 """Columns of what :meth:`Folds.give` gives, by its name."""
@@ -139,36 +139,48 @@ class Folds:
         return pd.DataFrame(rows)
 
     def halves(self) -> pd.DataFrame:
-        """What two halves of the documents say of M: ``at, reliability, slope_iv``.
+        """What two halves of the documents say of M.
+
+        ``at``, the index of the layer; ``n_halves``, the number of tokens; ``reliability`` of M;
+        ``slope_half``, the slope of V on M by least squares in a half; and ``slope_iv``, the same
+        free of the noise in M.
 
         M and V are those of pairs of occurrences in different folds, so that they have no bias
         from few occurrences, nor from occurrences of one document that are alike. Tokens count that
-        occur in two folds or more of each half. Beside each column stand ``_low`` and ``_high``,
-        the bounds of its 95 % interval; NaN where fewer than 3 such tokens are left without some
-        fold, as always with fewer than 6 folds.
+        occur in two folds or more of each half: those that clump most are not among them. Beside
+        ``reliability`` and ``slope_iv`` stand ``_low`` and ``_high``, the bounds of an interval of
+        95 % or more: the jackknife takes the halves for one, which errs to the wide side. They are
+        NaN where fewer than 3 such tokens are left without some fold, as always with fewer than 6
+        folds.
         """
-        names = ("reliability", "slope_iv")
         rows, without = [], []
         for at in range(self.Q.shape[1]):
             whole = self.half_M[:, at], self.half_V[:, at]
-            rows.append({"at": at, **dict(zip(names, _of_halves(*whole), strict=True))})
+            rows.append({"at": at, **_of_halves(*whole)})
             owns = zip(self.own_M[:, at], self.own_V[:, at], strict=True)
             for fold, own in enumerate(owns):
                 parts = [part.copy() for part in whole]
                 for part, left in zip(parts, own, strict=True):
                     part[fold % 2] = left
-                found = dict(zip(names, _of_halves(*parts), strict=True))
-                without.append({"at": at, "fold": fold, **found})
+                without.append({"at": at, "fold": fold, **_of_halves(*parts)})
+        names = ("reliability", "slope_iv")
         return with_intervals(pd.DataFrame(rows), pd.DataFrame(without), names)
 
 
-def _of_halves(M: np.ndarray, V: np.ndarray) -> tuple[float, float]:
-    """Reliability of M and instrumental slope, of ``(2, F)`` M and V of two halves."""
+def _of_halves(M: np.ndarray, V: np.ndarray) -> dict[str, float]:
+    """Columns of :meth:`Folds.halves`, of ``(2, F)`` M and V of two halves."""
     known = np.isfinite(M).all(axis=0)
     if known.sum() < 3:
-        return math.nan, math.nan
+        few = dict.fromkeys(("reliability", "slope_half", "slope_iv"), math.nan)
+        return {"n_halves": int(known.sum()), **few}
     (M_A, M_B), (V_A, V_B) = M[:, known], V[:, known]
-    return evidence.reliability(M_A, M_B).half, evidence.slope_iv(V_A, M_A, M_B, V_B)
+    return {
+        "n_halves": int(known.sum()),
+        "reliability": evidence.reliability(M_A, M_B).half,
+        # With a variable as its own instrument, the slope is that of least squares.
+        "slope_half": evidence.slope_iv(V_A, M_A, M_A) / 2 + evidence.slope_iv(V_B, M_B, M_B) / 2,
+        "slope_iv": evidence.slope_iv(V_A, M_A, M_B, V_B),
+    }
 
 
 def with_intervals(

@@ -43,7 +43,8 @@ RELIABLE = 0.5
 EVIDENCE = (
     *("layer", "n_tokens", "slope", "slope_low", "slope_high", "null_slope"),
     *("r2", "r2_low", "r2_high", "null_r2", "sd_M", "sd_M_low", "sd_M_high", "null_sd_M"),
-    *("reliability", "slope_iv", "slope_iv_low", "slope_iv_high"),
+    *("n_halves", "reliability", "reliability_low", "reliability_high"),
+    *("slope_half", "slope_iv", "slope_iv_low", "slope_iv_high"),
     *("theil_sen", "spearman", "null_spearman", "survives"),
 )
 """Columns of :meth:`TokenStatistics.evidence`, in their order."""
@@ -410,14 +411,19 @@ class TokenStatistics:
             - ``null_slope, null_r2``: the same with the labels of the occurrences permuted;
             - ``sd_M, sd_M_low, sd_M_high, null_sd_M``: spread of the unbiased M over tokens, with
               the labels as they are and permuted;
-            - ``reliability``: correlation of M between two halves of the documents, where M is
-              estimated from pairs of occurrences that share no document;
+            - ``n_halves``: tokens in two folds or more of each half of the documents, which the
+              next columns are about; those that clump most are not among them;
+            - ``reliability, reliability_low, reliability_high``: correlation of M between the
+              halves, estimated from pairs of occurrences that share no document. That of the M
+              which is regressed, from all documents, is higher;
+            - ``slope_half``: the regression in a half, with the same M and V;
             - ``slope_iv, slope_iv_low, slope_iv_high``: the slope free of the noise in M, which
-              takes the other half's M as instrumental variable, from the same pairs;
+              takes the other half's M as instrumental variable;
             - ``theil_sen, spearman, null_spearman``: slope and correlation that no few tokens
               decide, and the correlation with the labels permuted;
-            - ``survives``: whether both slopes' intervals are below 0, ``sd_M_low`` is above
-              ``null_sd_M``, and the reliability is at least :data:`RELIABLE`.
+            - ``survives``: whether the intervals of ``slope`` and ``slope_iv`` are below 0,
+              ``sd_M_low`` is above ``null_sd_M``, the reliability is at least :data:`RELIABLE`, and
+              ``reliability_low`` is above 0.
 
             An interval is for the value at this size of corpus: the noise in M bends ``slope``
             and lowers ``r2``, by more than their intervals show. That of ``slope_iv`` is for a
@@ -450,6 +456,7 @@ class TokenStatistics:
                 & (table["slope_iv_high"] < 0)
                 & (table["sd_M_low"] > table["null_sd_M"])
                 & (table["reliability"] >= RELIABLE)
+                & (table["reliability_low"] > 0)
             )
         return table[[name for name in EVIDENCE if name in table]]
 

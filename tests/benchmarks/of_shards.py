@@ -182,7 +182,7 @@ def scale(model, folder: Path, number: int) -> dict[str, float]:
     job.manifest["width"] = WIDTH
     process = psutil.Process()
     before = process.memory_info().rss
-    original = ShardedPass._measure, cluster._one_at_a_time, cluster._ready
+    original = ShardedPass._measure, ShardedPass.check_text, cluster._one_at_a_time, cluster._ready
     groups = job.groups
 
     def stand_in(self, shard, model, **_):
@@ -190,6 +190,7 @@ def scale(model, folder: Path, number: int) -> dict[str, float]:
         return state_of(job, shard)
 
     ShardedPass._measure, cluster._one_at_a_time = stand_in, contextlib.nullcontext()
+    ShardedPass.check_text = lambda self: None  # its files are names
     cluster._ready = lambda url, digest: (job, model)
     try:
         with workers(10, 20, processes=False) as client:
@@ -201,7 +202,8 @@ def scale(model, folder: Path, number: int) -> dict[str, float]:
             merged = job.merge()["hidden"]
             ended = time.perf_counter()
     finally:
-        ShardedPass._measure, cluster._one_at_a_time, cluster._ready = original
+        ShardedPass._measure, ShardedPass.check_text, *rest = original
+        cluster._one_at_a_time, cluster._ready = rest
     assert int(merged.n.sum()) == number * GROUPS * 2 and len(groups)
     shutil.rmtree(store)
     return {

@@ -91,6 +91,30 @@ def test_curves_are_those_of_the_training():
     assert any(text.get_text().strip() == "unigram" for text in ax.texts)
 
 
+def test_twins_are_drawn_with_the_range_of_their_seeds():
+    shape = pd.MultiIndex.from_product(
+        [("a", "b"), (0, 1, 2), ("trained", "untrained"), ("hidden", "norm_input"), (0, 1)],
+        names=["twin", "seed", "weights", "site", "layer"],
+    )
+    values = np.random.default_rng(0).uniform(-1, 0, (len(shape), 2))
+    table = pd.DataFrame(values, index=shape, columns=["slope", "r2"]).reset_index()
+    table["tokens"] = "all"
+    drawn = figures.twins_by_layer(table)
+    assert [ax.get_title().rpartition(", ")[2] for ax in drawn.axes] == [
+        *["trained"] * 2,
+        *["untrained"] * 2,
+    ]
+    own = table.query("twin == 'b' and weights == 'untrained' and site == 'hidden'")
+    seeds = own.groupby("layer")["slope"]
+    line, _, (bars,) = drawn.axes[2].containers[1]
+    np.testing.assert_allclose(line.get_ydata(), seeds.mean())
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    np.testing.assert_allclose(ends, np.column_stack([seeds.min(), seeds.max()]))
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["a", "b"]
+    with pytest.raises(ek.StatisticsError, match="no rows of site 'unit' and tokens 'all'"):
+        figures.twins_by_layer(table, site="unit")
+
+
 def test_the_bench_says_what_the_analysis_says(measured):
     parts, inputs, outputs = measured
     bench = ek.NormalizationBench(parts, inputs)

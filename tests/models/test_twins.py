@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from paths import ROOT
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 import embvar_kit as ek
-from embvar_kit import cli, files
+from embvar_kit import cli, files, twin_seeds
 from embvar_kit.models import twin_training, twins
 from embvar_kit.models.twin_model import NORMALIZATIONS, TwinConfig, TwinForCausalLM, TwinModel
 from embvar_kit.models.twin_training import (
@@ -60,10 +61,10 @@ def is_norm(name: str) -> bool:
     return "norm" in name
 
 
-# The four differ in nothing but their norms
+# They differ in nothing but their norms
 
 
-def test_there_are_four():
+def test_there_are_six():
     assert tuple(TWINS) == NORMALIZATIONS
     from embvar_kit.cli import _TWINS
 
@@ -88,7 +89,9 @@ def test_they_have_the_same_norms_and_as_many_weights():
     def norms(name):
         return {k: tuple(w.shape) for k, w in small(name).named_parameters() if is_norm(k)}
 
-    assert norms("post-ln") == norms("pre-ln")
+    assert norms("post-ln") == norms("pre-ln") == norms("post-ln-frozen")
+    bounded = {key: shape for key, shape in norms("post-tanh").items() if "alpha" not in key}
+    assert bounded == norms("post-ln")
     assert len(norms("pre-ln")) == 2 * (2 * 3 + 1)  # weights and biases
     assert {k: v for k, v in norms("pre-ln").items() if "bias" not in k} == norms("pre-rmsnorm")
     assert norms("no-norm") == {}
@@ -124,12 +127,15 @@ def test_an_unknown_normalization_and_uneven_heads_are_refused():
 
 def by_hand(model: TwinForCausalLM, name: str, ids: torch.Tensor) -> list[torch.Tensor]:
     """Hidden states of one sequence ``(length,)``, head by head and token by token."""
+    post = name.startswith("post-")
     w = {k.removeprefix("model."): v.detach() for k, v in model.named_parameters()}
     heads, width = SMALL["num_attention_heads"], SMALL["hidden_size"]
 
     def norm(x, at):
         if name == "no-norm":
             return x
+        if name == "post-tanh":
+            return w[f"{at}.weight"] * torch.tanh(w[f"{at}.alpha"] * x) + w[f"{at}.bias"]
         if name == "pre-rmsnorm":
             return x / (x.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * w[f"{at}.weight"]
         centered = x - x.mean(-1, keepdim=True)
@@ -156,17 +162,17 @@ def by_hand(model: TwinForCausalLM, name: str, ids: torch.Tensor) -> list[torch.
         return linear(up * 0.5 * (1 + torch.erf(up / math.sqrt(2))), f"{at}.out")
 
     x = w["token_embedding.weight"][ids] + w["position_embedding.weight"][: len(ids)]
-    found = [norm(x, "norm") if name == "post-ln" else x]
+    found = [norm(x, "norm") if post else x]
     for i in range(SMALL["num_hidden_layers"]):
         x, at = found[-1], f"blocks.{i}"
-        if name == "post-ln":
+        if post:
             x = norm(x + attention(x, f"{at}.attention"), f"{at}.attention_norm")
             x = norm(x + feed_forward(x, f"{at}.feed_forward"), f"{at}.feed_forward_norm")
         else:
             x = x + attention(norm(x, f"{at}.attention_norm"), f"{at}.attention")
             x = x + feed_forward(norm(x, f"{at}.feed_forward_norm"), f"{at}.feed_forward")
         found.append(x)
-    if name != "post-ln":
+    if not post:
         found[-1] = norm(found[-1], "norm")
     return found
 
@@ -241,11 +247,12 @@ def test_each_norm_is_a_module_that_hooks_see():
     for name in NORMALIZATIONS:
         model, calls = small(name), []
         for part in model.modules():
-            if type(part).__name__ in ("LayerNorm", "RMSNorm"):
+            if type(part).__name__ in ("LayerNorm", "RMSNorm", "DynamicTanh"):
                 part.register_forward_hook(lambda part, *_, to=calls: to.append(type(part)))
         model(IDS)
         seen.append((len(calls), *{kind.__name__ for kind in calls}))
-    assert seen == [(7, "LayerNorm"), (7, "LayerNorm"), (7, "RMSNorm"), (0,)]
+    kinds = ("LayerNorm", "LayerNorm", "DynamicTanh", "LayerNorm", "RMSNorm")
+    assert seen == [*((7, kind) for kind in kinds), (0,)]
 
 
 # Training
@@ -299,7 +306,7 @@ def text(corpus):
 
 @pytest.fixture(scope="module")
 def trained(corpus, tmp_path_factory):
-    """Folder of four twins, trained for a dozen steps."""
+    """Folder of the twins, trained for a dozen steps."""
     folder = tmp_path_factory.mktemp("twins")
     train_twins(
         out=folder / "out", settings=QUICK, corpus=corpus, checkpoints=folder / "c", progress=False
@@ -376,6 +383,23 @@ def test_twins_see_the_same_batches(text, monkeypatch):
             training.advance()
     assert len(seen["post-ln"]) == 3
     assert all(torch.equal(*pair) for pair in zip(*seen.values(), strict=True))
+
+
+def test_norms_learn_faster_and_a_frozen_gain_does_not(text):
+    training = Training(QUICK, text, {"normalization": "post-ln-frozen"})
+    before = {name: w.clone() for name, w in training.model.named_parameters()}
+    training.advance()
+    moved = {
+        name: (w - before[name]).abs().max().item() for name, w in training.model.named_parameters()
+    }
+    rate = QUICK.rate(0)
+    for name, by in moved.items():  # Adam's first step is the rate, whatever the gradient
+        if "norm.weight" in name:
+            assert by == 0 and (before[name] == 1).all()
+        elif "norm.bias" in name:
+            assert by == pytest.approx(10 * rate, rel=1e-2)
+        else:
+            assert by == pytest.approx(rate, rel=0.2)
 
 
 def test_only_matrices_decay_and_no_weight_is_forgotten(text):
@@ -541,9 +565,9 @@ def test_a_saved_twin_is_loaded_as_any_model_is(trained, name):
 @every_twin
 def test_what_the_kit_finds_out_about_a_twin(trained, name):
     model = ek.load_twin(name, folder=trained)
-    placement = {"post-ln": "post", "no-norm": "none"}.get(name, "pre")
-    kind = {"no-norm": None, "pre-rmsnorm": "RMSNorm"}.get(name, "LayerNorm")
-    assert (model.normalization, model.final_norm) == (placement, kind)
+    placement = {"pre-ln": "pre", "pre-rmsnorm": "pre", "no-norm": "none", "post-tanh": "none"}
+    kind = {"no-norm": None, "post-tanh": None, "pre-rmsnorm": "RMSNorm"}.get(name, "LayerNorm")
+    assert (model.normalization, model.final_norm) == (placement.get(name, "post"), kind)
     assert (model.n_states, model.width, model.max_tokens) == (3, 16, 32)
     assert model.begin == model.end == (model.tokenizer.convert_tokens_to_ids(END),) == (0,)
     assert model.tokenizer("A norm")["input_ids"] != model.tokenizer("Anorm")["input_ids"]
@@ -578,8 +602,9 @@ def test_the_losses_are_a_table(trained):
     columns = ["twin", "step", "tokens", "train", "gradient_norm", "held_out"]
     assert list(table.columns) == columns
     assert table["twin"].value_counts().to_dict() == dict.fromkeys(NORMALIZATIONS, 7)
-    assert table["train"].isna().sum() == 4  # before the first step
-    assert table["held_out"].dtype == float and table["held_out"].notna().sum() == 4 * 4
+    assert table["train"].isna().sum() == len(NORMALIZATIONS)  # before the first step
+    assert table["held_out"].dtype == float
+    assert table["held_out"].notna().sum() == 4 * len(NORMALIZATIONS)
     assert set(table.attrs["references"]) == {"uniform", "unigram"}
 
 
@@ -608,8 +633,83 @@ def test_the_command_trains_and_tells(corpus, tmp_path, monkeypatch, capsys):
     assert cli.main([*command, "--only", "pre-ln", "no-norm"]) == 0
     assert asked == [(["pre-ln", "no-norm"], Settings(steps=2, seed=3))]
     said = capsys.readouterr().out
-    assert "pre-ln       held-out loss" in said and "after 2 steps" in said
+    assert "pre-ln         held-out loss" in said and "after 2 steps" in said
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["no-norm", "pre-ln"]
+
+
+# Several seeds
+
+
+@pytest.fixture(scope="module")
+def compared(corpus, tmp_path_factory):
+    """Folder and table of the twins from two seeds."""
+    folder = tmp_path_factory.mktemp("seeds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMBVAR_HOME", str(folder / "home"))
+        table = ek.compare_twins(
+            (4, 5),
+            out=folder / "out",
+            settings=QUICK,
+            corpus=corpus,
+            measured=corpus,
+            progress=False,
+        )
+    return folder, table
+
+
+def test_the_table_has_every_seed_twin_site_and_layer(compared):
+    folder, table = compared
+    pd.testing.assert_frame_equal(ek.twin_tradeoffs(folder / "out"), table)
+    sizes = table.groupby(["twin", "seed", "weights", "tokens", "site"], sort=False).size()
+    assert (sizes == QUICK.layers + 1).all()
+    sites = table.groupby("twin")["site"].nunique()
+    with_norms = [name for name in NORMALIZATIONS if name not in ("post-tanh", "no-norm")]
+    assert sites.to_dict() == {name: 4 if name in with_norms else 1 for name in NORMALIZATIONS}
+    assert len(sizes) == 2 * 2 * 2 * sites.sum()
+    assert {path.name for path in (folder / "out").iterdir()} == {*NORMALIZATIONS, "tradeoffs.csv"}
+    known = table["gamma_min"].notna()
+    assert (known == (table["twin"].isin(with_norms) & (table["weights"] == "trained"))).all()
+    frozen = table[known & (table["twin"] == "post-ln-frozen")]
+    assert (frozen[["gamma_min", "gamma_max"]] == 1).all(axis=None)
+    assert (table.loc[known & (table["twin"] == "post-ln"), "gamma_min"] < 0.99).all()
+
+
+def test_a_row_is_what_extract_measures(compared, corpus):
+    folder, table = compared
+    for seed, home in ((4, folder / "out"), (5, folder / "home" / "cache" / "twins" / "seed-5")):
+        model = ek.load_twin("pre-ln", folder=home)
+        for weights, twin in (("trained", model), ("untrained", ek.untrained(model))):
+            stats = ek.extract(twin, corpus, site="norm_output", progress=False)
+            shared = ek.tokens.group_vocabulary(model.tokenizer).shared
+            expected = stats.without(shared).tradeoff(robust=True)
+            own = table.query(
+                "seed == @seed and twin == 'pre-ln' and weights == @weights "
+                "and site == 'norm_output' and tokens == 'single entry'"
+            )
+            for column in twin_seeds.FITS:
+                np.testing.assert_allclose(own[column], expected[column], rtol=1e-4, atol=1e-6)
+
+
+def test_seeds_that_say_nothing_are_refused_before_any_training(corpus, tmp_path):
+    for seeds in ((), (1, 1)):
+        with pytest.raises(ek.TrainingError, match="at least one is needed, and each once"):
+            ek.compare_twins(seeds, out=tmp_path, settings=QUICK, corpus=corpus)
+    with pytest.raises(ek.ModelError, match=r"no tradeoffs.csv in .* embvar twins --compare"):
+        ek.twin_tradeoffs(tmp_path)
+
+
+def test_the_command_compares_seeds(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(
+        twin_seeds, "compare_twins", lambda *given, **how: asked.append((given, how))
+    )
+    command = ["twins", "--out", str(tmp_path), "--steps", "2", "--quiet", "--compare", "3", "1"]
+    assert cli.main(command) == 0
+    how = {"out": tmp_path, "settings": Settings(steps=2), "progress": False}
+    assert asked == [(([3, 1],), how)]
+    assert "tradeoffs.csv" in capsys.readouterr().out
+    assert cli.main([*command, "--only", "pre-ln"]) == 1
+    assert "--compare is about all twins" in capsys.readouterr().err
 
 
 # The twins that come with the kit
@@ -659,7 +759,23 @@ def test_training_begins_as_it_was_recorded(read_by_the_shipped, excerpt):
         assert np.mean(values) == pytest.approx(row[key], rel=1e-3)
 
 
+@pytest.mark.slow
+def test_the_shipped_table_is_that_of_the_shipped_twins(excerpt):
+    table = ek.twin_tradeoffs()
+    assert set(table["seed"]) == set(twin_seeds.SEEDS) and set(table["twin"]) == set(NORMALIZATIONS)
+    corpus = ek.load_corpus("wikipedia", sample=3000, seed=0)
+    for name in ("post-ln", "no-norm"):
+        found = ek.extract(ek.load_twin(name), corpus, layers=[3, 6], progress=False).tradeoff()
+        own = table.query(
+            "seed == 0 and twin == @name and weights == 'trained' and site == 'hidden' "
+            "and tokens == 'all' and layer in (3, 6)"
+        )
+        for column in ("slope", "r2", "cv_Q"):
+            np.testing.assert_allclose(own[column], found[column], atol=1e-3)
+
+
 def test_the_shipped_twins_are_ready_for_a_pass():
     found = {name: ek.load_twin(name) for name in NORMALIZATIONS}
-    assert [model.normalization for model in found.values()] == ["post", "pre", "pre", "none"]
+    placements = ["post", "post", "none", "pre", "pre", "none"]
+    assert [model.normalization for model in found.values()] == placements
     assert {(m.n_states, m.width, m.max_tokens) for m in found.values()} == {(7, 192, 128)}

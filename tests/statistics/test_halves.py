@@ -25,11 +25,12 @@ def without(entries: dict, fold: int) -> dict:
     return {"starts": np.searchsorted(token, np.arange(len(entries["starts"]))), **rest}
 
 
-def of_halves(entries: dict) -> tuple[float, float]:
+def of_halves(entries: dict) -> tuple[float, float, float]:
     parts = apart(entries)
     known = np.isfinite(parts.half_M).all(axis=0)
     (M_A, M_B), (V_A, V_B) = parts.half_M[:, known], parts.half_V[:, known]
-    return np.corrcoef(M_A, M_B)[0, 1], evidence.slope_iv(V_A, M_A, M_B, V_B)
+    slopes = [np.polyfit(M, V, 1)[0] for M, V in ((M_A, V_A), (M_B, V_B))]
+    return np.corrcoef(M_A, M_B)[0, 1], evidence.slope_iv(V_A, M_A, M_B, V_B), np.mean(slopes)
 
 
 def test_tokens_that_differ_in_bursts_alone_are_not_told_apart():
@@ -66,4 +67,6 @@ def test_intervals_of_halves_are_those_of_corpora_without_a_fold():
         expected = whole[at], low[at], high[at]
         got = [found[column] for column in (name, f"{name}_low", f"{name}_high")]
         assert got == pytest.approx(expected, rel=1e-9)
+    assert found["slope_half"] == pytest.approx(whole[2], rel=1e-9)
+    assert found["n_halves"] == np.isfinite(apart(entries).half_M).all(axis=0).sum()
     assert found["slope_iv_low"] < found["slope_iv"] < found["slope_iv_high"]
