@@ -12,8 +12,8 @@ The folders spell the pipeline; each imports only from those before it::
     corpora > models > moments > statistics > extraction > paper, figures > explorers
 
 Before them stand ``errors``, ``files`` and ``hub``, behind them ``model_report`` and ``cli``;
-``cached`` and ``twin_seeds`` follow ``extraction``. The public names are loaded when they are first used, so that
-importing the kit is quick.
+``cached`` and ``twin_seeds`` follow ``extraction``. The public names are loaded when they are first
+used, so that importing the kit is quick.
 """
 
 from __future__ import annotations

@@ -682,10 +682,8 @@ def test_a_row_is_what_extract_measures(compared, corpus):
             stats = ek.extract(twin, corpus, site="norm_output", progress=False)
             shared = ek.tokens.group_vocabulary(model.tokenizer).shared
             expected = stats.without(shared).tradeoff(robust=True)
-            own = table.query(
-                "seed == @seed and twin == 'pre-ln' and weights == @weights "
-                "and site == 'norm_output' and tokens == 'single entry'"
-            )
+            row = (seed, "pre-ln", weights, "norm_output", "single entry")
+            own = table[(table[["seed", "twin", "weights", "site", "tokens"]] == row).all(axis=1)]
             for column in twin_seeds.FITS:
                 np.testing.assert_allclose(own[column], expected[column], rtol=1e-4, atol=1e-6)
 
