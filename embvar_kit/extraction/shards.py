@@ -189,6 +189,8 @@ class ShardedPass:
             "torch": torch.__version__.partition("+")[0],
             "transformers": transformers.__version__,
             "text": corpus.fingerprint,
+            # Titles make documents: the same sentences under other titles are dealt otherwise.
+            "dealing": _digest_of(documents, dealt[documents]),
             "shards": int(shards),
             "seed": int(seed),
             "threads": threads,
@@ -207,6 +209,8 @@ class ShardedPass:
                 job = cls.open(store)
                 if threads is None:
                     asked["threads"] = job.asked["threads"]
+                if any(asked[name] != job.asked[name] for name in ("text", "shards", "seed")):
+                    asked["dealing"] = job.asked.get("dealing")  # another follows from these
                 _compare(asked, job.asked, store)
                 new = False
             else:
@@ -814,6 +818,13 @@ def _read_from(corpus: Corpus) -> dict[str, Any]:
 def _digest(manifest: Any) -> str:
     canonical = json.dumps(manifest, sort_keys=True).encode()
     return hashlib.sha256(canonical).hexdigest()[:16]
+
+
+def _digest_of(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype="<i8"))
+    return digest.hexdigest()[:16]
 
 
 def _vocabulary(model: EmbeddingModel, by: str) -> tuple[np.ndarray, np.ndarray]:

@@ -132,6 +132,40 @@ def test_a_shard_without_a_word_counts_for_nothing(model, tmp_path):
         extract(model, nothing, tmp_path / "nothing", shards=2, by="word")
 
 
+def test_the_text_of_a_shard_without_a_group_is_counted(model, tmp_path):
+    """Sentences, tokens, those left out in front, and those of which no token is left."""
+    cat, dog = ["the cat sat on the mat"] * 40, ["1905"] * 5
+    titles = ["cat"] * 40 + ["1905"] * 5 + ["nothing"]
+    sentences = [*cat, *dog, "\u200b"]
+    corpus = ek.Corpus("numbers", sentences, titles, np.arange(1, 47))
+    for number, options in enumerate(
+        ({"by": "word"}, {"by": "word", "null": True, "leave_out": ek.LeaveOut(first=2)})
+    ):
+        found = extract(model, corpus, tmp_path / str(number), shards=3, **options)
+        whole = ek.extract(model, corpus, progress=False, **options)
+        assert found.info["counts"] == whole.info["counts"]
+        assert found.info["counts"]["sentences"] == 45 and found.info["counts"]["empty"] == 1
+        assert found.info["sentences_by_words"] == whole.info["sentences_by_words"]
+        close(found, whole)
+
+
+def test_shards_in_which_nothing_was_measured_are_named(model, tmp_path):
+    """Files without text, and shards of numbers that are merged alone."""
+    (tmp_path / "texts").mkdir()
+    for name in "ab":
+        (tmp_path / "texts" / f"{name}.txt").write_text("\n\n")
+    blank = ek.load_corpus(f"{tmp_path}/texts/*.txt")
+    with pytest.raises(ek.ExtractionError, match=r"Corpus '.*\*\.txt' yields no sentence\.$"):
+        extract(model, blank, tmp_path / "blank", shards=2)
+    sentences = ["the cat sat on the mat", "1905"]
+    corpus = ek.Corpus("two", sentences, list("ab"), np.ones(2, dtype=np.int64))
+    extract(model, corpus, tmp_path / "two", shards=2, by="word")
+    job = ShardedPass.open(tmp_path / "two")
+    (shard,) = (at for at in range(2) if "1905" in job.text(at).sentences)
+    with pytest.raises(ek.ExtractionError, match=f"No word that .* occurs in shard {shard}: merge"):
+        job.merge(only=[shard])
+
+
 # What goes wrong
 
 
@@ -300,6 +334,7 @@ def test_a_limit_that_was_set_holds_in_every_process(model, corpus, tmp_path):
         ({"site": ["unit"]}, r"sites=\['hidden'\]; this run has sites=\['unit'\]"),
         ({"by": "word"}, r"by='token'; this run has by='word'"),
         ({"text": True}, r"text='\w+'; this run has text='\w+'"),
+        ({"titles": True}, r"with dealing='\w+'; this run has dealing='\w+'\."),
         ({"model": True}, r"weights='\w+'; this run has weights='\w+'"),
     ],
 )
@@ -307,10 +342,29 @@ def test_what_differs_from_the_plan_is_refused_by_name(model, corpus, sharded, c
     changed = dict(changed)
     if changed.pop("text", None):
         corpus = replace(corpus, sentences=[*corpus.sentences[:-1], "Another one."])
+    if changed.pop("titles", None):  # the first two documents become one
+        first, second = list(dict.fromkeys(corpus.titles))[:2]
+        corpus = replace(corpus, titles=[first if x == second else x for x in corpus.titles])
     if changed.pop("model", None):
         model = replace(ek.untrained(model), name=model.name, revision=model.revision)
     with pytest.raises(ek.CheckpointError, match=message):
         extract(model, corpus, sharded[1], **changed)
+
+
+def test_text_that_is_missing_is_not_dealt_anew_under_other_titles(model, corpus, tmp_path):
+    """The text of one shard would come from one dealing, and that of the others from another."""
+    store = tmp_path / "store"
+    job = ShardedPass.plan(store, model, corpus, shards=SHARDS)
+    before = sorted(sentence for at in range(SHARDS) for sentence in job.text(at))
+    path = store / job.name("text", 1)
+    path.unlink()
+    other = replace(corpus, titles=[f"article {at % 40}" for at in range(len(corpus))])
+    assert other.fingerprint == corpus.fingerprint
+    with pytest.raises(ek.CheckpointError, match="dealing="):
+        ShardedPass.plan(store, model, other, shards=SHARDS)
+    assert not path.exists()
+    job = ShardedPass.plan(store, model, corpus, shards=SHARDS)
+    assert sorted(sentence for at in range(SHARDS) for sentence in job.text(at)) == before
 
 
 def test_a_worker_with_another_model_is_refused(model, sharded):
