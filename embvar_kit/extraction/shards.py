@@ -400,8 +400,26 @@ class ShardedPass:
             CheckpointError: if it is another one.
         """
         self.require_source()
-        model = load_model(device=self.asked["device"], **self.manifest["model"])
-        model = replace(model, max_tokens=self.asked["max_tokens"])
+        return self.as_planned(load_model(device=self.asked["device"], **self.manifest["model"]))
+
+    def as_planned(self, model: EmbeddingModel) -> EmbeddingModel:
+        """A model as it was loaded, with what was set of it before the pass was planned.
+
+        Where batches are kept apart by hand, they are here, too; what short sentences showed here
+        and not there stays, and is refused.
+
+        Raises:
+            CheckpointError: if it is another one.
+        """
+        asked = self.asked
+        model = replace(
+            model,
+            max_tokens=asked["max_tokens"],
+            begin=tuple(asked.get("begin", model.begin)),  # an older kit kept none
+            end=tuple(asked.get("end", model.end)),
+            ignores_padding=model.ignores_padding and asked.get("ignores_padding", True),
+            shares_batches=model.shares_batches and asked.get("shares_batches", True),
+        )
         self.check_model(model)
         return model
 
