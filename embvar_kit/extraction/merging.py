@@ -261,7 +261,9 @@ def _info(job: ShardedPass, told: Sequence[Mapping], only: list[int] | None) -> 
     together = json.dumps([part["fingerprint"] for part in told], sort_keys=True)
     of_text = hashlib.sha256(json.dumps(together).encode()).hexdigest()[:16]
     without_text = sum(part["without_text"] for part in told)
-    whole["dealt"] = {"shards": job.n_shards, "seed": job.asked["seed"]}
+    # Which text was dealt, and how: parts of it are told from parts of another.
+    names = ("shards", "seed", "text", "dealing")  # an older kit kept no dealing
+    whole["dealt"] = {name: job.asked[name] for name in names if name in job.asked}
     if only is None:
         # The sentences of files are known only once they were read.
         of_text = text.get("fingerprint", of_text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -1284,13 +1285,31 @@ def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
                 "count some of them twice. Read the statistics with their sentences "
                 "(corpus=read_sentences(...)), or extract again."
             )
-    measured = {corpus["fingerprint"] for corpus in ours.info["corpora"]}
-    for corpus in theirs.info["corpora"]:
-        if corpus["fingerprint"] in measured:
+    for one, other in itertools.product(ours.info["corpora"], theirs.info["corpora"]):
+        if _overlap(one, other):
             raise StatisticsError(
                 f"Both statistics contain the same part of corpus {corpus['name']!r}; merging "
                 "them would count it twice."
             )
+
+
+def _overlap(one: Mapping, other: Mapping) -> bool:
+    """Whether two texts that were measured share sentences, as their descriptions tell.
+
+    Shards of one dealing are the same or distinct. Those of different dealings of one text, and a
+    shard and the whole, share sentences.
+    """
+    if one["fingerprint"] == other["fingerprint"]:
+        return True
+    dealt = [corpus.get("dealt", {}) for corpus in (one, other)]
+    texts = [own.get("text", c["fingerprint"]) for own, c in zip(dealt, (one, other), strict=True)]
+    if texts[0] != texts[1]:
+        return False
+    names = ("shards", "seed", "dealing")
+    if any(dealt[0].get(name) != dealt[1].get(name) for name in names):
+        return True
+    chosen = [set(own.get("only", range(own.get("shards", 0)))) for own in dealt]
+    return bool(chosen[0] & chosen[1])
 
 
 def control_tokens_read(info: Mapping) -> bool:

@@ -80,8 +80,11 @@ def test_shards_give_what_one_pass_gives(model, corpus, tmp_path, options):
         np.testing.assert_allclose(found.subwords, whole.subwords, rtol=1e-12)
     for part in ("model", "convention", "counts", "sentences_by_words"):
         assert found.info[part] == whole.info[part], part
-    dealt = {"dealt": {"shards": SHARDS, "seed": 0}}
-    assert found.info["corpora"] == [whole.info["corpora"][0] | dealt]
+    (corpus_of,) = found.info["corpora"]
+    dealt = corpus_of.pop("dealt")
+    assert [corpus_of] == whole.info["corpora"]
+    assert dealt.pop("text") == corpus.fingerprint and len(dealt.pop("dealing")) == 16
+    assert dealt == {"shards": SHARDS, "seed": 0}
 
 
 def test_several_sites_are_measured_in_one_pass(model, corpus, tmp_path):
@@ -115,6 +118,34 @@ def test_some_shards_are_merged_alone(sharded):
     for wrong in ([], [0, 0], [SHARDS], [-1]):
         with pytest.raises(ek.ExtractionError, match="different numbers of shards, from 0 to 4"):
             job.merge(wrong)
+
+
+def test_merges_that_share_a_shard_are_refused(model, corpus, sharded, tmp_path):
+    """Whatever other shards are with it, and however the same text was dealt."""
+    whole, store = sharded
+    job = ShardedPass.open(store)
+    parts = {only: job.merge(only)["hidden"] for only in ((0,), (0, 1), (1, 2), (3, 4))}
+    other = ShardedPass.plan(tmp_path, model, corpus, shards=3)
+    for shard in range(3):
+        other.run("shards", shard, model)
+    dealt_otherwise = other.merge([2])["hidden"]
+    apart = parts[0, 1].merge(parts[3, 4])
+    for one, two in (
+        (parts[0,], parts[0, 1]),
+        (parts[0, 1], parts[1, 2]),
+        (apart, parts[1, 2]),
+        (whole, parts[0,]),
+        (ek.extract(model, corpus, progress=False), parts[0,]),
+        (dealt_otherwise, parts[0,]),
+        (other.merge()["hidden"], whole),
+    ):
+        for ours, theirs in ((one, two), (two, one)):
+            with pytest.raises(ek.StatisticsError, match="would count it twice"):
+                ours.merge(theirs)
+    # Of another text, the shards of the same numbers are other sentences.
+    changed = replace(corpus, sentences=[f"{sentence} And so on." for sentence in corpus.sentences])
+    of_another = extract(model, changed, tmp_path / "another")
+    assert parts[0,].merge(of_another).n.sum() == parts[0,].n.sum() + of_another.n.sum()
 
 
 def test_a_shard_without_a_word_counts_for_nothing(model, tmp_path):
