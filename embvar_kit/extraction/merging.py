@@ -17,7 +17,9 @@ import pandas as pd
 from embvar_kit.array_file import CheckpointFile
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError, NothingLeftError
-from embvar_kit.extraction.measure import NULL, at_site
+from embvar_kit.extraction.leave_out import LeaveOut
+from embvar_kit.extraction.measure import NULL, all_of_high_norm, at_site
+from embvar_kit.extraction.plan import whole_number
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.folds import FoldMoments, leave_one_out, pool, without_each_fold
@@ -46,8 +48,8 @@ def merge(
         raise ExtractionError(
             f"folds={folds!r} must be a whole number from 2 to {len(chosen)}, the number of shards."
         )
-    info = _info(job, [file.told for _, file in parts], None if only is None else chosen)
     merged = _Merge.of(job, parts, "")
+    info = _info(job, [file.told for _, file in parts], None if only is None else chosen)
     null: dict[str, TokenStatistics] = {}
     if job.asked.get("null"):
         info |= {"null_seed": job.asked["null_seed"]}
@@ -83,7 +85,7 @@ class _Merge:
             n[job.array(file, shard, f"{prefix}group")] += job.array(file, shard, f"{prefix}n")
         seen = np.flatnonzero(n)
         if not len(seen):
-            raise NothingLeftError(f"Corpus {job.asked['corpus']!r} yields no sentence.")
+            raise _nothing_left(job, parts)
         labels = job.groups.index.to_numpy()
         seen = seen[frequency_order(n[seen], labels[seen])]
         rank = np.full(len(n), -1)
@@ -228,7 +230,11 @@ class _Merge:
         return replace(
             statistics,
             folds=Folds(tokens=statistics.tokens[frequent], **arrays),
-            fold_decompositions=pd.concat(decompositions, ignore_index=True),
+            # None where no token is left that is frequent enough for a choice: a bound on the norm
+            # can take occurrences of all that were.
+            fold_decompositions=pd.concat(decompositions, ignore_index=True)
+            if decompositions
+            else None,
         )
 
 
@@ -251,6 +257,22 @@ def _decompositions(
         parts = analysis.parts_of(n, V, Q_X, M_X, V_B, correct=correct)
         rows.append({"fold": fold, "n": int(n_X), **parts._asdict()})
     return pd.DataFrame(rows)
+
+
+def _nothing_left(job: ShardedPass, parts: Sequence[tuple[int, CheckpointFile]]) -> Exception:
+    """What to say of shards in which nothing was measured."""
+    corpus = job.asked["corpus"]
+    counts = [info["counts"] for _, file in parts if (info := file.told["info"])]
+    if any(count.get("left_out_by_norm") for count in counts):
+        return all_of_high_norm(corpus, LeaveOut.from_told(job.asked["leave_out"]))
+    if not any(count["sentences"] for count in counts):
+        where = "" if len(parts) == job.n_shards else " in these shards"
+        return NothingLeftError(f"Corpus {corpus!r} yields no sentence{where}.")
+    shards = ", ".join(str(shard) for shard, _ in parts)
+    return NothingLeftError(
+        f"No {job.asked['by']} that the pass over {corpus!r} measures occurs in shard {shards}: "
+        "merge it with others."
+    )
 
 
 def _info(job: ShardedPass, told: Sequence[Mapping], only: list[int] | None) -> dict:

@@ -350,9 +350,10 @@ def plan(
         long=long,
         spans=by == "word",
         parse_special=parse_special,
+        nothing=only is not None,
     )
     rows = model.vocabulary_rows
-    if rows is not None and (largest := int(text.ids.max())) >= rows:
+    if rows is not None and (largest := int(text.ids.max(initial=0))) >= rows:
         raise ExtractionError(
             f"The tokenizer of {model.name!r} gives id {largest}, and the model has embeddings for "
             f"0 to {rows - 1} only: the two do not belong together."
@@ -361,7 +362,7 @@ def plan(
     markers: tuple[str, ...] = ()
     n_spanned = 0
     if by == "word":
-        words = find_words(corpus, text)
+        words = find_words(corpus, text, nothing=only is not None)
         labels, group, word = words.labels, words.group, words.word
         n_spanned = words.n_spanned
         special = np.zeros(len(labels), dtype=bool)
@@ -376,7 +377,7 @@ def plan(
     n = np.bincount(group[group >= 0], minlength=len(labels))
     wanted = n >= min_count if only is None else (n > 0) & (only.get_indexer(labels) >= 0)
     seen = np.flatnonzero(wanted)
-    if not len(seen):
+    if not len(seen) and only is None:
         where = f", its first {leave_out.first} positions left out" if n_at_first else ""
         raise NothingLeftError(
             f"No {by} of corpus {corpus.name!r} occurs {min_count} times or more{where}: take a "
@@ -400,6 +401,8 @@ def plan(
                 batch_tokens if model.shares_batches else 1,
                 equal=not model.ignores_padding,
             )
+            if len(seen)
+            else ()
         ),
         equal_lengths=not model.ignores_padding,
         alone=not model.shares_batches,

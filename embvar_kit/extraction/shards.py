@@ -57,7 +57,7 @@ from embvar_kit.errors import (
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.forward import norms_for
 from embvar_kit.extraction.leave_out import LeaveOut
-from embvar_kit.extraction.measure import NULL, Measured, Stopped, measure
+from embvar_kit.extraction.measure import NULL, Measured, Stopped, info_of, measure
 from embvar_kit.extraction.merging import merge
 from embvar_kit.extraction.plan import (
     NULL_SEED,
@@ -521,10 +521,10 @@ class ShardedPass:
         checkpoint_every: float | None = None,
     ) -> tuple[dict, dict]:
         corpus = self.text(shard)
-        try:
-            work = self._plan(corpus, model, self.groups.index, self._document(shard))
-        except NothingLeftError:
-            told = {"tokens": 0, "info": None, **_read_from(corpus)}
+        work = self._plan(corpus, model, self.groups.index, self._document(shard))
+        if not len(work.labels):  # none of the groups is in it; its text counts all the same
+            info = {**info_of(model, corpus, work), "corpora": []}
+            told = {"tokens": 0, "info": info, **_read_from(corpus)}
             nothing = _nothing("group", "n", "subwords")
             return nothing | _nothing(*(f"{NULL}{name}" for name in nothing)), told
         kept_in = None

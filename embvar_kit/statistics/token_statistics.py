@@ -827,7 +827,8 @@ class TokenStatistics:
             left_out: sets of tokens; the decompositions are stored for each ``without(tokens)``.
 
         Raises:
-            StatisticsError: if the means were left out already, or no token would be left.
+            StatisticsError: if the means were left out already, or no token would be left, or
+                none for a decomposition.
         """
         if self.mean is None:
             raise StatisticsError(
@@ -847,9 +848,14 @@ class TokenStatistics:
         info = {**self.info, "compact": {"min_count": min_count}}
         left_out = [list(tokens) for tokens in left_out]
         parts = [self.without(tokens) for tokens in left_out]
-        stored = pd.concat(
-            [table for part in parts for table in part._decompositions()], ignore_index=True
-        )
+        tables = [table for part in parts for table in part._decompositions()]
+        if not tables:
+            raise StatisticsError(
+                f"No token is left that occurs {self.least_count} times, the least that was "
+                "measured, so compact statistics would have no decomposition: keep the whole "
+                "statistics."
+            )
+        stored = pd.concat(tables, ignore_index=True)
         arrays |= {"mean": None, "extra": None, "decompositions": stored, "folds": None}
         if self.covariance is not None:
             arrays |= {"covariance": None, "isotropies": self.isotropy()}
@@ -1288,7 +1294,7 @@ def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
     for one, other in itertools.product(ours.info["corpora"], theirs.info["corpora"]):
         if _overlap(one, other):
             raise StatisticsError(
-                f"Both statistics contain the same part of corpus {corpus['name']!r}; merging "
+                f"Both statistics contain the same part of corpus {other['name']!r}; merging "
                 "them would count it twice."
             )
 
@@ -1341,6 +1347,6 @@ def merged_info(ours: Mapping, theirs: Mapping) -> dict:
         if len(lengths) == 2:  # unknown for the whole if unknown for one part
             total = np.zeros(max(map(len, lengths)), dtype=np.int64)
             for found in lengths:
-                total[: len(found)] += found
+                total[: len(found)] += np.array(found, dtype=np.int64)  # of no sentence, empty
             info[key] = total.tolist()
     return info

@@ -158,6 +158,8 @@ def test_a_shard_without_a_word_counts_for_nothing(model, tmp_path):
         )
         whole = ek.extract(model, corpus, progress=False, **options)
         close(found, whole)
+        for part in ("counts", "convention", "sentences_by_words", "sentences_by_blanks"):
+            assert found.info[part] == whole.info[part], part
     nothing = ek.Corpus("none", ["1905", "26"], list("ab"), np.ones(2, dtype=np.int64))
     with pytest.raises(ek.ExtractionError, match="No word of corpus 'none'"):
         extract(model, nothing, tmp_path / "nothing", shards=2, by="word")
