@@ -479,7 +479,15 @@ class ShardedPass:
         with _threads(self.asked["threads"]):
             arrays, told = make(shard, model, **how)
         self.store.write_arrays(name, arrays, {**told, "pass": self.manifest["sha256"]})
+        # Only now: if the state cannot be written, the progress is all that there is of the shard.
+        kept = phase == "shards" and how.get("checkpoint_every") is not None and self.store.local
+        if kept and self._running(shard).is_dir():
+            remove(self._running(shard))
         return {"shard": shard, "tokens": told["tokens"]}
+
+    def _running(self, shard: int) -> Path:
+        """The folder of the progress inside a shard, in a local store."""
+        return Path(self.store.path(f"running/{shard:05}"))
 
     def _plan(
         self,
@@ -529,7 +537,7 @@ class ShardedPass:
             return nothing | _nothing(*(f"{NULL}{name}" for name in nothing)), told
         kept_in = None
         if checkpoint_every is not None and self.store.local:
-            kept_in = Path(self.store.path(f"running/{shard:05}"))
+            kept_in = self._running(shard)
         groups = {"": self.groups.index.get_indexer(work.labels)}
         if "null" in self.asked:
             work, groups[NULL] = self._with_null(work, shard)
@@ -546,8 +554,6 @@ class ShardedPass:
             measured = measure(
                 model, corpus, work, self.asked["sites"], progress=progress, kept=kept
             )
-        if kept_in is not None:
-            remove(kept_in)
         work, arrays = measured.work, {}
         for prefix, own in (("", measured), (NULL, measured.null)):
             if own is not None:

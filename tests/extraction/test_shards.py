@@ -240,6 +240,30 @@ def test_inside_a_shard_a_stopped_pass_resumes_where_it_was(model, corpus, tmp_p
     assert not (tmp_path / "store" / "running").exists()
 
 
+def test_a_shard_whose_state_cannot_be_written_resumes_where_it_was(
+    model, corpus, tmp_path, monkeypatch
+):
+    wanted = extract(model, corpus, tmp_path / "whole", shards=1, batch_tokens=100)
+    store = tmp_path / "store"
+    job = ShardedPass.plan(store, model, corpus, shards=1, batch_tokens=100)
+    (store / "shards").write_text("a file stands where the folder is to be")
+    with pytest.raises(ek.CheckpointError):
+        job.run("shards", 0, model, checkpoint_every=0)
+    (store / "shards").unlink()
+    ran = []
+
+    def forward(*arguments, **options):
+        for batch in run_batches(*arguments, **options):
+            ran.append(batch.planned)
+            yield batch
+
+    monkeypatch.setattr(measure, "forward", forward)
+    job.run("shards", 0, model, checkpoint_every=0)
+    assert len(ran) == 1, "the progress after the last batch but one was kept"
+    assert not (store / "running" / "00000").exists()
+    same(job.merge()["hidden"], wanted)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "bit flipped", "missing"])
 @pytest.mark.parametrize("folder", ["shards", "counts"])
 def test_a_damaged_shard_alone_is_made_again(model, corpus, tmp_path, monkeypatch, damage, folder):
