@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -38,13 +39,17 @@ def merge(
     job: ShardedPass, only: Iterable[int] | None = None, folds: int | None = None
 ) -> dict[str, TokenStatistics]:
     """The statistics of the shards of a pass together; see :meth:`ShardedPass.merge`."""
-    chosen = list(range(job.n_shards)) if only is None else [int(shard) for shard in only]
+    try:
+        chosen = list(map(operator.index, range(job.n_shards) if only is None else only))
+    except TypeError:
+        chosen = []
     if not chosen or len(set(chosen) & set(range(job.n_shards))) < len(chosen):
         raise ExtractionError(
-            f"only={chosen} must be different numbers of shards, from 0 to {job.n_shards - 1}."
+            f"only={chosen or only!r} must be different numbers of shards, from 0 to "
+            f"{job.n_shards - 1}."
         )
     parts = [(shard, job.read("shards", shard)) for shard in chosen]
-    if folds is not None and not 2 <= folds <= len(chosen):
+    if folds is not None and whole_number("folds", folds, 2) > len(chosen):
         raise ExtractionError(
             f"folds={folds!r} must be a whole number from 2 to {len(chosen)}, the number of shards."
         )

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import shutil
 import sys
 import time
@@ -64,9 +63,11 @@ from embvar_kit.extraction.plan import (
     Plan,
     at_sites,
     check_leave_out,
+    check_no_names,
     check_options,
     chosen_layers,
     plan,
+    whole_number,
     with_null,
 )
 from embvar_kit.extraction.store import Store
@@ -159,18 +160,17 @@ class ShardedPass:
                 f"A pass in shards takes a corpus that is loaded whole, or many files, not "
                 f"{corpus!r}: load it without streaming=True, or name its files by a pattern."
             )
-        check_options(by, batch_tokens, long, min_count)
-        layers = None if layers is None else list(layers)
+        check_no_names(model, corpus)
+        batch_tokens, min_count = check_options(by, batch_tokens, long, min_count)
         taken = chosen_layers(model, layers)
         norms_for(model, sites, taken)
         check_leave_out(leave_out, taken)
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise ExtractionError(f"threads must be a whole number from 1, got {threads!r}.")
+        threads = None if threads is None else whole_number("threads", threads)
         store = Store(store)
         options = {
             "by": by,
-            "layers": None if layers is None else [operator.index(layer) for layer in layers],
-            "batch_tokens": None if batch_tokens is None else operator.index(batch_tokens),
+            "layers": None if layers is None else list(taken),  # -1 is the last one's number
+            "batch_tokens": batch_tokens,
             "long": long,
             "min_count": min_count,
             "parse_special": parse_special,

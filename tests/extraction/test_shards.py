@@ -484,6 +484,13 @@ def test_arguments_that_do_not_fit_together_are_refused(model, corpus, tmp_path,
         ({"batch_tokens": 0}, "batch_tokens must be"),
         ({"long": "fold"}, "long='fold' is unknown"),
         ({"layers": [9]}, "there is no 9"),
+        ({"layers": 2}, "layers=2 is not a list of whole numbers"),
+        ({"min_count": "2"}, "min_count must be"),
+        ({"batch_tokens": "200"}, "batch_tokens must be"),
+        ({"shards": "4", "folds": 2}, "shards must be a whole number from 1, got '4'"),
+        ({"folds": "2"}, "folds='2' must be a whole number from 2"),
+        ({"folds": True}, "folds=True must be a whole number from 2"),
+        ({"threads": True}, "threads must be"),
         ({"threads": 0}, "threads must be"),
         ({"threads": 1.5}, "threads must be"),
         ({"site": "norm_output", "layers": [0, 9]}, "there is no 9"),
@@ -499,9 +506,34 @@ def test_an_argument_that_makes_no_sense_is_refused_before_anything_is_written(
 
 def test_numbers_of_numpy_are_numbers(model, corpus, tmp_path):
     options = {"layers": np.arange(2), "batch_tokens": np.int64(200)}
-    found = extract(model, corpus, tmp_path / "store", **options)
-    assert found.layers.tolist() == [0, 1]
+    more = {"folds": np.int64(2), "threads": np.int64(1), "shards": np.int64(SHARDS)}
+    found = extract(model, corpus, tmp_path / "store", **options, **more)
+    assert found.layers.tolist() == [0, 1] and len(found.folds.n) == 2
+    frequent = ek.extract(model, corpus, min_count=np.int64(9), progress=False)
+    assert frequent.info["convention"]["min_count"] == 9
     ShardedPass.open(tmp_path / "store").merge(only=np.array([0]))["hidden"].save(tmp_path / "out")
+
+
+def test_a_layer_may_be_named_from_either_end(model, corpus, tmp_path):
+    """A pass that resumes asks for the same hidden states, whichever way they are named."""
+    wanted = extract(model, corpus, tmp_path / "store", layers=[-1, 0])
+    last = model.n_states - 1
+    same(extract(model, corpus, tmp_path / "store", layers=iter([0, last, last])), wanted)
+    kept = {"checkpoint": tmp_path / "kept", "checkpoint_every": 0, "progress": False}
+    one = ek.extract(model, corpus, layers=[-1], **kept)
+    same(ek.extract(model, corpus, layers=[last], **kept), one)
+
+
+@pytest.mark.parametrize("wrong", [[0.5], 3, "0"])
+def test_shards_to_merge_are_whole_numbers(sharded, wrong):
+    with pytest.raises(ek.ExtractionError, match="must be different numbers of shards"):
+        ShardedPass.open(sharded[1]).merge(only=wrong)
+
+
+def test_a_name_is_no_model(corpus):
+    for names in (("minilm", corpus), (None, "wikipedia")):
+        with pytest.raises(ek.ExtractionError, match="not their names"):
+            ek.extract(*names, layers=[0], progress=False)
 
 
 def test_a_corpus_without_sentences_is_refused(model, tmp_path):
