@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
 from embvar_kit.errors import MomentsError
 
@@ -77,7 +78,11 @@ class CovarianceMoments:
         apart = x - self.mean
         shift = apart.sum(axis=0)
         self.count += len(x)
-        self._scatter += apart.T @ apart
+        # PyTorch's product, not NumPy's: it is the one whose threads a pass sets, and their number
+        # decides the last bits. Dask gives its workers another number of NumPy's than a client has.
+        rows = torch.from_numpy(apart)
+        product = torch.mm(rows.T, rows)
+        self._scatter += ((product + product.T) / 2).numpy()  # symmetric to the last bit
         self._scatter -= np.outer(shift, shift) / self.count
         self.mean += shift / self.count
 

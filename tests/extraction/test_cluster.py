@@ -8,8 +8,11 @@ import threading
 import time
 from dataclasses import replace
 
+import dask
 import numpy as np
 import pytest
+import torch
+import transformers
 
 import embvar_kit as ek
 from embvar_kit.extraction import cluster
@@ -112,6 +115,32 @@ def test_words_are_counted_and_measured_on_workers(model, corpus, threads, tmp_p
 @pytest.mark.slow
 def test_two_processes_give_the_same_bits(model, corpus, wanted, processes, tmp_path):
     same(extract(model, corpus, tmp_path / "store", processes), wanted)
+
+
+@pytest.mark.slow
+def test_a_process_gives_the_bits_of_a_covariance(tiny, corpus, tmp_path):
+    """NumPy's product has another number of threads there, and at this width other last bits."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(tiny("bert"))
+    config.hidden_size, config.num_attention_heads = 100, 4
+    shutil.copytree(tiny("bert"), tmp_path / "model")
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "model")
+    wide = ek.load_model(tmp_path / "model", device="cpu")
+    options = {"covariance": True, "threads": 1, "shards": 3, "progress": False}
+    here = ek.extract(wide, corpus, store=tmp_path / "a", **options)
+    others = "2" if os.environ.get("OMP_NUM_THREADS") == "1" else "1"
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ.OPENBLAS_NUM_THREADS": others}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        (told,) = client.run(os.environ.get, "OPENBLAS_NUM_THREADS").values()
+        assert told == others
+        there = ek.extract(wide, corpus, store=tmp_path / "b", client=client, **options)
+    same(there, here)
+    np.testing.assert_array_equal(there.covariance, here.covariance)
 
 
 @pytest.mark.slow
