@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -15,7 +16,8 @@ import torch
 import transformers
 
 import embvar_kit as ek
-from embvar_kit.extraction import cluster
+from embvar_kit.corpora.parts import FileCorpus
+from embvar_kit.extraction import cluster, shards
 from embvar_kit.extraction.shards import ShardedPass
 
 distributed = pytest.importorskip("distributed")
@@ -59,8 +61,8 @@ def processes():
 
 
 def extract(model, corpus, store, client, **options):
-    options = {"threads": 1, "progress": False} | options
-    return ek.extract(model, corpus, shards=SHARDS, store=store, client=client, **options)
+    options = {"shards": SHARDS, "threads": 1, "progress": False} | options
+    return ek.extract(model, corpus, store=store, client=client, **options)
 
 
 def same(found, wanted) -> None:
@@ -173,6 +175,60 @@ def test_a_damaged_shard_is_made_again_by_a_worker(model, corpus, wanted, thread
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.warns(ek.EmbvarWarning, match=r"00001-of-00006\.safetensors in .* made again"):
         same(extract(model, corpus, store, threads), wanted)
+
+
+def test_a_worker_keeps_the_model_for_the_next_pass(
+    model, corpus, threads, tiny, tmp_path, monkeypatch
+):
+    """As long as it is the same: what its files held before is not measured for what they hold."""
+    load, loaded = shards.load_model, []
+    monkeypatch.setattr(
+        shards, "load_model", lambda *a, **how: loaded.append(how["name"]) or load(*a, **how)
+    )
+    short = corpus[:40]
+    folder = tmp_path / "model"
+    shutil.copytree(tiny("bert"), folder)
+    one = ek.load_model(folder, device="cpu")
+    extract(one, short, tmp_path / "a", threads, shards=1)
+    found = extract(replace(one, max_tokens=9), short, tmp_path / "b", threads, shards=1)
+    assert found.info["counts"]["split"] > 0
+    careful = replace(one, ignores_padding=False)
+    extract(careful, short, tmp_path / "c", threads, shards=1)
+    assert len(loaded) == 1
+    fresh = ek.untrained(one)
+    fresh.module.save_pretrained(folder)
+    two = ek.load_model(folder, device="cpu")
+    wanted = ek.extract(two, short, shards=1, store=tmp_path / "d", threads=1, progress=False)
+    same(extract(two, short, tmp_path / "e", threads, shards=1), wanted)
+    with pytest.raises(ek.ExtractionError, match=r"cannot take part.*weights="):
+        extract(one, short, tmp_path / "f", threads, shards=1)
+    assert len(loaded) == 3, "once for other weights, and once to see that there are no others"
+
+
+def test_begin_and_end_that_were_set_hold_on_workers(model, corpus, threads, tmp_path):
+    bare = replace(model, begin=(), end=model.end * 2)
+    options = {"shards": 1, "threads": 1, "progress": False}
+    wanted = ek.extract(bare, corpus[:20], store=tmp_path / "here", **options)
+    assert wanted.info["convention"]["begin"] is None
+    same(ek.extract(bare, corpus[:20], store=tmp_path / "a", client=threads, **options), wanted)
+    with pytest.raises(ek.CheckpointError, match=r"begin=\[\], end=.*; this run has .*begin=\[\d"):
+        ek.extract(model, corpus[:20], store=tmp_path / "a", **options)
+
+
+def test_the_first_of_many_files_is_read_on_each_worker(model, threads, tmp_path, monkeypatch):
+    """The first alone: files can be large."""
+    (tmp_path / "texts").mkdir()
+    for name in "abcd":
+        (tmp_path / "texts" / f"{name}.txt").write_text("The cat sat.\n")
+    files = ek.load_corpus(f"{tmp_path}/texts/*.txt")
+    part, read = FileCorpus._part, []
+    monkeypatch.setattr(FileCorpus, "_part", lambda *a: read.append(a[1]) or part(*a))
+    job = ShardedPass.plan(tmp_path / "store", model, files, shards=2)
+    job.check_text()
+    assert len(read) == 1
+    (tmp_path / "texts" / read[0][-5:]).unlink()
+    with pytest.raises(ek.ExtractionError, match=r"cannot take part.*cannot be read"):
+        ek.extract(model, files, shards=2, store=tmp_path / "store", client=threads, progress=False)
 
 
 def test_a_model_that_workers_cannot_load_is_refused(model, corpus, threads, tmp_path):
