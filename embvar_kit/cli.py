@@ -172,7 +172,7 @@ def _add_extract(commands: argparse._SubParsersAction) -> None:
         help="folder, or path such as s3://BUCKET/FOLDER, that keeps the shards; the same command "
         "resumes a pass",
     )
-    _add_threads(many)
+    _add_threads(many, "as the workers have; without workers, PyTorch's own")
     _add_folds(many)
     where = many.add_mutually_exclusive_group()
     where.add_argument(
@@ -304,12 +304,12 @@ def _add_compact(command: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_threads(command: argparse._ActionsContainer) -> None:
+def _add_threads(command: argparse._ActionsContainer, default: str) -> None:
     command.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="threads that measure a shard on a CPU (default: as the workers have)",
+        help=f"threads that measure a shard on a CPU (default: {default})",
     )
 
 
@@ -450,7 +450,7 @@ def _add_shard(commands: argparse._SubParsersAction) -> None:
     plan.set_defaults(run=_shard_plan)
     _add_store(plan)
     plan.add_argument("--shards", type=int, required=True, metavar="N", help="number of shards")
-    _add_threads(plan)
+    _add_threads(plan, "1")
     _add_model_and_corpus(plan)
     _add_pass(plan)
 

@@ -76,8 +76,8 @@ def extract(
             (both are reported), or ``"error"``.
         min_count: measure only tokens that occur at least this often. Most tokens of a corpus are
             rare, and each needs a mean at every layer: 10, the least that the paper's regressions
-            take, saves most of the memory. Such statistics cannot be merged, and a stream or
-            many files can be measured this way in shards only.
+            take, saves most of the memory. Such statistics cannot be merged. Many files can be
+            measured this way in shards only, and a stream, which has no shards, cannot.
         parse_special: what becomes of control tokens that the text spells out, such as ``[SEP]``
             or ``<s>``. By default they are text like any other; with ``True`` they are read as
             control tokens, for corpora that mean it. The plan counts them either way.
@@ -312,7 +312,7 @@ def _in_folds(folds: int, shards: int | None) -> tuple[int, int]:
             f"folds={folds!r} must be a whole number from 2, and at most shards= if that is given: "
             "each fold is one or more shards. 20 folds are usual."
         )
-    return folds if shards is None else shards
+    return number, shards or number
 
 
 def _run_shards(

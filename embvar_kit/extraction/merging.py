@@ -1,4 +1,4 @@
-"""The merge of the shards of a pass, one layer after another, and the folds that shards make up."""
+"""The merge of the shards of a pass, layer by layer, and the folds that shards make up."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 A shard is a set of whole documents, dealt out by a rule that depends on the corpus alone. Its state
 is a file of the moments of the groups that occur in it. A shard's file follows from model, text and
 settings, so that it does not matter which worker makes it, nor how often. The result is the merge
-of all shards, in their order, one layer after another: its bits depend neither on the number of
-workers nor on what was interrupted, and no more than one layer's means are merged at a time.
+of all shards, in their order, layer by layer: its bits depend neither on the number of workers nor
+on what was interrupted, and no more layers are merged at a time than there are threads.
 
 A store (:mod:`embvar_kit.extraction.store`) holds:
 
@@ -444,7 +444,7 @@ class ShardedPass:
             CheckpointError: if the listing is missing or damaged.
         """
         if "files" in self.manifest["corpus"]:
-            next(self._files_of(0).chunks(), None)
+            self._files_of(0).check_first()
 
     def check_model(self, model: EmbeddingModel) -> None:
         """Check that a model is the one that the pass was planned with.
