@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from embvar_kit.errors import MomentsError
 
@@ -73,6 +72,8 @@ class CovarianceMoments:
             )
         if not len(x):
             return
+        import torch  # takes seconds, which those who only read a covariance need not wait
+
         if not self.count:
             self.mean += x.mean(axis=0, dtype=np.float64)
         apart = x - self.mean

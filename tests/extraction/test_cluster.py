@@ -9,7 +9,6 @@ import threading
 import time
 from dataclasses import replace
 
-import dask
 import numpy as np
 import pytest
 import torch
@@ -120,7 +119,7 @@ def test_two_processes_give_the_same_bits(model, corpus, wanted, processes, tmp_
 
 
 @pytest.mark.slow
-def test_a_process_gives_the_bits_of_a_covariance(tiny, corpus, tmp_path):
+def test_a_process_gives_the_bits_of_a_covariance(tiny, corpus, tmp_path, monkeypatch):
     """NumPy's product has another number of threads there, and at this width other last bits."""
     torch.manual_seed(0)
     config = transformers.AutoConfig.from_pretrained(tiny("bert"))
@@ -131,8 +130,8 @@ def test_a_process_gives_the_bits_of_a_covariance(tiny, corpus, tmp_path):
     options = {"covariance": True, "threads": 1, "shards": 3, "progress": False}
     here = ek.extract(wide, corpus, store=tmp_path / "a", **options)
     others = "2" if os.environ.get("OMP_NUM_THREADS") == "1" else "1"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", others)  # read when a process starts
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ.OPENBLAS_NUM_THREADS": others}),
         distributed.LocalCluster(
             n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         ) as local,
