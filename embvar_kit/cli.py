@@ -46,6 +46,7 @@ _GROUPINGS = ("token", "id", "word")
 _SITES = ("hidden", "norm_input", "standardized", "norm_output", "unit")
 _LEVELS = ("token", "word")
 _LONG = ("split", "cut", "error")
+_PHASES = ("counts", "shards")
 _TWINS = ("post-ln", "post-ln-frozen", "post-tanh", "pre-ln", "pre-rmsnorm", "no-norm")
 
 
@@ -171,7 +172,7 @@ def _add_extract(commands: argparse._SubParsersAction) -> None:
         help="folder, or path such as s3://BUCKET/FOLDER, that keeps the shards; the same command "
         "resumes a pass",
     )
-    _add_threads(many)
+    _add_threads(many, "as the workers have; without workers, PyTorch's own")
     _add_folds(many)
     where = many.add_mutually_exclusive_group()
     where.add_argument(
@@ -303,12 +304,12 @@ def _add_compact(command: argparse._ActionsContainer) -> None:
     )
 
 
-def _add_threads(command: argparse._ActionsContainer) -> None:
+def _add_threads(command: argparse._ActionsContainer, default: str) -> None:
     command.add_argument(
         "--threads",
         type=int,
         metavar="N",
-        help="threads that measure a shard on a CPU (default: as the workers have)",
+        help=f"threads that measure a shard on a CPU (default: {default})",
     )
 
 
@@ -439,7 +440,8 @@ def _add_shard(commands: argparse._SubParsersAction) -> None:
         help="the steps of a pass on many machines, for job arrays",
         description="The steps of a pass in shards, one command each, for the job arrays of a "
         "cluster without Dask: plan once, run each shard in a task of its own, merge once. Words, "
-        "and --min-count, need the array twice: first it counts, then it measures.",
+        "--min-count and --null need the array twice: first it counts (run --phase counts), then "
+        "it measures (run --phase shards).",
     )
     shard.set_defaults(run=lambda _: shard.error("name a step: plan, run, merge or status"))
     steps = shard.add_subparsers(dest="step", metavar="STEP")
@@ -448,7 +450,7 @@ def _add_shard(commands: argparse._SubParsersAction) -> None:
     plan.set_defaults(run=_shard_plan)
     _add_store(plan)
     plan.add_argument("--shards", type=int, required=True, metavar="N", help="number of shards")
-    _add_threads(plan)
+    _add_threads(plan, "1")
     _add_model_and_corpus(plan)
     _add_pass(plan)
 
@@ -458,6 +460,12 @@ def _add_shard(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--index", type=int, required=True, help="number of the shard, from 0")
     run.add_argument(
         "--every", type=int, metavar="K", help="also shards INDEX+K, INDEX+2K and so on"
+    )
+    run.add_argument(
+        "--phase",
+        choices=_PHASES,
+        help="count the groups of the shard, or measure it; a task that has nothing left to do in "
+        "this phase ends at once (default: what the pass needs next)",
     )
 
     merge = steps.add_parser("merge", help="merge all shards and save the statistics")
@@ -510,7 +518,16 @@ def _shard_run(chosen: argparse.Namespace) -> None:
     if not 0 <= chosen.index < job.n_shards:
         raise ExtractionError(f"The shards of {chosen.store!r} are 0 to {job.n_shards - 1}.")
     shards = range(chosen.index, job.n_shards, chosen.every or job.n_shards)
-    phase = job.phase()
+    phase = chosen.phase or job.phase()
+    if phase not in job.phases:
+        print(f"{phase:<9}  this pass needs none: measure its shards")
+        return
+    if phase == "shards" and job.phase() != phase:
+        raise ExtractionError(
+            f"Shards are not counted yet: {_some(job.missing('counts'))}. Count them first (embvar "
+            "shard run --phase counts). In SLURM, let the second array wait: "
+            "--dependency=afterok:JOB."
+        )
     missing = set(job.missing(phase))
     left = [shard for shard in shards if shard in missing]
     if left:
@@ -519,15 +536,11 @@ def _shard_run(chosen: argparse.Namespace) -> None:
         for shard in left:
             make(phase, [shard])
             print(f"{phase:<9}  {shard} of {job.n_shards}: done", flush=True)
-    elif phase == "shards":
-        print(f"{phase:<9}  {', '.join(map(str, shards))}: done before")
     else:
-        raise ExtractionError(
-            "These shards are counted, and others are not yet: run this again when all are. In "
-            "SLURM, let the second array wait: --dependency=afterok:JOB."
-        )
+        before = "done" if phase == "shards" else "counted"
+        print(f"{phase:<9}  {', '.join(map(str, shards))}: {before} before")
     if phase == "counts":
-        print("next       once all are counted, run the array again: it then measures")
+        print("next       once all are counted, run the array again, to measure: --phase shards")
 
 
 def _shard_merge(chosen: argparse.Namespace) -> None:

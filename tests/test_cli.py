@@ -22,6 +22,7 @@ from embvar_kit.cli import main
 from embvar_kit.corpora.load import CORPORA
 from embvar_kit.corpora.tokens import GROUPINGS
 from embvar_kit.extraction.forward import SITES
+from embvar_kit.extraction.shards import PHASES
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.paper.reproduction import LEVELS
 
@@ -170,6 +171,11 @@ def test_the_choices_are_those_that_the_library_takes(option, taken, command, ti
             ek.extract(ek.load_model(tiny("bert")), ek.Corpus.of(["A b."]), long="no")
         taken = re.findall(r"'(\w+)'", str(refusal.value).partition("choose")[2])
     assert offered == list(taken)
+
+
+def test_the_phases_are_those_of_a_pass_in_shards(command):
+    said = command("shard", "run", "x", "--index", "0", "--phase", "none of them")[2]
+    assert re.findall(r"[\w-]+", said.rpartition("choose from")[2]) == list(PHASES)
 
 
 def test_the_levels_are_those_that_the_release_has(command):
@@ -661,11 +667,56 @@ def test_words_take_the_array_twice(command, tiny, tmp_path):
     for index in "01":
         status, out, _ = command("shard", "run", str(store), "--index", index)
         assert status == 0 and out.startswith("counts") and "run the array again" in out
+        # A task that runs again, as one that was preempted does, has nothing left to count.
+        if index == "0":
+            status, out, _ = command("shard", "run", str(store), "--index", index)
+            assert status == 0 and "0: counted before" in out
     for index in "01":
         status, out, _ = command("shard", "run", str(store), "--index", index)
         assert status == 0 and out.startswith("shards")
     assert command("shard", "merge", str(store), "--out", str(tmp_path / "out"))[0] == 0
     assert "cat" in ek.TokenStatistics.load(tmp_path / "out").tokens
+
+
+def test_two_arrays_may_be_submitted_again_in_any_state(command, tiny, tmp_path):
+    """With --null, which counts first, too: a task does its own phase's work, or none."""
+    store, text = str(tmp_path / "store"), tmp_path / "text.csv"
+    text.write_text("text\n" + "the cat sat on the mat\n" * 400)
+    model = ["--model", str(tiny("bert")), "--device", "cpu", "--corpus", str(text)]
+    command("shard", "plan", store, "--shards", "2", "--null", *model)
+
+    def run(phase, index):
+        return command("shard", "run", store, "--index", index, "--phase", phase)
+
+    assert run("counts", 0)[0] == 0
+    status, _, err = run("shards", 0)
+    assert status == 1 and "Shards are not counted yet: 1. Count them first" in err
+    for _ in range(2):
+        assert [run("counts", index)[0] for index in (0, 1)] == [0, 0]
+    assert "missing    shards: 0, 1" in command("shard", "status", store)[1], "none was measured"
+    assert run("shards", 0)[::2] == (0, "")
+    status, out, _ = run("counts", 0)
+    assert status == 0 and "0: counted before" in out
+    status, out, _ = run("shards", 0)
+    assert status == 0 and "0: done before" in out
+    assert run("shards", 1)[0] == 0
+    assert command("shard", "merge", store, "--out", tmp_path / "out")[0] == 0
+    # A pass that needs no counts is measured by the second array alone.
+    store = str(tmp_path / "tokens")
+    command("shard", "plan", store, "--shards", "2", *model)
+    status, out, _ = run("counts", 0)
+    assert status == 0 and "this pass needs none" in out
+    assert run("shards", 0)[0] == 0
+
+
+def test_what_needs_the_array_twice_is_told(command):
+    said = " ".join(command("shard", "--help")[1].split())
+    page = " ".join((ROOT / "notebooks/reference/past_one_machine.md").read_text().split())
+    for option in ("--min-count", "--null"):
+        assert option in said.partition("need the array twice")[0]
+        assert option in page.partition("submit the array **twice**")[0][-250:]
+    said = " ".join(command("shard", "plan", "--help")[1].split())
+    assert "threads that measure a shard on a CPU (default: 1)" in said
 
 
 @pytest.mark.slow

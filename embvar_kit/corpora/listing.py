@@ -54,6 +54,7 @@ def list_files(pattern: str) -> Listing:
 
     try:
         files, root = fsspec.url_to_fs(pattern)
+        files.invalidate_cache()  # of what this process saw in a bucket before
         found = files.glob(root, detail=True)
     except Exception as error:  # each kind of file system has errors of its own
         raise CorpusError(f"{pattern!r} cannot be listed: {as_sentence(error)}") from error
@@ -97,6 +98,7 @@ def on_this_machine(path: str) -> Iterator[tuple[Path, str]]:
         try:
             # Two colons in the name of a local file are no chain of file systems.
             files, place = fsspec.url_to_fs(path) if "://" in path else (LocalFileSystem(), path)
+            files.invalidate_cache()  # the stamp is to be that of the bytes read below
             stamp = _stamp(_followed(files.info(place)))
             local = Path(place)
             if not isinstance(files, LocalFileSystem):

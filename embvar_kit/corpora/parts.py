@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, repeat
 
@@ -94,6 +95,15 @@ class FileCorpus:
         for path, size, stamp in zip(*self.listing, strict=True):
             digest.update(f"{path}\0{size}\0{stamp}\0".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:16]
+
+    def check_first(self) -> None:
+        """Read the first file, to find out whether this machine can.
+
+        Raises:
+            CorpusError: as :meth:`chunks`.
+        """
+        with suppress(EmptyCorpusError):
+            self._part(self.listing.paths[0], self.listing.stamps[0])
 
     def chunks(self) -> Iterator[Corpus]:
         """The files one after another, each as a corpus; files without text are passed over.

@@ -201,6 +201,7 @@ def tokenize(
     long: str = "split",
     spans: bool = False,
     parse_special: bool = False,
+    nothing: bool = False,
 ) -> TokenizedCorpus:
     """Turn sentences into sequences of token ids, each with its begin and end tokens.
 
@@ -215,6 +216,7 @@ def tokenize(
         spans: also record the characters that each token stands for.
         parse_special: read control tokens that the text spells out, such as ``[SEP]``, as control
             tokens; otherwise they are text.
+        nothing: give a text without tokens where no sentence has one.
 
     Raises:
         ExtractionError: if a sentence is too long and ``long="error"``, ``max_tokens`` leaves no
@@ -267,17 +269,17 @@ def tokenize(
                 around_them = ((len(before), len(after)), (0, 0))
                 own = np.array(offsets[piece], dtype=np.int32)
                 places.append(np.pad(own, around_them, constant_values=-1))
-    if not ids:
+    if not ids and not nothing:
         raise NothingLeftError(f"Nothing of corpus {corpus.name!r} is left after tokenization.")
-    starts = np.concatenate([[0], np.cumsum([len(i) for i in ids])])
+    starts = np.cumsum([0, *(len(i) for i in ids)])
     return TokenizedCorpus(
-        np.concatenate(ids),
+        np.concatenate([np.zeros(0, dtype=np.int32), *ids]),
         starts,
-        np.array(sentence),
+        np.array(sentence, dtype=np.int64),
         int(n_split),
         int(n_cut),
         n_empty,
-        np.concatenate(places) if spans else None,
+        np.concatenate([np.zeros((0, 2), dtype=np.int32), *places]) if spans else None,
         parse_special,
         {tokenizer.convert_ids_to_tokens(i): n for i, n in spelled_out.most_common()},
         np.array(control, dtype=np.int64),

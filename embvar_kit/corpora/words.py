@@ -66,7 +66,7 @@ def words_of(sentence: str) -> list[tuple[str, int, int]]:
     return found
 
 
-def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
+def find_words(corpus: Corpus, text: TokenizedCorpus, *, nothing: bool = False) -> Words:
     """Assign tokens to words.
 
     Words that the model's sequence limit cuts in two are left out, as are words without a token,
@@ -76,6 +76,7 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
     Args:
         corpus: the sentences.
         text: their tokens, with spans.
+        nothing: give no words where there are none.
 
     Raises:
         NothingLeftError: if no word is left.
@@ -111,12 +112,12 @@ def find_words(corpus: Corpus, text: TokenizedCorpus) -> Words:
         number = np.where(whole, len(group) + np.cumsum(whole) - 1, -1)
         word[first + tokens] = number[of_token]
         group += [index.setdefault(words[i][0], len(index)) for i in present[whole]]
-    if not group and n_spanned:
+    if not group and n_spanned and not nothing:
         raise NothingLeftError(
             f"All {n_spanned:,} words of corpus {corpus.name!r} share tokens with others, as words "
             "do that the tokenizer does not know: none has a mean of its own. Use by='token'."
         )
-    if not group:
+    if not group and not nothing:
         raise NothingLeftError(
             f"Corpus {corpus.name!r} has no word of {MIN_LENGTH} to {MAX_LENGTH} letters: "
             "use by='token'."
@@ -143,5 +144,6 @@ def _spanned(first: np.ndarray, end: np.ndarray, starts: np.ndarray) -> np.ndarr
 def _sentences(text: TokenizedCorpus) -> Iterator[tuple[int, int, int]]:
     """Each sentence's index, and where the tokens of its (adjacent) sequences begin and end."""
     change = np.flatnonzero(np.diff(text.sentence, prepend=-1))
-    for at, following in zip(change, [*change[1:], len(text.sentence)], strict=True):
+    ends = np.append(change, len(text.sentence))[1:]
+    for at, following in zip(change, ends, strict=True):
         yield int(text.sentence[at]), int(text.starts[at]), int(text.starts[following])

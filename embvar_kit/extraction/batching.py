@@ -8,7 +8,6 @@ can answer by chance in long ones only (Reformer, where it hashes).
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
 from enum import Enum
 from weakref import WeakKeyDictionary
 
@@ -42,8 +41,10 @@ def known(model: EmbeddingModel) -> Sharing:
 def sharing(model: EmbeddingModel, work: Plan) -> Sharing:
     """Which sequences of a plan may be run together, tried on one batch of each doubling of length.
 
-    A doubling that was tried with a model is not tried again: the shards of a corpus have the same
-    ones. A warning tells where the answer is another than short sentences showed.
+    The answer follows from the model and the plan alone. What the same model showed on other text
+    is not taken for it: how much is padded there decides what shows, and a shard's numbers would
+    depend on which shard was measured before. A warning tells where the answer is another than
+    short sentences showed.
 
     Args:
         model: the model.
@@ -53,39 +54,22 @@ def sharing(model: EmbeddingModel, work: Plan) -> Sharing:
         ExtractionError: if the model fails on the longest sequence of the plan, or gives two
             answers to it.
     """
-    tried = _TRIED.setdefault(model.module, _Tried())
+    steady = _STEADY.setdefault(model.module, set())
     lengths = work.text.lengths
     longest = int(np.argmax(lengths))
-    if (doubling := _doubling(lengths[longest])) not in tried.steady:
+    if (doubling := _doubling(lengths[longest])) not in steady:
         if not _is_steady(model, work, longest):
             return known(model)  # the pass says what to do
-        tried.steady.add(doubling)
-    answers = [known(model)]
-    for doubling, batch in _examples(work).items():
-        key = doubling, known(model)
-        if key not in tried.answers:
-            tried.answers[key] = _try(model, work, batch)
-        answers.append(tried.answers[key])
+        steady.add(doubling)
+    answers = [known(model), *(_try(model, work, batch) for batch in _examples(work))]
     found = max(answers, key=list(Sharing).index)
     if found is not known(model):
         warnings.warn(f"{told(model, found)}.", EmbvarWarning, stacklevel=2)
     return found
 
 
-@dataclass
-class _Tried:
-    """What long sequences showed of a model: it does not change while it is in memory.
-
-    Attributes:
-        steady: doublings of length in which it gave one answer twice.
-        answers: by doubling, and by what short sentences showed, which may be run together.
-    """
-
-    steady: set[int] = field(default_factory=set)
-    answers: dict[tuple[int, Sharing], Sharing] = field(default_factory=dict)
-
-
-_TRIED: WeakKeyDictionary[torch.nn.Module, _Tried] = WeakKeyDictionary()
+_STEADY: WeakKeyDictionary[torch.nn.Module, set[int]] = WeakKeyDictionary()
+"""Doublings of length in which a model gave one answer twice: no number depends on it."""
 
 
 def _doubling(length: int) -> int:
@@ -162,8 +146,8 @@ def of_equal_length(work: Plan, sequences: np.ndarray) -> list[np.ndarray]:
     return np.split(sequences[order], np.flatnonzero(np.diff(lengths[order])) + 1)
 
 
-def _examples(work: Plan) -> dict[int, np.ndarray]:
-    """By doubling of length, the most padded batch, else the largest."""
+def _examples(work: Plan) -> list[np.ndarray]:
+    """Of each doubling of length, the most padded batch, else the largest."""
     chosen: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
     for batch in work.batches:
         if len(batch) > 1:
@@ -173,10 +157,10 @@ def _examples(work: Plan) -> dict[int, np.ndarray]:
             if doubling not in chosen or rank > chosen[doubling][0]:
                 chosen[doubling] = rank, batch
     # Some of the sequences are enough, the longest and the shortest among them.
-    return {
-        doubling: batch[np.unique(np.linspace(0, len(batch) - 1, _MOST).astype(int))]
-        for doubling, (_, batch) in chosen.items()
-    }
+    return [
+        batch[np.unique(np.linspace(0, len(batch) - 1, _MOST).astype(int))]
+        for _, batch in chosen.values()
+    ]
 
 
 def _left_alone(model: EmbeddingModel, work: Plan, batch: np.ndarray) -> bool:
@@ -191,10 +175,12 @@ def _left_alone(model: EmbeddingModel, work: Plan, batch: np.ndarray) -> bool:
         together = _states(model, work, batch)
         for at in (int(np.argmax(lengths)), int(len(lengths) - 1 - np.argmin(lengths[::-1]))):
             alone = _states(model, work, batch[[at]])
-            twice = _states(model, work, batch[[at, at]])
-            rounding = apart([state[:1] for state in twice], alone)
             own = [state[at : at + 1, : int(lengths[at])] for state in together]
-            if not alike(own, alone, rounding):
+            if alike(own, alone):
+                continue
+            # Perhaps it is rounding: how far apart is the same sequence beside itself?
+            twice = _states(model, work, batch[[at, at]])
+            if not alike(own, alone, apart([state[:1] for state in twice], alone)):
                 return False
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):

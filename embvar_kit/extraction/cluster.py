@@ -8,10 +8,12 @@ is lost is given to another one.
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ import torch
 import transformers
 
 from embvar_kit._version import __version__
-from embvar_kit.errors import ExtractionError, as_sentence
+from embvar_kit.errors import CheckpointError, ExtractionError, as_sentence
 from embvar_kit.extraction.shards import ShardedPass, filling
 from embvar_kit.models.loading import EmbeddingModel
 
@@ -222,8 +224,29 @@ def _make(url: str, digest: str, phase: str, shard: int) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _ready(url: str, digest: str) -> tuple[ShardedPass, EmbeddingModel]:
-    """The pass and its model, loaded once a worker and compared with the plan."""
+    """The pass and its model, compared with the plan once a worker and pass."""
     job = ShardedPass.open(url)
     if job.manifest["sha256"] != digest:
         raise ExtractionError(f"The worker sees another pass in {url!r} than the client does.")
-    return job, job.load_model()
+    return job, _model_of(job)
+
+
+_held: dict[str, EmbeddingModel] = {}
+"""The model that was loaded last, by how: the next pass often takes the same one."""
+
+
+def _model_of(job: ShardedPass) -> EmbeddingModel:
+    """The model of a pass: the one that the worker holds, if it is that, or loaded anew.
+
+    Its weights are compared with the plan's either way: files may have changed since.
+    """
+    job.require_source()
+    how = json.dumps([job.manifest["model"], job.asked["device"]], sort_keys=True)
+    if how in _held:
+        with suppress(CheckpointError):
+            return job.as_planned(_held[how])
+    _held.clear()
+    _ready.cache_clear()  # two models may be more than the memory holds
+    loaded = job.load_model()
+    _held[how] = loaded
+    return loaded

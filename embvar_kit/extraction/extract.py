@@ -17,7 +17,15 @@ from embvar_kit.extraction.forward import SITES
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import Stopped, measure
 from embvar_kit.extraction.norms import find_bounds
-from embvar_kit.extraction.plan import Plan, at_sites, plan
+from embvar_kit.extraction.plan import (
+    Plan,
+    at_sites,
+    check_no_names,
+    check_options,
+    chosen_layers,
+    plan,
+    whole_number,
+)
 from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
 from embvar_kit.files import temporary_folder
 from embvar_kit.models.loading import EmbeddingModel
@@ -68,8 +76,8 @@ def extract(
             (both are reported), or ``"error"``.
         min_count: measure only tokens that occur at least this often. Most tokens of a corpus are
             rare, and each needs a mean at every layer: 10, the least that the paper's regressions
-            take, saves most of the memory. Such statistics cannot be merged, and a stream or
-            many files can be measured this way in shards only.
+            take, saves most of the memory. Such statistics cannot be merged. Many files can be
+            measured this way in shards only, and a stream, which has no shards, cannot.
         parse_special: what becomes of control tokens that the text spells out, such as ``[SEP]``
             or ``<s>``. By default they are text like any other; with ``True`` they are read as
             control tokens, for corpora that mean it. The plan counts them either way.
@@ -117,7 +125,11 @@ def extract(
         ExtractionInterrupted: if the pass is stopped by hand; :func:`partial_result` then returns
             what was measured.
     """
+    check_no_names(model, corpus)
     sites = _sites(site)
+    batch_tokens, min_count = check_options(by, batch_tokens, long, min_count)
+    if layers is not None:
+        layers = list(chosen_layers(model, layers))
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
     options |= {"min_count": min_count, "parse_special": parse_special}
     options |= {name: True for name, on in (("null", null), ("covariance", covariance)) if on}
@@ -134,8 +146,6 @@ def extract(
             "The counts of a stream, or of many files, are not known before its end: leave "
             "min_count out, load the whole corpus (streaming=False), or measure files in shards."
         )
-    if layers is not None:
-        options["layers"] = layers = list(layers)
     if isinstance(leave_out, LeaveOut):
         names = ("by", "layers", "batch_tokens", "long", "parse_special")
         how = {name: options[name] for name in names}
@@ -143,7 +153,7 @@ def extract(
     options["leave_out"] = leave_out
     if in_shards:
         if folds is not None:
-            shards = _shards_of(folds, shards)
+            folds, shards = _in_folds(folds, shards)
         local = folds is not None and client is None
         no_store = store is None and not local
         stream = isinstance(corpus, StreamedCorpus)
@@ -285,18 +295,24 @@ def _threads_of(client: Client) -> int:
     return threads_of_workers(client)
 
 
-def _shards_of(folds: int, shards: int | None) -> int:
-    """The number of shards of a pass in folds.
+def _in_folds(folds: int, shards: int | None) -> tuple[int, int]:
+    """The number of folds and of shards of a pass in folds.
 
     Raises:
         ExtractionError: if folds cannot be made of so many shards.
     """
-    if type(folds) is not int or folds < 2 or (shards is not None and shards < folds):
+    if shards is not None:
+        shards = whole_number("shards", shards)
+    try:
+        number = whole_number("folds", folds, 2)
+    except ExtractionError:
+        number = 0
+    if not number or (shards is not None and shards < number):
         raise ExtractionError(
             f"folds={folds!r} must be a whole number from 2, and at most shards= if that is given: "
             "each fold is one or more shards. 20 folds are usual."
         )
-    return folds if shards is None else shards
+    return number, shards or number
 
 
 def _run_shards(

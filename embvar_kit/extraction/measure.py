@@ -26,6 +26,7 @@ from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
 from embvar_kit.extraction.batching import known, sharing, told
 from embvar_kit.extraction.checkpoint import Checkpoint
 from embvar_kit.extraction.forward import Batch, forward, norms_for
+from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.norms import Screen
 from embvar_kit.extraction.plan import NULL_SEED, Plan
 from embvar_kit.models.loading import EmbeddingModel
@@ -93,14 +94,19 @@ class Measured:
                 covariance=covariance,
             )
             if not (statistics.n.any() or "partial" in self.info):
-                raise NothingLeftError(
-                    f"All that could be measured of {self.work.corpus!r} is of high norm, by the "
-                    f"bounds in {self.work.leave_out!r}: raise them."
-                )
+                raise all_of_high_norm(self.work.corpus, self.work.leave_out)
             if "partial" in self.info or self.work.n_of_high_norm:
                 statistics = _seen(statistics)
             found[site] = replace(statistics, null=null.get(site))
         return found
+
+
+def all_of_high_norm(corpus: str, leave_out: LeaveOut) -> NothingLeftError:
+    """What to say of a corpus whose every occurrence reaches a bound on the norm."""
+    return NothingLeftError(
+        f"All that could be measured of {corpus!r} is of high norm, by the bounds in "
+        f"{leave_out!r}: raise them."
+    )
 
 
 def at_site(info: dict, site: str) -> dict:
@@ -191,7 +197,7 @@ def measure(
         kept.save(done, state_of)
     if screen:
         work = work.without(screen.left_out)
-    info = _info(model, corpus, work)
+    info = info_of(model, corpus, work)
     if shared is not known(model):
         info["model"]["notes"] = [*info["model"].get("notes", []), told(model, shared)]
     if done < len(work.batches):
@@ -262,8 +268,13 @@ def _first_not_finite(work: Plan, sites: Sequence[str], batch: Batch) -> tuple[i
     return None
 
 
-def _info(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
-    """A description of what was measured, in a form that survives JSON unchanged."""
+def info_of(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
+    """A description of what was measured, in a form that survives JSON unchanged.
+
+    Args:
+        model, corpus: the model and the corpus that the plan was made for.
+        work: the plan as it was carried out; nothing need have been measured.
+    """
     info = {
         "kit_version": __version__,
         "model": {

@@ -1,9 +1,10 @@
-"""The merge of the shards of a pass, one layer after another, and the folds that shards make up."""
+"""The merge of the shards of a pass, layer by layer, and the folds that shards make up."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,7 +18,9 @@ import pandas as pd
 from embvar_kit.array_file import CheckpointFile
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError, NothingLeftError
-from embvar_kit.extraction.measure import NULL, at_site
+from embvar_kit.extraction.leave_out import LeaveOut
+from embvar_kit.extraction.measure import NULL, all_of_high_norm, at_site
+from embvar_kit.extraction.plan import whole_number
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.folds import FoldMoments, leave_one_out, pool, without_each_fold
@@ -36,18 +39,22 @@ def merge(
     job: ShardedPass, only: Iterable[int] | None = None, folds: int | None = None
 ) -> dict[str, TokenStatistics]:
     """The statistics of the shards of a pass together; see :meth:`ShardedPass.merge`."""
-    chosen = list(range(job.n_shards)) if only is None else [int(shard) for shard in only]
+    try:
+        chosen = list(map(operator.index, range(job.n_shards) if only is None else only))
+    except TypeError:
+        chosen = []
     if not chosen or len(set(chosen) & set(range(job.n_shards))) < len(chosen):
         raise ExtractionError(
-            f"only={chosen} must be different numbers of shards, from 0 to {job.n_shards - 1}."
+            f"only={chosen or only!r} must be different numbers of shards, from 0 to "
+            f"{job.n_shards - 1}."
         )
     parts = [(shard, job.read("shards", shard)) for shard in chosen]
-    if folds is not None and not 2 <= folds <= len(chosen):
+    if folds is not None and whole_number("folds", folds, 2) > len(chosen):
         raise ExtractionError(
             f"folds={folds!r} must be a whole number from 2 to {len(chosen)}, the number of shards."
         )
-    info = _info(job, [file.told for _, file in parts], None if only is None else chosen)
     merged = _Merge.of(job, parts, "")
+    info = _info(job, [file.told for _, file in parts], None if only is None else chosen)
     null: dict[str, TokenStatistics] = {}
     if job.asked.get("null"):
         info |= {"null_seed": job.asked["null_seed"]}
@@ -83,7 +90,7 @@ class _Merge:
             n[job.array(file, shard, f"{prefix}group")] += job.array(file, shard, f"{prefix}n")
         seen = np.flatnonzero(n)
         if not len(seen):
-            raise NothingLeftError(f"Corpus {job.asked['corpus']!r} yields no sentence.")
+            raise _nothing_left(job, parts)
         labels = job.groups.index.to_numpy()
         seen = seen[frequency_order(n[seen], labels[seen])]
         rank = np.full(len(n), -1)
@@ -228,7 +235,11 @@ class _Merge:
         return replace(
             statistics,
             folds=Folds(tokens=statistics.tokens[frequent], **arrays),
-            fold_decompositions=pd.concat(decompositions, ignore_index=True),
+            # None where no token is left that is frequent enough for a choice: a bound on the norm
+            # can take occurrences of all that were.
+            fold_decompositions=pd.concat(decompositions, ignore_index=True)
+            if decompositions
+            else None,
         )
 
 
@@ -253,6 +264,22 @@ def _decompositions(
     return pd.DataFrame(rows)
 
 
+def _nothing_left(job: ShardedPass, parts: Sequence[tuple[int, CheckpointFile]]) -> Exception:
+    """What to say of shards in which nothing was measured."""
+    corpus = job.asked["corpus"]
+    counts = [info["counts"] for _, file in parts if (info := file.told["info"])]
+    if any(count.get("left_out_by_norm") for count in counts):
+        return all_of_high_norm(corpus, LeaveOut.from_told(job.asked["leave_out"]))
+    if not any(count["sentences"] for count in counts):
+        where = "" if len(parts) == job.n_shards else " in these shards"
+        return NothingLeftError(f"Corpus {corpus!r} yields no sentence{where}.")
+    shards = ", ".join(str(shard) for shard, _ in parts)
+    return NothingLeftError(
+        f"No {job.asked['by']} that the pass over {corpus!r} measures occurs in shard {shards}: "
+        "merge it with others."
+    )
+
+
 def _info(job: ShardedPass, told: Sequence[Mapping], only: list[int] | None) -> dict:
     """What was measured in some shards together."""
     info = reduce(merged_info, (part["info"] for part in told if part["info"]))
@@ -261,7 +288,9 @@ def _info(job: ShardedPass, told: Sequence[Mapping], only: list[int] | None) -> 
     together = json.dumps([part["fingerprint"] for part in told], sort_keys=True)
     of_text = hashlib.sha256(json.dumps(together).encode()).hexdigest()[:16]
     without_text = sum(part["without_text"] for part in told)
-    whole["dealt"] = {"shards": job.n_shards, "seed": job.asked["seed"]}
+    # Which text was dealt, and how: parts of it are told from parts of another.
+    names = ("shards", "seed", "text", "dealing")  # an older kit kept no dealing
+    whole["dealt"] = {name: job.asked[name] for name in names if name in job.asked}
     if only is None:
         # The sentences of files are known only once they were read.
         of_text = text.get("fingerprint", of_text)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -325,7 +327,8 @@ def plan(
         leave_out: which occurrences are left out. A factor ``norm`` needs the model, which is not
             run here: have :func:`embvar_kit.find_bounds` find the bounds that it stands for.
         only: the groups to measure, for a part of a corpus: those of the whole that are frequent
-            enough. Here ``min_count`` only tells of it.
+            enough. Here ``min_count`` only tells of it. A part in which none of them occurs has a
+            plan without batches, which counts its text all the same.
         document: ``(N,)`` the document of each sentence, for a part of a corpus, which cannot tell
             whether a single title is an article or a list of sentences; by default that of
             :func:`documents_of`.
@@ -337,9 +340,9 @@ def plan(
     """
     check_no_names(model, corpus)
     layers = chosen_layers(model, layers)
+    batch_tokens, min_count = check_options(by, batch_tokens, long, min_count)
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
-    check_options(by, batch_tokens, long, min_count)
     check_leave_out(leave_out, layers)
     text = tokenize(
         model.tokenizer,
@@ -350,9 +353,10 @@ def plan(
         long=long,
         spans=by == "word",
         parse_special=parse_special,
+        nothing=only is not None,
     )
     rows = model.vocabulary_rows
-    if rows is not None and (largest := int(text.ids.max())) >= rows:
+    if rows is not None and (largest := int(text.ids.max(initial=0))) >= rows:
         raise ExtractionError(
             f"The tokenizer of {model.name!r} gives id {largest}, and the model has embeddings for "
             f"0 to {rows - 1} only: the two do not belong together."
@@ -361,7 +365,7 @@ def plan(
     markers: tuple[str, ...] = ()
     n_spanned = 0
     if by == "word":
-        words = find_words(corpus, text)
+        words = find_words(corpus, text, nothing=only is not None)
         labels, group, word = words.labels, words.group, words.word
         n_spanned = words.n_spanned
         special = np.zeros(len(labels), dtype=bool)
@@ -376,7 +380,7 @@ def plan(
     n = np.bincount(group[group >= 0], minlength=len(labels))
     wanted = n >= min_count if only is None else (n > 0) & (only.get_indexer(labels) >= 0)
     seen = np.flatnonzero(wanted)
-    if not len(seen):
+    if not len(seen) and only is None:
         where = f", its first {leave_out.first} positions left out" if n_at_first else ""
         raise NothingLeftError(
             f"No {by} of corpus {corpus.name!r} occurs {min_count} times or more{where}: take a "
@@ -400,6 +404,8 @@ def plan(
                 batch_tokens if model.shares_batches else 1,
                 equal=not model.ignores_padding,
             )
+            if len(seen)
+            else ()
         ),
         equal_lengths=not model.ignores_padding,
         alone=not model.shares_batches,
@@ -522,20 +528,42 @@ def check_no_names(model: EmbeddingModel, corpus: Corpus) -> None:
         )
 
 
-def check_options(by: str, batch_tokens: int | None, long: str, min_count: int) -> None:
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """An argument as a whole number, of whichever kind it is: NumPy has kinds of its own.
+
+    Raises:
+        ExtractionError: if it is none, or less than ``least``.
+
+    >>> whole_number("folds", np.int64(20), 2)
+    20
+    """
+    number = None
+    with suppress(TypeError):
+        number = operator.index(value)
+    if number is None or isinstance(value, bool) or number < least:
+        raise ExtractionError(f"{name} must be a whole number from {least}, got {value!r}.")
+    return number
+
+
+def check_options(
+    by: str, batch_tokens: int | None, long: str, min_count: int
+) -> tuple[int | None, int]:
     """Check options of a pass that can be judged without model and text.
+
+    Returns:
+        ``batch_tokens`` and ``min_count`` as Python's whole numbers.
 
     Raises:
         ExtractionError: naming the one that makes no sense.
     """
-    if batch_tokens is not None and batch_tokens < 1:
-        raise ExtractionError(f"batch_tokens must be at least 1, got {batch_tokens}.")
-    if not isinstance(min_count, int) or min_count < 1:
-        raise ExtractionError(f"min_count must be a whole number from 1, got {min_count!r}.")
+    if batch_tokens is not None:
+        batch_tokens = whole_number("batch_tokens", batch_tokens)
+    min_count = whole_number("min_count", min_count)
     if by not in GROUPINGS:
         raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
     if long not in LONG:
         raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
+    return batch_tokens, min_count
 
 
 def check_leave_out(leave_out: LeaveOut | None, layers: Iterable[int]) -> None:

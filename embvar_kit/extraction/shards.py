@@ -3,8 +3,8 @@
 A shard is a set of whole documents, dealt out by a rule that depends on the corpus alone. Its state
 is a file of the moments of the groups that occur in it. A shard's file follows from model, text and
 settings, so that it does not matter which worker makes it, nor how often. The result is the merge
-of all shards, in their order, one layer after another: its bits depend neither on the number of
-workers nor on what was interrupted, and no more than one layer's means are merged at a time.
+of all shards, in their order, layer by layer: its bits depend neither on the number of workers nor
+on what was interrupted, and no more layers are merged at a time than there are threads.
 
 A store (:mod:`embvar_kit.extraction.store`) holds:
 
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import shutil
 import sys
 import time
@@ -57,16 +56,18 @@ from embvar_kit.errors import (
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.forward import norms_for
 from embvar_kit.extraction.leave_out import LeaveOut
-from embvar_kit.extraction.measure import NULL, Measured, Stopped, measure
+from embvar_kit.extraction.measure import NULL, Measured, Stopped, info_of, measure
 from embvar_kit.extraction.merging import merge
 from embvar_kit.extraction.plan import (
     NULL_SEED,
     Plan,
     at_sites,
     check_leave_out,
+    check_no_names,
     check_options,
     chosen_layers,
     plan,
+    whole_number,
     with_null,
 )
 from embvar_kit.extraction.store import Store
@@ -159,18 +160,17 @@ class ShardedPass:
                 f"A pass in shards takes a corpus that is loaded whole, or many files, not "
                 f"{corpus!r}: load it without streaming=True, or name its files by a pattern."
             )
-        check_options(by, batch_tokens, long, min_count)
-        layers = None if layers is None else list(layers)
+        check_no_names(model, corpus)
+        batch_tokens, min_count = check_options(by, batch_tokens, long, min_count)
         taken = chosen_layers(model, layers)
         norms_for(model, sites, taken)
         check_leave_out(leave_out, taken)
-        if threads is not None and (type(threads) is not int or threads < 1):
-            raise ExtractionError(f"threads must be a whole number from 1, got {threads!r}.")
+        threads = None if threads is None else whole_number("threads", threads)
         store = Store(store)
         options = {
             "by": by,
-            "layers": None if layers is None else [operator.index(layer) for layer in layers],
-            "batch_tokens": None if batch_tokens is None else operator.index(batch_tokens),
+            "layers": None if layers is None else list(taken),  # -1 is the last one's number
+            "batch_tokens": batch_tokens,
             "long": long,
             "min_count": min_count,
             "parse_special": parse_special,
@@ -189,6 +189,8 @@ class ShardedPass:
             "torch": torch.__version__.partition("+")[0],
             "transformers": transformers.__version__,
             "text": corpus.fingerprint,
+            # Titles make documents: the same sentences under other titles are dealt otherwise.
+            "dealing": _digest_of(documents, dealt[documents]),
             "shards": int(shards),
             "seed": int(seed),
             "threads": threads,
@@ -207,6 +209,8 @@ class ShardedPass:
                 job = cls.open(store)
                 if threads is None:
                     asked["threads"] = job.asked["threads"]
+                if any(asked[name] != job.asked[name] for name in ("text", "shards", "seed")):
+                    asked["dealing"] = job.asked.get("dealing")  # another follows from these
                 _compare(asked, job.asked, store)
                 new = False
             else:
@@ -396,8 +400,26 @@ class ShardedPass:
             CheckpointError: if it is another one.
         """
         self.require_source()
-        model = load_model(device=self.asked["device"], **self.manifest["model"])
-        model = replace(model, max_tokens=self.asked["max_tokens"])
+        return self.as_planned(load_model(device=self.asked["device"], **self.manifest["model"]))
+
+    def as_planned(self, model: EmbeddingModel) -> EmbeddingModel:
+        """A model as it was loaded, with what was set of it before the pass was planned.
+
+        Where batches are kept apart by hand, they are here, too; what short sentences showed here
+        and not there stays, and is refused.
+
+        Raises:
+            CheckpointError: if it is another one.
+        """
+        asked = self.asked
+        model = replace(
+            model,
+            max_tokens=asked["max_tokens"],
+            begin=tuple(asked.get("begin", model.begin)),  # an older kit kept none
+            end=tuple(asked.get("end", model.end)),
+            ignores_padding=model.ignores_padding and asked.get("ignores_padding", True),
+            shares_batches=model.shares_batches and asked.get("shares_batches", True),
+        )
         self.check_model(model)
         return model
 
@@ -422,7 +444,7 @@ class ShardedPass:
             CheckpointError: if the listing is missing or damaged.
         """
         if "files" in self.manifest["corpus"]:
-            next(self._files_of(0).chunks(), None)
+            self._files_of(0).check_first()
 
     def check_model(self, model: EmbeddingModel) -> None:
         """Check that a model is the one that the pass was planned with.
@@ -457,7 +479,15 @@ class ShardedPass:
         with _threads(self.asked["threads"]):
             arrays, told = make(shard, model, **how)
         self.store.write_arrays(name, arrays, {**told, "pass": self.manifest["sha256"]})
+        # Only now: if the state cannot be written, the progress is all that there is of the shard.
+        kept = phase == "shards" and how.get("checkpoint_every") is not None and self.store.local
+        if kept and self._running(shard).is_dir():
+            remove(self._running(shard))
         return {"shard": shard, "tokens": told["tokens"]}
+
+    def _running(self, shard: int) -> Path:
+        """The folder of the progress inside a shard, in a local store."""
+        return Path(self.store.path(f"running/{shard:05}"))
 
     def _plan(
         self,
@@ -499,15 +529,15 @@ class ShardedPass:
         checkpoint_every: float | None = None,
     ) -> tuple[dict, dict]:
         corpus = self.text(shard)
-        try:
-            work = self._plan(corpus, model, self.groups.index, self._document(shard))
-        except NothingLeftError:
-            told = {"tokens": 0, "info": None, **_read_from(corpus)}
+        work = self._plan(corpus, model, self.groups.index, self._document(shard))
+        if not len(work.labels):  # none of the groups is in it; its text counts all the same
+            info = {**info_of(model, corpus, work), "corpora": []}
+            told = {"tokens": 0, "info": info, **_read_from(corpus)}
             nothing = _nothing("group", "n", "subwords")
             return nothing | _nothing(*(f"{NULL}{name}" for name in nothing)), told
         kept_in = None
         if checkpoint_every is not None and self.store.local:
-            kept_in = Path(self.store.path(f"running/{shard:05}"))
+            kept_in = self._running(shard)
         groups = {"": self.groups.index.get_indexer(work.labels)}
         if "null" in self.asked:
             work, groups[NULL] = self._with_null(work, shard)
@@ -524,8 +554,6 @@ class ShardedPass:
             measured = measure(
                 model, corpus, work, self.asked["sites"], progress=progress, kept=kept
             )
-        if kept_in is not None:
-            remove(kept_in)
         work, arrays = measured.work, {}
         for prefix, own in (("", measured), (NULL, measured.null)):
             if own is not None:
@@ -814,6 +842,13 @@ def _read_from(corpus: Corpus) -> dict[str, Any]:
 def _digest(manifest: Any) -> str:
     canonical = json.dumps(manifest, sort_keys=True).encode()
     return hashlib.sha256(canonical).hexdigest()[:16]
+
+
+def _digest_of(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype="<i8"))
+    return digest.hexdigest()[:16]
 
 
 def _vocabulary(model: EmbeddingModel, by: str) -> tuple[np.ndarray, np.ndarray]:

@@ -72,12 +72,18 @@ class CovarianceMoments:
             )
         if not len(x):
             return
+        import torch  # takes seconds, which those who only read a covariance need not wait
+
         if not self.count:
             self.mean += x.mean(axis=0, dtype=np.float64)
         apart = x - self.mean
         shift = apart.sum(axis=0)
         self.count += len(x)
-        self._scatter += apart.T @ apart
+        # PyTorch's product, not NumPy's: it is the one whose threads a pass sets, and their number
+        # decides the last bits. Dask gives its workers another number of NumPy's than a client has.
+        rows = torch.from_numpy(apart)
+        product = torch.mm(rows.T, rows)
+        self._scatter += ((product + product.T) / 2).numpy()  # symmetric to the last bit
         self._scatter -= np.outer(shift, shift) / self.count
         self.mean += shift / self.count
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -26,8 +29,60 @@ _SHARE = 0.75
 
 
 def fit_into_memory(n_bytes: int) -> bool:
-    """Whether this machine has memory for so many bytes of means beside the model's buffers."""
-    return n_bytes <= _SHARE * psutil.virtual_memory().available
+    """Whether this process has memory for so many bytes of means beside the model's buffers."""
+    return n_bytes <= _SHARE * available()
+
+
+def available() -> int:
+    """Bytes that this process can still take: of the machine's free memory, what limits leave.
+
+    Limits are those of Linux's control groups, by which SLURM and containers keep a job to the
+    memory that it asked for, and that of a Dask worker. Beyond them the process would be killed.
+    """
+    left = [psutil.virtual_memory().available, *_left_in_groups(), *_left_to_worker()]
+    return max(0, min(left))
+
+
+def _left_in_groups(root: Path = Path("/")) -> Iterator[int]:
+    """Bytes that the control groups of this process leave, each group and those above it.
+
+    Cached parts of files are given up for other memory, and count as free.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, kinds, own = line.split(":", 2)
+        if number == "0" and not kinds:  # version 2
+            names = ("memory.max", "memory.current", "inactive_file")
+            top = root / "sys/fs/cgroup"
+        elif "memory" in kinds.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            top = root / "sys/fs/cgroup/memory"
+        else:
+            continue
+        # A container sees its own group at the top, and may be told a path that is not there.
+        group = Path(own.lstrip("/"))
+        for folder in {top / group, *(top / above for above in group.parents)}:
+            with suppress(OSError, ValueError):  # "max" is no number: no limit
+                limit, used = (int((folder / name).read_text()) for name in names[:2])
+                stat = dict(map(str.split, (folder / "memory.stat").read_text().splitlines()))
+                yield limit - used + int(stat.get(names[2], 0))
+
+
+def _left_to_worker() -> Iterator[int]:
+    """Bytes that Dask leaves to the worker that this process is, if it is one with a limit."""
+    if "distributed" not in sys.modules:
+        return
+    from distributed import get_worker
+
+    try:
+        limit = get_worker().memory_manager.memory_limit
+    except (ValueError, AttributeError):  # no worker runs this
+        return
+    if limit:
+        yield int(limit) - psutil.Process().memory_info().rss
 
 
 def fit_onto_device(n_bytes: int, free: int) -> bool:

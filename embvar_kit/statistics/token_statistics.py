@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -826,7 +827,8 @@ class TokenStatistics:
             left_out: sets of tokens; the decompositions are stored for each ``without(tokens)``.
 
         Raises:
-            StatisticsError: if the means were left out already, or no token would be left.
+            StatisticsError: if the means were left out already, or no token would be left, or
+                none for a decomposition.
         """
         if self.mean is None:
             raise StatisticsError(
@@ -846,9 +848,14 @@ class TokenStatistics:
         info = {**self.info, "compact": {"min_count": min_count}}
         left_out = [list(tokens) for tokens in left_out]
         parts = [self.without(tokens) for tokens in left_out]
-        stored = pd.concat(
-            [table for part in parts for table in part._decompositions()], ignore_index=True
-        )
+        tables = [table for part in parts for table in part._decompositions()]
+        if not tables:
+            raise StatisticsError(
+                f"No token is left that occurs {self.least_count} times, the least that was "
+                "measured, so compact statistics would have no decomposition: keep the whole "
+                "statistics."
+            )
+        stored = pd.concat(tables, ignore_index=True)
         arrays |= {"mean": None, "extra": None, "decompositions": stored, "folds": None}
         if self.covariance is not None:
             arrays |= {"covariance": None, "isotropies": self.isotropy()}
@@ -1284,13 +1291,31 @@ def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
                 "count some of them twice. Read the statistics with their sentences "
                 "(corpus=read_sentences(...)), or extract again."
             )
-    measured = {corpus["fingerprint"] for corpus in ours.info["corpora"]}
-    for corpus in theirs.info["corpora"]:
-        if corpus["fingerprint"] in measured:
+    for one, other in itertools.product(ours.info["corpora"], theirs.info["corpora"]):
+        if _overlap(one, other):
             raise StatisticsError(
-                f"Both statistics contain the same part of corpus {corpus['name']!r}; merging "
+                f"Both statistics contain the same part of corpus {other['name']!r}; merging "
                 "them would count it twice."
             )
+
+
+def _overlap(one: Mapping, other: Mapping) -> bool:
+    """Whether two texts that were measured share sentences, as their descriptions tell.
+
+    Shards of one dealing are the same or distinct. Those of different dealings of one text, and a
+    shard and the whole, share sentences.
+    """
+    if one["fingerprint"] == other["fingerprint"]:
+        return True
+    dealt = [corpus.get("dealt", {}) for corpus in (one, other)]
+    texts = [own.get("text", c["fingerprint"]) for own, c in zip(dealt, (one, other), strict=True)]
+    if texts[0] != texts[1]:
+        return False
+    names = ("shards", "seed", "dealing")
+    if any(dealt[0].get(name) != dealt[1].get(name) for name in names):
+        return True
+    chosen = [set(own.get("only", range(own.get("shards", 0)))) for own in dealt]
+    return bool(chosen[0] & chosen[1])
 
 
 def control_tokens_read(info: Mapping) -> bool:
@@ -1322,6 +1347,6 @@ def merged_info(ours: Mapping, theirs: Mapping) -> dict:
         if len(lengths) == 2:  # unknown for the whole if unknown for one part
             total = np.zeros(max(map(len, lengths)), dtype=np.int64)
             for found in lengths:
-                total[: len(found)] += found
+                total[: len(found)] += np.array(found, dtype=np.int64)  # of no sentence, empty
             info[key] = total.tolist()
     return info

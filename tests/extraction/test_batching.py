@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import warnings
@@ -18,6 +19,7 @@ import embvar_kit as ek
 from embvar_kit.corpora.tokens import group_vocabulary
 from embvar_kit.extraction import batching, measure
 from embvar_kit.extraction.forward import forward as run_batches
+from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.models import probe
 
 SIZES = {
@@ -273,13 +275,51 @@ def test_padding_that_matters_in_long_sentences_only_is_seen_in_the_pass(saved, 
         ek.extract(model, ek.Corpus.of(sentences((8, 7, 6))), progress=False)
 
 
+def test_a_shard_has_the_same_bits_whichever_its_worker_measured_before(saved, unseen, tmp_path):
+    """A shard without padding shows nothing of what padding does in the next one."""
+    model = ek.load_model(saved(big_bird), device="cpu")
+    assert model.ignores_padding, "short sentences do not show it"
+    texts = sentences((61, 61, 61, 60))
+    corpus = ek.Corpus("pairs", texts, list("aabb"), np.array([1, 2, 1, 2]))
+    found = []
+    for order in ((0, 1), (1, 0)):
+        job = ShardedPass.plan(tmp_path / str(order), model, corpus, shards=2)
+        of_pair = {len(set(map(len, job.text(shard)))): shard for shard in order}
+        assert sorted(of_pair) == [1, 2], "one shard has equal lengths, the other has not"
+        for kind in (1, 2) if order == (0, 1) else (2, 1):
+            with (
+                pytest.warns(ek.EmbvarWarning, match="only sentences of equal length")
+                if kind == 2
+                else contextlib.nullcontext()
+            ):
+                job.run("shards", of_pair[kind], model)
+        found.append(job.merge()["hidden"])
+    for name in ("n", "Q", "M", "V", "mean", "extra"):
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
+    assert worst(found[0], alone(tmp_path / "model", texts, -1)) < 1e-4
+
+
+@pytest.mark.parametrize("flag", ["ignores_padding", "shares_batches"])
+def test_batches_kept_apart_by_hand_are_so_in_every_process(model, few, tmp_path, flag):
+    careful = replace(model, **{flag: False})
+    ek.extract(careful, few[:20], shards=1, store=tmp_path, progress=False)
+    job = ShardedPass.open(tmp_path)
+    assert getattr(job.load_model(), flag) is False
+    with pytest.raises(ek.CheckpointError, match=f"{flag}=False; this run has {flag}=True"):
+        ek.extract(model, few[:20], shards=1, store=tmp_path, progress=False)
+    # What short sentences show where a worker loads it, and did not show before, is refused.
+    job = ShardedPass.plan(tmp_path / "other", model, few[:20], shards=1)
+    with pytest.raises(ek.CheckpointError, match=f"{flag}=True; this run has {flag}=False"):
+        job.as_planned(careful)
+
+
 def test_of_each_doubling_of_length_the_most_padded_batch_is_tried(model):
     work = ek.plan(model, ek.Corpus.of(sentences([40, 39, 33, 20, 20, 17, 9, 9, 9, 5, 4])))
     order = np.argsort(-work.text.lengths, kind="stable")
     batches = [order[:2], order[2:3], order[3:6], order[6:9], order[9:]]
     tried = [
         work.text.lengths[batch].tolist()
-        for batch in batching._examples(replace(work, batches=batches)).values()
+        for batch in batching._examples(replace(work, batches=batches))
     ]
     assert tried == [[40, 39], [20, 20, 17], [9, 9, 9], [5, 4]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -10,9 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 import embvar_kit as ek
-from embvar_kit.extraction import cluster
+from embvar_kit.corpora.parts import FileCorpus
+from embvar_kit.extraction import cluster, shards
 from embvar_kit.extraction.shards import ShardedPass
 
 distributed = pytest.importorskip("distributed")
@@ -56,8 +60,8 @@ def processes():
 
 
 def extract(model, corpus, store, client, **options):
-    options = {"threads": 1, "progress": False} | options
-    return ek.extract(model, corpus, shards=SHARDS, store=store, client=client, **options)
+    options = {"shards": SHARDS, "threads": 1, "progress": False} | options
+    return ek.extract(model, corpus, store=store, client=client, **options)
 
 
 def same(found, wanted) -> None:
@@ -115,6 +119,32 @@ def test_two_processes_give_the_same_bits(model, corpus, wanted, processes, tmp_
 
 
 @pytest.mark.slow
+def test_a_process_gives_the_bits_of_a_covariance(tiny, corpus, tmp_path, monkeypatch):
+    """NumPy's product has another number of threads there, and at this width other last bits."""
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(tiny("bert"))
+    config.hidden_size, config.num_attention_heads = 100, 4
+    shutil.copytree(tiny("bert"), tmp_path / "model")
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "model")
+    wide = ek.load_model(tmp_path / "model", device="cpu")
+    options = {"covariance": True, "threads": 1, "shards": 3, "progress": False}
+    here = ek.extract(wide, corpus, store=tmp_path / "a", **options)
+    others = "2" if os.environ.get("OMP_NUM_THREADS") == "1" else "1"
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", others)  # read when a process starts
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        (told,) = client.run(os.environ.get, "OPENBLAS_NUM_THREADS").values()
+        assert told == others
+        there = ek.extract(wide, corpus, store=tmp_path / "b", client=client, **options)
+    same(there, here)
+    np.testing.assert_array_equal(there.covariance, here.covariance)
+
+
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(model, corpus, wanted, processes, tmp_path):
     """SIGKILL of one worker, as soon as the first shard is there."""
     store = tmp_path / "store"
@@ -144,6 +174,60 @@ def test_a_damaged_shard_is_made_again_by_a_worker(model, corpus, wanted, thread
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.warns(ek.EmbvarWarning, match=r"00001-of-00006\.safetensors in .* made again"):
         same(extract(model, corpus, store, threads), wanted)
+
+
+def test_a_worker_keeps_the_model_for_the_next_pass(
+    model, corpus, threads, tiny, tmp_path, monkeypatch
+):
+    """As long as it is the same: what its files held before is not measured for what they hold."""
+    load, loaded = shards.load_model, []
+    monkeypatch.setattr(
+        shards, "load_model", lambda *a, **how: loaded.append(how["name"]) or load(*a, **how)
+    )
+    short = corpus[:40]
+    folder = tmp_path / "model"
+    shutil.copytree(tiny("bert"), folder)
+    one = ek.load_model(folder, device="cpu")
+    extract(one, short, tmp_path / "a", threads, shards=1)
+    found = extract(replace(one, max_tokens=9), short, tmp_path / "b", threads, shards=1)
+    assert found.info["counts"]["split"] > 0
+    careful = replace(one, ignores_padding=False)
+    extract(careful, short, tmp_path / "c", threads, shards=1)
+    assert len(loaded) == 1
+    fresh = ek.untrained(one)
+    fresh.module.save_pretrained(folder)
+    two = ek.load_model(folder, device="cpu")
+    wanted = ek.extract(two, short, shards=1, store=tmp_path / "d", threads=1, progress=False)
+    same(extract(two, short, tmp_path / "e", threads, shards=1), wanted)
+    with pytest.raises(ek.ExtractionError, match=r"cannot take part.*weights="):
+        extract(one, short, tmp_path / "f", threads, shards=1)
+    assert len(loaded) == 3, "once for other weights, and once to see that there are no others"
+
+
+def test_begin_and_end_that_were_set_hold_on_workers(model, corpus, threads, tmp_path):
+    bare = replace(model, begin=(), end=model.end * 2)
+    options = {"shards": 1, "threads": 1, "progress": False}
+    wanted = ek.extract(bare, corpus[:20], store=tmp_path / "here", **options)
+    assert wanted.info["convention"]["begin"] is None
+    same(ek.extract(bare, corpus[:20], store=tmp_path / "a", client=threads, **options), wanted)
+    with pytest.raises(ek.CheckpointError, match=r"begin=\[\], end=.*; this run has .*begin=\[\d"):
+        ek.extract(model, corpus[:20], store=tmp_path / "a", **options)
+
+
+def test_the_first_of_many_files_is_read_on_each_worker(model, threads, tmp_path, monkeypatch):
+    """The first alone: files can be large."""
+    (tmp_path / "texts").mkdir()
+    for name in "abcd":
+        (tmp_path / "texts" / f"{name}.txt").write_text("The cat sat.\n")
+    files = ek.load_corpus(f"{tmp_path}/texts/*.txt")
+    part, read = FileCorpus._part, []
+    monkeypatch.setattr(FileCorpus, "_part", lambda *a: read.append(a[1]) or part(*a))
+    job = ShardedPass.plan(tmp_path / "store", model, files, shards=2)
+    job.check_text()
+    assert len(read) == 1
+    (tmp_path / "texts" / read[0][-5:]).unlink()
+    with pytest.raises(ek.ExtractionError, match=r"cannot take part.*cannot be read"):
+        ek.extract(model, files, shards=2, store=tmp_path / "store", client=threads, progress=False)
 
 
 def test_a_model_that_workers_cannot_load_is_refused(model, corpus, threads, tmp_path):

@@ -360,6 +360,35 @@ def test_shards_leave_out_what_one_pass_leaves_out(model, corpus, bounds, tmp_pa
         extract(model, corpus, by=by, shards=4, store=tmp_path / by)
 
 
+def test_a_text_of_which_nothing_is_left_is_refused_in_the_same_words_in_shards(
+    model, corpus, tmp_path
+):
+    leave_out = ek.LeaveOut(bounds={1: 1e-9})
+    with pytest.raises(ek.ExtractionError, match="raise them") as one:
+        extract(model, corpus, leave_out=leave_out)
+    with pytest.raises(ek.ExtractionError) as many:
+        extract(model, corpus, leave_out=leave_out, shards=4, store=tmp_path / "store")
+    assert str(many.value) == str(one.value)
+
+
+def test_folds_where_the_norm_leaves_no_token_as_frequent_as_asked_for(
+    model, corpus, occurrences, tmp_path
+):
+    frequent = extract(model, corpus, by="word")
+    most, bound = int(frequent.n[0]), norms_of(occurrences("word")[frequent.tokens[0]])[2]
+    leave_out = ek.LeaveOut(bounds={2: float(np.quantile(bound, 0.9))})
+    options = {"by": "word", "min_count": most, "leave_out": leave_out}
+    stats = extract(model, corpus, folds=3, **options)
+    close(stats, extract(model, corpus, **options))
+    assert 10 <= stats.n.max() < most, "each token that is measured has lost occurrences"
+    assert stats.has_folds and stats.folds.tokens.tolist() == stats.tokens.tolist()
+    stats.save(tmp_path / "out")
+    again = ek.TokenStatistics.load(tmp_path / "out")
+    assert again.fold_decompositions is None and again.has_folds
+    with pytest.raises(ek.StatisticsError, match=f"No token is left that occurs {most} times"):
+        stats.compact()
+
+
 @pytest.mark.parametrize("folds", [None, 4], ids=["one pass", "folds"])
 def test_the_null_leaves_out_the_same_occurrences(model, corpus, bounds, folds):
     leave_out = ek.LeaveOut(first=1, bounds=bounds("token"))

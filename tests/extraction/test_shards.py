@@ -80,8 +80,11 @@ def test_shards_give_what_one_pass_gives(model, corpus, tmp_path, options):
         np.testing.assert_allclose(found.subwords, whole.subwords, rtol=1e-12)
     for part in ("model", "convention", "counts", "sentences_by_words"):
         assert found.info[part] == whole.info[part], part
-    dealt = {"dealt": {"shards": SHARDS, "seed": 0}}
-    assert found.info["corpora"] == [whole.info["corpora"][0] | dealt]
+    (corpus_of,) = found.info["corpora"]
+    dealt = corpus_of.pop("dealt")
+    assert [corpus_of] == whole.info["corpora"]
+    assert dealt.pop("text") == corpus.fingerprint and len(dealt.pop("dealing")) == 16
+    assert dealt == {"shards": SHARDS, "seed": 0}
 
 
 def test_several_sites_are_measured_in_one_pass(model, corpus, tmp_path):
@@ -117,6 +120,34 @@ def test_some_shards_are_merged_alone(sharded):
             job.merge(wrong)
 
 
+def test_merges_that_share_a_shard_are_refused(model, corpus, sharded, tmp_path):
+    """Whatever other shards are with it, and however the same text was dealt."""
+    whole, store = sharded
+    job = ShardedPass.open(store)
+    parts = {only: job.merge(only)["hidden"] for only in ((0,), (0, 1), (1, 2), (3, 4))}
+    other = ShardedPass.plan(tmp_path, model, corpus, shards=3)
+    for shard in range(3):
+        other.run("shards", shard, model)
+    dealt_otherwise = other.merge([2])["hidden"]
+    apart = parts[0, 1].merge(parts[3, 4])
+    for one, two in (
+        (parts[0,], parts[0, 1]),
+        (parts[0, 1], parts[1, 2]),
+        (apart, parts[1, 2]),
+        (whole, parts[0,]),
+        (ek.extract(model, corpus, progress=False), parts[0,]),
+        (dealt_otherwise, parts[0,]),
+        (other.merge()["hidden"], whole),
+    ):
+        for ours, theirs in ((one, two), (two, one)):
+            with pytest.raises(ek.StatisticsError, match="would count it twice"):
+                ours.merge(theirs)
+    # Of another text, the shards of the same numbers are other sentences.
+    changed = replace(corpus, sentences=[f"{sentence} And so on." for sentence in corpus.sentences])
+    of_another = extract(model, changed, tmp_path / "another")
+    assert parts[0,].merge(of_another).n.sum() == parts[0,].n.sum() + of_another.n.sum()
+
+
 def test_a_shard_without_a_word_counts_for_nothing(model, tmp_path):
     """Documents of digits only: no word, and with min_count no token that is frequent enough."""
     sentences = ["the cat sat on the mat", "1905", "the dog and the bird", "26"]
@@ -127,9 +158,45 @@ def test_a_shard_without_a_word_counts_for_nothing(model, tmp_path):
         )
         whole = ek.extract(model, corpus, progress=False, **options)
         close(found, whole)
+        for part in ("counts", "convention", "sentences_by_words", "sentences_by_blanks"):
+            assert found.info[part] == whole.info[part], part
     nothing = ek.Corpus("none", ["1905", "26"], list("ab"), np.ones(2, dtype=np.int64))
     with pytest.raises(ek.ExtractionError, match="No word of corpus 'none'"):
         extract(model, nothing, tmp_path / "nothing", shards=2, by="word")
+
+
+def test_the_text_of_a_shard_without_a_group_is_counted(model, tmp_path):
+    """Sentences, tokens, those left out in front, and those of which no token is left."""
+    cat, dog = ["the cat sat on the mat"] * 40, ["1905"] * 5
+    titles = ["cat"] * 40 + ["1905"] * 5 + ["nothing"]
+    sentences = [*cat, *dog, "\u200b"]
+    corpus = ek.Corpus("numbers", sentences, titles, np.arange(1, 47))
+    for number, options in enumerate(
+        ({"by": "word"}, {"by": "word", "null": True, "leave_out": ek.LeaveOut(first=2)})
+    ):
+        found = extract(model, corpus, tmp_path / str(number), shards=3, **options)
+        whole = ek.extract(model, corpus, progress=False, **options)
+        assert found.info["counts"] == whole.info["counts"]
+        assert found.info["counts"]["sentences"] == 45 and found.info["counts"]["empty"] == 1
+        assert found.info["sentences_by_words"] == whole.info["sentences_by_words"]
+        close(found, whole)
+
+
+def test_shards_in_which_nothing_was_measured_are_named(model, tmp_path):
+    """Files without text, and shards of numbers that are merged alone."""
+    (tmp_path / "texts").mkdir()
+    for name in "ab":
+        (tmp_path / "texts" / f"{name}.txt").write_text("\n\n")
+    blank = ek.load_corpus(f"{tmp_path}/texts/*.txt")
+    with pytest.raises(ek.ExtractionError, match=r"Corpus '.*\*\.txt' yields no sentence\.$"):
+        extract(model, blank, tmp_path / "blank", shards=2)
+    sentences = ["the cat sat on the mat", "1905"]
+    corpus = ek.Corpus("two", sentences, list("ab"), np.ones(2, dtype=np.int64))
+    extract(model, corpus, tmp_path / "two", shards=2, by="word")
+    job = ShardedPass.open(tmp_path / "two")
+    (shard,) = (at for at in range(2) if "1905" in job.text(at).sentences)
+    with pytest.raises(ek.ExtractionError, match=f"No word that .* occurs in shard {shard}: merge"):
+        job.merge(only=[shard])
 
 
 # What goes wrong
@@ -171,6 +238,30 @@ def test_inside_a_shard_a_stopped_pass_resumes_where_it_was(model, corpus, tmp_p
     batches = len(ek.plan(model, corpus, batch_tokens=100).batches)
     assert len(ran) == batches, "no batch was run twice"
     assert not (tmp_path / "store" / "running").exists()
+
+
+def test_a_shard_whose_state_cannot_be_written_resumes_where_it_was(
+    model, corpus, tmp_path, monkeypatch
+):
+    wanted = extract(model, corpus, tmp_path / "whole", shards=1, batch_tokens=100)
+    store = tmp_path / "store"
+    job = ShardedPass.plan(store, model, corpus, shards=1, batch_tokens=100)
+    (store / "shards").write_text("a file stands where the folder is to be")
+    with pytest.raises(ek.CheckpointError):
+        job.run("shards", 0, model, checkpoint_every=0)
+    (store / "shards").unlink()
+    ran = []
+
+    def forward(*arguments, **options):
+        for batch in run_batches(*arguments, **options):
+            ran.append(batch.planned)
+            yield batch
+
+    monkeypatch.setattr(measure, "forward", forward)
+    job.run("shards", 0, model, checkpoint_every=0)
+    assert len(ran) == 1, "the progress after the last batch but one was kept"
+    assert not (store / "running" / "00000").exists()
+    same(job.merge()["hidden"], wanted)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "bit flipped", "missing"])
@@ -300,6 +391,7 @@ def test_a_limit_that_was_set_holds_in_every_process(model, corpus, tmp_path):
         ({"site": ["unit"]}, r"sites=\['hidden'\]; this run has sites=\['unit'\]"),
         ({"by": "word"}, r"by='token'; this run has by='word'"),
         ({"text": True}, r"text='\w+'; this run has text='\w+'"),
+        ({"titles": True}, r"with dealing='\w+'; this run has dealing='\w+'\."),
         ({"model": True}, r"weights='\w+'; this run has weights='\w+'"),
     ],
 )
@@ -307,10 +399,29 @@ def test_what_differs_from_the_plan_is_refused_by_name(model, corpus, sharded, c
     changed = dict(changed)
     if changed.pop("text", None):
         corpus = replace(corpus, sentences=[*corpus.sentences[:-1], "Another one."])
+    if changed.pop("titles", None):  # the first two documents become one
+        first, second = list(dict.fromkeys(corpus.titles))[:2]
+        corpus = replace(corpus, titles=[first if x == second else x for x in corpus.titles])
     if changed.pop("model", None):
         model = replace(ek.untrained(model), name=model.name, revision=model.revision)
     with pytest.raises(ek.CheckpointError, match=message):
         extract(model, corpus, sharded[1], **changed)
+
+
+def test_text_that_is_missing_is_not_dealt_anew_under_other_titles(model, corpus, tmp_path):
+    """The text of one shard would come from one dealing, and that of the others from another."""
+    store = tmp_path / "store"
+    job = ShardedPass.plan(store, model, corpus, shards=SHARDS)
+    before = sorted(sentence for at in range(SHARDS) for sentence in job.text(at))
+    path = store / job.name("text", 1)
+    path.unlink()
+    other = replace(corpus, titles=[f"article {at % 40}" for at in range(len(corpus))])
+    assert other.fingerprint == corpus.fingerprint
+    with pytest.raises(ek.CheckpointError, match="dealing="):
+        ShardedPass.plan(store, model, other, shards=SHARDS)
+    assert not path.exists()
+    job = ShardedPass.plan(store, model, corpus, shards=SHARDS)
+    assert sorted(sentence for at in range(SHARDS) for sentence in job.text(at)) == before
 
 
 def test_a_worker_with_another_model_is_refused(model, sharded):
@@ -373,6 +484,13 @@ def test_arguments_that_do_not_fit_together_are_refused(model, corpus, tmp_path,
         ({"batch_tokens": 0}, "batch_tokens must be"),
         ({"long": "fold"}, "long='fold' is unknown"),
         ({"layers": [9]}, "there is no 9"),
+        ({"layers": 2}, "layers=2 is not a list of whole numbers"),
+        ({"min_count": "2"}, "min_count must be"),
+        ({"batch_tokens": "200"}, "batch_tokens must be"),
+        ({"shards": "4", "folds": 2}, "shards must be a whole number from 1, got '4'"),
+        ({"folds": "2"}, "folds='2' must be a whole number from 2"),
+        ({"folds": True}, "folds=True must be a whole number from 2"),
+        ({"threads": True}, "threads must be"),
         ({"threads": 0}, "threads must be"),
         ({"threads": 1.5}, "threads must be"),
         ({"site": "norm_output", "layers": [0, 9]}, "there is no 9"),
@@ -388,9 +506,34 @@ def test_an_argument_that_makes_no_sense_is_refused_before_anything_is_written(
 
 def test_numbers_of_numpy_are_numbers(model, corpus, tmp_path):
     options = {"layers": np.arange(2), "batch_tokens": np.int64(200)}
-    found = extract(model, corpus, tmp_path / "store", **options)
-    assert found.layers.tolist() == [0, 1]
+    more = {"folds": np.int64(2), "threads": np.int64(1), "shards": np.int64(SHARDS)}
+    found = extract(model, corpus, tmp_path / "store", **options, **more)
+    assert found.layers.tolist() == [0, 1] and len(found.folds.n) == 2
+    frequent = ek.extract(model, corpus, min_count=np.int64(9), progress=False)
+    assert frequent.info["convention"]["min_count"] == 9
     ShardedPass.open(tmp_path / "store").merge(only=np.array([0]))["hidden"].save(tmp_path / "out")
+
+
+def test_a_layer_may_be_named_from_either_end(model, corpus, tmp_path):
+    """A pass that resumes asks for the same hidden states, whichever way they are named."""
+    wanted = extract(model, corpus, tmp_path / "store", layers=[-1, 0])
+    last = model.n_states - 1
+    same(extract(model, corpus, tmp_path / "store", layers=iter([0, last, last])), wanted)
+    kept = {"checkpoint": tmp_path / "kept", "checkpoint_every": 0, "progress": False}
+    one = ek.extract(model, corpus, layers=[-1], **kept)
+    same(ek.extract(model, corpus, layers=[last], **kept), one)
+
+
+@pytest.mark.parametrize("wrong", [[0.5], 3, "0"])
+def test_shards_to_merge_are_whole_numbers(sharded, wrong):
+    with pytest.raises(ek.ExtractionError, match="must be different numbers of shards"):
+        ShardedPass.open(sharded[1]).merge(only=wrong)
+
+
+def test_a_name_is_no_model(corpus):
+    for names in (("minilm", corpus), (None, "wikipedia")):
+        with pytest.raises(ek.ExtractionError, match="not their names"):
+            ek.extract(*names, layers=[0], progress=False)
 
 
 def test_a_corpus_without_sentences_is_refused(model, tmp_path):

@@ -172,6 +172,10 @@ def test_files_in_a_bucket_are_a_corpus(model, bucket, tmp_path):
     assert dict(zip(found.tokens, found.n, strict=True)) == dict(
         zip(whole.tokens, whole.n, strict=True)
     )
+    # Another process changes a file and adds one: this one's listing of the bucket is old then.
+    files = s3fs.S3FileSystem(skip_instance_cache=True)
+    files.pipe_file(f"{texts}/b/two.txt", b"A new cat.")
+    assert "A new cat." in ek.load_corpus(f"{texts}/**/*.txt").read().sentences
     files.pipe_file(f"{texts}/a/one.txt", b"caf\xe9")
     with pytest.raises(ek.CorpusError, match=r"a/one\.txt' was changed since"):
         corpus.read()

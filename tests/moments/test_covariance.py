@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +118,30 @@ def test_the_device_form_gives_the_same_covariance(seed, cuts):
     again = DeviceCovariance(5, torch.device("cpu"))
     again.restore(device.to_host().state())
     np.testing.assert_array_equal(again.to_host().covariance, device.to_host().covariance)
+
+
+PRODUCT = """
+import hashlib
+import numpy as np, torch
+torch.set_num_threads(1)
+from embvar_kit.moments.covariance import CovarianceMoments
+moments, random = CovarianceMoments(100), np.random.default_rng(0)
+for n in (900, 37, 513):
+    moments.update(random.normal(size=(n, 100)).astype(np.float32) + 1)
+print(hashlib.sha256(moments.covariance.tobytes()).hexdigest())
+"""
+
+
+def test_its_bits_do_not_depend_on_the_threads_of_numpy():
+    """A pass sets PyTorch's; a process that Dask starts has another number of NumPy's."""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", PRODUCT],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in "124"
+    }
+    assert len(found) == 1
