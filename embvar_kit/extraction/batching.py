@@ -41,10 +41,10 @@ def known(model: EmbeddingModel) -> Sharing:
 def sharing(model: EmbeddingModel, work: Plan) -> Sharing:
     """Which sequences of a plan may be run together, tried on one batch of each doubling of length.
 
-    The answer follows from the model and the plan alone. What the same model showed on other text
-    is not taken for it: how much is padded there decides what shows, and a shard's numbers would
-    depend on which shard was measured before. A warning tells where the answer is another than
-    short sentences showed.
+    How much is padded decides what shows. So a batch is not tried where one of the same doubling,
+    padded as much or more, was left alone before, in another shard for one; whatever else was shown
+    there is not taken for the answer here, and a shard's numbers do not depend on the shards before
+    it. A warning tells where the answer is another than short sentences showed.
 
     Args:
         model: the model.
@@ -61,7 +61,14 @@ def sharing(model: EmbeddingModel, work: Plan) -> Sharing:
         if not _is_steady(model, work, longest):
             return known(model)  # the pass says what to do
         steady.add(doubling)
-    answers = [known(model), *(_try(model, work, batch) for batch in _examples(work))]
+    left_alone = _LEFT_ALONE.setdefault(model.module, {})
+    answers = [known(model)]
+    for doubling, (padding, batch) in _examples(work).items():
+        if known(model) is Sharing.ANY and padding <= left_alone.get(doubling, -1):
+            continue
+        answers.append(_try(model, work, batch))
+        if answers[-1] is Sharing.ANY:
+            left_alone[doubling] = padding
     found = max(answers, key=list(Sharing).index)
     if found is not known(model):
         warnings.warn(f"{told(model, found)}.", EmbvarWarning, stacklevel=2)
@@ -70,6 +77,9 @@ def sharing(model: EmbeddingModel, work: Plan) -> Sharing:
 
 _STEADY: WeakKeyDictionary[torch.nn.Module, set[int]] = WeakKeyDictionary()
 """Doublings of length in which a model gave one answer twice: no number depends on it."""
+
+_LEFT_ALONE: WeakKeyDictionary[torch.nn.Module, dict[int, int]] = WeakKeyDictionary()
+"""By doubling of length, the largest padding of a batch whose sequences were as they are alone."""
 
 
 def _doubling(length: int) -> int:
@@ -146,8 +156,8 @@ def of_equal_length(work: Plan, sequences: np.ndarray) -> list[np.ndarray]:
     return np.split(sequences[order], np.flatnonzero(np.diff(lengths[order])) + 1)
 
 
-def _examples(work: Plan) -> list[np.ndarray]:
-    """Of each doubling of length, the most padded batch, else the largest."""
+def _examples(work: Plan) -> dict[int, tuple[int, np.ndarray]]:
+    """By doubling of length, the most padded batch, else the largest, with its padding."""
     chosen: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
     for batch in work.batches:
         if len(batch) > 1:
@@ -157,10 +167,10 @@ def _examples(work: Plan) -> list[np.ndarray]:
             if doubling not in chosen or rank > chosen[doubling][0]:
                 chosen[doubling] = rank, batch
     # Some of the sequences are enough, the longest and the shortest among them.
-    return [
-        batch[np.unique(np.linspace(0, len(batch) - 1, _MOST).astype(int))]
-        for _, batch in chosen.values()
-    ]
+    return {
+        doubling: (padding, batch[np.unique(np.linspace(0, len(batch) - 1, _MOST).astype(int))])
+        for doubling, ((padding, _), batch) in chosen.items()
+    }
 
 
 def _left_alone(model: EmbeddingModel, work: Plan, batch: np.ndarray) -> bool:

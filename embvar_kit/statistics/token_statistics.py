@@ -1152,7 +1152,9 @@ class TokenStatistics:
                 "folds=20; statistics merged from several parts have none."
             )
         stored = self.replicates.query("what == @what").drop(columns="what")
-        return self._of_choice(stored, choice)[list(COLUMNS[what])]
+        found = self._of_choice(stored, choice)[list(COLUMNS[what])]
+        # Stored beside rows that have no such number, it is no longer whole.
+        return found.astype({"n_halves": int}) if "n_halves" in found else found
 
     def _replicates(self) -> Iterator[pd.DataFrame]:
         """All that :meth:`_replicated` gives for the choices of frequent tokens."""

@@ -7,6 +7,7 @@ import re
 import signal
 import warnings
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -318,10 +319,26 @@ def test_of_each_doubling_of_length_the_most_padded_batch_is_tried(model):
     order = np.argsort(-work.text.lengths, kind="stable")
     batches = [order[:2], order[2:3], order[3:6], order[6:9], order[9:]]
     tried = [
-        work.text.lengths[batch].tolist()
-        for batch in batching._examples(replace(work, batches=batches))
+        (padding, work.text.lengths[batch].tolist())
+        for padding, batch in batching._examples(replace(work, batches=batches)).values()
     ]
-    assert tried == [[40, 39], [20, 20, 17], [9, 9, 9], [5, 4]]
+    assert tried == [(1, [40, 39]), (3, [20, 20, 17]), (0, [9, 9, 9]), (1, [5, 4])]
+
+
+def test_a_batch_is_tried_unless_one_padded_as_much_was_left_alone(model, monkeypatch):
+    tried = []
+    one_batch = batching._try
+
+    def counted(model, work, batch):
+        tried.append(work.text.lengths[batch].tolist())
+        return one_batch(model, work, batch)
+
+    monkeypatch.setattr(batching, "_try", counted)
+    monkeypatch.setattr(batching, "_LEFT_ALONE", WeakKeyDictionary())
+    monkeypatch.setattr("embvar_kit.extraction.plan.MAX_PADDING", 0.5)
+    for lengths in ([20, 20], [20, 20, 17], [19, 17, 17], [20, 18], [20, 16]):
+        batching.sharing(model, ek.plan(model, ek.Corpus.of(sentences(lengths))))
+    assert tried == [[20, 20], [20, 20, 17], [20, 16]]
 
 
 def test_a_pass_that_resumes_pads_as_the_first_one_did(saved, unseen, tmp_path, monkeypatch):
