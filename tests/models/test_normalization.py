@@ -450,7 +450,7 @@ def test_standardizing_projects_and_scales(d, seed, power):
 # The twins
 
 
-@pytest.mark.parametrize("name", ["post-ln", "pre-ln", "pre-rmsnorm"])
+@pytest.mark.parametrize("name", ["post-ln", "post-ln-frozen", "pre-ln", "pre-rmsnorm"])
 @pytest.mark.slow
 def test_the_trained_twins_obey_the_theorem_at_every_normalized_layer(name):
     """At layer 0 the epsilon, 1e-5, shows beside the small squares of the embeddings."""
@@ -462,8 +462,8 @@ def test_the_trained_twins_obey_the_theorem_at_every_normalized_layer(name):
     np.testing.assert_allclose(line["slope"][1:], -1, atol=1e-3)
     assert -1 < line["slope"][0] < -0.99
     between = found["hidden"].tradeoff()[1:-1]
-    if name == "post-ln":
-        assert (between["slope"] < -0.95).all() and (between["r2"] > 0.98).all()
+    if name.startswith("post-"):  # γ and β bend the line somewhat
+        assert (between["slope"] < -0.85).all() and (between["r2"] > 0.9).all()
     else:
         assert (between["slope"] > -0.4).all() and (between["r2"] < 0.4).all()
 
