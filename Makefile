@@ -134,7 +134,7 @@ test-long: models ## faults, strange input, all architectures and simulated corp
 
 test-browser: models ## the notebooks and the app in a real browser; it says if one is missing
 	@# The limit of a test holds for all cells of a notebook here.
-	$(PY) -m pytest --timeout=900 $(BROWSER_ARGS) tests/browser
+	$(PY) -m pytest --timeout=1500 $(BROWSER_ARGS) tests/browser
 
 twins: setup ## train the six twins from two seeds and compare them; resumes what was interrupted
 	$(PY) -m embvar_kit twins --compare 0 1

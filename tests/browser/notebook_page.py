@@ -184,12 +184,12 @@ class Notebook:
             timeout=1000 * seconds,
         )
 
-    def run_all(self, seconds: float = 800.0) -> None:
+    def run_all(self, seconds: float = 1400.0) -> None:
         """Run all cells from the menu and wait until the last has run."""
         self.page.locator(".jp-Cell").first.click()
         self.run("run-all", seconds)
 
-    def run(self, command: str, seconds: float = 800.0) -> None:
+    def run(self, command: str, seconds: float = 1400.0) -> None:
         """Choose a command from the menu "Run", and wait until its cells have run."""
         self.begin(command)
         self.page.wait_for_function(f"() => !({_BUSY})", timeout=1000 * seconds, polling=200)
