@@ -94,7 +94,7 @@ def test_a_limit_that_is_less_than_the_free_memory_sends_means_to_a_file(monkeyp
 def test_a_worker_of_dask_knows_its_limit():
     distributed = pytest.importorskip("distributed")
     held = psutil.Process().memory_info().rss
-    limit = 16 * held
+    limit = 2 * held  # a worker that holds most of its limit pauses
     with (
         distributed.LocalCluster(
             n_workers=1, processes=False, memory_limit=limit, dashboard_address=":0"
@@ -103,6 +103,6 @@ def test_a_worker_of_dask_knows_its_limit():
     ):
         told = client.submit(lambda: list(memory._left_to_worker())).result()
         within = client.submit(memory.available).result()
-    assert len(told) == 1 and limit - 4 * held < told[0] < limit - held / 4
-    assert within <= told[0] + 2 * held
+    assert len(told) == 1 and held / 2 < told[0] < 1.5 * held
+    assert within <= told[0] + held / 2
     assert list(memory._left_to_worker()) == []
