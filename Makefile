@@ -127,7 +127,7 @@ test: pass ## ruff, unit and property tests, doctests, notebooks
 	$(UNIT_TESTS) $(PYTEST_ARGS)
 	@# A cell may take longer than a unit test; nbval's own limit names the cell, so it comes first.
 	$(ONE_THREAD) $(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env \
-	  --nbval-cell-timeout=600 --timeout=660 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	  --nbval-cell-timeout=1200 --timeout=1260 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 test-long: models ## faults, strange input, all architectures and simulated corpora in full: many more tries
 	EMBVAR_LONG=1 MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS) $(LONG_SUITES)
