@@ -16,7 +16,7 @@ if [ -z "${UV:-}" ]; then
   "$work/venv/bin/python" -m pip install -qq --disable-pip-version-check uv
   UV=$work/venv/bin/uv
 fi
-compile() { "$UV" pip compile --quiet --no-header --no-annotate --extra test "$@" pyproject.toml; }
+compile() { "$UV" pip compile --quiet --no-header --no-annotate --all-extras "$@" pyproject.toml; }
 
 echo "torch==$torch" >"$work/constraints.txt"
 cp requirements.lock "$work/lock.txt"

@@ -36,9 +36,9 @@ def pyproject() -> dict:
 
 
 def direct_dependencies() -> dict[str, SpecifierSet]:
-    """Name and range of what pyproject asks for, the test extra included."""
+    """Name and range of what pyproject asks for, all extras included."""
     project = pyproject()["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["test"]
+    lines = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
     requirements = [Requirement(line) for line in lines]
     return {canonicalize_name(r.name): r.specifier for r in requirements}
 
