@@ -390,7 +390,7 @@ def test_links_are_rewritten_for_the_place_of_the_document():
 
 
 @pytest.mark.slow
-def test_the_student_version_of_notebook_1_runs_to_the_end(out, minilm):
+def test_the_student_version_of_notebook_1_runs_to_the_end(out):
     path = out / "student" / "01_variance_formula.ipynb"
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
