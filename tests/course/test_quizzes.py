@@ -637,7 +637,8 @@ def intervals_of_several_layers(question: Question) -> Expected:
     assert layers == len(row(output("09", "a40d85b6"), "layer"))
     one_in = round(1 / miss)
     wrong = [(1, one_in), (layers, one_in), (1, one_in + layers)]
-    return Expected((1, round(layers / miss)), wrong, [layers * miss, miss / layers])
+    others = [layers * miss, miss / layers, 1 / (one_in + layers)]
+    return Expected((1, round(layers / miss)), wrong, others)
 
 
 @check("09", 3)
@@ -719,8 +720,9 @@ def test_a_quiz_stands_before_the_exercises(notebook):
 def test_a_quiz_is_questions_and_choices_and_nothing_else(notebook):
     """What is written in another way would not be rendered as meant, or not be tested here."""
     source = "".join(quiz_cells(notebook)[0]["source"])
-    rest = QUESTION.sub("", CHOICE.sub("", source)).strip().splitlines()
-    assert rest[0] == "## Quiz" and len([line for line in rest[1:] if line]) == 1
+    rest = QUESTION.sub("", CHOICE.sub("", source))
+    heading, introduction, *rules = [line for line in rest.splitlines() if line]
+    assert heading == "## Quiz" and introduction[0].isalpha() and rules == ["---"] * 5
     assert "<script" not in source and "http" not in source
 
 
