@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+from nbformat.warnings import MissingIDFieldWarning
 from nbgrader.apps.api import NbGraderAPI
 from nbgrader.utils import is_grade, is_solution
 from sqlalchemy.exc import SAWarning
@@ -35,7 +36,7 @@ from traitlets.config import Config
 SOURCE = Path(__file__).resolve().parent / "homework"
 """Where the source notebooks are, each an assignment of its own."""
 
-CELL_TIMEOUT = 120
+CELL_TIMEOUT = 300
 """Seconds after which a cell of a submission is interrupted, and its points are lost."""
 
 NOT_ANSWERED = "not answered yet."
@@ -78,10 +79,12 @@ class Grade(NamedTuple):
     Attributes:
         assignment: name of the assignment.
         marks: one for each graded cell, in the order of the notebook.
+        run: the submission with the output of all its tests, in the course folder.
     """
 
     assignment: str
     marks: tuple[Mark, ...]
+    run: Path
 
     @property
     def earned(self) -> float:
@@ -152,33 +155,27 @@ class Course:
         place = self.folder / "submitted" / student / name
         place.mkdir(parents=True)
         shutil.copyfile(submission, place / f"{name}.ipynb")
+        run = self.folder / "autograded" / student / name / f"{name}.ipynb"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SAWarning)  # nbgrader's own, of no consequence
+            # Of nbgrader's own queries, and of a test that it put back: of no consequence.
+            warnings.simplefilter("ignore", SAWarning)
+            warnings.simplefilter("ignore", MissingIDFieldWarning)
             _require(self._nbgrader.autograde(name, student), f"{submission} cannot be graded")
-        run = nbformat.read(
-            self.folder / "autograded" / student / name / f"{name}.ipynb", as_version=4
-        )
+            cells = nbformat.read(run, as_version=4).cells
         said = {
             cell.metadata.nbgrader.grade_id: _message(cell)
-            for cell in run.cells
+            for cell in cells
             if is_grade(cell) and not is_solution(cell)
         }
         with self._nbgrader.gradebook as gradebook:
             (notebook,) = gradebook.find_submission(name, student).notebooks
             earned = {grade.name: grade.auto_score for grade in notebook.grades}
-        return Grade(
-            name,
-            tuple(
-                Mark(
-                    cell,
-                    exercise,
-                    earned[cell],
-                    points,
-                    said.get(cell, "" if earned[cell] is None else NOT_ANSWERED),
-                )
-                for cell, exercise, points in graded_cells(assignments()[name])
-            ),
-        )
+        marks = []
+        for cell, exercise, points in graded_cells(assignments()[name]):
+            # What is read by a person has no score yet, or none for an answer left as it was.
+            message = said.get(cell, "" if earned[cell] is None else NOT_ANSWERED)
+            marks.append(Mark(cell, exercise, earned[cell], points, message))
+        return Grade(name, tuple(marks), run)
 
 
 @contextmanager
