@@ -145,6 +145,16 @@ WRONG = {
             "e4-last-bit": (0, "even in double precision"),
         },
     ),
+    ("2_one_pass", "all batches kept"): (
+        {
+            "e4-accurate": """
+                def accurate_V(batches):
+                    x = np.concatenate(list(batches)).astype(np.float64)
+                    return ((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()
+            """,
+        },
+        {"e4-wide": (0, "only the one at hand may be kept")},
+    ),
     ("3_tradeoff", "tokens weighted by their counts"): (
         {
             "e1-line": """
@@ -193,7 +203,6 @@ WRONG = {
         {
             "e2-report": """
                 report = stats.evidence().set_index("layer")
-                columns = list(report)
             """,
             "e3-shares": """
                 V_W = stats.V.mean(axis=1) / stats.Q.mean(axis=1)
