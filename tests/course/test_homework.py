@@ -12,6 +12,7 @@ import pytest
 from paths import ROOT
 
 COURSE = ROOT / "notebooks" / "course"
+PAGE = COURSE / "homework.md"
 SOURCES = {path.stem: path for path in sorted((COURSE / "homework").glob("*.ipynb"))}
 SOLUTION = re.compile(r"^ *### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION", re.M | re.S)
 HIDDEN = re.compile(r"^ *### BEGIN HIDDEN TESTS\n(.*?)^ *### END HIDDEN TESTS", re.M | re.S)
@@ -299,7 +300,7 @@ def test_points_are_those_that_the_text_announces(homework, path):
     total, prose = sum(sums.values()), sum(points for id, _, points in graded if id in by_hand)
     first = re.search(r"\*\*Points\*\*: (\d+), of which (\d+)", found[0].source)
     assert (float(first[1]), float(first[2])) == (total, prose)
-    page = (COURSE / "homework.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith(f"| `{path.stem}` |"))
     assert f"| {total:g} | {prose:g} |" in row
 
@@ -344,12 +345,21 @@ def test_sources_are_saved_without_outputs(path):
 
 
 @each_source
-def test_links_and_names_of_the_page_exist(path):
-    page = (COURSE / "homework.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)\)", page):
-        assert (COURSE / target).exists(), target
-    for cell in re.findall(rf"`{path.stem}`, `([\w-]+)`", page):
-        assert cell in {cell.id for cell in cells(path)}, cell
+def test_the_page_has_a_rubric_of_as_many_lines_as_points(path):
+    rows = PAGE.read_text(encoding="utf-8").splitlines()
+    for cell in cells(path):
+        if about(cell).get("grade") and about(cell)["solution"]:
+            begin = f"| {path.stem[0]}, `{cell.id}` | {about(cell)['points']} | "
+            (row,) = [row for row in rows if row.startswith(begin)]
+            assert row.count(";") + 1 == about(cell)["points"], row
+
+
+def test_tests_that_the_page_names_exist():
+    ids = {path.stem[0]: {cell.id for cell in cells(path)} for path in SOURCES.values()}
+    rows = re.findall(r"^\| (\d) \| (`.*`) \| ", PAGE.read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 5
+    for number, names in rows:
+        assert set(re.findall(r"`([\w-]+)`", names)) <= ids[number], names
 
 
 # What is released
@@ -525,6 +535,8 @@ def test_one_command_prints_the_marks_and_writes_a_table(homework, graded, tmp_p
     assert re.search(r"^ +3 of 6 +Exercise 1 · Three numbers of a set$", printed, re.M)
     assert "- e1-V (3): V of the triangle: n - 1 was used where the paper divides by n." in printed
     assert re.search(r"^ +10 of 23 +in all \[7 by hand\]$", printed, re.M)
+    (example,) = re.findall(r"^```text\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    assert printed.partition("\n")[2] == example
     rows = table.read_text(encoding="utf-8").splitlines()
     assert rows[0] == "submission,assignment,cell,exercise,earned,points,message"
     assert len(rows) == 1 + len(graded("1_variance_formula", "solution").marks)
