@@ -504,13 +504,16 @@ def test_model_answers_quote_what_their_cells_print(graded, name):
         if cell.cell_type == "code"
         for output in cell.outputs
     )
-    numbers = set(re.findall(r"\d+\.\d+", printed))
+    numbers = [float(number) for number in re.findall(r"\d+\.\d+", printed)]
     quoted = set()
     for cell in run:
         if cell.cell_type == "markdown" and about(cell).get("grade"):
             quoted |= set(re.findall(r"\d+\.\d+", cell.source))
     assert len(quoted) > 5
-    assert quoted <= numbers, sorted(quoted - numbers)
+    for number in quoted:
+        # The last digit may differ where another processor rounds differently.
+        unit = 10.0 ** -len(number.partition(".")[2])
+        assert any(abs(float(number) - value) < 1.01 * unit for value in numbers), number
 
 
 @pytest.mark.slow
