@@ -55,6 +55,7 @@ def test_the_sequence_is_there():
         "03_extract_statistics",
         "04_norm_variance_tradeoff",
         "05_layer_normalization",
+        "05b_twins",
         "06_across_layers",
         "07_anisotropy",
         "08_words",

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,8 @@ def pyproject() -> dict:
 def direct_dependencies() -> dict[str, SpecifierSet]:
     """Name and range of what pyproject asks for, all extras included."""
     project = pyproject()["project"]
-    lines = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    extras = chain.from_iterable(project["optional-dependencies"].values())
+    lines = chain(project["dependencies"], extras)
     requirements = [Requirement(line) for line in lines]
     return {canonicalize_name(r.name): r.specifier for r in requirements}
 

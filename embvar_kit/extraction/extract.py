@@ -324,7 +324,8 @@ def _run_shards(
 ) -> dict[str, TokenStatistics]:
     with job.store.held():
         if client is None:
-            return finish(job, on_this_machine(job, model, progress=progress), folds=folds)
+            make = on_this_machine(job, model, folds=folds, progress=progress)
+            return finish(job, make, folds=folds)
         from embvar_kit.extraction.cluster import on_cluster
 
         return finish(job, on_cluster(client, job, progress=progress), folds=folds)

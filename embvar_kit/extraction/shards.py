@@ -70,6 +70,7 @@ from embvar_kit.extraction.plan import (
     whole_number,
     with_null,
 )
+from embvar_kit.extraction.size_of_folds import size_of_folds
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel, load_model
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -337,6 +338,26 @@ class ShardedPass:
         if "null" in asked:
             rows.append(("null", "labels permuted over the corpus, measured in the same pass"))
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
+
+    def first_shard(self, model: EmbeddingModel) -> tuple[int, int, int]:
+        """Number of tokens and of measured groups in shard 0, and of groups in its null.
+
+        Args:
+            model: it tokenizes the shard if nothing was counted.
+
+        Raises:
+            DamagedShard, CheckpointError: if what was counted is damaged.
+        """
+        null = len(self._written(self.name("null", 0))["group"]) if "null" in self.asked else 0
+        if self.counts_first:
+            file = self.read("counts", 0, whole=True)
+            measured = self.groups.index.get_indexer(_strings(file, "label")) >= 0
+            return int(file["n"].sum()), int(measured.sum()), null
+        try:
+            work = self._plan(self.text(0), model, None)
+        except NothingLeftError:
+            return 0, 0, null
+        return work.n_tokens, len(work.labels), null
 
     # One shard
 
@@ -746,12 +767,21 @@ def filling(
 
 
 def on_this_machine(
-    job: ShardedPass, model: EmbeddingModel, *, progress: bool = True
+    job: ShardedPass, model: EmbeddingModel, *, folds: int | None = None, progress: bool = True
 ) -> Callable[[str, list[int]], None]:
-    """What makes the files of shards in this process, one after another, for :func:`finish`."""
+    """What makes the files of shards in this process, one after another, for :func:`finish`.
+
+    Args:
+        job: the pass.
+        model: the model.
+        folds: as in :meth:`ShardedPass.merge`; what they take is printed with the bars.
+        progress: print a bar for each phase.
+    """
     job.check_model(model)
 
     def make(phase: str, shards: list[int]) -> None:
+        if progress and folds is not None and phase == "shards":
+            print(size_of_folds(job, model, folds), flush=True)
         with filling(job, phase, shards, progress=progress) as done:
             for shard in shards:
                 done(job.run(phase, shard, model, checkpoint_every=EVERY))

@@ -71,6 +71,12 @@ class Folds:
         """Number of folds, ``K``."""
         return len(self.n)
 
+    @staticmethod
+    def bytes_of(n_tokens: int, n_folds: int, n_layers: int) -> int:
+        """Bytes of the arrays for so many tokens, folds and layers."""
+        counts, moments = 2 * n_folds + 2, 5 * n_folds + 2 * 2  # a fold's or a half's, by array
+        return 8 * n_tokens * (counts + n_layers * moments)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """All arrays except the tokens, by name."""
         return {one.name: getattr(self, one.name) for one in fields(self)[1:]}

@@ -10,6 +10,7 @@ import embvar_kit as ek
 from embvar_kit.corpora.dealing import deal, documents_of
 from embvar_kit.corpora.parts import StreamedCorpus
 from embvar_kit.extraction.shards import ShardedPass
+from embvar_kit.extraction.size_of_folds import size_of_folds
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.folds import LEAST
 
@@ -447,3 +448,21 @@ def test_compact_statistics_remember_rare_tokens_that_are_left_out(stats):
     pd.testing.assert_frame_equal(compact.without(rare).decomposition(**every), wanted)
     with pytest.raises(ek.StatisticsError, match="not among the choices stored"):
         compact.without(rare[:1]).decomposition(**every)
+
+
+@pytest.mark.parametrize("null", [False, True])
+def test_what_folds_take_is_said_before_the_pass(model, corpus, tmp_path, capsys, null):
+    sites = ["hidden", "unit"]
+    options = {"shards": 3 * FOLDS, "store": tmp_path, "null": null, "site": sites}
+    stats = ek.extract(model, corpus, folds=FOLDS, **options)
+    said = capsys.readouterr().out
+    job = ShardedPass.open(tmp_path)
+    size = size_of_folds(job, model, FOLDS)
+    assert str(size) in said and said.index("files ") < said.index("shards: ")
+    files = sum(path.stat().st_size for path in (tmp_path / "shards").iterdir())
+    assert size.files == pytest.approx(files, rel=0.3)
+    means = sum(one.mean.nbytes + one.extra.nbytes for one in stats.values())
+    held = sum(array.nbytes for one in stats.values() for array in one.folds.arrays().values())
+    assert means * (2 if null else 1) <= size.means and held <= size.folds
+    kept = stats["hidden"].folds
+    assert held == 2 * kept.bytes_of(len(kept.tokens), FOLDS, len(stats["hidden"].layers))
