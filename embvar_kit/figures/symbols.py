@@ -204,7 +204,7 @@ def blocks() -> Figure:
     centring with scaling and the affine part with γ and β; the block's other one is a single box.
     The sites have the colours and markers that ``tradeoff_by_layer`` gives them.
     """
-    figure, (post, pre) = plt.subplots(1, 2, figsize=(11, 6.6), layout="constrained")
+    figure, (post, pre) = plt.subplots(1, 2, figsize=(11.5, 5.9), layout="constrained")
     for ax, title in ((post, "Post-LN, as in BERT"), (pre, "Pre-LN, as in GPT-2")):
         ax.set(xlim=(-3.5, 5.3), ylim=(-0.5, _TOP + 0.1))
         ax.set_title(title, fontsize=15)
@@ -226,7 +226,7 @@ def _draw_post(ax: Axes) -> None:
     _steps(ax, _STREAM, 7.0)
     _site(ax, "norm_output", _STREAM, 9.7)
     _hidden(ax, 9.7, r"$\ell$")
-    _remark(ax, (-1.35, 3.0), "every sum goes\nthrough a\nnormalization", ha="right")
+    _remark(ax, (-1.5, 3.0), "every sum goes\nthrough a\nnormalization", ha="right")
     _remark(ax, (-1.65, 7.8), "one normalization,\nin its two steps", ha="right")
 
 
