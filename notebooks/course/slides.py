@@ -17,6 +17,7 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import nbformat
@@ -162,18 +163,33 @@ def find_cell(name: str, cell: str) -> nbformat.NotebookNode:
     raise OutlineError(f"{name} has no cell {cell!r}")
 
 
-def outputs_of(cell: nbformat.NotebookNode) -> dict[str, str]:
-    """What a cell was saved with, by kind: a PNG in base64, an HTML table, lines of text."""
-    found: dict[str, str] = {}
-    for output in cell.get("outputs", []):
+class Saved(NamedTuple):
+    """Something that a cell was saved with: a PNG in base64, an HTML table, or lines of text.
+
+    ``columns`` is how many characters its longest line has as plain text.
+    """
+
+    content: str
+    columns: int
+
+
+def saved_in(cell: nbformat.NotebookNode) -> dict[str, Saved]:
+    """What a code cell has to show, by kind: its last figure and table, its lines and its code."""
+    found = {"code": _lines(cell.source)}
+    for output in cell.outputs:
         data = output.get("data", {})
         if output.output_type == "stream":
-            found["text"] = found.get("text", "") + strip_ansi(output.text).rstrip()
+            before = found["text"].content if "text" in found else ""
+            found["text"] = _lines(before + strip_ansi(output.text))
         elif "image/png" in data:
-            found["figure"] = data["image/png"]
+            found["figure"] = Saved(data["image/png"], 0)
         elif "text/html" in data:
-            found["table"] = data["text/html"]
+            found["table"] = Saved(data["text/html"], _lines(data["text/plain"]).columns)
     return found
+
+
+def _lines(text: str) -> Saved:
+    return Saved(text, max((len(line) for line in text.splitlines()), default=0))
 
 
 def _fill(slide: Slide, out: Path) -> None:
@@ -181,35 +197,29 @@ def _fill(slide: Slide, out: Path) -> None:
     if slide.figure:
         _add_figure(slide, _drawn(slide.figure), slide.figure, out)
     elif slide.cell:
-        cell = find_cell(*slide.cell)
-        outputs = {**outputs_of(cell), "code": cell.source}
-        for kind in slide.show or [kind for kind in KINDS if kind in outputs][:1]:
-            if kind not in outputs:
+        saved = saved_in(find_cell(*slide.cell))
+        for kind in slide.show or [kind for kind in KINDS if kind in saved][:1]:
+            if kind not in saved:
                 raise OutlineError(f"{slide.title!r}: the cell has no {kind}")
             if kind == "figure":
-                _add_figure(slide, base64.b64decode(outputs[kind]), slide.cell[1], out)
+                picture = base64.b64decode(saved[kind].content)
+                _add_figure(slide, picture, slide.cell[1], out)
             else:
-                _add_text(slide, kind, outputs[kind])
+                _add_text(slide, kind, saved[kind])
     if not slide.body:
         slide.layout = "alone"
 
 
-def _add_text(slide: Slide, kind: str, text: str) -> None:
+def _add_text(slide: Slide, kind: str, saved: Saved) -> None:
+    """Add a table, printed lines or code; a formula takes the room beside the points."""
+    text = saved.content
     if kind == "table":
-        width = max(len(" ".join(row)) for row in _rows(text))
-        text = re.sub(r"<style.*?</style>| (border|style)=\"[^\"]*\"", "", text, flags=re.S)
+        text = re.sub(r'<style.*?</style>| (border|style)="[^"]*"', "", text, flags=re.S)
     else:
-        width = max(map(len, text.splitlines()))
-        text = Highlight2HTML()(text) if kind == "code" else f"<pre>{html.escape(text)}</pre>"
+        text = Highlight2HTML()(text) if kind == "code" else f"<pre>{html.escape(text.rstrip())}</pre>"
     slide.shown.append(text)
-    fits = width <= NARROW[kind] and "$$" not in slide.body and slide.layout != "below"
+    fits = saved.columns <= NARROW[kind] and "$$" not in slide.body and slide.layout != "below"
     slide.layout = "beside" if fits else "below"
-
-
-def _rows(table: str) -> list[list[str]]:
-    """The texts in the rows of an HTML table, padded as they are set."""
-    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in table.split("</tr>")]
-    return [[f"{cell:>7}" for cell in row] for row in cells]
 
 
 def _add_figure(slide: Slide, png: bytes, name: str, out: Path) -> None:
