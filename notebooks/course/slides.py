@@ -215,8 +215,10 @@ def _add_text(slide: Slide, kind: str, saved: Saved) -> None:
     text = saved.content
     if kind == "table":
         text = re.sub(r'<style.*?</style>| (border|style)="[^"]*"', "", text, flags=re.S)
+    elif kind == "code":
+        text = Highlight2HTML()(text)
     else:
-        text = Highlight2HTML()(text) if kind == "code" else f"<pre>{html.escape(text.rstrip())}</pre>"
+        text = f"<pre>{html.escape(text.rstrip())}</pre>"
     slide.shown.append(text)
     fits = saved.columns <= NARROW[kind] and "$$" not in slide.body and slide.layout != "below"
     slide.layout = "beside" if fits else "below"
@@ -237,7 +239,7 @@ def _drawn(name: str) -> bytes:
     from embvar_kit import figures
 
     png = io.BytesIO()
-    getattr(figures, name)().savefig(png, dpi=150)
+    getattr(figures, name)().savefig(png, dpi=100)
     return png.getvalue()
 
 
