@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page
 from .servers import ROOT
 
 WIDTH, HEIGHT = 1280, 720
+WAIT = 120_000  # milliseconds, on a busy machine
 SMALLEST = 0.8
 """Of a figure's own size, at 100 pixels an inch: below it, labels are too small to read."""
 
@@ -89,6 +90,7 @@ def slides(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     subprocess.run([sys.executable, script, out], check=True, cwd=ROOT)
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
     page = context.new_page()
+    page.set_default_timeout(WAIT)
     opened = Slides(page, 0)
 
     def note(url: str) -> None:
@@ -143,7 +145,7 @@ def test_the_speaker_sees_the_notes_of_a_slide(slides: Slides):
     notes = opened.value.locator(".speaker-controls-notes .value")
     said = slides.page.locator("section.present aside.notes strong").first.text_content()
     assert said.endswith("min.")
-    notes.get_by_text(said).wait_for(timeout=60_000)
+    notes.get_by_text(said).wait_for(timeout=WAIT)
     opened.value.close()
 
 
