@@ -21,6 +21,7 @@ CACHE := $(if $(EMBVAR_HOME),$(EMBVAR_HOME),data)/cache
 STATISTICS := $(CACHE)/minilm-wikipedia
 FIGURES := $(CACHE)/figures
 EXECUTED := $(CACHE)/executed
+COURSE := $(CACHE)/course
 
 # For processes that share the cores: threads that wait busily hold each other up.
 WAIT_ASLEEP := OMP_WAIT_POLICY=PASSIVE
@@ -40,7 +41,7 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models pass result run notebooks lab app check test test-long test-browser twins \
+.PHONY: help setup models pass result run notebooks lab app course check test test-long test-browser twins \
   bench lock clean
 
 help: ## show this list
@@ -112,6 +113,11 @@ app: pass ## the two explorers as a page of their own, for a lecture
 	  --Voila.tornado_settings="{'headers': {'Content-Security-Policy': \"$(APP_POLICY)\"}}" \
 	  --theme=light --VoilaConfiguration.file_allowlist='[]' $(APP_FLAGS)
 
+# --- course ---
+
+course: setup ## versions of the notebooks for students and instructors
+	@$(PY) notebooks/course/versions.py "$(COURSE)"
+
 # --- tests ---
 
 UNIT_TESTS := MPLBACKEND=Agg $(WAIT_ASLEEP) $(PY) -m pytest -n $(JOBS)
@@ -136,8 +142,8 @@ test-browser: models ## the notebooks and the app in a real browser; it says if 
 	@# The limit of a test holds for all cells of a notebook here.
 	$(PY) -m pytest --timeout=1500 $(BROWSER_ARGS) tests/browser
 
-twins: setup ## train the six twins from two seeds and compare them; resumes what was interrupted
-	$(PY) -m embvar_kit twins --compare 0 1
+twins: setup ## train the six twins from three seeds and compare them; resumes what was interrupted
+	$(PY) -m embvar_kit twins --compare 0 1 2
 
 bench: models ## time the pass against the bare forward and the reference loop; shards; the explorers
 	$(PY) tests/benchmarks/run.py
