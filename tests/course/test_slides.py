@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import re
-import sys
 from html.parser import HTMLParser
 
 import pytest
+from lecture import SHOWN, SLIDES
+from lecture import script as course
 from paths import ROOT
 from test_quoted_numbers import NAMED, NO_PROSE, PRINTED_IN, QUOTED, agrees, printed, sections
-
-SCRIPT = ROOT / "notebooks" / "course" / "slides.py"
-
-
-def loaded():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("lecture_slides", SCRIPT)
-    module = sys.modules["lecture_slides"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-course = loaded()
-SLIDES = course.read_outline(course.OUTLINE.read_text(encoding="utf-8"))
-SHOWN = [slide for slide in SLIDES if slide.cell]
 
 NOT_MEASURED = {"100,000": "the paper's range"}
 """Numbers of the slides that no cell of their section prints, with what they are."""
