@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page
 from .servers import ROOT
 
 WIDTH, HEIGHT = 1280, 720
-WAIT = 120_000  # milliseconds, on a busy machine
+WAIT = 300_000  # milliseconds, on a busy machine
 SMALLEST = 0.8
 """Of a figure's own size, at 100 pixels an inch: below it, labels are too small to read."""
 
