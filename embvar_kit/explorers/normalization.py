@@ -189,6 +189,7 @@ class NormalizationBench(Explorer):
             if number := int(outside.sum()):
                 text = f"{number} token{'s' * (number > 1)} outside"
                 ax.text(0.97, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=8)
+        blitted.figure.suptitle(f"layer {layer}", fontsize=11)
         colours = ScalarMappable(Normalize(*style.count_range(part.n)), FREQUENCY_MAP)
         blitted.figure.colorbar(colours, ax=axes, label=r"$\log_{10} n_t$")
         blitted.draw_background()

@@ -350,9 +350,14 @@ def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
     for name, symbol in (("M", "$M$"), ("V_B", "$V_B$"), ("V_W", "$V_W$")):
         height = getattr(parts, name)
         bars.bar(["$M+V$"], [height], bottom=[bottom], color=COLOURS[name], width=0.7)
-        if height > 0.06 * parts.Q:
-            bars.text(1, bottom + height / 2, symbol, ha="center", va="center", color="white")
+        look = {"ha": "center", "color": "white"}
+        if height <= 0.06 * parts.Q:  # too thin for its name, which stands beside it
+            look = {"ha": "left", "color": COLOURS[name]}
+        bars.text(
+            1 if look["ha"] == "center" else 1.38, bottom + height / 2, symbol, va="center", **look
+        )
         bottom += height
+    bars.set_xlim(right=1.65)
     numbers = f"{parts.Q:.2f} = {parts.M:.2f} + {parts.V_B:.2f} + {parts.V_W:.2f}"
     bars.set(ylabel="squared norm")
     bars.set_title(f"$Q = M + V_B + V_W$\n{numbers}", fontsize=10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -106,7 +107,7 @@ def statistics_grid(
     chosen = style.five_layers(one) if layers is None else list(layers)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     found = [style.scatter(one, layer, drawn, **choice) for layer in chosen]
-    figure, axes = style.panels(4 * len(chosen), 4, 2.7, 2.4)
+    figure, axes = style.panels(4 * len(chosen), 4, 2.4, 1.95)
     limits = style.count_range(*(tokens.drawn["n"] for tokens in found))
     of = style.letter(one)
     rows = list(zip(*[iter(axes)] * 4, strict=True))
@@ -370,7 +371,8 @@ def sentence_lengths(stats: Statistics, *, paper: bool = False, ax: Axes | None 
             the lengths if they were read with ``corpus=read_sentences(...)``.
         paper: draw the authors' 30 bins of equal width on a logarithmic axis, with words separated
             by single blanks where the statistics hold those lengths. By default each length has a
-            bar, the axis is linear, and white space separates words.
+            bar, the axes are linear, white space separates words, and the axis ends before the
+            longest sentence in a thousand; a note counts those beyond.
         ax: the Axes to draw on; by default new ones.
 
     Raises:
@@ -411,6 +413,8 @@ def sentence_lengths(stats: Statistics, *, paper: bool = False, ax: Axes | None 
     if paper:
         ax.set_yscale("log")
         ax.set_ylim(bottom=0.7)
+    else:
+        _without_tail(ax, list(found))
     separated = "single blanks" if blanks else "white space"
     ax.set(xlabel=f"words in the sentence, separated by {separated}", ylabel="sentences")
     if single:
@@ -418,3 +422,14 @@ def sentence_lengths(stats: Statistics, *, paper: bool = False, ax: Axes | None 
     else:
         ax.legend()
     return ax
+
+
+def _without_tail(ax: Axes, lengths: Sequence[Sequence[int]]) -> None:
+    """End the axis where hardly a sentence is left, and say how many lie beyond."""
+    total = np.array([sum(of_length) for of_length in zip_longest(*lengths, fillvalue=0)])
+    longest = len(total) - 1
+    end = int(np.searchsorted(np.cumsum(total), 0.999 * total.sum()))
+    if beyond := int(total[end + 1 :].sum()):
+        ax.set_xlim(0, end + 0.5)
+        note = f"{beyond:,} longer, up to {longest}"
+        ax.text(0.98, 0.6, note, transform=ax.transAxes, ha="right", fontsize=9)

@@ -33,7 +33,7 @@ def layer_norm_geometry(
 
     Left: the vectors and the all-ones direction. Middle: the vectors centred and scaled, seen
     along that direction; they lie on a circle of radius √3, with the mean of each group inside.
-    Right: the circle stretched by γ and shifted by β.
+    Right: the circle stretched by γ and shifted by β, the arrow; the first circle is dotted.
 
     Args:
         x: ``(N, 3)`` vectors.
@@ -70,9 +70,13 @@ def layer_norm_geometry(
         ax.plot(*(np.array([[-1, 1]] * 3) * reach * 0.75), color="grey", linestyle="--")
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
         ax.set(xlabel="feature 1", ylabel="feature 2", zlabel="feature 3", title=title)
+        ax.view_init(elev=28, azim=12)  # from near (1, 1, 1), so that the circle is seen as one
         ax.set_box_aspect((1, 1, 1), zoom=0.82)
         for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
             axis.set_major_locator(plt.MaxNLocator(4))
+    whole[1].plot(*circle.T, color="grey", linestyle=":")
+    whole[1].quiver(0, 0, 0, *beta, color="black", arrow_length_ratio=0.3)
+    whole[1].text(*beta, r" $\beta$")
     return figure
 
 
@@ -103,7 +107,7 @@ def affine_mixture(parts: Mapping[int, AffineMoments] | AffineMoments) -> Figure
     """
     found = list(parts.values()) if isinstance(parts, Mapping) else [parts]
     shares = np.linspace(0, 1, 21)
-    ways = (("γ alone", 1, 0, "--"), ("β alone", 0, 1, ":"), ("γ and β", 1, 1, "-"))
+    ways = (("γ and β", 1, 1, "-"), ("γ alone", 1, 0, "--"), ("β alone", 0, 1, ":"))
     figure, axes = plt.subplots(
         2,
         len(found),
@@ -117,6 +121,9 @@ def affine_mixture(parts: Mapping[int, AffineMoments] | AffineMoments) -> Figure
         for at, (name, gamma, beta, dashes) in enumerate(ways):
             lines = [part.tradeoff(gamma * share, beta * share) for share in shares]
             look = {"color": style.model_colour(at), "linestyle": dashes, "label": name}
+            look |= (
+                {"linewidth": 5, "alpha": 0.45} if dashes == "-" else {}
+            )  # seen under the others
             above.plot(shares, [line.slope for line in lines], **look)
             below.plot(shares, [line.r2 for line in lines], **look)
         above.axhline(-1, color="black", linestyle=(0, (1, 3)), linewidth=1)

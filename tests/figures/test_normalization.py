@@ -44,6 +44,13 @@ def test_the_geometry_is_a_circle_with_the_means_inside():
         z = centred / centred.std(1, keepdims=True)
         M, V = (z.mean(0) ** 2).sum(), z.var(0).sum()
         assert f"$M$ = {M:.2f}, $V$ = {V:.2f}" in text
+    whole = [ax for ax in figure.axes if ax.name == "3d"]
+    for ax in whole:  # the circle is open, not a line: its normal is (1, 1, 1)
+        elev, azim = np.radians([ax.elev, ax.azim])
+        towards = [np.cos(elev) * np.cos(azim), np.cos(elev) * np.sin(azim), np.sin(elev)]
+        assert np.sum(towards) / np.sqrt(3) > 0.7
+    assert whole[1].texts[0].get_text().strip() == r"$\beta$"
+    assert len(whole[1].lines) == len(whole[0].lines) + 1  # the circle before γ and β
     with pytest.raises(ek.StatisticsError, match=r"\(N, 3\) vectors, not for \(80, 2\)"):
         figures.layer_norm_geometry(x[:, :2], groups, [1, 1, 1], [0, 0, 0])
 
@@ -59,7 +66,8 @@ def test_the_mixture_runs_from_the_theorem_to_the_model(measured):
         for name in ("γ alone", "β alone", "γ and β"):
             assert lines[name][0] == pytest.approx(-1, abs=1e-3)
         assert lines["γ and β"][-1] == pytest.approx(row.slope, abs=1e-3)
-        assert below.lines[2].get_ydata()[-1] == pytest.approx(row.r2, abs=1e-3)
+        assert below.lines[0].get_ydata()[-1] == pytest.approx(row.r2, abs=1e-3)
+        assert ax.lines[0].get_linewidth() > 2 * ax.lines[1].get_linewidth()  # seen under it
     assert len(figures.affine_mixture(parts[1]).axes) == 2
 
 
