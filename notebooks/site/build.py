@@ -53,8 +53,8 @@ SECTIONS = {
 }
 """The sections of the site and the page that each begins with."""
 
-LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s#]+)")
-"""The file that a link or a picture in a Markdown page names."""
+LINK = re.compile(r"\[([^\]]*)\]\((?![a-z]+:|#)([^)\s#]+)([^)\s]*)\)")
+"""A link or a picture in a Markdown page: its text, the file that it names, the anchor there."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,7 +86,10 @@ def gather(source: Path) -> None:
     for file in sorted({*pages, *(file for page in pages for file in linked(page))}):
         copy = source / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(file, copy)
+        if file in pages and file.suffix == ".md":
+            copy.write_text(_for_the_site(file, set(pages)), encoding="utf-8")
+        else:
+            shutil.copy2(file, copy)
     reference.write(source)
     gallery.write(source, ROOT)
     (source / "notebooks" / "index.md").write_text(_notebooks(), encoding="utf-8")
@@ -97,7 +100,7 @@ def gather(source: Path) -> None:
         folder = source / "notebooks" / section
         if folder.is_dir():
             first = folder / "README.md"
-            named = LINK.findall(first.read_text(encoding="utf-8"))
+            named = [name for _, name, _ in LINK.findall(first.read_text(encoding="utf-8"))]
             others = [page.relative_to(folder) for page in folder.rglob("*.md") if page != first]
             # In the order of the first page's links; those that it does not name come last.
             order = {name: place for place, name in reversed(list(enumerate(named)))}
@@ -114,8 +117,29 @@ def linked(page: Path) -> set[Path]:
         text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     else:
         text = page.read_text(encoding="utf-8")
-    files = {(page.parent / unquote(name)).resolve() for name in LINK.findall(text)}
+    files = {_named(page, name) for _, name, _ in LINK.findall(text)}
     return {file for file in files if file.is_file() and file.is_relative_to(ROOT)}
+
+
+def _named(page: Path, name: str) -> Path:
+    return (page.parent / unquote(name)).resolve()
+
+
+def _for_the_site(page: Path, pages: set[Path]) -> str:
+    """The text of a page, with paths in place of links to what the site does not show.
+
+    These are folders, and notebooks that are handed out.
+    """
+
+    def shown(link: re.Match) -> str:
+        text, name, _ = link.groups()
+        file = _named(page, name)
+        if not file.is_dir() and (file.suffix != ".ipynb" or file in pages or not file.exists()):
+            return link[0]
+        path = file.relative_to(ROOT).as_posix()
+        return f"{text} (`{path}{'/' * file.is_dir()}`)"
+
+    return LINK.sub(shown, page.read_text(encoding="utf-8"))
 
 
 def _is(source: Path, page: str) -> bool:
