@@ -21,6 +21,7 @@ CACHE := $(if $(EMBVAR_HOME),$(EMBVAR_HOME),data)/cache
 STATISTICS := $(CACHE)/minilm-wikipedia
 FIGURES := $(CACHE)/figures
 EXECUTED := $(CACHE)/executed
+COURSE := $(CACHE)/course
 
 # For processes that share the cores: threads that wait busily hold each other up.
 WAIT_ASLEEP := OMP_WAIT_POLICY=PASSIVE
@@ -40,7 +41,7 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models pass result run notebooks lab app check test test-long test-browser twins \
+.PHONY: help setup models pass result run notebooks lab app course check test test-long test-browser twins \
   bench lock clean
 
 help: ## show this list
@@ -111,6 +112,11 @@ app: pass ## the two explorers as a page of their own, for a lecture
 	@$(PY) -m voila notebooks/app/explorers.ipynb --Voila.ip=127.0.0.1 --Voila.auto_token=True \
 	  --Voila.tornado_settings="{'headers': {'Content-Security-Policy': \"$(APP_POLICY)\"}}" \
 	  --theme=light --VoilaConfiguration.file_allowlist='[]' $(APP_FLAGS)
+
+# --- course ---
+
+course: setup ## versions of the notebooks for students and instructors
+	@$(PY) notebooks/course/versions.py "$(COURSE)"
 
 # --- tests ---
 

@@ -18,12 +18,17 @@ SITES = ("hidden", "unit")
 FOLDS = 20
 """Folds of the excerpt's articles, for intervals."""
 
+FIRST, NORM = 1, 10
+"""What ``high_norm=False`` leaves out: the first position of each sequence, and squared norms of so
+many times the median."""
+
 
 def cached_statistics(
     model: str = "minilm",
     corpus: str = "wikipedia",
     *,
     site: str = "hidden",
+    high_norm: bool = True,
     progress: bool = True,
 ) -> TokenStatistics:
     """Statistics of a bundled model on the excerpt, from the cache if they are there.
@@ -32,14 +37,17 @@ def cached_statistics(
     checkout), where an earlier call saved them, then in ``data/stats/MODEL-CORPUS/SITE`` of the
     checkout, which ships them in compact form (see :meth:`TokenStatistics.compact`) for the model
     that is slow on a CPU. Otherwise one pass measures both sites, with null and folds, and saves
-    them. So it does if the
-    saved ones are damaged, of an older kit or of part of the corpus. A pass that was killed
-    resumes; if another process is making it, this one waits for its result.
+    them. So it does if the saved ones are damaged, of an older kit or of part of the corpus. A pass
+    that was killed resumes; if another process is making it, this one waits for its result. Without
+    high norms the folder is ``MODEL-CORPUS-ordinary``.
 
     Args:
         model: alias of a bundled model.
         corpus: ``"wikipedia"``.
         site: ``"hidden"`` for the hidden states, ``"unit"`` for these scaled to norm 1.
+        high_norm: take all occurrences. If false, those at the first position of a sequence are
+            left out, and those whose squared norm is ten times the median at some hidden state
+            (``LeaveOut(first=1, norm=10)``).
         progress: print the plan and a progress bar if a pass is needed.
 
     Returns:
@@ -54,19 +62,21 @@ def cached_statistics(
             "Only statistics of a bundled model on 'wikipedia', at site 'hidden' or 'unit', are "
             "cached by name; for others, call extract() and save the result."
         )
-    cache = files.home() / "cache" / f"{model}-{corpus}"
-    if (found := _saved(cache, model, site)) is not None:
+    cache = files.home() / "cache" / f"{model}-{corpus}{'' if high_norm else '-ordinary'}"
+    if (found := _saved(cache, model, site, high_norm)) is not None:
         return found
     # These import torch, which takes seconds and is not needed to load saved statistics.
     from embvar_kit.extraction.extract import extract
+    from embvar_kit.extraction.leave_out import LeaveOut
     from embvar_kit.files import locked
     from embvar_kit.models.loading import load_model
 
     with locked(cache, wait=True):
-        if (found := _saved(cache, model, site)) is not None:
+        if (found := _saved(cache, model, site, high_norm)) is not None:
             return found
         store = cache / "pass"
         asked = {"site": SITES, "null": True, "folds": FOLDS, "store": store, "progress": progress}
+        asked["leave_out"] = None if high_norm else LeaveOut(first=FIRST, norm=NORM)
         loaded, text = load_model(model), load_corpus(corpus)
         try:
             extracted = extract(loaded, text, **asked)
@@ -79,15 +89,15 @@ def cached_statistics(
     return extracted[site]
 
 
-def _saved(cache: Path, model: str, site: str) -> TokenStatistics | None:
-    found = _whole(cache / site, model, same_kit=True)
+def _saved(cache: Path, model: str, site: str, high_norm: bool) -> TokenStatistics | None:
+    found = _whole(cache / site, model, high_norm, same_kit=True)
     shipped = files.in_checkout("data", "stats", cache.name, site)
     if found is None and shipped:
-        found = _whole(shipped, model, same_kit=False)
+        found = _whole(shipped, model, high_norm, same_kit=False)
     return found
 
 
-def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | None:
+def _whole(folder: Path, model: str, high_norm: bool, *, same_kit: bool) -> TokenStatistics | None:
     """Saved statistics, if they are what this kit would extract from all of the corpus."""
     try:
         statistics = TokenStatistics.load(folder)
@@ -105,8 +115,16 @@ def _whole(folder: Path, model: str, *, same_kit: bool) -> TokenStatistics | Non
         and (info["convention"]["by"], info["convention"]["long"]) == ("token", "split")
         and "partial" not in info
         and info["convention"].get("min_count", 1) == 1
-        and "leave_out" not in info["convention"]
+        and _all_that_is_left_out(info["convention"].get("leave_out"), high_norm)
         and len(statistics.layers) == info["model"]["n_states"]
         and (statistics.folds is not None or not same_kit)
     )
     return statistics if whole else None
+
+
+def _all_that_is_left_out(told: dict | None, high_norm: bool) -> bool:
+    """Whether a pass left out what ``high_norm`` says, and nothing else."""
+    if high_norm or told is None:
+        return high_norm and told is None
+    found = told.get("found", {})
+    return (told.get("first"), found.get("norm")) == (FIRST, NORM)

@@ -5,6 +5,9 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 
-FOLDERS_OF_PAGES = (".", "data", "notebooks/reference", "tests/benchmarks")
+FOLDERS_OF_PAGES = (
+    *(".", "data", "notebooks/course", "notebooks/course/instructor", "notebooks/reference"),
+    "tests/benchmarks",
+)
 PAGES = sorted(page for folder in FOLDERS_OF_PAGES for page in (ROOT / folder).glob("*.md"))
 """The Markdown pages of the repository."""

@@ -38,6 +38,23 @@ def test_both_sites_are_made_in_one_pass_and_once(at_home, monkeypatch):
     assert unit.info["convention"]["site"] == "unit"
 
 
+def test_those_without_high_norms_are_kept_apart(at_home, monkeypatch):
+    whole = ek.cached_statistics(progress=False)
+    made = ek.cached_statistics(high_norm=False, progress=False)
+    assert "[CLS]" in whole.tokens and "[CLS]" not in made.tokens
+    assert made.info["convention"]["leave_out"]["found"]["norm"] == cached.NORM
+    assert made.null is not None and made.folds is not None
+    monkeypatch.setattr("embvar_kit.extraction.extract.extract", None)  # another pass would fail
+    for wanted, high_norm in ((whole, True), (made, False)):
+        again = ek.cached_statistics(high_norm=high_norm, progress=False)
+        np.testing.assert_array_equal(again.n, wanted.n)
+    # One in the folder of the other is not taken for it.
+    ordinary = at_home / "cache" / "minilm-wikipedia-ordinary"
+    whole.save(ordinary / "hidden")
+    with pytest.raises(TypeError, match="not callable"):
+        ek.cached_statistics(high_norm=False, progress=False)
+
+
 def test_another_kits_statistics_are_made_again(at_home):
     made = ek.cached_statistics(progress=False)
     folder = at_home / "cache" / "minilm-wikipedia" / "hidden"

@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from paths import PAGES, ROOT
 
@@ -163,6 +165,20 @@ def test_the_page_past_one_machine_computes_its_table_and_its_jobs(tmp_path, mon
     assert lines == template.splitlines()
     assert "source /shared/venv/bin/activate" in script
     assert "--nthreads 1 " in script and "--lifetime 3h50m" in script
+
+
+def test_the_row_groups_of_a_large_file_become_documents(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = ek.load_corpus("wikipedia", max_words=10, sample=700).sentences
+    pq.write_table(pa.table({"text": texts}), "corpus.parquet", row_group_size=len(texts) // 4 + 1)
+    python = blocks(REFERENCE / "past_one_machine.md", "python")
+    (split,) = (block for block in python if "read_row_group" in block)
+    exec(split, names := {"ek": ek})
+    corpus, model = names["corpus"], ek.load_model(tiny("bert"), device="cpu")
+    assert len(corpus) == 4 and corpus.read().sentences == texts
+    found = ek.extract(model, corpus, shards=4, store="store", progress=False)
+    whole = ek.extract(model, corpus.read(), progress=False)
+    np.testing.assert_array_equal(found.n, whole.n)
 
 
 def test_the_cost_of_a_shard_is_the_size_of_its_file(small, tmp_path):
