@@ -9,6 +9,7 @@ import argparse
 import importlib
 import inspect
 import os
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -133,6 +134,7 @@ def _page(page: str, its_names: list[str]) -> str:
         else:
             home = home_of(name)
             parts += [_underlined(f"ek.{name}", "-"), f".. automodule:: {home}", "   :members:\n"]
+            parts += _constants(getattr(ek, name))
     return "\n".join(parts)
 
 
@@ -143,8 +145,23 @@ def _entry(name: str) -> Iterator[str]:
     elif inspect.isfunction(thing):
         yield f".. autofunction:: {name}\n"
     else:
-        yield f".. py:data:: {name}\n   :type: {type(thing).__name__}\n"
-        yield "".join(f"   {line}\n" for line in _described(name).splitlines())
+        yield _constant(name, thing, _described(name))
+
+
+def _constant(name: str, value: object, description: str) -> str:
+    lines = "".join(f"   {line}\n" for line in description.splitlines())
+    return f".. py:data:: {name}\n   :type: {type(value).__name__}\n\n{lines}"
+
+
+def _constants(package: ModuleType) -> Iterator[str]:
+    """The constants that a public package has from its modules, where autodoc does not look."""
+    if not hasattr(package, "__path__"):
+        return
+    yield f".. py:currentmodule:: {package.__name__}\n"
+    for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for (scope, name), lines in ModuleAnalyzer.for_module(found.name).find_attr_docs().items():
+            if not scope and name in package.__all__:
+                yield _constant(name, getattr(package, name), "\n".join(lines).strip())
 
 
 # The commands

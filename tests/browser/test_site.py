@@ -119,8 +119,9 @@ def test_the_slider_moves_by_keyboard(context: BrowserContext, address: str):
 
     def check(layer: int) -> None:
         expect(shown).to_have_count(1)
-        expect(shown).to_contain_text(f"Layer {layer}: slope")
-        expect(slider).to_have_attribute("aria-valuetext", shown.inner_text().strip())
+        caption = shown.locator(".caption-text")
+        expect(caption).to_contain_text(f"Layer {layer}: slope")
+        expect(slider).to_have_attribute("aria-valuetext", caption.inner_text())
         assert shown.locator("img").evaluate("one => one.complete && one.naturalWidth > 300")
         expect(page.locator(".layer-slider output")).to_have_text(str(layer))
 

@@ -226,7 +226,8 @@ def test_the_slider_has_every_layer_with_its_numbers(site):
     assert len(figures) == len(fits) == len(stats.layers)
     for figure, fit in zip(figures, fits.itertuples(), strict=True):
         numbers = f"slope {fit.slope:.2f}, R² {fit.r2:.2f}".replace("-", "−")
-        assert figure.find("figcaption").get_text().startswith(f"Layer {fit.layer}: {numbers}")
+        caption = figure.select_one(".caption-text").get_text()
+        assert caption.startswith(f"Layer {fit.layer}: {numbers}")
         assert numbers in figure.find("img")["alt"]
 
 
