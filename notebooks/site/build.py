@@ -95,19 +95,9 @@ def gather(source: Path) -> None:
     (source / "notebooks" / "index.md").write_text(_notebooks(), encoding="utf-8")
     for page in ("index", "project"):
         shutil.copy2(SITE / f"{page}.md", source)
-    _lead_to(source / "index.md", [f"{t} <{p}>" for t, p in SECTIONS.items() if _is(source, p)])
     for section in ("reference", "course"):
-        folder = source / "notebooks" / section
-        if folder.is_dir():
-            first = folder / "README.md"
-            named = [name for _, name, _ in LINK.findall(first.read_text(encoding="utf-8"))]
-            others = [page.relative_to(folder) for page in folder.rglob("*.md") if page != first]
-            # In the order of the first page's links; those that it does not name come last.
-            order = {name: place for place, name in reversed(list(enumerate(named)))}
-            others.sort(key=lambda page: (order.get(page.as_posix(), len(named)), page))
-            paths = [page.with_suffix("").as_posix() for page in others]
-            more = {"reference": ["/embvar"]}
-            _lead_to(folder / "README.md", [*paths, *more.get(section, ())])
+        _lead_into(source / "notebooks" / section, also={"reference": ["/embvar"]}.get(section, []))
+    _lead_to(source / "index.md", [f"{t} <{p}>" for t, p in SECTIONS.items() if _is(source, p)])
 
 
 def linked(page: Path) -> set[Path]:
@@ -144,6 +134,21 @@ def _for_the_site(page: Path, pages: set[Path]) -> str:
 
 def _is(source: Path, page: str) -> bool:
     return any((source / f"{page}{kind}").is_file() for kind in (".md", ".rst"))
+
+
+def _lead_into(folder: Path, also: list[str]) -> None:
+    """Have the first page of a folder lead to the others, in the order of its links to them."""
+    others = [page.relative_to(folder) for page in sorted(folder.rglob("*.md"))]
+    first = folder / "README.md"
+    if others and not first.is_file():
+        first.write_text(f"# {folder.name.capitalize()}\n", encoding="utf-8")
+    if not others:
+        return
+    named = [name for _, name, _ in LINK.findall(first.read_text(encoding="utf-8"))]
+    places = {name: place for place, name in reversed(list(enumerate(named)))}
+    others.sort(key=lambda page: places.get(page.as_posix(), len(named)))  # the others come last
+    paths = [page.with_suffix("").as_posix() for page in others if page != Path("README.md")]
+    _lead_to(first, [*paths, *also])
 
 
 def _lead_to(page: Path, others: list[str]) -> None:
