@@ -73,12 +73,6 @@ def page_of(name: str) -> str:
     return folder if folder in FOLDERS else BESIDE
 
 
-def anchor_of(name: str) -> str:
-    """The anchor of a public name on its page."""
-    home = home_of(name)
-    return f"module-{home}" if isinstance(getattr(ek, name), ModuleType) else f"embvar_kit.{name}"
-
-
 def _described(name: str) -> str:
     """The docstring of a public name; for a constant, the string that follows it."""
     thing = getattr(ek, name)
