@@ -122,7 +122,7 @@ def _page(gallery: Path, root: Path) -> str:
         parts += [f"### {figure}\n", f"{entry.shows[:1].upper()}{entry.shows[1:]}.\n"]
         for number, drawn in enumerate(its):
             name = f"{github_slugify(figure)}-{number}"
-            parts += _shown(gallery, name, drawn, f"{figure} of the paper: {entry.shows}.")
+            parts += _shown(gallery, name, drawn, f"{figure}, drawn by the kit: {entry.shows}.")
         if not its:
             parts.append("No notebook draws it.\n")
         if entry.options:
