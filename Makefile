@@ -142,8 +142,8 @@ test-browser: models ## the notebooks and the app in a real browser; it says if 
 	@# The limit of a test holds for all cells of a notebook here.
 	$(PY) -m pytest --timeout=1500 $(BROWSER_ARGS) tests/browser
 
-twins: setup ## train the six twins from two seeds and compare them; resumes what was interrupted
-	$(PY) -m embvar_kit twins --compare 0 1
+twins: setup ## train the six twins from three seeds and compare them; resumes what was interrupted
+	$(PY) -m embvar_kit twins --compare 0 1 2
 
 bench: models ## time the pass against the bare forward and the reference loop; shards; the explorers
 	$(PY) tests/benchmarks/run.py

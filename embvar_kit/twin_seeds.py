@@ -27,7 +27,7 @@ from embvar_kit.models.twins import TWINS, load_twin, twins_home
 if TYPE_CHECKING:
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 """The seeds of :data:`FILE` that comes with the kit."""
 
 FILE = "tradeoffs.csv"
@@ -139,5 +139,5 @@ def twin_tradeoffs(folder: str | Path | None = None) -> pd.DataFrame:
     except OSError as error:
         raise ModelError(
             f"There is no {FILE} in {str(path.parent)!r}. The kit's repository holds it: pass "
-            "folder='.../data/twins' of a checkout. To make it: embvar twins --compare 0 1"
+            "folder='.../data/twins' of a checkout. To make it: embvar twins --compare 0 1 2"
         ) from error

@@ -48,6 +48,7 @@ from embvar_kit.figures.normalization import (
     twins_by_layer,
 )
 from embvar_kit.figures.style import COLOURS
+from embvar_kit.figures.symbols import SYMBOLS, blocks, symbol_sheet
 from embvar_kit.figures.tradeoff import V_on_M, V_on_M_by_layer, tradeoff_by_layer
 from embvar_kit.figures.words import word_moments
 
@@ -127,12 +128,14 @@ PAPER = {
 __all__ = [
     "COLOURS",
     "PAPER",
+    "SYMBOLS",
     "PaperFigure",
     "V_on_M",
     "V_on_M_by_layer",
     "affine_mixture",
     "anisotropy_by_layer",
     "bends",
+    "blocks",
     "decomposition_lengths",
     "dimension_shares",
     "frequency_slopes",
@@ -150,6 +153,7 @@ __all__ = [
     "shares_by_layer",
     "statistics_grid",
     "subtraction_error",
+    "symbol_sheet",
     "token_clouds",
     "token_frequencies",
     "tradeoff_by_layer",

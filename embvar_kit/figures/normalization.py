@@ -222,7 +222,9 @@ def twins_by_layer(tradeoffs: pd.DataFrame, *, site: str = "hidden", tokens: str
         for name, look in zip(names, style.looks(len(names)), strict=True):
             seeds = own[own["twin"] == name].groupby("layer")[column]
             low, mean, high = seeds.min(), seeds.mean(), seeds.max()
-            ax.errorbar(mean.index, mean, (mean - low, high - mean), label=name, capsize=2, **look)
+            # The mean of equal numbers may lie a rounding away from them.
+            ends = (mean - low).clip(lower=0), (high - mean).clip(lower=0)
+            ax.errorbar(mean.index, mean, ends, label=name, capsize=2, **look)
         ax.set_title(f"{TWIN_FITS[column]}, {weights}", fontsize=10)
         style.depth_axis(ax, "layer")
         if column == "slope":

@@ -1,0 +1,556 @@
+"""The homework grades itself: right answers earn all points, wrong ones what they deserve."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from paths import ROOT
+
+COURSE = ROOT / "notebooks" / "course"
+PAGE = COURSE / "homework.md"
+SOURCES = {path.stem: path for path in sorted((COURSE / "homework").glob("*.ipynb"))}
+SOLUTION = re.compile(r"^ *### BEGIN SOLUTION\n(.*?)^ *### END SOLUTION", re.M | re.S)
+HIDDEN = re.compile(r"^ *### BEGIN HIDDEN TESTS\n(.*?)^ *### END HIDDEN TESTS", re.M | re.S)
+
+WRONG = {
+    # By assignment and kind: what each changed answer says instead; then, by test, the points left
+    # and what the message has to name. All other tests earn their full points.
+    ("1_variance_formula", "n and n - 1 mixed up"): (
+        {
+            "e1-moments": """
+                def moments(x):
+                    mu = x.mean(axis=0)
+                    V = ((x - mu) ** 2).sum() / (len(x) - 1)
+                    return (x**2).sum(axis=1).mean(), mu @ mu, V
+            """,
+            "e3-merge": """
+                def merge(a, b):
+                    (n_a, mu_a, V_a), (n_b, mu_b, V_b) = a, b
+                    n, delta = n_a + n_b, mu_b - mu_a
+                    S = (n_a - 1) * V_a + (n_b - 1) * V_b + n_a * n_b / n * (delta @ delta)
+                    return n, mu_a + n_b / n * delta, S / (n - 1)
+            """,
+            "e4-unbiased": """
+                def unbiased(n, M, V):
+                    n = np.where(n > 1, n, np.nan)
+                    return M - V / n, V * (n - 1) / n
+            """,
+        },
+        {
+            "e1-V": (0, "n - 1 was used where the paper divides by n"),
+            "e3-V": (0, "n - 1 was used where the paper divides by n"),
+            "e4-V": (0, "n and n - 1 are mixed up"),
+            "e4-M": (0, "V/n was taken off, with the measured V, which is itself too small"),
+        },
+    ),
+    ("1_variance_formula", "fitted to the visible tests"): (
+        {
+            "e1-moments": """
+                def moments(x):
+                    return 34 / 3, 8.0, 10 / 3
+            """,
+            "e3-merge": """
+                def merge(a, b):
+                    n = a[0] + b[0]
+                    V = (a[0] * a[2] + b[0] * b[2]) / n
+                    return n, (a[0] * a[1] + b[0] * b[1]) / n, V
+            """,
+            # Dividing by zero gives the NaN that is asked for; the warning costs nothing.
+            "e4-unbiased": """
+                def unbiased(n, M, V):
+                    return M - V / (n - 1), V * n / (n - 1)
+            """,
+            "e5-pair": "pair = np.array([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0]])",
+            "e5-samples": """
+                def M_tilde_of(samples):
+                    n, mu = samples.shape[1], samples.mean(axis=1)
+                    V = samples.var(axis=1).sum(axis=1)
+                    return np.maximum((mu**2).sum(axis=1) - V / (n - 1), 0)
+            """,
+        },
+        {
+            "e1-Q-and-M": (0, "Q of 7 vectors with 5 features is not right"),
+            "e1-V": (0, "V of 7 vectors with 5 features is not right"),
+            "e3-V": (0, "the squared distance of the two means is missing"),
+            "e5-negative": (0, "which is not negative"),
+            "e5-average": (0, "negative values set to 0"),
+        },
+    ),
+    ("2_one_pass", "V by subtraction in float32"): (
+        {
+            "e4-accurate": """
+                def accurate_V(batches):
+                    n = 0
+                    for batch in batches:
+                        if not n:
+                            mu, Q = np.zeros(batch.shape[1], dtype=np.float32), np.float32(0)
+                        for x in batch:
+                            mu = (n * mu + x) / np.float32(n + 1)
+                            Q = (n * Q + x @ x) / np.float32(n + 1)
+                            n += 1
+                    return Q - mu @ mu
+            """,
+        },
+        {
+            "e4-narrow": (0, "V by subtraction in float32"),
+            "e4-last-bit": (0, "Take deviations from a mean before you square"),
+        },
+    ),
+    ("2_one_pass", "several mistakes"): (
+        {
+            "e1-step": """
+                def step(state, x):
+                    k, mu, Q = state
+                    return k + 1, (k * mu + x) / (k + 1), (k * Q + x @ x) / (k + 1)
+
+
+                def M_and_V(state):
+                    k, mu, Q = state
+                    return mu @ mu, (Q - mu @ mu) * k / (k - 1)
+            """,
+            "e2-batch": """
+                def batch_step(state, batch):
+                    k, mu, Q = state
+                    k, seen = k + len(batch), 1 if k else 0
+                    mu = (seen * mu + batch.mean(axis=0)) / (seen + 1)
+                    return k, mu, (seen * Q + (batch**2).sum(axis=1).mean()) / (seen + 1)
+            """,
+            "e3-subtraction": """
+                def V_by_subtraction(x):
+                    x = x.astype(np.float64)
+                    mu = x.mean(axis=0)
+                    return np.float32((x**2).sum(axis=1).mean() - mu @ mu)
+            """,
+            "e3-ratio": "ratio = 1e-3",
+            "e4-accurate": """
+                def accurate_V(batches):
+                    n, total, squares = 0, 0.0, 0.0
+                    for batch in batches:
+                        batch = batch.astype(np.float64)
+                        n, total = n + len(batch), total + batch.sum(axis=0)
+                        squares += (batch**2).sum()
+                    mu = total / n
+                    return squares / n - mu @ mu
+            """,
+        },
+        {
+            "e1-M-and-V": (0, "n - 1 was used where the paper divides by n"),
+            "e2-batches": (0, "every batch weighs the same"),
+            "e3-single": (0, "something was computed in double precision"),
+            "e3-breaks": (0, "subtraction is still right"),
+            "e4-last-bit": (0, "even in double precision"),
+        },
+    ),
+    ("2_one_pass", "all batches kept"): (
+        {
+            "e4-accurate": """
+                def accurate_V(batches):
+                    x = np.concatenate(list(batches)).astype(np.float64)
+                    return ((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()
+            """,
+        },
+        {"e4-wide": (0, "only the one at hand may be kept")},
+    ),
+    ("3_tradeoff", "tokens weighted by their counts"): (
+        {
+            "e1-line": """
+                (var_M, cov), (_, var_V) = np.cov(M, V, aweights=n)
+                slope, r2 = cov / var_M, cov**2 / var_M / var_V
+            """,
+        },
+        {
+            "e1-slope": (0, "tokens were weighted by their counts; the regression has one point"),
+            "e1-r2": (0, "tokens were weighted by their counts; the regression has one point"),
+        },
+    ),
+    ("3_tradeoff", "several mistakes"): (
+        {
+            "e1-line": """
+                slope = np.polyfit(V, M, 1)[0]
+                r2 = abs(np.corrcoef(V, M)[0, 1])
+            """,
+            "e2-parts": "r, rho = M.std() / Q.std(), np.corrcoef(Q, M)[0, 1]",
+            "e3-null": """
+                null_slope = np.polyfit(null_M, null_V, 1)[0]
+                sd_M, null_sd_M = np.std(M), np.std(null_M)
+            """,
+            "e4-interval": """
+                se = np.std(slope_without_fold, ddof=1)
+                true_se = np.std(slope_without_fold) * 19**0.5
+                low, high = slope + 1.96 * true_se * np.array([-1, 1])
+            """,
+            "e5-parts": """
+                V_W = V.mean()
+                V_B = Q.mean() - V_W - M_all
+            """,
+        },
+        {
+            "e1-slope": (0, "this is the slope of M on V"),
+            "e1-r2": (0, "R² is its square"),
+            "e2-r-and-rho": (0, "turn it round"),
+            "e3-spread": (0, "this is the spread of the measured M"),
+            "e4-se": (0, "the jackknife has the factor (K - 1)/K before the sum, and not 1/K"),
+            "e4-ends": (0, "1.96 was used"),
+            "e5-within": (0, "a token counts as often as it occurs"),
+            "e5-between": (0, "a token counts as often as it occurs"),
+        },
+    ),
+    ("4_your_own_model", "several mistakes"): (
+        {
+            "e2-report": """
+                report = stats.evidence().set_index("layer")
+            """,
+            "e3-shares": """
+                V_W = stats.V.mean(axis=1) / stats.Q.mean(axis=1)
+                split = stats.decomposition().set_index("layer")
+                M_X = split["M"] / split["Q"]
+                shares = pd.DataFrame({"M": M_X, "V_W": V_W, "V_B": 1 - M_X - V_W})
+            """,
+            "e4-survives": """
+                def survives(table):
+                    steep = (table["slope_high"] < 0) & (table["slope_iv_high"] < 0)
+                    reliable = (table["reliability"] >= 0.5) & (table["reliability_low"] > 0)
+                    return steep & reliable & (table["sd_M"] > table["null_sd_M"])
+            """,
+        },
+        {
+            "e2-values": (0, "the measured forms were taken"),
+            "e3-sum": (0, "every token counts alike here"),
+            "e4-null-and-reliability": (0, "compare sd_M_low with null_sd_M"),
+        },
+    ),
+}
+
+
+def dedent(code: str) -> str:
+    lines = code.strip("\n").rstrip().splitlines()
+    margin = len(lines[0]) - len(lines[0].lstrip())
+    return "\n".join(line[margin:] for line in lines)
+
+
+def cells(path: Path) -> list[nbformat.NotebookNode]:
+    return nbformat.read(path, as_version=4).cells
+
+
+def about(cell: nbformat.NotebookNode) -> dict:
+    """What nbgrader knows of a cell."""
+    return cell.metadata.get("nbgrader", {})
+
+
+def each_source(function):
+    return pytest.mark.parametrize("path", SOURCES.values(), ids=list(SOURCES))(function)
+
+
+def each_assignment(function):
+    return pytest.mark.parametrize("name", SOURCES)(function)
+
+
+# What the sources are made of
+
+
+@pytest.fixture(scope="session")
+def homework():
+    """The script, which is in no package."""
+    spec = importlib.util.spec_from_file_location("homework", COURSE / "homework.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_four_assignments_are_there(homework):
+    assert homework.assignments() == SOURCES
+    assert list(SOURCES) == ["1_variance_formula", "2_one_pass", "3_tradeoff", "4_your_own_model"]
+
+
+@each_source
+def test_cells_have_unique_ids_and_graded_ones_have_points(path):
+    found = cells(path)
+    assert len({cell.id for cell in found}) == len(found)
+    known = [about(cell)["grade_id"] for cell in found if about(cell)]
+    assert len(set(known)) == len(known)
+    for cell in found:
+        if about(cell):
+            assert about(cell)["grade_id"] == cell.id
+            assert ("points" in about(cell)) == about(cell)["grade"]
+            assert about(cell).get("points", 1) > 0
+
+
+@each_source
+def test_points_are_those_that_the_text_announces(homework, path):
+    """Under each heading, in the first cell, and on the page for lecturers."""
+    graded, found = homework.graded_cells(path), cells(path)
+    by_hand = {cell.id for cell in found if about(cell).get("grade") and about(cell)["solution"]}
+    heading, announced = "", {}
+    for cell in found:
+        if cell.cell_type == "markdown" and not about(cell):
+            heading = next(
+                (line[3:] for line in cell.source.splitlines() if line.startswith("## ")), heading
+            )
+            for points in re.findall(r"\*\((\d+) points", cell.source):
+                announced[heading] = announced.get(heading, 0) + int(points)
+    sums = {heading: 0.0 for _, heading, _ in graded}
+    for _, heading, points in graded:
+        sums[heading] += points
+    assert announced == sums
+    total, prose = sum(sums.values()), sum(points for id, _, points in graded if id in by_hand)
+    first = re.search(r"\*\*Points\*\*: (\d+), of which (\d+)", found[0].source)
+    assert (float(first[1]), float(first[2])) == (total, prose)
+    page = PAGE.read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{path.stem}` |"))
+    assert f"| {total:g} | {prose:g} |" in row
+
+
+@each_source
+def test_answers_and_tests_are_marked_as_such(path):
+    """An answer has a solution and no test; a test is locked, and can only check answers."""
+    for cell in cells(path):
+        if about(cell).get("solution") and not about(cell)["grade"]:
+            assert SOLUTION.search(cell.source), cell.id
+        if not about(cell).get("solution"):
+            assert "SOLUTION" not in cell.source, cell.id
+        if about(cell).get("grade") and not about(cell)["solution"]:
+            assert about(cell)["locked"], cell.id
+            assert re.search(r"assert|check\(", cell.source), cell.id
+        else:
+            assert "HIDDEN TESTS" not in cell.source, cell.id
+
+
+def test_nearly_all_tests_hide_a_part():
+    """Where nothing is hidden, the visible test asks for a property that any answer may have."""
+    open_tests = {
+        cell.id
+        for path in SOURCES.values()
+        for cell in cells(path)
+        if about(cell).get("grade") and not about(cell)["solution"]
+        and not HIDDEN.search(cell.source)
+    }  # fmt: skip
+    assert open_tests == {"e5-negative", "e2-rows"}
+
+
+def test_all_assignments_compare_in_the_same_way():
+    assert len({cell.source for path in SOURCES.values() for cell in cells(path)
+                if cell.id == "set-up"}) == 1  # fmt: skip
+
+
+@each_source
+def test_sources_are_saved_without_outputs(path):
+    for cell in cells(path):
+        if cell.cell_type == "code":
+            assert cell.outputs == [] and cell.execution_count is None
+
+
+@each_source
+def test_the_page_has_a_rubric_of_as_many_lines_as_points(path):
+    rows = PAGE.read_text(encoding="utf-8").splitlines()
+    for cell in cells(path):
+        if about(cell).get("grade") and about(cell)["solution"]:
+            begin = f"| {path.stem[0]}, `{cell.id}` | {about(cell)['points']} | "
+            (row,) = [row for row in rows if row.startswith(begin)]
+            assert row.count(";") + 1 == about(cell)["points"], row
+
+
+def test_tests_that_the_page_names_exist():
+    ids = {path.stem[0]: {cell.id for cell in cells(path)} for path in SOURCES.values()}
+    rows = re.findall(r"^\| (\d) \| (`.*`) \| ", PAGE.read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 5
+    for number, names in rows:
+        assert set(re.findall(r"`([\w-]+)`", names)) <= ids[number], names
+
+
+# What is released
+
+
+@pytest.fixture(scope="session")
+def course(homework, tmp_path_factory):
+    """A course folder, with a home of its own, from which nothing reaches another machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMBVAR_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            patch.setenv(name, "http://127.0.0.1:9")
+            patch.setenv(name.lower(), "http://127.0.0.1:9")
+        yield homework.Course(tmp_path_factory.mktemp("course"))
+
+
+@pytest.mark.slow
+def test_release_writes_all_assignments_and_leaves_the_sources_alone(homework, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in sorted(COURSE.rglob("*")) if path.is_file()}
+    assert homework.main(["release", str(tmp_path / "out")]) == 0
+    names = [f"{name}.ipynb" for name in SOURCES]
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == names
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    after = {path: path.read_bytes() for path in before}
+    assert after == before
+    written = {path for path in COURSE.rglob("*") if path.is_file()} - before.keys()
+    assert not {path for path in written if path.suffix != ".pyc"}
+
+
+def test_release_refuses_the_folder_of_the_sources(homework, capsys):
+    assert homework.main(["release", str(COURSE / "homework")]) == 1
+    assert "another folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@each_assignment
+def test_a_release_has_no_solution_no_hidden_test_and_no_output(course, name):
+    source, released = cells(SOURCES[name]), cells(course.release(name))
+    assert [cell.id for cell in released] == [cell.id for cell in source]
+    text = "\n".join(cell.source for cell in released)
+    assert "SOLUTION" not in text and "HIDDEN" not in text
+    for old, new in zip(source, released, strict=True):
+        if about(old).get("solution") and about(old)["grade"]:
+            stub = "YOUR ANSWER HERE" if old.cell_type == "markdown" else "YOUR CODE HERE"
+            assert stub in new.source and len(new.source) < 60
+        for block in (*SOLUTION.findall(old.source), *HIDDEN.findall(old.source)):
+            for line in filter(None, map(str.strip, block.splitlines())):
+                if len(line) > 3 and line not in HIDDEN.sub("", SOLUTION.sub("", old.source)):
+                    assert line not in new.source, line
+        if new.cell_type == "code":
+            assert new.outputs == [] and new.execution_count is None
+        assert ("points" in about(new)) == about(new).get("grade", False)
+
+
+@pytest.mark.slow
+def test_a_course_folder_is_for_nbgraders_own_commands(homework, monkeypatch, tmp_path, capsys):
+    first = dict(list(SOURCES.items())[:1])
+    monkeypatch.setattr(homework, "assignments", lambda: first)
+    folder = tmp_path / "course"
+    assert homework.main(["course", str(folder)]) == 0
+    assert (folder / "release" / "1_variance_formula" / "1_variance_formula.ipynb").is_file()
+    assert (folder / "gradebook.db").is_file()
+    from traitlets.config.loader import PyFileConfigLoader
+
+    config = PyFileConfigLoader("nbgrader_config.py", path=str(folder)).load_config()
+    assert config.OverwriteCells.add_missing_cells is True
+    assert homework.main(["course", str(folder)]) == 1
+    assert "not empty" in capsys.readouterr().err
+
+
+# What is graded
+
+
+@pytest.fixture(scope="session")
+def graded(course, tmp_path_factory):
+    """``graded(assignment, version)``: its grade; each version is run once."""
+    known = {}
+
+    def submission(name: str, version: str) -> Path:
+        folder = tmp_path_factory.mktemp("submission")
+        if version == "release":
+            return Path(shutil.copy(course.release(name), folder))
+        notebook = nbformat.read(SOURCES[name], as_version=4)
+        changed, _ = WRONG.get((name, version), ({}, {}))
+        for cell in notebook.cells:
+            if cell.id in changed:
+                cell.source = dedent(changed[cell.id])
+        assert changed.keys() <= {cell.id for cell in notebook.cells}
+        path = folder / "handed in.ipynb"
+        nbformat.write(notebook, path)
+        return path
+
+    def grade(name: str, version: str):
+        if (name, version) not in known:
+            known[name, version] = course.grade(submission(name, version))
+        return known[name, version]
+
+    grade.submission = submission
+    return grade
+
+
+@pytest.mark.slow
+@each_assignment
+def test_the_solution_earns_every_point_that_is_tested(graded, name):
+    grade = graded(name, "solution")
+    assert grade.assignment == name
+    failed = {mark.cell: mark.message for mark in grade.marks if mark.message}
+    assert not failed
+    assert grade.earned + grade.by_hand == grade.points
+    assert grade.earned > 0.4 * grade.points
+
+
+@pytest.mark.slow
+@each_assignment
+def test_the_students_version_earns_nothing(graded, name):
+    grade = graded(name, "release")
+    assert {mark.earned for mark in grade.marks} == {0} and grade.by_hand == 0
+    for mark in grade.marks:
+        assert "not answered" in mark.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "kind"), WRONG, ids=lambda part: part.replace(" ", "_"))
+def test_a_wrong_submission_earns_what_it_deserves_and_is_told_why(graded, name, kind):
+    _, expected = WRONG[name, kind]
+    right = {mark.cell: mark.earned for mark in graded(name, "solution").marks}
+    found = {mark.cell: mark for mark in graded(name, kind).marks}
+    earned = {cell: mark.earned for cell, mark in found.items()}
+    assert earned == right | {cell: points for cell, (points, _) in expected.items()}
+    for cell, (_, said) in expected.items():
+        assert said in found[cell].message, found[cell].message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["3_tradeoff", "4_your_own_model"])
+def test_model_answers_quote_what_their_cells_print(graded, name):
+    run = cells(graded(name, "solution").run)
+    printed = "\n".join(
+        output.get("text", "") + output.get("data", {}).get("text/plain", "")
+        for cell in run
+        if cell.cell_type == "code"
+        for output in cell.outputs
+    )
+    numbers = [float(number) for number in re.findall(r"\d+\.\d+", printed)]
+    quoted = set()
+    for cell in run:
+        if cell.cell_type == "markdown" and about(cell).get("grade"):
+            quoted |= set(re.findall(r"\d+\.\d+", cell.source))
+    assert len(quoted) > 5
+    for number in quoted:
+        # The last digit may differ where another processor rounds differently.
+        unit = 10.0 ** -len(number.partition(".")[2])
+        assert any(abs(float(number) - value) < 1.01 * unit for value in numbers), number
+
+
+@pytest.mark.slow
+def test_a_deleted_test_is_put_back_and_an_edited_one_restored(graded, course, tmp_path):
+    notebook = nbformat.read(graded.submission("1_variance_formula", "release"), as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if cell.id != "e1-V"]
+    for cell in notebook.cells:
+        if cell.id == "e3-V":
+            cell.source = "assert True"
+            cell.metadata.nbgrader.points = 100
+    nbformat.write(notebook, tmp_path / "clever.ipynb")
+    grade = course.grade(tmp_path / "clever.ipynb")
+    assert grade.earned == 0 and grade.points == 30
+
+
+@pytest.mark.slow
+def test_one_command_prints_the_marks_and_writes_a_table(homework, graded, tmp_path, capsys):
+    wrong = graded.submission("1_variance_formula", "n and n - 1 mixed up")
+    table = tmp_path / "marks.csv"
+    assert homework.main(["grade", str(wrong), "--table", str(table)]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^ +3 of 6 +Exercise 1 · Three numbers of a set$", printed, re.M)
+    assert "- e1-V (3): V of the triangle: n - 1 was used where the paper divides by n." in printed
+    assert re.search(r"^ +10 of 23 +in all \[7 by hand\]$", printed, re.M)
+    (example,) = re.findall(r"^```text\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    assert printed.partition("\n")[2] == example
+    rows = table.read_text(encoding="utf-8").splitlines()
+    assert rows[0] == "submission,assignment,cell,exercise,earned,points,message"
+    assert len(rows) == 1 + len(graded("1_variance_formula", "solution").marks)
+
+
+def test_what_is_no_homework_is_refused_by_name(homework, tmp_path, capsys):
+    broken = tmp_path / "broken.ipynb"
+    broken.write_text("{", encoding="utf-8")
+    other = ROOT / "notebooks" / "01_variance_formula.ipynb"
+    assert homework.main(["grade", str(broken), str(other), str(tmp_path / "none.ipynb")]) == 1
+    said = capsys.readouterr().err
+    assert "broken.ipynb is no notebook" in said
+    assert "01_variance_formula.ipynb has no graded cell of 1_variance_formula" in said
+    assert "none.ipynb cannot be read" in said

@@ -1,0 +1,151 @@
+"""The pages of the course: minutes and hours add up, and what they name exists."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from lecture import SHOWN, SLIDES
+from paths import ROOT
+from test_quoted_numbers import sections
+
+from embvar_kit import figures
+
+COURSE = ROOT / "notebooks" / "course"
+ROUTES = (COURSE / "routes.md").read_text(encoding="utf-8")
+FRONT = (COURSE / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "routes.md", "lecture.md")
+
+NUMBERS = {"an hour": 60, "half an hour": 30}
+
+
+def minutes(text: str) -> int:
+    """The minutes that a notebook says it takes to read and try."""
+    said = re.search(r"\*\*Time\*\*: (.+?) to read and try", text)[1]
+    return NUMBERS[said] if said in NUMBERS else int(re.fullmatch(r"(\d+) minutes", said)[1])
+
+
+READING = {
+    path.stem: minutes("".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+}
+
+TITLES = [title for path in READING for title, _ in sections(ROOT / f"notebooks/{path}.ipynb")]
+SECTIONS = {found[0] for title in TITLES if (found := re.match(r"\d+\.\d+", title))}
+
+
+def part(heading: str) -> str:
+    """What stands under a heading of the second order."""
+    return re.search(rf"^## {heading}.*?(?=^## |\Z)", ROUTES, re.M | re.S)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the rows of a page's tables, their headings left out."""
+    lines = re.findall(r"^\| (.+) \|$", text, re.M)
+    found = [[cell.strip() for cell in line.split(" | ")] for line in lines]
+    rules = [at for at, row in enumerate(found) if set(row[0]) == {"-"}]
+    heads = {at - 1 for at in rules} | set(rules)
+    return [row for at, row in enumerate(found) if at not in heads]
+
+
+def shown_in(slide) -> str:
+    """The section that holds what a slide shows."""
+    if slide.figure:
+        return f"`ek.figures.{slide.figure}()`"
+    for title, cells in (
+        sections(ROOT / "notebooks" / f"{slide.cell[0]}.ipynb") if slide.cell else ()
+    ):
+        if any(cell.id == slide.cell[1] for cell in cells):
+            number = re.match(r"\d+\.\d+", title)
+            return number[0] if number else f"{title}, before {int(slide.cell[0][:2])}.1"
+    return "text only"
+
+
+def timetable() -> list[list[str]]:
+    """When each slide begins, where its figure is, and what its notes say is run and asked."""
+    found, begins = [], 0
+    for slide in SLIDES:
+        notes = " ".join(slide.notes.split())
+        do = [f"**Live:** {live}" for live in re.findall(r"\*Live: (.+?)\*", notes)]
+        do += [one[0].upper() + one[1:] for one in re.findall(r"\*Ask: (.+?)\*", notes)[:1]]
+        found.append([str(begins), slide.title, shown_in(slide), " ".join(do) or "explain"])
+        begins += slide.minutes
+    return found
+
+
+def test_the_timetable_is_that_of_the_outline():
+    table = rows(part("The lecture of 90 minutes"))
+    expected = timetable()
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in expected)
+    assert table[: len(expected)] == expected, f"it should be\n{lines}"
+
+
+def test_slides_to_leave_out_save_what_the_page_says():
+    page = " ".join(part("The lecture of 90 minutes").split())
+    said = re.search(r"leave out (.+?): that saves (\d+) minutes", page)
+    by_title = {slide.title: slide.minutes for slide in SLIDES}
+    assert sum(by_title[title] for title in re.findall(r"\*(.+?)\*", said[1])) == int(said[2])
+
+
+def test_what_is_shown_live_has_a_cell_on_its_slide():
+    live = [slide for slide in SLIDES if "*Live:" in slide.notes]
+    assert len(live) == 4
+    assert all(slide in SHOWN for slide in live)
+
+
+def test_the_sheet_of_symbols_stands_on_the_front_page_as_text():
+    sheet = [row for rows_ in figures.SYMBOLS.values() for row in rows_]
+    expected = [
+        [
+            one.written if "$" in one.written else f"`{one.name}`",
+            one.formula,
+            one.words,
+            one.section,
+        ]
+        for one in sheet
+    ]
+    found = [row for row in rows(FRONT) if len(row) == 4]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in expected)
+    assert found == expected, f"it should be\n{lines}"
+
+
+def test_self_study_takes_the_hours_that_the_notebooks_name():
+    table = rows(part("Self-study"))
+    assert [re.search(r"\((?:\.\./)+(\w+)\.ipynb\)", row[0])[1] for row in table] == [*READING]
+    assert [int(row[1]) for row in table] == [*READING.values()]
+    said = re.search(r"\*\*(\d+) hours and (\d+) minutes\*\*", part("Self-study"))
+    assert divmod(sum(READING.values()), 60) == (int(said[1]), int(said[2]))
+    core = re.search(
+        r"the first (\w+) rows.+?(\d+) hours and (\d+) minutes", part("Self-study"), re.S
+    )
+    number = ["one", "two", "three", "four", "five", "six", "seven", "eight"].index(core[1]) + 1
+    assert divmod(sum([*READING.values()][:number]), 60) == (int(core[2]), int(core[3]))
+
+
+def test_a_session_is_read_for_as_long_as_its_notebooks_take():
+    found = re.findall(
+        r"\*\*To read before\*\*: (.+?) \((\d+) minutes\)", " ".join(part("The seminar").split())
+    )
+    assert len(found) == 4
+    for named, said in found:
+        stems = re.findall(r"\((?:\.\./)+(\w+)\.ipynb\)", named)
+        assert stems and sum(READING[stem] for stem in stems) == int(said), named
+
+
+def test_each_session_fills_ninety_minutes_and_sets_its_homework():
+    sessions = re.split(r"(?m)^### Session ", part("The seminar"))[1:]
+    assert len(sessions) == 4
+    homework = ["1_variance_formula", "2_one_pass", "3_tradeoff", "4_your_own_model"]
+    for session, name in zip(sessions, homework, strict=True):
+        assert sum(int(row[0]) for row in rows(session)) == 90
+        assert f"`{name}`" in session
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_sections_and_links_of_a_page_exist(page):
+    text = (COURSE / page).read_text(encoding="utf-8")
+    named = re.findall(r"(?<![\w.])\d{1,2}\.\d(?![\d.%])(?! GB)", re.sub(r"\$[^$]*\$", "", text))
+    assert set(named) <= SECTIONS
+    for link in re.findall(r"\]\(([^)#:]+?)(?:#[\w-]+)?\)", text):
+        assert (COURSE / link).exists(), link
