@@ -22,6 +22,8 @@ STATISTICS := $(CACHE)/minilm-wikipedia
 FIGURES := $(CACHE)/figures
 EXECUTED := $(CACHE)/executed
 COURSE := $(CACHE)/course
+SLIDES := $(CACHE)/slides
+SITE := $(CACHE)/site
 
 # For processes that share the cores: threads that wait busily hold each other up.
 WAIT_ASLEEP := OMP_WAIT_POLICY=PASSIVE
@@ -41,8 +43,8 @@ export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models pass result run notebooks lab app course check test test-long test-browser twins \
-  bench lock clean
+.PHONY: help setup models pass result run notebooks lab app course slides site check test test-long \
+  test-browser twins bench lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -115,8 +117,15 @@ app: pass ## the two explorers as a page of their own, for a lecture
 
 # --- course ---
 
-course: setup ## versions of the notebooks for students and instructors
+course: setup ## notebooks for students and for instructors, and homework that grades itself
 	@$(PY) notebooks/course/versions.py "$(COURSE)"
+	@$(PY) notebooks/course/homework.py release "$(COURSE)/homework"
+
+slides: setup ## the lecture of 90 minutes, to show without a network
+	@$(PY) notebooks/course/slides.py "$(SLIDES)"
+
+site: setup ## the notebooks, the reference and the course as a site, to read without a network
+	@$(PY) notebooks/site/build.py "$(SITE)"
 
 # --- tests ---
 
@@ -133,7 +142,8 @@ test: pass ## ruff, unit and property tests, doctests, notebooks
 	$(UNIT_TESTS) $(PYTEST_ARGS)
 	@# A cell may take longer than a unit test; nbval's own limit names the cell, so it comes first.
 	$(ONE_THREAD) $(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env \
-	  --nbval-cell-timeout=1200 --timeout=1260 --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+	  --nbval-cell-timeout=1200 --timeout=1260 --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	  notebooks/*.ipynb notebooks/app
 
 test-long: models ## faults, strange input, all architectures and simulated corpora in full: many more tries
 	EMBVAR_LONG=1 MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS) $(LONG_SUITES)
@@ -156,5 +166,5 @@ lock: ## pin all dependencies again: requirements.lock and environment.yml
 	@PYTHON="$(PYTHON)" bash .ci/lock.sh $(LOCK_FLAGS)
 
 clean: ## remove .venv, executed notebooks and tools' caches; keep models and statistics
-	rm -rf .venv "$(EXECUTED)" "$(FIGURES)" build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv "$(EXECUTED)" "$(FIGURES)" "$(COURSE)" "$(SLIDES)" "$(SITE)" build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

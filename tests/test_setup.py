@@ -26,7 +26,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-TARGETS = ("result", "run", "lab", "app", "check", "test", "test-browser", "bench", "lock", "clean")
+TARGETS = (
+    *("result", "run", "lab", "app", "course", "slides", "site"),
+    *("check", "test", "test-browser", "bench", "lock", "clean"),
+)
 
 
 # --- pyproject.toml, requirements.lock and environment.yml -----------------------------------
@@ -316,6 +319,9 @@ def test_make_alone_lists_the_targets() -> None:
         ("run", ["embvar_kit fetch", "show", "figures", "execute.py", "Where to look"]),
         ("lab", ["embvar_kit fetch", "jupyterlab", "01_variance_formula.ipynb"]),
         ("app", ["embvar_kit fetch", "voila", "--Voila.ip=127.0.0.1"]),
+        ("course", ["course/versions.py", "course/homework.py release"]),
+        ("slides", ["course/slides.py"]),
+        ("site", ["site/build.py"]),
         ("check", ["embvar_kit fetch", "ruff check", "ruff format --check", '-m "not slow"']),
         (
             "test",

@@ -54,7 +54,7 @@ def reproduce(
     ``bookcorpus_train_lt64_pct001_seed0``::
 
         datasets/SAMPLE.pkl             the sentences
-    datasets/bookcorpus.pkl         what their scripts take for the dataset
+        datasets/bookcorpus.pkl         what their scripts take for the dataset
         token_stats/SAMPLE/MODEL.pkl    the statistics (word_stats with by="word")
         kit/SAMPLE/MODEL-token/         the same, as TokenStatistics.save writes them
 

@@ -9,6 +9,7 @@ import embvar_kit as ek
 from embvar_kit.models.bundled import BUNDLED
 
 FOLDER = ROOT / "data" / "stats" / "smollm2-wikipedia"
+ORDINARY = ROOT / "data" / "stats" / "smollm2-wikipedia-ordinary"
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,43 @@ def test_tables_and_decompositions_agree(shipped):
                     weight = table["n"] / table["n"].sum()
                     assert weight @ table["Q"] == pytest.approx(row.Q, rel=1e-5)
                     assert weight @ table["V"] == pytest.approx(row.V_W, rel=1e-5)
+
+
+# Without first positions and high norms, with null and folds
+
+
+@pytest.fixture(scope="module")
+def ordinary():
+    return ek.TokenStatistics.load(ORDINARY / "hidden")
+
+
+def test_the_ordinary_occurrences_come_with_a_null_and_intervals(ordinary, shipped, excerpt):
+    left_out = ordinary.info["convention"]["leave_out"]
+    assert (left_out["first"], left_out["found"]["norm"]) == (1, 10)
+    assert ordinary.info["corpora"][0]["fingerprint"] == excerpt.fingerprint
+    assert "<|im_start|>" not in ordinary.tokens and ordinary.high_norm().empty
+    whole = dict(zip(shipped["hidden"].tokens, shipped["hidden"].n, strict=True))
+    assert all(n <= whole[token] for token, n in zip(ordinary.tokens, ordinary.n, strict=True))
+    found = ordinary.evidence(null=False)
+    for name in ("slope", "slope_iv", "reliability", "sd_M"):
+        inside = found[f"{name}_low"].le(found[name]) & found[name].le(found[f"{name}_high"])
+        assert inside[1:].all(), name  # at layer 0 nothing but shared strings varies
+    assert len(ordinary.null.tokens) and ordinary.null.info["permuted"]
+    assert ordinary.decomposition(intervals=True)["V_W/V_low"].notna().all()
+
+
+@pytest.mark.slow
+def test_the_ordinary_occurrences_are_those_that_are_left(ordinary, excerpt, smollm2):
+    bounds = np.array(list(ordinary.info["convention"]["leave_out"]["bounds"].values()))
+    rare = np.flatnonzero((ordinary.n == 10) & ~ordinary.special)
+    tokens = ordinary.tokens[rare[:: len(rare) // 2][:2]].tolist()
+    found = ek.collect_embeddings(smollm2, excerpt, tokens)
+    for token, occurrences in found.items():
+        x = np.stack([occurrences.at(int(layer)) for layer in ordinary.layers]).astype(float)
+        kept = ((x**2).sum(axis=2) < bounds[:, None]).all(axis=0) & (occurrences.position > 0)
+        at = int(np.flatnonzero(ordinary.tokens == token)[0])
+        assert kept.sum() == ordinary.n[at]
+        for i, vectors in enumerate(x[:, kept]):
+            Q, M, V = two_pass(vectors)
+            assert (ordinary.Q[i, at], ordinary.M[i, at]) == pytest.approx((Q, M), rel=1e-3)
+            assert ordinary.V[i, at] == pytest.approx(V, rel=5e-3, abs=1e-5 * Q)

@@ -1,0 +1,209 @@
+"""The site in a browser: it needs no other machine, shows formulas, and everybody can use it."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from . import servers
+from .conftest import screenshot
+
+PAGES = (
+    "index.html",
+    "notebooks/01_variance_formula.html",
+    "api/moments.html",
+    "gallery/index.html",
+    "gallery/layers.html",
+    "notebooks/course/README.html",
+)
+WITH_FORMULAS = ("index.html", "notebooks/01_variance_formula.html")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def statistics() -> None:
+    """Not computed for these tests, which show no explorer."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site."""
+    out = tmp_path_factory.mktemp("site") / "html"
+    script = servers.ROOT / "notebooks" / "site" / "build.py"
+    subprocess.run([sys.executable, str(script), str(out)], check=True)
+    return out
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """The address of a server of the site."""
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A window of a desktop; ``requests`` lists all that its pages ask for, and what failed."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.requests, context.failed = [], []
+    context.on("request", lambda request: context.requests.append(request.url))
+    context.on("requestfailed", lambda request: context.failed.append(request.url))
+    yield context
+    context.close()
+
+
+def opened(context: BrowserContext, address: str, name: str) -> Page:
+    """A page of the site, once all that it loads is there and formulas are set."""
+    page = context.new_page()
+    answer = page.goto(address + name, wait_until="networkidle")
+    assert answer.ok
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    return page
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_request_leaves_the_machine(name: str, context: BrowserContext, address: str):
+    page = opened(context, address, name)
+    # Pictures that are loaded when they come into view are, too.
+    page.evaluate("() => window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_load_state("networkidle")
+    page.screenshot(path=screenshot(f"site-{name.replace('/', '-').removesuffix('.html')}"))
+    assert len(context.requests) > 3
+    assert [url for url in context.requests if not url.startswith((address, "data:"))] == []
+    assert context.failed == []
+
+
+@pytest.mark.parametrize("name", WITH_FORMULAS)
+def test_formulas_are_rendered(name: str, context: BrowserContext, address: str):
+    page = opened(context, address, name)
+    formulas = page.locator("article .math")
+    assert formulas.count() > 3
+    assert page.locator("article .math mjx-container").count() == formulas.count()
+    assert page.locator("mjx-merror").count() == 0
+    # In the fonts that come with the site.
+    assert any("/mathjax/" in url and url.endswith(".woff") for url in context.requests)
+
+
+def test_it_opens_from_the_disk(folder: Path, context: BrowserContext):
+    """Without a server: formulas and the slider work, and other pages are found."""
+    page = context.new_page()
+    page.goto((folder / "index.html").as_uri(), wait_until="networkidle")
+    page.wait_for_selector("mjx-container")
+    page.get_by_role("link", name="a slider through the layers").click()
+    expect(page.get_by_role("slider")).to_be_visible()
+    assert [url for url in context.requests if not url.startswith(("file:", "data:"))] == []
+
+
+def test_the_slider_moves_by_keyboard(context: BrowserContext, address: str):
+    page = opened(context, address, "gallery/layers.html")
+    slider = page.get_by_role("slider", name="Layer")
+    shown = page.locator(".layer-slider figure:visible")
+    last = page.locator(".layer-slider figure").count() - 1
+    assert last > 10
+
+    def check(layer: int) -> None:
+        expect(shown).to_have_count(1)
+        caption = shown.locator(".caption-text")
+        expect(caption).to_contain_text(f"Layer {layer}: slope")
+        expect(slider).to_have_attribute("aria-valuetext", caption.inner_text())
+        assert shown.locator("img").evaluate("one => one.complete && one.naturalWidth > 300")
+        expect(page.locator(".layer-slider output")).to_have_text(str(layer))
+
+    check((last + 1) // 2)
+    for _ in range(60):  # it is reached with Tab
+        page.keyboard.press("Tab")
+        if slider.evaluate("one => one === document.activeElement"):
+            break
+    expect(slider).to_be_focused()
+    for key, layer in (
+        ("ArrowRight", (last + 1) // 2 + 1),
+        ("ArrowLeft", (last + 1) // 2),
+        ("Home", 0),
+        ("ArrowRight", 1),
+        ("End", last),
+        ("ArrowRight", last),
+    ):
+        page.keyboard.press(key)
+        check(layer)
+
+
+def test_all_layers_are_there_without_scripts(browser: Browser, address: str):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{address}gallery/layers.html")
+    figures = page.locator(".layer-slider figure")
+    assert figures.count() > 10
+    for figure in figures.all():
+        expect(figure).to_be_visible()
+    context.close()
+
+
+def test_the_search_finds_a_word_of_a_notebook(context: BrowserContext, address: str):
+    page = opened(context, address, "search.html?q=jackknife")
+    found = page.locator("#search-results li a")
+    expect(found.first).to_be_visible()
+    assert [link for link in found.all() if "notebooks/" in link.get_attribute("href")]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_narrow_window_does_not_scroll_sideways(name: str, context: BrowserContext, address: str):
+    page = opened(context, address, name)
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.screenshot(path=screenshot(f"site-{name.replace('/', '-').removesuffix('.html')}-narrow"))
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 400
+    # What is wider than its column scrolls by itself.
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll("article :is(table, pre, img)")].filter((one) => {
+          if (one.getBoundingClientRect().right <= innerWidth) return false;
+          for (let up = one; up; up = up.parentElement) {
+            if (["auto", "scroll"].includes(getComputedStyle(up).overflowX)) return false;
+          }
+          return true;
+        }).map((one) => one.outerHTML.slice(0, 100))"""
+    )
+    assert wide == []
+
+
+def test_it_prints_the_text_and_not_the_navigation(context: BrowserContext, address: str):
+    page = opened(context, address, "notebooks/01_variance_formula.html")
+    page.emulate_media(media="print")
+    for part in ("header", ".bd-sidebar-primary", ".bd-sidebar-secondary", "footer"):
+        for one in page.locator(part).all():
+            expect(one).not_to_be_visible()
+    article = page.locator("article")
+    expect(article.locator("h1")).to_be_visible()
+    expect(article.locator(".cell_output img").first).to_be_visible()
+    assert page.pdf(format="A4")[:5] == b"%PDF-"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_no_serious_violation(
+    name: str, scheme: str, context: BrowserContext, address: str
+):
+    page = opened(context, address, name)
+    page.emulate_media(color_scheme=scheme)
+    found = Axe().run(page).response
+    assert found["passes"]
+    serious = {
+        violation["id"]: [node["html"][:200] for node in violation["nodes"]]
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+    }
+    assert serious == {}
