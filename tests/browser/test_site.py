@@ -61,6 +61,7 @@ def address(folder: Path) -> Iterator[str]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A window of a desktop; ``requests`` lists all that its pages ask for, and what failed."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(120_000)  # a machine may be busy
     context.requests, context.failed = [], []
     context.on("request", lambda request: context.requests.append(request.url))
     context.on("requestfailed", lambda request: context.failed.append(request.url))
