@@ -37,7 +37,9 @@ class Symbol(NamedTuple):
 
 SYMBOLS = {
     "One token $t$ and the set $X_t$ of its embeddings $x$, at one layer": (
-        Symbol("n_t", "$n_t$", r"$\vert X_t\vert$", "occurrences of the token in the corpus", "1.2"),
+        Symbol(
+            "n_t", "$n_t$", r"$\vert X_t\vert$", "occurrences of the token in the corpus", "1.2"
+        ),
         Symbol(
             "Q",
             "$Q$",
