@@ -1,0 +1,39 @@
+"""Times passes with a null and with folds beside a plain one: python tests/benchmarks/of_folds.py
+
+minilm over 6,000 sentences of the excerpt, in turn, on an otherwise idle machine.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import embvar_kit as ek
+
+PASSES = {
+    "plain": {},
+    "folds=20": {"folds": 20},
+    "null=True": {"null": True},
+    "both": {"null": True, "folds": 20},
+}
+
+
+def main(rounds: int = 2) -> None:
+    """Print the seconds of each pass, and its ratio to the plain one of the same round."""
+    model, corpus = ek.load_model("minilm"), ek.load_corpus("wikipedia", sample=6000, seed=0)
+    for options in ({}, {"folds": 5}):  # what is compiled and loaded once
+        ek.extract(model, corpus[:300], progress=False, **options)
+    ratios: dict[str, list[float]] = {name: [] for name in PASSES}
+    for _ in range(rounds):
+        taken = {}
+        for name, options in PASSES.items():
+            started = time.perf_counter()
+            ek.extract(model, corpus, progress=False, **options)
+            taken[name] = time.perf_counter() - started
+            ratios[name].append(taken[name] / taken["plain"])
+            print(f"{name:<10} {taken[name]:6.1f} s  {ratios[name][-1]:.2f}", flush=True)
+    print({name: round(statistics.median(found), 2) for name, found in ratios.items()})
+
+
+if __name__ == "__main__":
+    main()
