@@ -339,8 +339,8 @@ class ShardedPass:
             rows.append(("null", "labels permuted over the corpus, measured in the same pass"))
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
 
-    def first_shard(self, model: EmbeddingModel) -> tuple[int, int, int]:
-        """Number of tokens and of measured groups in shard 0, and of groups in its null.
+    def groups_of_first_shard(self, model: EmbeddingModel) -> tuple[int, int]:
+        """Number of measured groups in shard 0, and of groups in its null.
 
         Args:
             model: it tokenizes the shard if nothing was counted.
@@ -352,12 +352,12 @@ class ShardedPass:
         if self.counts_first:
             file = self.read("counts", 0, whole=True)
             measured = self.groups.index.get_indexer(_strings(file, "label")) >= 0
-            return int(file["n"].sum()), int(measured.sum()), null
+            return int(measured.sum()), null
         try:
             work = self._plan(self.text(0), model, None)
         except NothingLeftError:
-            return 0, 0, null
-        return work.n_tokens, len(work.labels), null
+            return 0, null
+        return len(work.labels), null
 
     # One shard
 

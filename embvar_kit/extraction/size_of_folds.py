@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from embvar_kit.moments.memory import BYTES_PER_ELEMENT
-from embvar_kit.statistics.folds import LEAST, Folds
+from embvar_kit.statistics.folds import Folds
 
 if TYPE_CHECKING:
     from embvar_kit.extraction.shards import ShardedPass
@@ -39,7 +39,7 @@ class SizeOfFolds(NamedTuple):
 
 
 def size_of_folds(job: ShardedPass, model: EmbeddingModel, folds: int) -> SizeOfFolds:
-    """What a pass takes, judged by its first shard: shards are dealt to be of about equal size.
+    """What a pass takes. Files are judged by the first shard: all are of about equal size.
 
     Args:
         job: the pass; where its groups have to be counted first, they were.
@@ -49,15 +49,12 @@ def size_of_folds(job: ShardedPass, model: EmbeddingModel, folds: int) -> SizeOf
     Raises:
         DamagedShard, CheckpointError: if what was counted is damaged.
     """
-    n_tokens, in_shard, of_null = job.first_shard(model)
-    n_tokens, in_shards, of_null = (job.n_shards * n for n in (n_tokens, in_shard, of_null))
+    in_shard, of_null = job.groups_of_first_shard(model)
     sites, layers = len(job.asked["sites"]), len(job.manifest["layers"])
     mean = job.manifest["width"] * BYTES_PER_ELEMENT
-    n_groups = min(len(job.groups), n_tokens)
-    frequent = min(len(job.groups), n_tokens // LEAST)
     return SizeOfFolds(
-        files=sites * layers * (in_shards + of_null) * (mean + _SUMS),
-        means=sites * layers * n_groups * mean * (2 if of_null else 1),
-        layer=in_shards * (mean + _SUMS),
-        folds=sites * Folds.bytes_of(frequent, folds, layers),
+        files=sites * layers * job.n_shards * (in_shard + of_null) * (mean + _SUMS),
+        means=sites * layers * len(job.groups) * mean * (2 if "null" in job.asked else 1),
+        layer=job.n_shards * in_shard * (mean + _SUMS),
+        folds=sites * Folds.bytes_of(len(job.groups), folds, layers),
     )
