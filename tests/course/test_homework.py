@@ -366,15 +366,29 @@ def test_tests_that_the_page_names_exist():
 
 
 @pytest.fixture(scope="session")
-def course(homework, tmp_path_factory):
-    """A course folder, with a home of its own, from which nothing reaches another machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EMBVAR_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setenv("PYTHONPATH", str(ROOT))
+def home(tmp_path_factory):
+    """The kit's folder for all of these tests, so that a twin is measured once."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def apart(request, monkeypatch, home):
+    """For a test that grades: a home of its own, from which nothing reaches another machine.
+
+    Session-wide, this would hold for the tests of other files, too.
+    """
+    if {"course", "graded"} & set(request.fixturenames):
+        monkeypatch.setenv("EMBVAR_HOME", str(home))
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-            patch.setenv(name, "http://127.0.0.1:9")
-            patch.setenv(name.lower(), "http://127.0.0.1:9")
-        yield homework.Course(tmp_path_factory.mktemp("course"))
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+            monkeypatch.setenv(name.lower(), "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="session")
+def course(homework, tmp_path_factory):
+    """A course folder."""
+    return homework.Course(tmp_path_factory.mktemp("course"))
 
 
 @pytest.mark.slow
