@@ -44,7 +44,7 @@ WRONG = {
         {
             "e1-V": (0, "n - 1 was used where the paper divides by n"),
             "e3-V": (0, "n - 1 was used where the paper divides by n"),
-            "e4-V": (0, "n and n - 1 are mixed up"),
+            "e4-V": (0, "n and n - 1 have changed places"),
             "e4-M": (0, "V/n was taken off, with the measured V, which is itself too small"),
         },
     ),
