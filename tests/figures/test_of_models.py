@@ -355,10 +355,13 @@ def test_sentence_lengths(stats, shallow):
         at: number for at, number in enumerate(lengths) if number
     }
     assert ax.get_title() == "wikipedia: 300 sentences"
-    right, longest = ax.get_xlim()[1], len(lengths) - 1
-    beyond = sum(number for at, number in enumerate(lengths) if at > right)
-    assert 0 < beyond <= 0.001 * sum(lengths) + 1 and right < longest
-    assert [text.get_text() for text in ax.texts] == [f"{beyond} longer, up to {longest}"]
+    assert not ax.texts  # no sentence in a thousand is longer than the rest
+    lengths = [0] * 5 + [1999] + [0] * 94 + [1]
+    long = figures.sentence_lengths(
+        replace(stats, info={**stats.info, "sentences_by_words": lengths})
+    )
+    assert long.get_xlim() == (0, 5.5)
+    assert [text.get_text() for text in long.texts] == ["1 longer, up to 100"]
     info = {name: value for name, value in stats.info.items() if name != "sentences_by_words"}
     with pytest.raises(ek.StatisticsError, match="extract from the corpus again"):
         figures.sentence_lengths([stats, replace(stats, info=info)])
