@@ -155,9 +155,10 @@ test-browser: models ## the notebooks and the app in a real browser; it says if 
 twins: setup ## train the six twins from three seeds and compare them; resumes what was interrupted
 	$(PY) -m embvar_kit twins --compare 0 1 2
 
-bench: models ## time the pass against the bare forward and the reference loop; shards; the explorers
+bench: models ## time the pass against the bare forward and the reference loop; shards; folds; the explorers
 	$(PY) tests/benchmarks/run.py
 	$(PY) tests/benchmarks/of_shards.py
+	$(PY) tests/benchmarks/of_folds.py
 	$(PY) tests/benchmarks/in_browser.py
 
 # --- upkeep ---

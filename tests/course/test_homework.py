@@ -6,6 +6,7 @@ import importlib.util
 import re
 import shutil
 from pathlib import Path
+from textwrap import dedent
 
 import nbformat
 import pytest
@@ -225,12 +226,6 @@ WRONG = {
         },
     ),
 }
-
-
-def dedent(code: str) -> str:
-    lines = code.strip("\n").rstrip().splitlines()
-    margin = len(lines[0]) - len(lines[0].lstrip())
-    return "\n".join(line[margin:] for line in lines)
 
 
 def cells(path: Path) -> list[nbformat.NotebookNode]:
@@ -461,7 +456,7 @@ def graded(course, tmp_path_factory):
         changed, _ = WRONG.get((name, version), ({}, {}))
         for cell in notebook.cells:
             if cell.id in changed:
-                cell.source = dedent(changed[cell.id])
+                cell.source = dedent(changed[cell.id]).strip()
         assert changed.keys() <= {cell.id for cell in notebook.cells}
         path = folder / "handed in.ipynb"
         nbformat.write(notebook, path)
