@@ -21,9 +21,12 @@ ROOT = Path(__file__).parents[2]
 STARTS_IN = 240
 """Seconds within which a server must answer, even on a busy machine."""
 
-# JupyterLab asks whether it may fetch news, in a pop-up that covers the notebook.
 _SETTINGS = {
-    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false"}'
+    # JupyterLab asks whether it may fetch news, in a pop-up that covers the notebook.
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": '{"fetchNews": "false"}',
+    # On a slow machine a save by the timer may meet one by the menu. JupyterLab then takes one of
+    # them for a stranger's, and asks in a dialog over the notebook (jupyterlab/jupyterlab#7743).
+    "@jupyterlab/docmanager-extension/plugin.jupyterlab-settings": '{"autosave": false}',
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
