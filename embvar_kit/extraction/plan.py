@@ -36,6 +36,10 @@ of a batch fit into its caches; an accelerator needs large batches to be busy.""
 MAX_PADDING = 0.03
 """Largest share of a batch that may be padding; the next sequence beyond it begins a new batch."""
 
+BATCH_PRICE = 64
+"""Tokens of padding that any batch may have: starting another one takes about as long as these. So
+a small text, or a small part of a large one, is not cut into many batches of a few sentences."""
+
 NULL_SEED = 0
 """Seed of the permutation of labels in the null."""
 
@@ -645,8 +649,9 @@ def _batches(
     while at < len(order):
         longest = int(lengths[order[at]])
         most = lengths[order[at : at + max(1, batch_tokens // longest)]]
-        filled = np.cumsum(most) / (longest * np.arange(1, len(most) + 1))
-        padding = 0.0 if equal else MAX_PADDING
-        size = int(np.searchsorted(-filled, padding - 1, side="right"))
+        slots = longest * np.arange(1, len(most) + 1)
+        allowed = np.zeros(1) if equal else np.maximum(MAX_PADDING * slots, BATCH_PRICE)
+        beyond = slots - np.cumsum(most) > allowed
+        size = int(np.argmax(beyond)) if beyond.any() else len(most)
         yield order[at : at + size]
         at += size
