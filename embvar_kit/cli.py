@@ -21,6 +21,7 @@ from embvar_kit.errors import (
     TrainingError,
     as_sentence,
 )
+from embvar_kit.threads import cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -405,7 +406,7 @@ def _workers(chosen: argparse.Namespace) -> Iterator[Any]:
         return
     if chosen.workers < 1:
         raise ExtractionError(f"--workers must be at least 1, got {chosen.workers}.")
-    threads = chosen.threads or max(1, (os.cpu_count() or 1) // chosen.workers)
+    threads = chosen.threads or max(1, cores() // chosen.workers)
     with (
         LocalCluster(
             n_workers=chosen.workers,

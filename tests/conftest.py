@@ -173,3 +173,19 @@ def sites(minilm, corpus):
     import embvar_kit as ek
 
     return ek.extract(minilm, corpus, site=["hidden", "unit"], progress=False)
+
+
+@pytest.fixture
+def system(tmp_path):
+    """``system(cgroup, files)``: the root of a file system with these control groups."""
+
+    def make(cgroup: str, files: dict[str, int | str]) -> Path:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(cgroup)
+        for name, value in files.items():
+            path = tmp_path / "sys/fs/cgroup" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{value}\n")
+        return tmp_path
+
+    return make

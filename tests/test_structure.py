@@ -23,6 +23,8 @@ ORDER = (
     "_version",
     "errors",
     "files",
+    "control_groups",
+    "threads",
     "array_file",
     "hub",
     "corpora",

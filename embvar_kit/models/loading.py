@@ -37,6 +37,7 @@ from embvar_kit.models.weight_files import (
     is_gguf,
     refuse_adapter,
 )
+from embvar_kit.threads import limit_threads
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def load_model(
     """
     name = str(name)
     torch_device, torch_dtype = _device(device), _dtype(dtype)
+    limit_threads()
     with _only_own_errors(name):
         folder, gguf, label = _locate(name)
         if folder and name not in BUNDLED:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from embvar_kit.control_groups import groups
 from embvar_kit.errors import ExtractionError
 from embvar_kit.files import home
 
@@ -48,27 +49,15 @@ def _left_in_groups(root: Path = Path("/")) -> Iterator[int]:
 
     Cached parts of files are given up for other memory, and count as free.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        number, kinds, own = line.split(":", 2)
-        if number == "0" and not kinds:  # version 2
+    for version, folder in groups("memory", root):
+        if version == 2:
             names = ("memory.max", "memory.current", "inactive_file")
-            top = root / "sys/fs/cgroup"
-        elif "memory" in kinds.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            top = root / "sys/fs/cgroup/memory"
         else:
-            continue
-        # A container sees its own group at the top, and may be told a path that is not there.
-        group = Path(own.lstrip("/"))
-        for folder in {top / group, *(top / above for above in group.parents)}:
-            with suppress(OSError, ValueError):  # "max" is no number: no limit
-                limit, used = (int((folder / name).read_text()) for name in names[:2])
-                stat = dict(map(str.split, (folder / "memory.stat").read_text().splitlines()))
-                yield limit - used + int(stat.get(names[2], 0))
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        with suppress(OSError, ValueError):  # "max" is no number: no limit
+            limit, used = (int((folder / name).read_text()) for name in names[:2])
+            stat = dict(map(str.split, (folder / "memory.stat").read_text().splitlines()))
+            yield limit - used + int(stat.get(names[2], 0))
 
 
 def _left_to_worker() -> Iterator[int]:

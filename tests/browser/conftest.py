@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from . import servers
+from . import excerpts, servers
 
 if TYPE_CHECKING:  # this imports playwright: if that is missing, the first hook says so
     from playwright.sync_api import Browser
@@ -58,11 +58,14 @@ def statistics() -> None:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
-    """JupyterLab on copies of the notebooks."""
+    """JupyterLab on copies of the notebooks; of those with explorers, what these need."""
     folder = tmp_path_factory.mktemp("lab") / "notebooks"
     shutil.copytree(
         servers.ROOT / "notebooks", folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )
+    for path in folder.glob("*.ipynb"):
+        if excerpts.calls(path):
+            excerpts.keep_what_explorers_need(path)
     with servers.jupyterlab(folder) as server:
         yield server
 

@@ -1,15 +1,14 @@
-"""Each notebook in JupyterLab: it runs without an error, and its explorers follow the keyboard.
+"""Each notebook in JupyterLab: its explorers run without an error and follow the keyboard.
 
-Explorers are found by their calls in the notebooks. Notebooks without explorers are only opened
-and must look right: nbval runs their cells, and text, tables and PNG look the same in any front
-end.
+Explorers are found by their calls in the notebooks, and run with the cells that they need.
+Notebooks without explorers are only opened and must look right: nbval runs all cells, and text,
+tables and PNG look the same in any front end.
 """
 
 from __future__ import annotations
 
 import re
 
-import nbformat
 import numpy as np
 import pytest
 from playwright.sync_api import Locator
@@ -18,33 +17,24 @@ from embvar_kit import explorers
 
 from . import servers, view
 from .conftest import Desk, screenshot
+from .excerpts import calls
 from .notebook_page import Notebook, poll
 
 FOLDER = servers.ROOT / "notebooks"
-CALL = re.compile(rf"\b({'|'.join(explorers.__all__)})\(")
-
-
-def calls(name: str) -> list[str]:
-    """Names of the explorers that a notebook shows, in order."""
-    cells = nbformat.read(FOLDER / name, as_version=4).cells
-    return [
-        found for cell in cells if cell.cell_type == "code" for found in CALL.findall(cell.source)
-    ]
-
-
 NAMES = sorted(path.name for path in FOLDER.glob("*.ipynb"))
-WITH = [name for name in NAMES if calls(name)]
+CALLS = {name: calls(FOLDER / name) for name in NAMES}
+WITH = [name for name in NAMES if CALLS[name]]
 
 
 def notebooks_with(*kinds: str):
     """Parametrize a test by the notebooks that have explorers, or explorers of these kinds."""
-    names = [name for name in WITH if not kinds or set(kinds) & set(calls(name))]
+    names = [name for name in WITH if not kinds or set(kinds) & set(CALLS[name])]
     return pytest.mark.parametrize("opened", names, ids=lambda name: name[:2], indirect=True)
 
 
 def explorers_of(opened: Notebook) -> list[Locator]:
     """All explorers of a notebook, once they are shown."""
-    return opened.explorers(len(calls(opened.name)))
+    return opened.explorers(len(CALLS[opened.name]))
 
 
 def of_kind(opened: Notebook, css: str) -> Locator:
@@ -55,7 +45,7 @@ def of_kind(opened: Notebook, css: str) -> Locator:
 
 
 def test_the_explorers_are_found():
-    assert {kind for name in WITH for kind in calls(name)} == set(explorers.__all__)
+    assert {kind for name in WITH for kind in CALLS[name]} == set(explorers.__all__)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(WITH)))
@@ -85,7 +75,7 @@ def test_runs_without_an_error(opened: Notebook):
         if output.output_type == "stream" and output.name == "stderr"
     ]
     assert streams == []
-    assert len(explorers_of(opened)) == len(calls(opened.name))
+    assert len(explorers_of(opened)) == len(CALLS[opened.name])
     assert opened.elsewhere == [], "the notebook requested something from another machine"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -11,22 +10,6 @@ import pytest
 from embvar_kit.moments import memory
 
 GB = 10**9
-
-
-@pytest.fixture
-def system(tmp_path):
-    """``system(cgroup, files)``: the root of a file system with these control groups."""
-
-    def make(cgroup: str, files: dict[str, int | str]) -> Path:
-        (tmp_path / "proc/self").mkdir(parents=True)
-        (tmp_path / "proc/self/cgroup").write_text(cgroup)
-        for name, value in files.items():
-            path = tmp_path / "sys/fs/cgroup" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{value}\n")
-        return tmp_path
-
-    return make
 
 
 def version_2(group: str, limit: int | str, used: int, cached: int) -> dict[str, int | str]:
