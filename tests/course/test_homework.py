@@ -349,12 +349,17 @@ def test_the_page_has_a_rubric_of_as_many_lines_as_points(path):
             assert row.count(";") + 1 == about(cell)["points"], row
 
 
-def test_tests_that_the_page_names_exist():
-    ids = {path.stem[0]: {cell.id for cell in cells(path)} for path in SOURCES.values()}
-    rows = re.findall(r"^\| (\d) \| (`.*`) \| ", PAGE.read_text(encoding="utf-8"), re.M)
-    assert len(rows) > 5
-    for number, names in rows:
-        assert set(re.findall(r"`([\w-]+)`", names)) <= ids[number], names
+def test_tests_that_the_page_names_exist_and_have_these_points():
+    points = {
+        path.stem[0]: {cell.id: about(cell).get("points") for cell in cells(path)}
+        for path in SOURCES.values()
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (`.*`) \| ([\d and]+) \| ", page, re.M)
+    assert len(rows) > 10
+    for number, names, said in rows:
+        of_tests = [points[number][name] for name in re.findall(r"`([\w-]+)`", names)]
+        assert said == " and ".join(map(str, of_tests)), names
 
 
 # What is released
