@@ -13,7 +13,8 @@ class Answer(Enum):
     """What the Hub answers about a repository."""
 
     PRESENT = "present"
-    ABSENT = "absent"  # or this user may not read it
+    ABSENT = "absent"  # or private to others
+    GATED = "gated"  # there, and this user has not been let in
     IMPOSSIBLE = "impossible"  # not a possible name of a repository
     UNREACHABLE = "unreachable"
 
@@ -77,6 +78,7 @@ def ask(kind: str, name: str, revision: str | None) -> tuple[Answer, Exception |
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
+        GatedRepoError,
         HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -84,11 +86,29 @@ def ask(kind: str, name: str, revision: str | None) -> tuple[Answer, Exception |
 
     look_up = HfApi().model_info if kind == "model" else HfApi().dataset_info
     try:
-        look_up(name, revision=revision, timeout=SECONDS)
+        if look_up(name, revision=revision, timeout=SECONDS).gated:
+            HfApi().auth_check(name, repo_type=kind)
     except HFValidationError as error:
         return Answer.IMPOSSIBLE, error
+    except GatedRepoError as error:
+        return Answer.GATED, error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         return Answer.ABSENT, error
     except Exception as error:  # each HTTP library raises errors of its own
         return Answer.UNREACHABLE, error
     return Answer.PRESENT, None
+
+
+def how_to_be_let_in(kind: str, name: str) -> str:
+    """What to do where a repository is gated.
+
+    Args:
+        kind: ``"model"`` or ``"dataset"``.
+        name: name of the repository.
+    """
+    page = f"https://huggingface.co/{'' if kind == 'model' else 'datasets/'}{name}"
+    return (
+        f"The Hub has the {kind} {name!r}, but its owners let in only those who ask. Ask for "
+        f"access at {page}, then make a token of your own (https://huggingface.co/settings/tokens) "
+        "and set it as HF_TOKEN in the environment, or run `hf auth login`."
+    )

@@ -29,6 +29,7 @@ def serving(
     *,
     name: str = REPOSITORY,
     datasets: Mapping[str, tuple[Path, str]] | None = None,
+    gated: bool = False,
 ) -> Iterator[LocalHub]:
     """Serve folders over HTTP as the Hub does; any other name is unknown (404).
 
@@ -36,6 +37,7 @@ def serving(
         folder: Files of the model.
         name: Name of the model.
         datasets: Folder and revision of each dataset, by the dataset's name.
+        gated: Whether all of them are only for those who were let in, which nobody was.
 
     Yields:
         The hub, which stops when the context ends.
@@ -58,7 +60,9 @@ def serving(
             for place, (own, files, revision) in served.items():
                 resolve = f"/{place or own}/resolve/"
                 api = f"/api/{place or f'models/{own}'}"
-                if path.startswith(resolve):
+                if gated and (path.startswith(resolve) or path == f"{api}/auth-check"):
+                    headers = {"X-Error-Code": "GatedRepo"}
+                elif path.startswith(resolve):
                     asked = path.removeprefix(resolve)
                     known = [at for at in (revision, COMMIT) if asked.startswith(f"{at}/")]
                     if not known:
@@ -72,7 +76,7 @@ def serving(
                     etag = hashlib.sha256(data).hexdigest()
                     headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
                 elif path in (api, *(f"{api}/revision/{at}" for at in (revision, COMMIT))):
-                    told = {"id": own, "sha": COMMIT, "siblings": []}
+                    told = {"id": own, "sha": COMMIT, "siblings": [], "gated": gated and "auto"}
                     headers, data = {}, json.dumps(told).encode()
                 elif place and path == f"{api}/tree/{COMMIT}":
                     told = [
@@ -85,7 +89,8 @@ def serving(
                     headers = {"X-Error-Code": "EntryNotFound"}
                 elif path.startswith(f"{api}/revision/"):
                     headers = {"X-Error-Code": "RevisionNotFound"}
-            self.send_response(404 if "X-Error-Code" in headers else 200)
+            code = headers.get("X-Error-Code")
+            self.send_response(200 if code is None else 403 if code == "GatedRepo" else 404)
             for header, value in headers.items():
                 self.send_header(header, value)
             self.send_header("Content-Length", str(len(data)))

@@ -86,7 +86,7 @@ def on_hub(name: str, revision: str | None) -> bool:
     """Whether the Hub has a dataset; ``False`` if the Hub is out of reach.
 
     Raises:
-        CorpusError: if the Hub answers that it has no such dataset.
+        CorpusError: if the Hub answers that it has no such dataset, or that it is gated.
     """
     answer, error = hub.ask("dataset", name, revision)
     if answer in (hub.Answer.ABSENT, hub.Answer.IMPOSSIBLE):
@@ -94,6 +94,8 @@ def on_hub(name: str, revision: str | None) -> bool:
         raise CorpusError(
             f"The Hub has no dataset {name!r}{at} that you can read. {WITHOUT_NETWORK}"
         ) from error
+    if answer is hub.Answer.GATED:
+        raise CorpusError(hub.how_to_be_let_in("dataset", name)) from error
     return answer is hub.Answer.PRESENT
 
 

@@ -81,6 +81,7 @@ def _check_hub(name: str, revision: str | None) -> None:
     problem = {
         hub.Answer.IMPOSSIBLE: f"{name!r} is no alias, no folder and no possible name on the Hub.",
         hub.Answer.ABSENT: f"The Hub has no model {name!r}{at} that you can read.",
+        hub.Answer.GATED: hub.how_to_be_let_in("model", name),
         hub.Answer.UNREACHABLE: f"{name!r}{at} is not here, and the Hub cannot be reached "
         f"({first_line(error)}).",
     }[answer]

@@ -433,6 +433,12 @@ def test_a_dataset_that_the_hub_does_not_have_fails_at_once(tmp_path):
     assert seconds < 2
 
 
+def test_a_gated_dataset_is_refused_with_its_page_and_the_token_that_opens_it(tmp_path):
+    with serving(tmp_path, datasets={"org/own": (tmp_path, "main")}, gated=True) as hub:
+        ((said, _),) = in_a_process(hub.url, tmp_path, ("hub:org/own", {}))
+    assert "https://huggingface.co/datasets/org/own" in said and "HF_TOKEN" in said
+
+
 # The paper's sample of BookCorpus, from a stand-in with the same schema
 
 

@@ -171,3 +171,15 @@ def test_an_adapter_is_refused_before_it_is_downloaded_and_in_the_cache(tiny, tm
             assert "holds an adapter" in session.load("org/tiny")["error"]
         finally:
             session.close()
+
+
+@pytest.mark.slow
+def test_a_gated_model_is_refused_with_its_page_and_the_token_that_opens_it(tiny, tmp_path):
+    with serving(tiny("bert"), gated=True) as hub:
+        session = HubSession(hub.url, tmp_path / "cache", hub.requests)
+        try:
+            said = session.load("org/tiny")["error"]
+            assert "access at https://huggingface.co/org/tiny" in said and "HF_TOKEN" in said
+            assert not any("model.safetensors" in request for request in session.requests)
+        finally:
+            session.close()
