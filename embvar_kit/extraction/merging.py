@@ -206,10 +206,21 @@ class _Merge:
         fold = np.repeat(np.arange(len(rows)) % folds, [len(own) for own in rows])
         order = np.lexsort((fold, token))
         starts = np.searchsorted(token[order], np.arange(len(self.seen) + 1))
-        parts = [part for part, own in zip(self.parts, rows, strict=True) if len(own)]
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        ends = np.cumsum([len(own) for own in rows])
+        places = zip(self.parts, np.split(place, ends[:-1]), strict=True)
+        parts = [(part, at) for part, at in places if len(at)]
 
         def entries(name: str) -> np.ndarray:
-            return np.concatenate([self._array(part, name) for part in parts])[order]
+            """An array of all shards, straight to the order of groups: it can be large."""
+            out = None
+            for part, at in parts:
+                own = self._array(part, name)
+                if out is None:
+                    out = np.empty((len(place), *own.shape[1:]), dtype=own.dtype)
+                out[at] = own
+            return out
 
         count, odd = entries("n"), np.arange(folds) % 2 == 1
         frequent = slice(int((self.n >= LEAST).sum()))
