@@ -212,22 +212,23 @@ class _Merge:
         places = zip(self.parts, np.split(place, ends[:-1]), strict=True)
         parts = [(part, at) for part, at in places if len(at)]
 
-        def entries(name: str) -> np.ndarray:
-            """An array of all shards, straight to the order of groups: it can be large."""
-            out = None
+        kept: dict[str, np.ndarray] = {}
+
+        def entries(name: str, layer: str = "") -> np.ndarray:
+            """An array of all shards, in the order of groups; the next layer's takes its place."""
             for part, at in parts:
-                own = self._array(part, name)
-                if out is None:
-                    out = np.empty((len(place), *own.shape[1:]), dtype=own.dtype)
-                out[at] = own
-            return out
+                own = self._array(part, f"{layer}{name}")
+                if name not in kept:
+                    kept[name] = np.empty((len(place), *own.shape[1:]), dtype=own.dtype)
+                kept[name][at] = own
+            return kept[name]
 
         count, odd = entries("n"), np.arange(folds) % 2 == 1
         frequent = slice(int((self.n >= LEAST).sum()))
         of_layers, decompositions = [], []
         for layer in self.job.manifest["layers"]:
-            names = (f"{site}/{layer}/{name}" for name in GroupedMoments.STATE[1:])
-            held = (starts, fold[order], count, *map(entries, names), folds)
+            arrays = [entries(name, f"{site}/{layer}/") for name in GroupedMoments.STATE[1:]]
+            held = (starts, fold[order], count, *arrays, folds)
             apart = without_each_fold(*held, odd)
             of_layers.append({name: x[..., frequent] for name, x in apart._asdict().items()})
             unions: dict[bytes, tuple[np.ndarray, ...]] = {}
