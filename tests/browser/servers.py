@@ -46,9 +46,14 @@ class Server:
 
 
 @contextmanager
-def jupyterlab(folder: Path, *, without: Sequence[str] = ()) -> Iterator[Server]:
-    """JupyterLab on the notebooks of a folder, without the extensions that are named."""
-    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser"]
+def jupyterlab(
+    folder: Path, *, without: Sequence[str] = (), module: str = "jupyterlab"
+) -> Iterator[Server]:
+    """JupyterLab on the notebooks of a folder, without the extensions that are named.
+
+    With ``module="notebook"`` it is Notebook 7, which takes the same options.
+    """
+    command = [sys.executable, "-m", module, "--allow-root", "--no-browser"]
     command += ["--ip=127.0.0.1", "--port={port}", "--IdentityProvider.token={token}"]
     with _running(folder, [*command, "--ServerApp.root_dir={folder}"], without) as server:
         yield server
