@@ -47,6 +47,9 @@ ADDRESS = "git+https://example.org/embvar-kit.git@v1"
 RUNTIME = ROOT / "tests" / "course" / "colab_runtime.txt"
 """Releases of Colab's runtime."""
 
+LONG_ONES = ("01_variance_formula", "04_norm_variance_tradeoff", "05b_twins", "06_across_layers")
+"""The notebooks that the long form runs: three explorers, the statistics and the twins."""
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 DEPENDENCIES = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
@@ -148,6 +151,17 @@ def test_elsewhere_the_cell_does_nothing(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not [*tmp_path.iterdir()]
+
+
+def test_the_page_says_what_the_cell_keeps_and_what_was_tried():
+    page = " ".join((ROOT / "notebooks/reference/where_it_runs.md").read_text("utf-8").split())
+    assert f"({', '.join(colab.OWN)}) and its PyTorch" in page
+    head = RUNTIME.read_text().split("\n\n")[0]
+    (day,) = re.findall(r"\d+ \w+ 20\d\d", head)
+    (python,) = re.findall(r"Python is (3\.\d+)", head)
+    assert f"`{RUNTIME.relative_to(ROOT)}`, {day})" in page and f"under Python {python}" in page
+    named = [int(stem[:2]) for stem in LONG_ONES if stem[2] == "_"]
+    assert f"notebooks {named[0]}, {named[1]}, 5b and {named[2]}. By hand" in page
 
 
 # The cell at work
@@ -359,12 +373,7 @@ def test_a_bare_environment_with_colabs_releases(wheel, tmp_path, monkeypatch):
     before = runtime.releases()
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     explorers = {}
-    for stem in (
-        "01_variance_formula",
-        "04_norm_variance_tradeoff",
-        "05b_twins",
-        "06_across_layers",
-    ):
+    for stem in LONG_ONES:
         notebook = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4)
         client = runtime.execute(colab.with_setup(notebook, "01", str(wheel)))
         assert printed(client.nb.cells[2]).endswith("The kit is ready.\n")
