@@ -160,6 +160,9 @@ def test_the_page_says_what_the_cell_keeps_and_what_was_tried():
     (day,) = re.findall(r"\d+ \w+ 20\d\d", head)
     (python,) = re.findall(r"Python is (3\.\d+)", head)
     assert f"`{RUNTIME.relative_to(ROOT)}`, {day})" in page and f"under Python {python}" in page
+    # The most that a session may take on mybinder.org, and a CPU build of PyTorch.
+    row = re.search(r"\| GB \| ([\d. |]+) \|", page)[1].split(" | ")
+    assert [at for at, held in enumerate(row, start=1) if float(held) - 0.3 < 2] == [1, 2]
     named = [int(stem[:2]) for stem in LONG_ONES if stem[2] == "_"]
     assert f"notebooks {named[0]}, {named[1]}, 5b and {named[2]}. By hand" in page
 
