@@ -6,6 +6,7 @@
 #   APP_FLAGS     options for Voila, for example: make app APP_FLAGS="--no-browser --port=8866"
 #   PYTEST_ARGS   options for the unit tests, for example: make check PYTEST_ARGS="-k moments"
 #   BROWSER_ARGS  the same for the browser tests; CHROMIUM names a browser for them
+#   COLAB         where Colab gets the kit: make course COLAB=git+https://..., or a wheel's address
 #   LOCK_FLAGS    options for uv, for example: make lock LOCK_FLAGS=--upgrade
 
 PYTHON ?= python3
@@ -14,6 +15,7 @@ LAB_FLAGS ?=
 APP_FLAGS ?=
 PYTEST_ARGS ?=
 BROWSER_ARGS ?=
+COLAB ?=
 LOCK_FLAGS ?=
 
 PY := .venv/bin/python
@@ -33,7 +35,8 @@ ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(WAIT_ASLEEP)
 APP_POLICY := default-src 'self' data: blob: ws://127.0.0.1:* 'unsafe-inline' 'unsafe-eval'; \
   frame-ancestors 'self'
 
-LONG_SUITES := tests/robustness tests/models/test_sweep.py tests/statistics/test_coverage.py
+LONG_SUITES := tests/robustness tests/models/test_sweep.py tests/statistics/test_coverage.py \
+  tests/course/test_colab.py
 
 # In .venv, Python and pip see its own packages only, and Jupyter its own kernel rather than one of
 # the user's. Agg in MPLBACKEND would switch the notebooks' figures off.
@@ -118,7 +121,7 @@ app: pass ## the two explorers as a page of their own, for a lecture
 # --- course ---
 
 course: setup ## notebooks for students and for instructors, and homework that grades itself
-	@$(PY) notebooks/course/versions.py "$(COURSE)"
+	@$(PY) notebooks/course/versions.py "$(COURSE)" $(if $(COLAB),--colab "$(COLAB)")
 	@$(PY) notebooks/course/homework.py release "$(COURSE)/homework"
 
 slides: setup ## the lecture of 90 minutes, to show without a network

@@ -1,4 +1,8 @@
-"""Puts the notebook behind ``embvar report`` into the wheel; the rest is in pyproject.toml."""
+"""Puts into the wheel what the notebooks read and what lies outside the package.
+
+That is the notebook behind ``embvar report``, and from ``data/`` the statistics and the twins. The
+rest is in pyproject.toml.
+"""
 
 from pathlib import Path
 
@@ -6,14 +10,18 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 NOTEBOOK = "09_your_own_model.ipynb"
+DATA = ("stats", "twins")
 
 
-class BuildWithNotebook(build_py):
+class BuildWithFilesOutside(build_py):
     def run(self):
         super().run()
-        if not self.editable_mode:  # an editable install finds it in the checkout
-            target = Path(self.build_lib, "embvar_kit", NOTEBOOK)
-            self.copy_file(str(Path("notebooks", NOTEBOOK)), str(target))
+        if self.editable_mode:  # an editable install finds them in the checkout
+            return
+        package = Path(self.build_lib, "embvar_kit")
+        self.copy_file(str(Path("notebooks", NOTEBOOK)), str(package / NOTEBOOK))
+        for name in DATA:
+            self.copy_tree(str(Path("data", name)), str(package / "data" / name))
 
 
-setup(cmdclass={"build_py": BuildWithNotebook})
+setup(cmdclass={"build_py": BuildWithFilesOutside})

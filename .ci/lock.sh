@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes requirements.lock, and from it environment.yml. Arguments go to uv: --upgrade takes the
+# Writes requirements.lock, and from it environment.yml and .binder/environment.yml. Arguments go to uv: --upgrade takes the
 # newest releases; without it, pins that still fit are kept. UV=path uses an installed uv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -35,10 +35,13 @@ HEADER
 mv "$work/requirements.lock" requirements.lock
 
 # The direct dependencies at the lock's versions: with --no-deps, uv looks at nothing else.
-{
-  cat <<HEADER
-# For conda, mamba and Binder: conda env create -f environment.yml
-# Made by \`make lock\`: pyproject.toml's direct dependencies at requirements.lock's versions.
+direct() {
+  "$UV" pip compile --quiet --no-header --no-annotate --no-deps --python-version "$conda_python" \
+    --constraints requirements.lock "$@" pyproject.toml | sed 's/^/      - /'
+}
+conda() { # its arguments are the lines of its head
+  printf '# %s\n' "$@"
+  cat <<ENVIRONMENT
 name: embvar-kit
 channels:
   - conda-forge
@@ -47,9 +50,23 @@ dependencies:
   - python=$conda_python
   - pip
   - pip:
-HEADER
-  compile --no-deps --python-version "$conda_python" --constraints requirements.lock |
-    sed 's/^/      - /'
+ENVIRONMENT
+}
+
+{
+  conda "For conda and mamba: conda env create -f environment.yml" \
+    "Made by \`make lock\`: pyproject.toml's direct dependencies at requirements.lock's versions."
+  direct --all-extras
   echo '      - -e .'
 } >"$work/environment.yml"
 mv "$work/environment.yml" environment.yml
+
+# Binder reads nothing else once there is a folder .binder. Its machines have no GPU and little
+# memory: a CPU build, and no extras. postBuild installs the kit.
+{
+  conda "For Binder, which reads this instead of the environment.yml above it." \
+    "Made by \`make lock\`: what pyproject.toml asks for, without extras, with a CPU build of PyTorch."
+  echo '      - --extra-index-url https://download.pytorch.org/whl/cpu'
+  direct
+} >"$work/environment.yml"
+mv "$work/environment.yml" .binder/environment.yml

@@ -1,4 +1,4 @@
-"""Statistics of the bundled models: taken from the cache or the checkout, else extracted once."""
+"""Statistics of the bundled models: from the cache, or as shipped, else extracted once."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def cached_statistics(
     """Statistics of a bundled model on the excerpt, from the cache if they are there.
 
     They are looked for in ``cache/MODEL-CORPUS/SITE`` of the kit's folder (``data/`` in a
-    checkout), where an earlier call saved them, then in ``data/stats/MODEL-CORPUS/SITE`` of the
-    checkout, which ships them in compact form (see :meth:`TokenStatistics.compact`) for the model
-    that is slow on a CPU. Otherwise one pass measures both sites, with null and folds, and saves
-    them. So it does if the saved ones are damaged, of an older kit or of part of the corpus. A pass
-    that was killed resumes; if another process is making it, this one waits for its result. Without
-    high norms the folder is ``MODEL-CORPUS-ordinary``.
+    checkout), where an earlier call saved them, then in ``data/stats/MODEL-CORPUS/SITE``, which
+    comes with the kit, in compact form (see :meth:`TokenStatistics.compact`), for the model that is
+    slow on a CPU. Otherwise one pass measures both sites, with null and folds, and saves them. So
+    it does if the saved ones are damaged, of an older kit or of part of the corpus. A pass that was
+    killed resumes; if another process is making it, this one waits for its result. Without high
+    norms the folder is ``MODEL-CORPUS-ordinary``.
 
     Args:
         model: alias of a bundled model.
@@ -92,8 +92,8 @@ def cached_statistics(
 
 def _saved(cache: Path, model: str, site: str, high_norm: bool) -> TokenStatistics | None:
     found = _whole(cache / site, model, high_norm, same_kit=True)
-    shipped = files.in_checkout("data", "stats", cache.name, site)
-    if found is None and shipped:
+    if found is None:
+        shipped = files.shipped("stats", cache.name, site)
         found = _whole(shipped, model, high_norm, same_kit=False)
     return found
 

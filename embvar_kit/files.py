@@ -36,6 +36,11 @@ def in_checkout(*parts: str) -> Path | None:
     return root.joinpath(*parts) if root else None
 
 
+def shipped(*parts: str) -> Path:
+    """What comes with the kit: a path in ``data/`` of the checkout, or in an installed wheel."""
+    return in_checkout("data", *parts) or Path(__file__).resolve().parent.joinpath("data", *parts)
+
+
 def home() -> Path:
     """The folder for models and cached results.
 

@@ -22,7 +22,7 @@ from embvar_kit.files import home, replacing
 from embvar_kit.models import normalization
 from embvar_kit.models.loading import EmbeddingModel, untrained
 from embvar_kit.models.twin_training import Settings, train_twins
-from embvar_kit.models.twins import TWINS, load_twin, twins_home
+from embvar_kit.models.twins import TWINS, load_twin, twins_home, twins_with
 
 if TYPE_CHECKING:
     from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -122,7 +122,7 @@ def twin_tradeoffs(folder: str | Path | None = None) -> pd.DataFrame:
 
     Args:
         folder: the folder of the twins; by default
-            :func:`embvar_kit.models.twins.twins_home`.
+            :func:`embvar_kit.models.twins.twins_home`, or what comes with the kit.
 
     Returns:
         A row for each ``seed, twin, weights`` (trained or untrained), ``site``, ``tokens`` (all, or
@@ -133,11 +133,11 @@ def twin_tradeoffs(folder: str | Path | None = None) -> pd.DataFrame:
     Raises:
         ModelError: if the folder does not hold the table.
     """
-    path = (twins_home() if folder is None else Path(folder)) / FILE
+    path = twins_with(FILE, folder) / FILE
     try:
         return pd.read_csv(path)
     except OSError as error:
         raise ModelError(
-            f"There is no {FILE} in {str(path.parent)!r}. The kit's repository holds it: pass "
-            "folder='.../data/twins' of a checkout. To make it: embvar twins --compare 0 1 2"
+            f"There is no {FILE} in {str(path.parent)!r}. The kit comes with one: leave folder "
+            "out. To make it: embvar twins --compare 0 1 2"
         ) from error

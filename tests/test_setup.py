@@ -105,6 +105,21 @@ def test_conda_environment_pins_the_direct_dependencies_as_the_lock_does() -> No
     assert versions == {name: lock[name][0] for name in direct_dependencies()}
 
 
+def test_binder_installs_what_the_kit_needs_and_no_cuda() -> None:
+    """Binder ignores the root's environment.yml, since there is a folder .binder."""
+    root = yaml.safe_load((ROOT / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    *expected, _ = root["dependencies"]
+    assert (conda, environment["channels"]) == (expected, root["channels"])
+    index, *pins = pip["pip"]
+    assert index == "--extra-index-url https://download.pytorch.org/whl/cpu"
+    versions = {canonicalize_name(r.name): pin(r) for r in map(Requirement, pins)}
+    needed = map(Requirement, pyproject()["project"]["dependencies"])
+    lock = locked(conda[0].removeprefix("python="), "linux")
+    assert versions == {name: lock[name][0] for name in (canonicalize_name(r.name) for r in needed)}
+
+
 def test_lock_is_bound_to_no_index_and_no_accelerator() -> None:
     for name in ("requirements.lock", "environment.yml"):
         text = (ROOT / name).read_text()
@@ -300,6 +315,28 @@ def test_folder_that_is_not_a_venv_is_left_alone(tmp_path: Path) -> None:
     (folder / ".venv" / "thesis.tex").touch()
     assert_fails(set_up(folder), "not a virtual environment", "Move it away")
     assert (folder / ".venv" / "thesis.tex").exists()
+
+
+@pytest.mark.slow
+def test_what_binder_runs_installs_the_kit_and_fetches_the_models(tmp_path: Path) -> None:
+    folder = make_checkout(tmp_path / "clone")
+    assert call(folder, sys.executable, "-m", "venv", ".venv").returncode == 0
+    # A kit that writes down what it was asked for, in place of one that downloads models.
+    (folder / "embvar_kit").mkdir()
+    (folder / "embvar_kit" / "__main__.py").write_text(
+        "import pathlib, sys\npathlib.Path('asked').write_text(' '.join(sys.argv[1:]))\n"
+    )
+    script = ROOT / ".binder" / "postBuild"
+    path = f"{folder / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = call(folder, str(script), PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "asked").read_text() == "fetch"
+    assert call(folder, ".venv/bin/embvar").stdout == "the command works\n"
+    # Binder would go on where a step of a shell script has failed.
+    (folder / "embvar_kit" / "__main__.py").write_text("raise SystemExit(3)\n")
+    assert call(folder, str(script), PATH=path).returncode == 3
+    (folder / "backend.py").write_text("")
+    assert call(folder, str(script), PATH=path).returncode == 1
 
 
 # --- make and CI ------------------------------------------------------------------------------

@@ -9,55 +9,26 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from paths import ROOT
+import wheels
 
 import embvar_kit as ek
+from embvar_kit.models.twins import TWINS
 
 pytestmark = pytest.mark.slow
 
 SENTENCES = ["The cat sat on the mat.", "A dog barked at the cat.", "The mat was red."]
 
 
-def pip(*arguments: object) -> None:
-    """Run pip without a network; the environment has all that a build needs."""
-    command = [sys.executable, "-m", "pip", *map(str, arguments), "--no-index", "--quiet"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    # A copy, because setuptools writes build/ and *.egg-info beside what it builds.
-    project = ["pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"]
-    for name in [*project, "notebooks/09_your_own_model.ipynb", *package_files()]:
-        target = source / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((ROOT / name).read_bytes())
-    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, source)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-def package_files() -> list[str]:
-    """Files of the package, as paths below the repository."""
-    found = (ROOT / "embvar_kit").rglob("*")
-    return sorted(
-        str(path.relative_to(ROOT))
-        for path in found
-        if path.is_file() and "__pycache__" not in path.parts
-    )
+    return wheels.build(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def outside(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory away from the checkout, with the kit installed in ``site``."""
     folder = tmp_path_factory.mktemp("outside")
-    pip("install", "--no-deps", "--target", folder / "site", wheel)
+    wheels.pip("install", "--no-deps", "--target", folder / "site", wheel)
     (folder / "text.txt").write_text("\n".join(SENTENCES * 20) + "\n")
     (folder / "home").mkdir()
     (folder / "home" / "models").symlink_to((ek.home() / "models").resolve())
@@ -85,7 +56,9 @@ def embvar(outside: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 def test_wheel_holds_the_package_and_what_it_reads(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert not set(package_files()) - names
+    assert not set(wheels.files_of("embvar_kit")) - names
+    data = {f"embvar_kit/{name}" for name in wheels.files_of("data/stats", "data/twins")}
+    assert len(data) > 40 and not data - names
     assert "embvar_kit/py.typed" in names
     assert "embvar_kit/09_your_own_model.ipynb" in names
     others = {name.split("/")[0] for name in names} - {"embvar_kit"}
@@ -117,7 +90,23 @@ def test_report(outside: Path) -> None:
     assert "A model of your own" in page
 
 
-def test_twins_that_a_wheel_lacks_are_named_with_their_remedy(outside: Path) -> None:
-    done = python(outside, "ek.load_twin('post-ln')")
-    assert done.returncode == 1
-    assert "embvar twins" in done.stderr.splitlines()[-1]
+def test_the_statistics_that_come_with_the_kit_are_read(outside: Path) -> None:
+    """Without them, this would take a pass of an hour and time out."""
+    script = "stats = ek.cached_statistics('smollm2', progress=False); print(len(stats.layers))"
+    done = python(outside, script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["31"]
+
+
+def test_the_twins_that_come_with_the_kit_are_read(outside: Path) -> None:
+    script = (
+        "print(ek.load_twin('post-ln').n_states, *ek.twin_losses().twin.unique());"
+        "print(len(ek.twin_tradeoffs()))"
+    )
+    done = python(outside, script)
+    assert done.returncode == 0, done.stderr
+    twins, rows = done.stdout.splitlines()
+    assert twins.split() == ["7", *TWINS]
+    assert int(rows) == len(ek.twin_tradeoffs())
+    # What is trained goes elsewhere.
+    assert not (outside / "home" / "twins").exists()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import base64
 import importlib.resources
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -19,6 +20,9 @@ import traitlets
 
 COUNTS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 """Round numbers at which a range of frequencies may begin and end."""
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+"""What a notebook calls a widget in the output of a cell."""
 
 DOMWidget = TypeVar("DOMWidget", bound=widgets.DOMWidget)
 
@@ -37,11 +41,21 @@ class Explorer(abc.ABC):
         """Wait for background drawing; return whether it finished in time."""
         return True
 
-    def _repr_mimebundle_(self, **options: object) -> dict[str, str]:
-        bundle = self.view._repr_mimebundle_(**options)
+    def _repr_mimebundle_(self, **options: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        # As anywidget writes it, not as ipywidgets does: its metadata have the address of Colab's
+        # widget manager where there is one, and release 7 of ipywidgets, Colab's, has no bundle.
+        bundle, metadata = self._guard._repr_mimebundle_(**options)
+        bundle[WIDGET] = {**bundle[WIDGET], "model_id": self.view.model_id}
         bundle["image/png"] = base64.b64encode(self.still()).decode()
         bundle["text/plain"] = f"{type(self).__name__}: its controls need a running notebook"
-        return bundle
+        shows = (inspect.getdoc(type(self)) or "").partition("\n")[0].replace("`", "")
+        alternative = {"alt": f"A still picture of an explorer. {shows}"}
+        return bundle, {**metadata, "image/png": alternative}
+
+    @property
+    def _guard(self) -> ShortcutGuard:
+        """The view's part in JavaScript that every explorer has, see :func:`explorer_frame`."""
+        return next(part for part in self.view.children if isinstance(part, ShortcutGuard))
 
 
 def bind(

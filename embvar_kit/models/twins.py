@@ -34,11 +34,21 @@ RECORD = "losses.json"
 
 
 def twins_home() -> Path:
-    """The twins' folder: ``data/twins`` in a checkout, regardless of ``EMBVAR_HOME``.
+    """The folder to train twins into: ``data/twins`` in a checkout, regardless of ``EMBVAR_HOME``.
 
     Without a checkout, it is ``twins`` in the folder of models and cached results.
     """
     return files.in_checkout("data", "twins") or files.home() / "twins"
+
+
+def twins_with(file: str, folder: str | Path | None = None) -> Path:
+    """The folder to read a file of the twins from: the given one, by default :func:`twins_home`.
+
+    If the default one does not hold the file, it is the folder of the twins that come with the kit.
+    """
+    if folder is not None:
+        return Path(folder)
+    return twins_home() if (twins_home() / file).is_file() else files.shipped("twins")
 
 
 def load_twin(name: str, *, folder: str | Path | None = None, **options: Any) -> EmbeddingModel:
@@ -47,7 +57,7 @@ def load_twin(name: str, *, folder: str | Path | None = None, **options: Any) ->
     Args:
         name: name of the twin.
         folder: the folder that ``embvar twins --out`` saved them to; by default
-            :func:`twins_home`.
+            :func:`twins_home`, or what comes with the kit.
         options: ``device`` and ``dtype``, passed to :func:`embvar_kit.load_model`.
 
     Raises:
@@ -63,7 +73,7 @@ def twin_losses(folder: str | Path | None = None) -> pd.DataFrame:
     """The losses of the twins in a folder over their training, recorded every few steps.
 
     Args:
-        folder: the folder of the twins; by default :func:`twins_home`.
+        folder: the folder of the twins; by default :func:`twins_home`, or what comes with the kit.
 
     Returns:
         Columns ``twin``; ``step``, the number of steps taken; ``tokens``, the number seen by then;
@@ -77,10 +87,10 @@ def twin_losses(folder: str | Path | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    home = twins_home() if folder is None else Path(folder)
-    present = [name for name in TWINS if (home / name / RECORD).is_file()]
+    at = {name: f"{name}/{RECORD}" for name in TWINS}
+    present = [name for name, file in at.items() if (twins_with(file, folder) / file).is_file()]
     # If there is none, the first twin's error says so.
-    records = {name: twin_record(name, home) for name in present or TWINS}
+    records = {name: twin_record(name, folder) for name in present or TWINS}
     tables = [pd.DataFrame(record["curve"]) for record in records.values()]
     for name, table in zip(records, tables, strict=True):
         table.insert(0, "twin", name)
@@ -94,7 +104,7 @@ def twin_record(name: str, folder: str | Path | None = None) -> dict:
 
     Args:
         name: name of the twin.
-        folder: the folder of the twins; by default :func:`twins_home`.
+        folder: the folder of the twins; by default :func:`twins_home`, or what comes with the kit.
 
     Raises:
         ModelError: if no twin has that name, or the folder does not hold it.
@@ -109,10 +119,10 @@ def twin_record(name: str, folder: str | Path | None = None) -> dict:
 def _folder(name: str, folder: str | Path | None) -> Path:
     if name not in TWINS:
         raise ModelError(f"No twin is called {name!r}; there are {', '.join(TWINS)}.")
-    home = twins_home() if folder is None else Path(folder)
+    home = twins_with(f"{name}/{RECORD}", folder)
     if not (home / name / RECORD).is_file():
         raise ModelError(
-            f"The twin {name!r} is not in {str(home)!r}. The kit's repository holds it: pass "
-            "folder='.../data/twins' of a checkout. To train it: embvar twins"
+            f"The twin {name!r} is not in {str(home)!r}. The kit comes with one: leave folder out. "
+            "To train it: embvar twins"
         )
     return home / name

@@ -1,10 +1,12 @@
 """The three versions of the notebooks: for students, for instructors, and as they are published.
 
-python notebooks/course/versions.py OUT
+python notebooks/course/versions.py OUT [--colab ADDRESS]
 
 writes OUT/student (exercises with a cell for the answer, and no solutions), OUT/instructor
 (everything, and the notes of notebooks/course/instructor) and OUT/published (the notebooks as they
-are). Each folder can be handed on by itself: the pages that its notebooks link to are inside it.
+are). With an address of the kit, OUT/colab is the students' version with a cell that installs the
+kit from there. Each folder can be handed on by itself: the pages that its notebooks link to are
+inside it.
 The tags of the source decide what goes where, so that no version is edited by hand.
 """
 
@@ -16,6 +18,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import colab
 import nbformat
 from links import NOTEBOOKS, pages, relink, targets
 from nbformat import NotebookNode
@@ -140,12 +143,20 @@ def _note(name: str, minutes: int, text: str) -> NotebookNode:
     return nbformat.v4.new_markdown_cell(quoted, id=name, metadata={"tags": ["instructor"]})
 
 
-def build(out: Path) -> None:
+def build(out: Path, kit: str | None = None) -> list[str]:
     """Write the versions to ``out/student``, ``out/instructor`` and ``out/published``.
 
+    Args:
+        out: the folder.
+        kit: where Colab gets the kit (see :func:`colab.code`); if it is given, ``out/colab`` is
+            written, too.
+
+    Returns:
+        The names of the versions.
+
     Raises:
-        ValueError: if a link or a note leads nowhere, or if a notebook has no notes; nothing is
-            written then.
+        ValueError: if a link or a note leads nowhere, if a notebook has no notes, or if ``kit`` is
+            no address; nothing is written then.
     """
     paths = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     if stray := {path.stem for path in paths} ^ {path.stem for path in NOTES.glob("*.md")}:
@@ -162,24 +173,32 @@ def build(out: Path) -> None:
         notebooks["student", path.name] = student(notebook)
         notebooks["instructor", path.name] = instructor(notebook, notes, number)
         notebooks["published", path.name] = notebook
+        if kit is not None:
+            handed_out = notebooks["student", path.name]
+            notebooks["colab", path.name] = colab.with_setup(handed_out, number, kit)
+    versions = list(dict.fromkeys(version for version, _ in notebooks))
     files = {
         key: (nbformat.writes(notebook) + "\n").encode() for key, notebook in notebooks.items()
     }
     for name, page in pages(linked).items():
-        files |= {(version, name): page for version in ("student", "instructor", "published")}
+        files |= {(version, name): page for version in versions}
     for (version, name), content in files.items():
         file = out / version / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+    return versions
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write the versions to")
-    out = parser.parse_args().out
-    build(out)
-    for version in ("student", "instructor", "published"):
-        print(f"{len([*(out / version).glob('*.ipynb')])} notebooks in {out / version}")
+    parser.add_argument(
+        "--colab", metavar="ADDRESS", help="where Colab gets the kit: git+https://... or a wheel"
+    )
+    chosen = parser.parse_args()
+    for version in build(chosen.out, chosen.colab):
+        folder = chosen.out / version
+        print(f"{len([*folder.glob('*.ipynb')])} notebooks in {folder}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -12,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,16 @@ class Server:
 
 
 @contextmanager
-def jupyterlab(folder: Path) -> Iterator[Server]:
-    """JupyterLab on the notebooks of a folder."""
-    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser"]
+def jupyterlab(
+    folder: Path, *, without: Sequence[str] = (), module: str = "jupyterlab"
+) -> Iterator[Server]:
+    """JupyterLab on the notebooks of a folder, without the extensions that are named.
+
+    With ``module="notebook"`` it is Notebook 7, which takes the same options.
+    """
+    command = [sys.executable, "-m", module, "--allow-root", "--no-browser"]
     command += ["--ip=127.0.0.1", "--port={port}", "--IdentityProvider.token={token}"]
-    with _running(folder, [*command, "--ServerApp.root_dir={folder}"]) as server:
+    with _running(folder, [*command, "--ServerApp.root_dir={folder}"], without) as server:
         yield server
 
 
@@ -62,10 +68,13 @@ def app(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def _running(folder: Path, command: list[str]) -> Iterator[Server]:
+def _running(folder: Path, command: list[str], without: Sequence[str] = ()) -> Iterator[Server]:
     port, token = _free_port(), secrets.token_hex(16)
     own = folder.parent / f"jupyter-{port}"
     environment = _environment(own)
+    config = Path(environment["JUPYTER_CONFIG_DIR"], "labconfig", "page_config.json")
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps({"disabledExtensions": dict.fromkeys(without, True)}))
     command = [part.format(port=port, token=token, folder=folder) for part in command]
     log = own / "server.log"
     with log.open("wb") as file:

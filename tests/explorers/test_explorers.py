@@ -768,10 +768,12 @@ def test_a_saved_page_has_a_still_picture(kind, stats):
         "layers": lambda: ek.LayerExplorer(stats),
     }
     explorer = made[kind]()
-    bundle = explorer._repr_mimebundle_()
+    bundle, metadata = explorer._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert bundle["image/png"].startswith("iVBOR")
     assert "running notebook" in bundle["text/plain"]
+    assert metadata["image/png"]["alt"].startswith("A still picture of an explorer. ")
+    assert bundle[base.WIDGET]["model_id"] == explorer.view.model_id
     still = Image.open(io.BytesIO(explorer.still()))
     assert still.mode == "P" and min(still.size) > 200
     for control in controls(explorer):

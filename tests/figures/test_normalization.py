@@ -162,7 +162,7 @@ def test_the_bench_is_tied_both_ways_and_redrawn(measured):
         assert bench.wait() and bench.still() != before
         setattr(bench.state, name, back)
         assert bench.wait() and bench.still() == before
-    bundle = bench._repr_mimebundle_()
+    bundle, _ = bench._repr_mimebundle_()
     assert "image/png" in bundle and "need a running notebook" in bundle["text/plain"]
 
 

@@ -595,6 +595,15 @@ def test_where_the_twins_are(tmp_path, monkeypatch):
     assert twins.twins_home() == SHIPPED
     monkeypatch.setattr(files, "checkout", lambda: None)
     assert twins.twins_home() == tmp_path / "twins"
+    # Those that were trained there come first, and those in the wheel, which is not here, behind.
+    record = tmp_path / "twins" / "pre-ln" / twins.RECORD
+    with pytest.raises(ek.ModelError, match=r"'pre-ln' is not in .*data.twins"):
+        twins.twin_record("pre-ln")
+    record.parent.mkdir(parents=True)
+    record.write_text('{"settings": {"seed": 7}}')
+    assert twins.twin_record("pre-ln") == {"settings": {"seed": 7}}
+    with pytest.raises(ek.ModelError, match=r"'post-ln' is not in .*data.twins"):
+        twins.twin_record("post-ln")
 
 
 def test_the_losses_are_a_table(trained):
