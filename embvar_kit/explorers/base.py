@@ -268,3 +268,21 @@ class ShortcutGuard(anywidget.AnyWidget):
     """Keeps JupyterLab's shortcuts from taking the keys pressed in an explorer's controls."""
 
     _esm = _script("shortcut_guard.js")
+
+
+class PlotGuard(anywidget.AnyWidget):
+    """Stands below a scatter plot, and says what the wheel does there.
+
+    The wheel scrolls the page until the reader clicks into the plot or holds Ctrl; then it zooms,
+    within bounds. One click on the plot's reset button shows the whole plot again.
+
+    Args:
+        plot: the ``jscatter`` widget, in the same explorer.
+    """
+
+    _esm = _script("plot_guard.js")
+    plot = traitlets.Instance(widgets.DOMWidget).tag(sync=True, **widgets.widget_serialization)
+
+    def __init__(self, plot: widgets.DOMWidget) -> None:
+        super().__init__(plot=plot)
+        self.add_class("embvar-hint")

@@ -16,6 +16,7 @@ from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.explorers.base import (
     CountsSlider,
     Explorer,
+    PlotGuard,
     TokenList,
     bind,
     checkbox,
@@ -355,7 +356,7 @@ class TradeoffExplorer(Explorer):
             above.append(site)
         self.plot.widget.layout.min_width = f"{self.plot.widget.height + _MARGIN}px"
         plot = widgets.VBox(
-            [self._numbers, self.plot.widget],
+            [self._numbers, self.plot.widget, PlotGuard(self.plot.widget)],
             # A plot narrower than it is high would cut points off at the sides.
             layout={"flex": "3 1 480px", "max_width": "760px", "overflow": "auto"},
         )

@@ -134,7 +134,11 @@ def table(explorer: Locator, layer: int | None = None) -> pd.DataFrame:
 
 
 class Axes:
-    """Positions of values of M and V on the page, from the ticks of the plot's axes."""
+    """Positions of values of M and V on the page, from the ticks of the plot's axes.
+
+    Attributes:
+        ticks: value and pixel of each tick of M, then of each tick of V.
+    """
 
     def __init__(self, explorer: Locator) -> None:
         plot = explorer.locator(".embvar-scatter")
@@ -149,6 +153,11 @@ class Axes:
         )
         self._x = [(as_number(text), x) for text, x, _ in self._x]
         self._y = [(as_number(text), y) for text, _, y in self._y]
+        self.ticks = self._x, self._y
+
+    def per_pixel(self) -> np.ndarray:
+        """How much of M and of V one pixel is."""
+        return np.array([abs(np.polyfit(*np.array(ticks).T[::-1], 1)[0]) for ticks in self.ticks])
 
     def at(self, M: np.ndarray | float, V: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Pixels from the left and upper edges of the window."""
