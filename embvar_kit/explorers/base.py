@@ -8,9 +8,11 @@ background (see :mod:`embvar_kit.explorers.rendering`).
 from __future__ import annotations
 
 import abc
+import asyncio
 import base64
 import importlib.resources
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anywidget
@@ -52,6 +54,7 @@ def bind(
     *,
     to_control: Callable[[Any], Any] = lambda value: value,
     to_state: Callable[[Any], Any] = lambda value: value,
+    pause: float = 0.0,
 ) -> None:
     """Bind a trait of a state to a control, both ways.
 
@@ -64,11 +67,15 @@ def bind(
         show_message: called with the reason for a rejection, and with ``""`` after a valid value.
         to_control: converts the state's value to the control's.
         to_state: converts the control's value to the state's.
+        pause: the state follows the control once it has not changed for so many seconds. Without an
+            event loop, as in a script, it follows at once.
     """
     updating = False
+    waiting: asyncio.TimerHandle | None = None
 
     def update_control(_: object = None) -> None:
         nonlocal updating
+        stop_waiting()
         updating = True
         try:
             value = to_control(getattr(state, name))
@@ -77,11 +84,29 @@ def bind(
         finally:
             updating = False
 
-    def update_state(change: dict) -> None:
-        if updating or to_control(getattr(state, name)) == change["new"]:
+    def stop_waiting() -> None:
+        nonlocal waiting
+        if waiting is not None:
+            waiting.cancel()
+            waiting = None
+
+    def control_changed(change: dict) -> None:
+        nonlocal waiting
+        if updating:
+            return
+        stop_waiting()
+        if pause:
+            with suppress(RuntimeError):  # there is no loop
+                loop = asyncio.get_running_loop()
+                waiting = loop.call_later(pause, update_state, change["new"])
+                return
+        update_state(change["new"])
+
+    def update_state(value: Any) -> None:
+        if to_control(getattr(state, name)) == value:
             return
         try:
-            setattr(state, name, to_state(change["new"]))
+            setattr(state, name, to_state(value))
         except traitlets.TraitError as error:
             show_message(str(error))
             update_control()
@@ -90,7 +115,7 @@ def bind(
 
     update_control()
     state.observe(update_control, name)
-    control.observe(update_state, "value")
+    control.observe(control_changed, "value")
 
 
 # Layout

@@ -29,7 +29,7 @@ from embvar_kit.explorers.base import (
 from embvar_kit.explorers.rendering import png_of
 from embvar_kit.explorers.tables import MOST_NAMED, marked_table, number, signed
 from embvar_kit.explorers.token_card import TokenCard
-from embvar_kit.explorers.tradeoff_state import Statistics, TradeoffState
+from embvar_kit.explorers.tradeoff_state import Points, Statistics, TradeoffState
 from embvar_kit.figures.style import FREQUENCY_MAP, as_label, count_range, label_points, symbol
 from embvar_kit.figures.tradeoff import scatter_V_on_M
 
@@ -44,6 +44,7 @@ MARK = "#d55e00"
 _NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
 _MARGIN = 70  # pixels beside the plot, for its vertical axis
 _MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
+_TYPING = 0.3  # seconds without a key after which what was typed is looked for
 _X, _Y, _COLOUR = "across", "up", "log10 n_t"  # columns of the plot's data
 
 
@@ -380,24 +381,26 @@ class TradeoffExplorer(Explorer):
 
     def _search_box(self) -> list[widgets.Widget]:
         self._search = widgets.Text(
-            placeholder="a token, or its beginning",
+            placeholder="a token, stat*, *ing, or several",
             description="search",
             continuous_update=True,
-            tooltip="marks this token at every layer; if there is none or the text ends in *, "
-            "marks all tokens that begin with it",
+            tooltip="marks this token at every layer; if there is none, all that begin with it; "
+            "stat* marks all that begin so, *ing all that end so; blanks separate several",
             style={"description_width": "initial"},
             layout={"width": "auto"},
         )
         with_class(self._search, "embvar-search")
-        bind(self.state, "search", self._search, self._show_message)
+        bind(self.state, "search", self._search, self._show_message, pause=_TYPING)
+        self._found = with_class(widgets.HTML(), "embvar-found")
+        self._looked_for: tuple[str, Points | None] = "", None  # what the list was made from
         self._matches = TokenList(
             "embvar-matches", "tokens found; choosing one opens its card", 5, self._mark
         )
         clear = widgets.Button(
             description="clear marks", tooltip="remove all marks and close the card"
         )
-        with_class(clear, "embvar-clear").on_click(lambda _: self.state.clear())
-        return [_heading("Find a token"), self._search, self._matches, clear]
+        with_class(clear, "embvar-clear").on_click(lambda _: self._clear())
+        return [_heading("Find a token"), self._search, self._found, self._matches, clear]
 
     def _compare_box(self) -> list[widgets.Widget]:
         state = self.state
@@ -450,6 +453,10 @@ class TradeoffExplorer(Explorer):
             self._site.options = list(state.sources[state.model])
         self._site.value = state.site
 
+    def _clear(self) -> None:
+        self._search.value = ""  # what was typed a moment ago is dropped, too
+        self.state.clear()
+
     def _mark(self, token: str) -> None:
         """Mark a token and open its card."""
         if token not in self.state.marked:
@@ -459,13 +466,18 @@ class TradeoffExplorer(Explorer):
     # Updates
 
     def _show_matches(self) -> None:
-        found = self.state.matches()
         points = self.state.points
+        searched, among = self._looked_for
+        if among is points and searched == self.state.search:
+            return  # another layer: the same tokens
+        self._looked_for = self.state.search, points
+        found = self.state.matches()
         names = points.shown[points.indices_of(found["token"])]
         lines = (f"{name}   n = {n:,}" for name, n in zip(names, found["n"], strict=True))
         self._matches.fill(zip(lines, found["token"], strict=True))
-        if self.state.search and found.empty:
-            self._show_message(f"No token shown begins with {self.state.search!r}.")
+        report = html.escape(self.state.search_report())
+        self._found.value = f"<span role='status'>{report}</span>" if report else ""
+        self._found.layout.display = None if report else "none"
 
     def _show_moved(self) -> None:
         state = self.state

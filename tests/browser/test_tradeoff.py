@@ -207,3 +207,46 @@ def test_one_click_resets_the_view(notebook: Notebook, explorer: Locator, plot: 
         away(notebook)
         assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks, 10) == ticks
         assert plot.rest()["hash"] == pixels
+
+
+# The search box
+
+
+def test_a_search_says_what_it_found_and_opens_a_card_only_for_a_token(
+    notebook: Notebook, explorer: Locator, plot: view.Watch
+):
+    page, box = notebook.page, explorer.locator(".embvar-search input")
+
+    def search(text: str) -> None:
+        """Replace what the box holds, key by key."""
+        box.focus()
+        page.keyboard.press("Control+a")
+        page.keyboard.press("Delete")
+        page.keyboard.type(text, delay=30)
+
+    def shown(css: str, wanted: str) -> None:
+        """Check that a part of the explorer comes to show a text, and still does so a while on."""
+        text = poll(lambda: view.text_of(explorer, css), lambda text: wanted in text)
+        assert wanted in text
+        page.wait_for_timeout(800)
+        assert wanted in view.text_of(explorer, css)
+
+    search("zzzzqq")
+    shown("found", "No token is or begins with 'zzzzqq'.")
+    shown("card-head", "Token card: click a point")
+    assert view.text_of(explorer, "marked") == ""
+    search(" State ")
+    shown("card-head", "state ")
+    assert view.text_of(explorer, "marked").count("state") == 1
+    names = view.table(explorer).index.astype(str)
+    for text, found in (
+        ("stat*", names.str.startswith("stat")),
+        ("*ing", names.str.endswith("ing")),
+    ):
+        search(text)
+        shown("marked", f"mean of {found.sum()}")
+        shown("card-head", "Token card: click a point")
+    search("")
+    assert poll(lambda: view.text_of(explorer, "marked"), lambda text: text == "") == ""
+    assert not explorer.locator(".embvar-found").is_visible()
+    assert explorer.locator(".embvar-matches option").count() == 0

@@ -1,5 +1,6 @@
 """Explorers: the state has the numbers of the analysis, and state and view stay in step."""
 
+import asyncio
 import html
 import io
 import threading
@@ -210,20 +211,25 @@ def test_high_norm_tokens_get_logarithmic_axes():
 
 def tradeoff_of_high_norm():
     """Statistics with one token whose squared norm is about a thousand times the others'."""
+    return tradeoff_of_tokens([f"t{i}" for i in range(20)], high=3)
+
+
+def tradeoff_of_tokens(tokens, high=None):
+    """Statistics of tokens with these names, each of which occurs twenty times."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 8)).astype(np.float32)
-    groups = np.repeat(np.arange(20), 20)
-    x[groups == 3] *= 40
-    m = ek.GroupedMoments(20, 8)
+    x = rng.normal(size=(20 * len(tokens), 8)).astype(np.float32)
+    groups = np.repeat(np.arange(len(tokens)), 20)
+    x[groups == high] *= 40
+    m = ek.GroupedMoments(len(tokens), 8)
     m.update(x, groups)
     info = {"model": {"name": "made up", "n_states": 1}, "corpora": [{"name": "none"}]}
     return ek.TokenStatistics.from_moments(
         [m],
-        tokens=np.array([f"t{i}" for i in range(20)], dtype=object),
-        special=np.zeros(20, dtype=bool),
+        tokens=np.array(tokens, dtype=object),
+        special=np.zeros(len(tokens), dtype=bool),
         layers=[0],
         mean=m.mean[None],
-        extra=np.zeros((1, 20, 8), dtype=np.int8),
+        extra=np.zeros((1, len(tokens), 8), dtype=np.int8),
         info=info,
     )
 
@@ -303,6 +309,84 @@ def test_search_marks_a_token_or_all_with_its_prefix(stats):
     assert set(state.marked) <= {token for token in stats.tokens if token.startswith("*")}
     state.clear()
     assert (state.search, state.marked, state.token) == ("", [], None)
+
+
+def test_a_search_that_is_no_token_closes_the_card(stats):
+    state = TradeoffState(stats, counts=(2, None))
+    for search in ("zzzzqq", "th*", "*ing", "the of", ""):
+        state.search = "the"
+        assert state.token == "the"
+        state.search = search
+        assert state.token is None
+    assert state.marked == []
+
+
+def test_a_search_ignores_blanks_at_the_ends_and_the_case_that_the_model_ignores(stats):
+    state = TradeoffState(stats, counts=(2, None))
+    for search in (" the", "the  ", "The", " THE "):
+        state.search = search
+        assert (state.marked, state.token) == (["the"], "the")
+        assert state.search_report() == ""
+    state.search = "  "
+    assert (state.marked, state.token, state.search_report()) == ([], None, "")
+    state.search = "[cls]"
+    assert state.token == "[CLS]"
+
+
+def test_a_model_with_case_keeps_it():
+    made = tradeoff_of_tokens(["The", "the", "THE"])
+    state = TradeoffState(made, counts=(1, None))
+    state.search = "The"
+    assert state.marked == ["The"]
+    state.search = "tHe"
+    assert state.marked == []
+
+
+def test_ends_middles_and_several_tokens_are_found(stats):
+    state = TradeoffState(stats, counts=(2, None))
+    names = [str(token) for token in state.points.tokens]
+    state.search = "*ing"
+    expected = {name for name in names if name.endswith("ing")}
+    assert set(state.marked) == expected and len(expected) > 10
+    assert state.search_report() == f"Found: {len(expected)} tokens ending in 'ing'."
+    state.search = "*tat*"
+    assert set(state.marked) == {name for name in names if "tat" in name}
+    state.search = "the of *ing"
+    assert set(state.marked) == {"the", "of"} | expected
+    assert state.matches()["token"].tolist()[:2] == ["the", "of"]
+
+
+def test_a_search_says_what_it_did_not_find_and_why(stats):
+    state = TradeoffState(stats, counts=(5, 50))
+    counts = dict(zip(map(str, stats.tokens), stats.n.tolist(), strict=True))
+    state.search = "the"
+    assert state.search_report().startswith(f"'the' occurs {counts['the']:,} times: outside the")
+    assert (set(state.marked), state.token) == ({t for t in state.marked if t[:3] == "the"}, None)
+    state.search = "zzzzqq"
+    assert state.search_report() == "No token is or begins with 'zzzzqq'."
+    state.search = "*zzzzqq"
+    assert state.search_report() == "No token ends in 'zzzzqq'."
+    shown = {str(token) for token in state.points.tokens}
+    rare = [t for t in counts if t.isalpha() and not any(t[:4] == s[:4] for s in shown)]
+    beginning = max(rare, key=lambda t: len(t))[:4] + "*"
+    state.search = beginning
+    hidden = sum(token.startswith(beginning[:-1]) for token in counts)
+    number = "1 token" if hidden == 1 else f"{hidden} tokens"
+    told = f"Outside the range shown: {number} beginning with {beginning[:-1]!r}."
+    assert state.search_report() == told
+    state.counts, state.special = (1, None), False
+    state.search = "[CLS]"
+    assert state.search_report() == "'[CLS]' is a special token, and these are not shown."
+
+
+def test_of_too_many_tokens_the_most_frequent_are_marked(stats):
+    state = TradeoffState(stats, counts=(1, None))
+    state.search = "*e*"
+    expected = state.table().set_index("token")["n"]
+    expected = expected[["e" in token.lower() for token in expected.index]]
+    assert len(state.marked) == 500 < len(expected)
+    assert expected[state.marked].min() >= expected.drop(state.marked).max()
+    assert state.search_report().endswith("Only the 500 most frequent are marked.")
 
 
 def test_what_moved_most_is_the_largest_distance(stats):
@@ -440,6 +524,38 @@ def test_a_selection_cleared_by_the_plot_itself_is_restored(explorer):
     widget.set_state({"selection": None})
     assert state.marked == ["the"]
     assert state.points.tokens[widget.selection].tolist() == ["the"]
+
+
+def test_the_message_of_a_search_lasts(explorer):
+    told = find(explorer, "embvar-found")
+    find(explorer, "embvar-search").value = "zzzz<qq"
+    assert "No token is or begins with 'zzzz<qq'" in html.unescape(told.value)
+    assert "zzzz<qq" not in told.value
+    explorer.state.layer = 4
+    find(explorer, "embvar-special").value = False
+    assert "No token is or begins with" in told.value
+    find(explorer, "embvar-search").value = ""
+    assert told.value == ""
+
+
+def test_what_is_typed_is_looked_for_after_a_pause(explorer):
+    box, state = find(explorer, "embvar-search"), explorer.state
+    searched = []
+    state.observe(lambda change: searched.append(change["new"]), "search")
+
+    async def type_and_wait():
+        for text in ("t", "th", "the"):
+            box.value = text
+            await asyncio.sleep(0.01)
+        assert searched == []
+        await asyncio.sleep(1)
+        assert searched == ["the"] and state.token == "the"
+        box.value = "of"
+        find(explorer, "embvar-clear").click()
+        await asyncio.sleep(1)
+
+    asyncio.run(type_and_wait())
+    assert searched == ["the", ""] and state.marked == []
 
 
 def test_comparing_layers_lists_the_tokens_that_moved(explorer):
