@@ -87,11 +87,7 @@ class TradeoffPlot:
         scatter.height(height)
         scatter.annotations(self._lines())
         self.widget = with_class(scatter.widget, "embvar-scatter")
-        # jscatter applies a single selection or hover colour only to points not coloured by a
-        # column: give it one entry for each colour of the map.
-        self.widget.color_selected = [to_rgba(MARK)] * len(self.widget.color)
-        self.widget.color_hover = [to_rgba("black")] * len(self.widget.color)
-        self._fix_opacity()
+        self._fix_colours()
         self._select_marked()
         state.observe(lambda _: self._update(), "drawn")
         state.observe(lambda _: self._select_marked(), "marked")
@@ -132,20 +128,27 @@ class TradeoffPlot:
                     # jscatter clears its selection when the number of points changes.
                     selection = self.widget.selection
                     self._expect_deselection = selection is not None and len(selection) > 0
-                scatter.xy(_X, _Y)  # by column again: the branch above sets arrays
+                # By column again: the branch above sets arrays. jscatter fits the scale of before
+                # to the columns of before, and a logarithmic one fails where they have a zero.
+                scatter.xy(_X, _Y, x_scale="linear", y_scale="linear")
                 scatter.color(norm=self._norm())
                 scatter.data(self._data)
-                self._fix_opacity()
+                self._fix_colours()
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
                 self._select_marked(force=True)
             scatter.axes(labels=self._titles())
             scatter.annotations(self._lines())
 
-    def _fix_opacity(self) -> None:
-        """The same opacity everywhere: jscatter's default, by density, makes rare tokens vanish."""
-        self.widget.opacity_by = None
-        self.widget.opacity = 0.9
-        self.widget.opacity_unselected = 0.45
+    def _fix_colours(self) -> None:
+        """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
+        widget = self.widget
+        # A single selection or hover colour is applied only to points not coloured by a column:
+        # give it one entry for each colour of the map.
+        widget.color_selected = [to_rgba(MARK)] * len(widget.color)
+        widget.color_hover = [to_rgba("black")] * len(widget.color)
+        widget.opacity_by = None  # the default, by density, makes rare tokens vanish
+        widget.opacity = 0.9
+        widget.opacity_unselected = 0.45
 
     def _scales(self) -> tuple[Normalize, Normalize]:
         kind = LogNorm if self.state.scales == "log" else Normalize
@@ -523,7 +526,9 @@ class TradeoffExplorer(Explorer):
         several_sites = len(state.sources[state.model]) > 1
         name = f"{state.model}, {state.site}" if several_sites else state.model
         text = f"{name}, layer {state.layer}: {self._fit_text()}"
-        self._numbers.value = f"<span role='status'><b>{html.escape(text)}</b></span>"
+        # One message for both: the note may change with the layer, too.
+        note = f"<br>{html.escape(state.axes_note())}" if state.axes_note() else ""
+        self._numbers.value = f"<span role='status'><b>{html.escape(text)}</b>{note}</span>"
 
     def _show_message(self, text: str) -> None:
         self._message.value = html.escape(text)

@@ -67,6 +67,11 @@ class Points:
         return np.array([named(str(token), text) for token, text in pairs], dtype=object)
 
     @cached_property
+    def high_norm(self) -> bool:
+        """Whether some token's Q is far above the median at some layer."""
+        return bool((self.Q.max(axis=1) >= HIGH_NORM_FACTOR * np.median(self.Q, axis=1)).any())
+
+    @cached_property
     def _index(self) -> pd.Index:
         return pd.Index(self.tokens)
 
@@ -242,6 +247,22 @@ class TradeoffState(traitlets.HasTraits):
                 margin = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
                 ends.append((low - margin, high + margin))
         return ends[0], ends[1]
+
+    def axes_note(self) -> str:
+        """Why the axes are logarithmic, and how many tokens they cannot place; else empty."""
+        if self.scales != "log":
+            return ""
+        points = self.points
+        at = points.at(self.layer)
+        (low_M, _), (low_V, _) = self.limits()
+        at_edge = int(((points.M[at] < low_M) | (points.V[at] < low_V)).sum())
+        why = (
+            f": Q of some tokens is {HIGH_NORM_FACTOR:g} times the median or more"
+            if points.high_norm
+            else ""
+        )
+        edge = f" At the edge: {_number_of(at_edge)} with M or V near 0." if at_edge else ""
+        return f"Logarithmic axes{why}.{edge}"
 
     def matches(self, text: str | None = None, most: int = 50) -> pd.DataFrame:
         """Tokens shown that a search finds: ``token, n``; exact matches first, then by frequency.
@@ -462,7 +483,7 @@ class TradeoffState(traitlets.HasTraits):
     def _fitting_scales(self) -> str:
         """Logarithmic axes if there are high-norm tokens; else the same if layers' ranges allow."""
         Q = self.points.Q
-        if (Q.max(axis=1) >= HIGH_NORM_FACTOR * np.median(Q, axis=1)).any():
+        if self.points.high_norm:
             return "log"
         spans = np.ptp(Q, axis=1), np.ptp(self.points.M, axis=1)
         widest = [float(span.max() / max(np.median(span), 1e-12)) for span in spans]

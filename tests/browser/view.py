@@ -98,7 +98,7 @@ class Fit:
     @classmethod
     def shown(cls, explorer: Locator) -> Fit:
         """The numbers on the page."""
-        text = text_of(explorer, "numbers")
+        text = " ".join(explorer.locator(".embvar-numbers b").inner_text().split())
         found = re.fullmatch(
             rf"(\w+)(?:, (\w+))?, layer (\d+): ({NUMBER}) tokens, slope ({NUMBER}), R² ({NUMBER}), "
             rf"CV of Q ({NUMBER})",

@@ -11,12 +11,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import traitlets
+from matplotlib.colors import to_rgba
 from PIL import Image
 from reference import two_pass
 
 import embvar_kit as ek
 from embvar_kit.explorers import base, rendering
 from embvar_kit.explorers.layers import LayerState
+from embvar_kit.explorers.tradeoff import MARK
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 
 
@@ -207,6 +209,23 @@ def test_axes_hold_all_layers_or_their_own(stats):
 def test_high_norm_tokens_get_logarithmic_axes():
     one = tradeoff_of_high_norm()
     assert TradeoffState(one).scales == "log"
+
+
+def test_logarithmic_axes_say_why_and_count_the_tokens_that_they_cannot_place(stats):
+    explorer = ek.TradeoffExplorer(stats, counts=(1, None), layer=0)
+    state, shown = explorer.state, find(explorer, "embvar-numbers")
+    assert (state.scales, state.axes_note()) == ("same", "")
+    state.scales = "log"
+    table = state.table()
+    zero = table["V"] < 1e-6 * table["Q"]
+    assert zero.sum() >= (table["n"] == 1).sum() > 100, "V of a single occurrence is 0"
+    assert f"At the edge: {zero.sum():,} tokens with M or V near 0." in shown.value
+    at_edge = explorer.plot.widget.points[:, :2].min(axis=1) <= -1 + 1e-6
+    assert at_edge.tolist() == zero.tolist()
+    state.counts, state.layer = (20, None), 3
+    assert state.axes_note() == "Logarithmic axes."
+    explorer = ek.TradeoffExplorer(tradeoff_of_high_norm())
+    assert "Logarithmic axes: Q of some tokens is" in find(explorer, "embvar-numbers").value
 
 
 def tradeoff_of_high_norm():
@@ -502,6 +521,16 @@ def test_marks_stay_with_their_tokens(explorer):
         assert "the" in find(explorer, "embvar-marked").value
     find(explorer, "embvar-clear").click()
     assert len(widget.selection) == 0 and find(explorer, "embvar-marked").value == ""
+
+
+def test_marks_keep_their_colour(stats):
+    """jscatter replaces the colour of selected points whenever it gets another map or norm."""
+    explorer = ek.TradeoffExplorer({"one": stats, "other": stats}, counts=(5, None))
+    for name, value in (("model", "other"), ("counts", (20, None)), ("layer", 1)):
+        setattr(explorer.state, name, value)
+        widget = explorer.plot.widget
+        assert np.shape(widget.color_selected) == (len(widget.color), 4)
+        assert {tuple(colour) for colour in widget.color_selected} == {to_rgba(MARK)}
 
 
 def test_selecting_points_marks_them_and_a_single_one_opens_its_card(explorer):
