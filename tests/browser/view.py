@@ -29,6 +29,33 @@ def as_number(text: str) -> float:
     return float(text.replace(",", "").replace("−", "-"))
 
 
+def in_the_middle(element: Locator) -> dict[str, float]:
+    """Scroll an element to the middle of the window; return its rectangle once it stays there.
+
+    JupyterLab gives cells their real heights only when they come into view, and that moves those
+    below: a rectangle read at once may be one that the element is about to leave.
+    """
+    element.evaluate(
+        """async (element) => {
+          const place = () => {
+            const { x, y, width, height } = element.getBoundingClientRect();
+            return [x, y, width, height].join();
+          };
+          let last = "", since = performance.now();
+          while (performance.now() - since < 500) {
+            element.scrollIntoView({ block: "center" });
+            await new Promise(requestAnimationFrame);
+            const now = place();
+            if (now !== last) since = performance.now();
+            last = now;
+          }
+        }"""
+    )
+    box = element.bounding_box()
+    assert box and box["height"] > 0, "the element has no place in the layout"
+    return box
+
+
 def text_of(explorer: Locator, css: str) -> str:
     """The text of a part of an explorer, with all whitespace reduced to single spaces."""
     return " ".join(explorer.locator(f".embvar-{css}").inner_text().split())
