@@ -123,7 +123,7 @@ def bind(
 
 def explorer_frame(*parts: widgets.Widget, kind: str = "formula") -> widgets.VBox:
     """An explorer's view: its parts in a column, with keyboard shortcuts suppressed inside it."""
-    view = widgets.VBox([*parts, ShortcutGuard(), PictureGuard()])
+    view = widgets.VBox([*parts, ShortcutGuard()])
     return with_class(with_class(view, "embvar-explorer"), f"embvar-{kind}")
 
 
@@ -293,12 +293,6 @@ class ShortcutGuard(anywidget.AnyWidget):
     """Keeps JupyterLab's shortcuts from taking the keys pressed in an explorer's controls."""
 
     _esm = _script("shortcut_guard.js")
-
-
-class PictureGuard(anywidget.AnyWidget):
-    """Lays out an explorer's pictures that were replaced while JupyterLab had it out of sight."""
-
-    _esm = _script("picture_guard.js")
 
 
 class PlotGuard(anywidget.AnyWidget):

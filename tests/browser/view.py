@@ -33,7 +33,8 @@ def in_the_middle(element: Locator) -> dict[str, float]:
     """Scroll an element to the middle of the window; return its rectangle once it stays there.
 
     JupyterLab gives cells their real heights only when they come into view, and that moves those
-    below: a rectangle read at once may be one that the element is about to leave.
+    below: a rectangle read at once may be one that the element is about to leave. And Chromium
+    sometimes gives none to an image that was replaced out of sight, until it is laid out anew.
     """
     element.evaluate(
         """async (element) => {
@@ -45,6 +46,11 @@ def in_the_middle(element: Locator) -> dict[str, float]:
           while (performance.now() - since < 500) {
             element.scrollIntoView({ block: "center" });
             await new Promise(requestAnimationFrame);
+            if (!element.getClientRects().length) {
+              element.style.display = "none";
+              element.offsetHeight;
+              element.style.display = "";
+            }
             const now = place();
             if (now !== last) since = performance.now();
             last = now;
