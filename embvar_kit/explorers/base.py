@@ -8,10 +8,12 @@ background (see :mod:`embvar_kit.explorers.rendering`).
 from __future__ import annotations
 
 import abc
+import asyncio
 import base64
 import importlib.resources
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anywidget
@@ -66,6 +68,7 @@ def bind(
     *,
     to_control: Callable[[Any], Any] = lambda value: value,
     to_state: Callable[[Any], Any] = lambda value: value,
+    pause: float = 0.0,
 ) -> None:
     """Bind a trait of a state to a control, both ways.
 
@@ -78,11 +81,15 @@ def bind(
         show_message: called with the reason for a rejection, and with ``""`` after a valid value.
         to_control: converts the state's value to the control's.
         to_state: converts the control's value to the state's.
+        pause: the state follows the control once it has not changed for so many seconds. Without an
+            event loop, as in a script, it follows at once.
     """
     updating = False
+    waiting: asyncio.TimerHandle | None = None
 
     def update_control(_: object = None) -> None:
         nonlocal updating
+        stop_waiting()
         updating = True
         try:
             value = to_control(getattr(state, name))
@@ -91,11 +98,29 @@ def bind(
         finally:
             updating = False
 
-    def update_state(change: dict) -> None:
-        if updating or to_control(getattr(state, name)) == change["new"]:
+    def stop_waiting() -> None:
+        nonlocal waiting
+        if waiting is not None:
+            waiting.cancel()
+            waiting = None
+
+    def control_changed(change: dict) -> None:
+        nonlocal waiting
+        if updating:
+            return
+        stop_waiting()
+        if pause:
+            with suppress(RuntimeError):  # there is no loop
+                loop = asyncio.get_running_loop()
+                waiting = loop.call_later(pause, update_state, change["new"])
+                return
+        update_state(change["new"])
+
+    def update_state(value: Any) -> None:
+        if to_control(getattr(state, name)) == value:
             return
         try:
-            setattr(state, name, to_state(change["new"]))
+            setattr(state, name, to_state(value))
         except traitlets.TraitError as error:
             show_message(str(error))
             update_control()
@@ -104,7 +129,7 @@ def bind(
 
     update_control()
     state.observe(update_control, name)
-    control.observe(update_state, "value")
+    control.observe(control_changed, "value")
 
 
 # Layout
@@ -282,3 +307,21 @@ class ShortcutGuard(anywidget.AnyWidget):
     """Keeps JupyterLab's shortcuts from taking the keys pressed in an explorer's controls."""
 
     _esm = _script("shortcut_guard.js")
+
+
+class PlotGuard(anywidget.AnyWidget):
+    """Stands below a scatter plot, and says what the wheel does there.
+
+    The wheel scrolls the page until the reader clicks into the plot or holds Ctrl; then it zooms,
+    within bounds. One click on the plot's reset button shows the whole plot again.
+
+    Args:
+        plot: the ``jscatter`` widget, in the same explorer.
+    """
+
+    _esm = _script("plot_guard.js")
+    plot = traitlets.Instance(widgets.DOMWidget).tag(sync=True, **widgets.widget_serialization)
+
+    def __init__(self, plot: widgets.DOMWidget) -> None:
+        super().__init__(plot=plot)
+        self.add_class("embvar-hint")

@@ -16,6 +16,7 @@ from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.explorers.base import (
     CountsSlider,
     Explorer,
+    PlotGuard,
     TokenList,
     bind,
     checkbox,
@@ -28,7 +29,7 @@ from embvar_kit.explorers.base import (
 from embvar_kit.explorers.rendering import png_of
 from embvar_kit.explorers.tables import MOST_NAMED, marked_table, number, signed
 from embvar_kit.explorers.token_card import TokenCard
-from embvar_kit.explorers.tradeoff_state import Statistics, TradeoffState
+from embvar_kit.explorers.tradeoff_state import Points, Statistics, TradeoffState
 from embvar_kit.figures.style import FREQUENCY_MAP, as_label, count_range, label_points, symbol
 from embvar_kit.figures.tradeoff import scatter_V_on_M
 
@@ -43,6 +44,7 @@ MARK = "#d55e00"
 _NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
 _MARGIN = 70  # pixels beside the plot, for its vertical axis
 _MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
+_TYPING = 0.3  # seconds without a key after which what was typed is looked for
 _X, _Y, _COLOUR = "across", "up", "log10 n_t"  # columns of the plot's data
 
 
@@ -85,11 +87,7 @@ class TradeoffPlot:
         scatter.height(height)
         scatter.annotations(self._lines())
         self.widget = with_class(scatter.widget, "embvar-scatter")
-        # jscatter applies a single selection or hover colour only to points not coloured by a
-        # column: give it one entry for each colour of the map.
-        self.widget.color_selected = [to_rgba(MARK)] * len(self.widget.color)
-        self.widget.color_hover = [to_rgba("black")] * len(self.widget.color)
-        self._fix_opacity()
+        self._fix_colours()
         self._select_marked()
         state.observe(lambda _: self._update(), "drawn")
         state.observe(lambda _: self._select_marked(), "marked")
@@ -130,20 +128,27 @@ class TradeoffPlot:
                     # jscatter clears its selection when the number of points changes.
                     selection = self.widget.selection
                     self._expect_deselection = selection is not None and len(selection) > 0
-                scatter.xy(_X, _Y)  # by column again: the branch above sets arrays
+                # By column again: the branch above sets arrays. jscatter fits the scale of before
+                # to the columns of before, and a logarithmic one fails where they have a zero.
+                scatter.xy(_X, _Y, x_scale="linear", y_scale="linear")
                 scatter.color(norm=self._norm())
                 scatter.data(self._data)
-                self._fix_opacity()
+                self._fix_colours()
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
                 self._select_marked(force=True)
             scatter.axes(labels=self._titles())
             scatter.annotations(self._lines())
 
-    def _fix_opacity(self) -> None:
-        """The same opacity everywhere: jscatter's default, by density, makes rare tokens vanish."""
-        self.widget.opacity_by = None
-        self.widget.opacity = 0.9
-        self.widget.opacity_unselected = 0.45
+    def _fix_colours(self) -> None:
+        """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
+        widget = self.widget
+        # A single selection or hover colour is applied only to points not coloured by a column:
+        # give it one entry for each colour of the map.
+        widget.color_selected = [to_rgba(MARK)] * len(widget.color)
+        widget.color_hover = [to_rgba("black")] * len(widget.color)
+        widget.opacity_by = None  # the default, by density, makes rare tokens vanish
+        widget.opacity = 0.9
+        widget.opacity_unselected = 0.45
 
     def _scales(self) -> tuple[Normalize, Normalize]:
         kind = LogNorm if self.state.scales == "log" else Normalize
@@ -355,7 +360,7 @@ class TradeoffExplorer(Explorer):
             above.append(site)
         self.plot.widget.layout.min_width = f"{self.plot.widget.height + _MARGIN}px"
         plot = widgets.VBox(
-            [self._numbers, self.plot.widget],
+            [self._numbers, self.plot.widget, PlotGuard(self.plot.widget)],
             # A plot narrower than it is high would cut points off at the sides.
             layout={"flex": "3 1 480px", "max_width": "760px", "overflow": "auto"},
         )
@@ -379,24 +384,26 @@ class TradeoffExplorer(Explorer):
 
     def _search_box(self) -> list[widgets.Widget]:
         self._search = widgets.Text(
-            placeholder="a token, or its beginning",
+            placeholder="a token, stat*, *ing, or several",
             description="search",
             continuous_update=True,
-            tooltip="marks this token at every layer; if there is none or the text ends in *, "
-            "marks all tokens that begin with it",
+            tooltip="marks this token at every layer; if there is none, all that begin with it; "
+            "stat* marks all that begin so, *ing all that end so; blanks separate several",
             style={"description_width": "initial"},
             layout={"width": "auto"},
         )
         with_class(self._search, "embvar-search")
-        bind(self.state, "search", self._search, self._show_message)
+        bind(self.state, "search", self._search, self._show_message, pause=_TYPING)
+        self._found = with_class(widgets.HTML(), "embvar-found")
+        self._looked_for: tuple[str, Points | None] = "", None  # what the list was made from
         self._matches = TokenList(
             "embvar-matches", "tokens found; choosing one opens its card", 5, self._mark
         )
         clear = widgets.Button(
             description="clear marks", tooltip="remove all marks and close the card"
         )
-        with_class(clear, "embvar-clear").on_click(lambda _: self.state.clear())
-        return [_heading("Find a token"), self._search, self._matches, clear]
+        with_class(clear, "embvar-clear").on_click(lambda _: self._clear())
+        return [_heading("Find a token"), self._search, self._found, self._matches, clear]
 
     def _compare_box(self) -> list[widgets.Widget]:
         state = self.state
@@ -449,6 +456,10 @@ class TradeoffExplorer(Explorer):
             self._site.options = list(state.sources[state.model])
         self._site.value = state.site
 
+    def _clear(self) -> None:
+        self._search.value = ""  # what was typed a moment ago is dropped, too
+        self.state.clear()
+
     def _mark(self, token: str) -> None:
         """Mark a token and open its card."""
         if token not in self.state.marked:
@@ -458,13 +469,18 @@ class TradeoffExplorer(Explorer):
     # Updates
 
     def _show_matches(self) -> None:
-        found = self.state.matches()
         points = self.state.points
+        searched, among = self._looked_for
+        if among is points and searched == self.state.search:
+            return  # another layer: the same tokens
+        self._looked_for = self.state.search, points
+        found = self.state.matches()
         names = points.shown[points.indices_of(found["token"])]
         lines = (f"{name}   n = {n:,}" for name, n in zip(names, found["n"], strict=True))
         self._matches.fill(zip(lines, found["token"], strict=True))
-        if self.state.search and found.empty:
-            self._show_message(f"No token shown begins with {self.state.search!r}.")
+        report = html.escape(self.state.search_report())
+        self._found.value = f"<span role='status'>{report}</span>" if report else ""
+        self._found.layout.display = None if report else "none"
 
     def _show_moved(self) -> None:
         state = self.state
@@ -510,7 +526,9 @@ class TradeoffExplorer(Explorer):
         several_sites = len(state.sources[state.model]) > 1
         name = f"{state.model}, {state.site}" if several_sites else state.model
         text = f"{name}, layer {state.layer}: {self._fit_text()}"
-        self._numbers.value = f"<span role='status'><b>{html.escape(text)}</b></span>"
+        # One message for both: the note may change with the layer, too.
+        note = f"<br>{html.escape(state.axes_note())}" if state.axes_note() else ""
+        self._numbers.value = f"<span role='status'><b>{html.escape(text)}</b>{note}</span>"
 
     def _show_message(self, text: str) -> None:
         self._message.value = html.escape(text)

@@ -12,12 +12,13 @@ import traitlets
 
 from embvar_kit.corpora.byte_level import named
 from embvar_kit.errors import StatisticsError
+from embvar_kit.explorers.search import Part, Vocabulary, is_uncased
 from embvar_kit.figures.tradeoff import ZERO
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
 
 MOST_MARKED = 500
-"""A search for a prefix marks at most this many tokens, the most frequent ones."""
+"""A search marks at most this many tokens, the most frequent ones."""
 
 _SAME_AXES = 8.0  # layers whose ranges differ by at most this factor share their axes
 
@@ -64,6 +65,11 @@ class Points:
         """``(T,)`` each name, with its text beside it where the two differ."""
         pairs = zip(self.tokens, self.texts, strict=True)
         return np.array([named(str(token), text) for token, text in pairs], dtype=object)
+
+    @cached_property
+    def high_norm(self) -> bool:
+        """Whether some token's Q is far above the median at some layer."""
+        return bool((self.Q.max(axis=1) >= HIGH_NORM_FACTOR * np.median(self.Q, axis=1)).any())
 
     @cached_property
     def _index(self) -> pd.Index:
@@ -173,7 +179,7 @@ class TradeoffState(traitlets.HasTraits):
     scales = traitlets.Enum(
         ("same", "own", "log"), help="axes: same for all layers, each layer's own, or logarithmic"
     )
-    search = traitlets.Unicode("", help="a token, or its beginning")
+    search = traitlets.Unicode("", help="tokens, their beginnings (stat*) or ends (*ing)")
     marked = traitlets.List(traitlets.Unicode(), help="the marked tokens, at every layer")
     token = traitlets.Unicode(None, allow_none=True, help="the token whose card is open")
     compare = traitlets.Int(None, allow_none=True, help="layer to compare with the one shown")
@@ -190,7 +196,9 @@ class TradeoffState(traitlets.HasTraits):
     def __init__(self, stats: Statistics, **values: object) -> None:
         self.sources = by_name(stats)
         self._points = lru_cache(maxsize=16)(self._make_points)
-        self._vocabularies: dict[tuple[str, str], set[str]] = {}
+        self._names: dict[tuple[str, str], set[str]] = {}
+        self._vocabulary_of = lru_cache(maxsize=4)(self._make_vocabulary)
+        self._uncased = lru_cache(maxsize=None)(self._has_no_case)
         self._settled = False
         first = next(iter(self.sources))
         super().__init__(model=values.pop("model", first))
@@ -240,30 +248,73 @@ class TradeoffState(traitlets.HasTraits):
                 ends.append((low - margin, high + margin))
         return ends[0], ends[1]
 
+    def axes_note(self) -> str:
+        """Why the axes are logarithmic, and how many tokens they cannot place; else empty."""
+        if self.scales != "log":
+            return ""
+        points = self.points
+        at = points.at(self.layer)
+        (low_M, _), (low_V, _) = self.limits()
+        at_edge = int(((points.M[at] < low_M) | (points.V[at] < low_V)).sum())
+        why = (
+            f": Q of some tokens is {HIGH_NORM_FACTOR:g} times the median or more"
+            if points.high_norm
+            else ""
+        )
+        edge = f" At the edge: {_number_of(at_edge)} with M or V near 0." if at_edge else ""
+        return f"Logarithmic axes{why}.{edge}"
+
     def matches(self, text: str | None = None, most: int = 50) -> pd.DataFrame:
-        """Tokens shown that equal a text or begin with it: ``token, n``, exact matches first.
+        """Tokens shown that a search finds: ``token, n``; exact matches first, then by frequency.
 
         A byte-level token is found by its name (``Ã©``) and by its text (``é``).
 
         Args:
-            text: what to look for, :attr:`search` by default; a final ``*`` is ignored.
-            most: how many tokens to return at most, the most frequent ones.
+            text: what to look for, :attr:`search` by default; see
+                :mod:`embvar_kit.explorers.search`.
+            most: how many tokens to return at most.
         """
-        text = self.search if text is None else text
         points = self.points
-        beginning = text[:-1] if text.endswith("*") and len(text) > 1 else text
-        if not beginning:
-            return pd.DataFrame({"token": [], "n": []})
-        names = points.tokens.astype(str)
-        texts = points.texts
-        begins = np.array([one.startswith(beginning) for one in texts], dtype=bool)
-        found = np.flatnonzero(np.char.startswith(names, beginning) | begins)
-
-        def rank(i: int) -> tuple:
-            return names[i] != text, texts[i] != text, -points.n[i], names[i]
-
-        order = sorted(found, key=rank)[:most]
+        parts = self._shown_vocabulary.parts(self.search if text is None else text)
+        exact = [i for part in parts for i in part.exact]
+        others = sorted((i for part in parts for i in part.found), key=lambda i: -points.n[i])
+        order = list(dict.fromkeys([*exact, *others]))[:most]
         return pd.DataFrame({"token": points.tokens[order], "n": points.n[order]})
+
+    def search_report(self) -> str:
+        """What a search found besides a token itself, and what it did not find; may be empty."""
+        parts = self._shown_vocabulary.parts(self.search)
+        told = [self._report(part) for part in parts if not len(part.exact)]
+        if len(self._sought()) > MOST_MARKED:
+            told.append(f"Only the {MOST_MARKED} most frequent are marked.")
+        return " ".join(told)
+
+    def _report(self, part: Part) -> str:
+        """What is to be said of a part of a search that is no token shown."""
+        text, whole = part.text, self._whole_vocabulary
+        found = f"Found: {_number_of(len(part.found))} {part.participle} {text!r}."
+        exact = () if part.starred else whole.part(text).exact
+        if len(exact):
+            hidden = self._why_hidden(text, int(exact[0]))
+            return f"{hidden} {found}" if len(part.found) else hidden
+        if len(part.found):
+            return found if part.starred else f"No token is {text!r}. {found}"
+        if hidden := len(whole.like(part)):
+            return f"Outside the range shown: {_number_of(hidden)} {part.participle} {text!r}."
+        return f"No token {part.verb} {text!r}."
+
+    def _why_hidden(self, text: str, at: int) -> str:
+        """Why a token of the statistics is not among those shown."""
+        n, (least, most) = int(self.stats.n[at]), self.counts
+        if n < least or (most is not None and n > most):
+            times = "once" if n == 1 else f"{n:,} times"
+            return f"{text!r} occurs {times}: outside the range shown."
+        return f"{text!r} is a special token, and these are not shown."
+
+    def _sought(self) -> list[int]:
+        """Indices of the tokens that the search means."""
+        parts = self._shown_vocabulary.parts(self.search)
+        return list(dict.fromkeys(int(i) for part in parts for i in part.marked))
 
     def moved(self, most: int = 10) -> pd.DataFrame:
         """The tokens that moved most between the layers :attr:`compare` and :attr:`layer`.
@@ -334,7 +385,7 @@ class TradeoffState(traitlets.HasTraits):
     def _known_tokens(self, proposal: Mapping) -> list[str] | str | None:
         value = proposal["value"]
         tokens = value if isinstance(value, list) else [] if value is None else [value]
-        if absent := [token for token in tokens if token not in self._vocabulary]:
+        if absent := [token for token in tokens if token not in self._known]:
             shown = ", ".join(map(repr, absent[:5]))
             raise traitlets.TraitError(f"{shown}: not among the tokens of {self.model}.")
         return list(dict.fromkeys(value)) if isinstance(value, list) else value
@@ -362,9 +413,9 @@ class TradeoffState(traitlets.HasTraits):
             self.compare = None
         if self.counts[0] < least_count(self.stats):
             self.counts = (least_count(self.stats), self.counts[1])
-        vocabulary = self._vocabulary
-        self.marked = [token for token in self.marked if token in vocabulary]
-        if self.token not in vocabulary:
+        known = self._known
+        self.marked = [token for token in self.marked if token in known]
+        if self.token not in known:
             self.token = None
         self.scales = self._fitting_scales()
         self._settled = True
@@ -376,15 +427,15 @@ class TradeoffState(traitlets.HasTraits):
             self._update_fit()
 
     @traitlets.observe("search")
-    def _mark_matches(self, _: object) -> None:
-        """Mark the token searched for: of this name, else of this text, else all that begin so."""
-        found = self.matches(most=MOST_MARKED)["token"].tolist()
-        say_it = set(self.points.tokens[self.points.texts == self.search])
-        exact = [token for token in found if token == self.search]
-        exact = exact or [token for token in found if token in say_it]
-        self.marked = exact or found
-        if exact or len(found) == 1:
-            self.token = found[0]
+    def _mark_sought(self, _: object) -> None:
+        """Mark the tokens searched for; the card opens only for a single token named in full."""
+        points, parts = self.points, self._shown_vocabulary.parts(self.search)
+        sought = self._sought()
+        if len(sought) > MOST_MARKED:
+            sought = sorted(sought, key=lambda i: -points.n[i])[:MOST_MARKED]
+        self.marked = [str(token) for token in points.tokens[sought]]
+        exact = len(parts) == 1 and len(parts[0].exact)
+        self.token = str(points.tokens[parts[0].exact[0]]) if exact else None
 
     def _update_fit(self) -> None:
         points = self.points
@@ -398,12 +449,31 @@ class TradeoffState(traitlets.HasTraits):
         self.set_trait("drawn", self.drawn + 1)
 
     @property
-    def _vocabulary(self) -> set[str]:
+    def _known(self) -> set[str]:
         """All tokens of the statistics shown."""
         key = (self.model, self.site)
-        if key not in self._vocabularies:
-            self._vocabularies[key] = {str(token) for token in self.stats.tokens}
-        return self._vocabularies[key]
+        if key not in self._names:
+            self._names[key] = {str(token) for token in self.stats.tokens}
+        return self._names[key]
+
+    @property
+    def _whole_vocabulary(self) -> Vocabulary:
+        """All tokens of the statistics shown, to search in."""
+        return self._vocabulary_of(self.model, self.site, None)
+
+    @property
+    def _shown_vocabulary(self) -> Vocabulary:
+        """The tokens of the current choice, to search in."""
+        return self._vocabulary_of(self.model, self.site, (self.counts, self.special))
+
+    def _make_vocabulary(self, model: str, site: str, choice: tuple | None) -> Vocabulary:
+        among = self.sources[model][site] if choice is None else self.points
+        uncased = self._uncased(model, site)
+        return Vocabulary(among.tokens, among.texts, among.n, any_case=uncased)
+
+    def _has_no_case(self, model: str, site: str) -> bool:
+        stats = self.sources[model][site]
+        return is_uncased(stats.texts[~stats.special])
 
     def _make_points(
         self, model: str, site: str, counts: tuple, special: bool, unbiased: bool
@@ -413,8 +483,12 @@ class TradeoffState(traitlets.HasTraits):
     def _fitting_scales(self) -> str:
         """Logarithmic axes if there are high-norm tokens; else the same if layers' ranges allow."""
         Q = self.points.Q
-        if (Q.max(axis=1) >= HIGH_NORM_FACTOR * np.median(Q, axis=1)).any():
+        if self.points.high_norm:
             return "log"
         spans = np.ptp(Q, axis=1), np.ptp(self.points.M, axis=1)
         widest = [float(span.max() / max(np.median(span), 1e-12)) for span in spans]
         return "same" if max(widest) < _SAME_AXES else "own"
+
+
+def _number_of(count: int) -> str:
+    return "1 token" if count == 1 else f"{count:,} tokens"

@@ -167,6 +167,8 @@ class Notebook:
         workspace = f"{Path(name).stem}-{time.monotonic_ns()}"
         self.page.goto(f"{server.url(f'lab/workspaces/{workspace}/tree/{name}')}&reset")
         self.page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=240_000)
+        # Until a kernel is on its way, "Run" opens a dialog that asks for one.
+        self.page.locator(".jp-Toolbar-kernelName", has_text="Python").wait_for(timeout=240_000)
         self.idle()
         # The file browser takes a third of a narrow window.
         self.page.keyboard.press("Control+b")

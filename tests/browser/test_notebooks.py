@@ -339,18 +339,7 @@ def test_hovering_over_a_bar_shows_its_numbers(opened: Notebook):
     if view.readout(explorer) > 0:
         picture.press("Home")
     image = explorer.locator("img.embvar-picture")
-    # Chromium sometimes leaves a height of zero to an image that JupyterLab replaced out of sight,
-    # until its layout is computed anew.
-    image.evaluate(
-        """image => {
-            image.style.display = 'none';
-            image.offsetHeight;
-            image.style.display = '';
-            image.scrollIntoView({block: 'center'});
-        }"""
-    )
-    box = image.bounding_box()
-    assert box and box["height"] > 100
+    box = view.in_the_middle(image)
     tip = page.locator(".embvar-tip").last
     told = {}
     for x in np.linspace(0.02, 0.98, 60):

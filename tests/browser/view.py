@@ -29,6 +29,39 @@ def as_number(text: str) -> float:
     return float(text.replace(",", "").replace("−", "-"))
 
 
+def in_the_middle(element: Locator) -> dict[str, float]:
+    """Scroll an element to the middle of the window; return its rectangle once it stays there.
+
+    JupyterLab gives cells their real heights only when they come into view, and that moves those
+    below: a rectangle read at once may be one that the element is about to leave. And Chromium
+    sometimes gives none to an image that was replaced out of sight, until it is laid out anew.
+    """
+    element.evaluate(
+        """async (element) => {
+          const place = () => {
+            const { x, y, width, height } = element.getBoundingClientRect();
+            return [x, y, width, height].join();
+          };
+          let last = "", since = performance.now();
+          while (performance.now() - since < 500) {
+            element.scrollIntoView({ block: "center" });
+            await new Promise(requestAnimationFrame);
+            if (!element.getClientRects().length) {
+              element.style.display = "none";
+              element.offsetHeight;
+              element.style.display = "";
+            }
+            const now = place();
+            if (now !== last) since = performance.now();
+            last = now;
+          }
+        }"""
+    )
+    box = element.bounding_box()
+    assert box and box["height"] > 0, "the element has no place in the layout"
+    return box
+
+
 def text_of(explorer: Locator, css: str) -> str:
     """The text of a part of an explorer, with all whitespace reduced to single spaces."""
     return " ".join(explorer.locator(f".embvar-{css}").inner_text().split())
@@ -98,7 +131,7 @@ class Fit:
     @classmethod
     def shown(cls, explorer: Locator) -> Fit:
         """The numbers on the page."""
-        text = text_of(explorer, "numbers")
+        text = " ".join(explorer.locator(".embvar-numbers b").inner_text().split())
         found = re.fullmatch(
             rf"(\w+)(?:, (\w+))?, layer (\d+): ({NUMBER}) tokens, slope ({NUMBER}), R² ({NUMBER}), "
             rf"CV of Q ({NUMBER})",
@@ -134,7 +167,11 @@ def table(explorer: Locator, layer: int | None = None) -> pd.DataFrame:
 
 
 class Axes:
-    """Positions of values of M and V on the page, from the ticks of the plot's axes."""
+    """Positions of values of M and V on the page, from the ticks of the plot's axes.
+
+    Attributes:
+        ticks: value and pixel of each tick of M, then of each tick of V.
+    """
 
     def __init__(self, explorer: Locator) -> None:
         plot = explorer.locator(".embvar-scatter")
@@ -149,6 +186,11 @@ class Axes:
         )
         self._x = [(as_number(text), x) for text, x, _ in self._x]
         self._y = [(as_number(text), y) for text, _, y in self._y]
+        self.ticks = self._x, self._y
+
+    def per_pixel(self) -> np.ndarray:
+        """How much of M and of V one pixel is."""
+        return np.array([abs(np.polyfit(*np.array(ticks).T[::-1], 1)[0]) for ticks in self.ticks])
 
     def at(self, M: np.ndarray | float, V: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Pixels from the left and upper edges of the window."""

@@ -1,5 +1,6 @@
 """Explorers: the state has the numbers of the analysis, and state and view stay in step."""
 
+import asyncio
 import html
 import io
 import threading
@@ -10,12 +11,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import traitlets
+from matplotlib.colors import to_rgba
 from PIL import Image
 from reference import two_pass
 
 import embvar_kit as ek
 from embvar_kit.explorers import base, rendering
 from embvar_kit.explorers.layers import LayerState
+from embvar_kit.explorers.tradeoff import MARK
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 
 
@@ -208,22 +211,44 @@ def test_high_norm_tokens_get_logarithmic_axes():
     assert TradeoffState(one).scales == "log"
 
 
+def test_logarithmic_axes_say_why_and_count_the_tokens_that_they_cannot_place(stats):
+    explorer = ek.TradeoffExplorer(stats, counts=(1, None), layer=0)
+    state, shown = explorer.state, find(explorer, "embvar-numbers")
+    assert (state.scales, state.axes_note()) == ("same", "")
+    state.scales = "log"
+    table = state.table()
+    zero = table["V"] < 1e-6 * table["Q"]
+    assert zero.sum() >= (table["n"] == 1).sum() > 100, "V of a single occurrence is 0"
+    assert f"At the edge: {zero.sum():,} tokens with M or V near 0." in shown.value
+    at_edge = explorer.plot.widget.points[:, :2].min(axis=1) <= -1 + 1e-6
+    assert at_edge.tolist() == zero.tolist()
+    state.counts, state.layer = (20, None), 3
+    assert state.axes_note() == "Logarithmic axes."
+    explorer = ek.TradeoffExplorer(tradeoff_of_high_norm())
+    assert "Logarithmic axes: Q of some tokens is" in find(explorer, "embvar-numbers").value
+
+
 def tradeoff_of_high_norm():
     """Statistics with one token whose squared norm is about a thousand times the others'."""
+    return tradeoff_of_tokens([f"t{i}" for i in range(20)], high=3)
+
+
+def tradeoff_of_tokens(tokens, high=None):
+    """Statistics of tokens with these names, each of which occurs twenty times."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 8)).astype(np.float32)
-    groups = np.repeat(np.arange(20), 20)
-    x[groups == 3] *= 40
-    m = ek.GroupedMoments(20, 8)
+    x = rng.normal(size=(20 * len(tokens), 8)).astype(np.float32)
+    groups = np.repeat(np.arange(len(tokens)), 20)
+    x[groups == high] *= 40
+    m = ek.GroupedMoments(len(tokens), 8)
     m.update(x, groups)
     info = {"model": {"name": "made up", "n_states": 1}, "corpora": [{"name": "none"}]}
     return ek.TokenStatistics.from_moments(
         [m],
-        tokens=np.array([f"t{i}" for i in range(20)], dtype=object),
-        special=np.zeros(20, dtype=bool),
+        tokens=np.array(tokens, dtype=object),
+        special=np.zeros(len(tokens), dtype=bool),
         layers=[0],
         mean=m.mean[None],
-        extra=np.zeros((1, 20, 8), dtype=np.int8),
+        extra=np.zeros((1, len(tokens), 8), dtype=np.int8),
         info=info,
     )
 
@@ -303,6 +328,84 @@ def test_search_marks_a_token_or_all_with_its_prefix(stats):
     assert set(state.marked) <= {token for token in stats.tokens if token.startswith("*")}
     state.clear()
     assert (state.search, state.marked, state.token) == ("", [], None)
+
+
+def test_a_search_that_is_no_token_closes_the_card(stats):
+    state = TradeoffState(stats, counts=(2, None))
+    for search in ("zzzzqq", "th*", "*ing", "the of", ""):
+        state.search = "the"
+        assert state.token == "the"
+        state.search = search
+        assert state.token is None
+    assert state.marked == []
+
+
+def test_a_search_ignores_blanks_at_the_ends_and_the_case_that_the_model_ignores(stats):
+    state = TradeoffState(stats, counts=(2, None))
+    for search in (" the", "the  ", "The", " THE "):
+        state.search = search
+        assert (state.marked, state.token) == (["the"], "the")
+        assert state.search_report() == ""
+    state.search = "  "
+    assert (state.marked, state.token, state.search_report()) == ([], None, "")
+    state.search = "[cls]"
+    assert state.token == "[CLS]"
+
+
+def test_a_model_with_case_keeps_it():
+    made = tradeoff_of_tokens(["The", "the", "THE"])
+    state = TradeoffState(made, counts=(1, None))
+    state.search = "The"
+    assert state.marked == ["The"]
+    state.search = "tHe"
+    assert state.marked == []
+
+
+def test_ends_middles_and_several_tokens_are_found(stats):
+    state = TradeoffState(stats, counts=(2, None))
+    names = [str(token) for token in state.points.tokens]
+    state.search = "*ing"
+    expected = {name for name in names if name.endswith("ing")}
+    assert set(state.marked) == expected and len(expected) > 10
+    assert state.search_report() == f"Found: {len(expected)} tokens ending in 'ing'."
+    state.search = "*tat*"
+    assert set(state.marked) == {name for name in names if "tat" in name}
+    state.search = "the of *ing"
+    assert set(state.marked) == {"the", "of"} | expected
+    assert state.matches()["token"].tolist()[:2] == ["the", "of"]
+
+
+def test_a_search_says_what_it_did_not_find_and_why(stats):
+    state = TradeoffState(stats, counts=(5, 50))
+    counts = dict(zip(map(str, stats.tokens), stats.n.tolist(), strict=True))
+    state.search = "the"
+    assert state.search_report().startswith(f"'the' occurs {counts['the']:,} times: outside the")
+    assert (set(state.marked), state.token) == ({t for t in state.marked if t[:3] == "the"}, None)
+    state.search = "zzzzqq"
+    assert state.search_report() == "No token is or begins with 'zzzzqq'."
+    state.search = "*zzzzqq"
+    assert state.search_report() == "No token ends in 'zzzzqq'."
+    shown = {str(token) for token in state.points.tokens}
+    rare = [t for t in counts if t.isalpha() and not any(t[:4] == s[:4] for s in shown)]
+    beginning = max(rare, key=lambda t: len(t))[:4] + "*"
+    state.search = beginning
+    hidden = sum(token.startswith(beginning[:-1]) for token in counts)
+    number = "1 token" if hidden == 1 else f"{hidden} tokens"
+    told = f"Outside the range shown: {number} beginning with {beginning[:-1]!r}."
+    assert state.search_report() == told
+    state.counts, state.special = (1, None), False
+    state.search = "[CLS]"
+    assert state.search_report() == "'[CLS]' is a special token, and these are not shown."
+
+
+def test_of_too_many_tokens_the_most_frequent_are_marked(stats):
+    state = TradeoffState(stats, counts=(1, None))
+    state.search = "*e*"
+    expected = state.table().set_index("token")["n"]
+    expected = expected[["e" in token.lower() for token in expected.index]]
+    assert len(state.marked) == 500 < len(expected)
+    assert expected[state.marked].min() >= expected.drop(state.marked).max()
+    assert state.search_report().endswith("Only the 500 most frequent are marked.")
 
 
 def test_what_moved_most_is_the_largest_distance(stats):
@@ -420,6 +523,16 @@ def test_marks_stay_with_their_tokens(explorer):
     assert len(widget.selection) == 0 and find(explorer, "embvar-marked").value == ""
 
 
+def test_marks_keep_their_colour(stats):
+    """jscatter replaces the colour of selected points whenever it gets another map or norm."""
+    explorer = ek.TradeoffExplorer({"one": stats, "other": stats}, counts=(5, None))
+    for name, value in (("model", "other"), ("counts", (20, None)), ("layer", 1)):
+        setattr(explorer.state, name, value)
+        widget = explorer.plot.widget
+        assert np.shape(widget.color_selected) == (len(widget.color), 4)
+        assert {tuple(colour) for colour in widget.color_selected} == {to_rgba(MARK)}
+
+
 def test_selecting_points_marks_them_and_a_single_one_opens_its_card(explorer):
     state, widget = explorer.state, explorer.plot.widget
     widget.selection = np.array([3, 5, 8], dtype="uint32")
@@ -440,6 +553,38 @@ def test_a_selection_cleared_by_the_plot_itself_is_restored(explorer):
     widget.set_state({"selection": None})
     assert state.marked == ["the"]
     assert state.points.tokens[widget.selection].tolist() == ["the"]
+
+
+def test_the_message_of_a_search_lasts(explorer):
+    told = find(explorer, "embvar-found")
+    find(explorer, "embvar-search").value = "zzzz<qq"
+    assert "No token is or begins with 'zzzz<qq'" in html.unescape(told.value)
+    assert "zzzz<qq" not in told.value
+    explorer.state.layer = 4
+    find(explorer, "embvar-special").value = False
+    assert "No token is or begins with" in told.value
+    find(explorer, "embvar-search").value = ""
+    assert told.value == ""
+
+
+def test_what_is_typed_is_looked_for_after_a_pause(explorer):
+    box, state = find(explorer, "embvar-search"), explorer.state
+    searched = []
+    state.observe(lambda change: searched.append(change["new"]), "search")
+
+    async def type_and_wait():
+        for text in ("t", "th", "the"):
+            box.value = text
+            await asyncio.sleep(0.01)
+        assert searched == []
+        await asyncio.sleep(1)
+        assert searched == ["the"] and state.token == "the"
+        box.value = "of"
+        find(explorer, "embvar-clear").click()
+        await asyncio.sleep(1)
+
+    asyncio.run(type_and_wait())
+    assert searched == ["the", ""] and state.marked == []
 
 
 def test_comparing_layers_lists_the_tokens_that_moved(explorer):

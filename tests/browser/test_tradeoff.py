@@ -1,0 +1,254 @@
+"""The trade-off explorer in a notebook of its own: what a lecture would trip over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import nbformat
+import numpy as np
+import pytest
+from playwright.sync_api import Locator
+
+from . import servers, view
+from .conftest import Desk
+from .notebook_page import Notebook, poll
+
+NAME = "tradeoff.ipynb"
+CELLS = (
+    "import embvar_kit as ek\n"
+    'stats = ek.cached_statistics("minilm", progress=False)\n'
+    "explorer = ek.TradeoffExplorer(stats, recall=True)\n"
+    "explorer",
+    'print(f"layer {explorer.state.layer}")',
+)
+
+
+@pytest.fixture(scope="module")
+def notebook(lab: servers.Server, desk: Desk) -> Notebook:
+    """A notebook with the explorer, and a cell that tells the layer that the kernel knows."""
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    below = nbformat.v4.new_markdown_cell('<div style="height:2000px">Room to scroll</div>')
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made = nbformat.v4.new_notebook(cells=[*cells, below], metadata={"kernelspec": kernel})
+    nbformat.write(made, lab.folder / NAME)
+    return desk.open(NAME)
+
+
+@pytest.fixture
+def explorer(notebook: Notebook) -> Locator:
+    """The explorer, scrolled into view."""
+    (explorer,) = notebook.explorers(1)
+    explorer.scroll_into_view_if_needed()
+    return explorer
+
+
+def told_by_a_cell(notebook: Notebook) -> str:
+    """Run the second cell and return what it prints."""
+    cell = notebook.page.locator(".jp-CodeCell").nth(1)
+    prompt = cell.locator(".jp-InputPrompt")
+    before = prompt.inner_text()
+    cell.locator(".cm-content").click()
+    notebook.page.keyboard.press("Control+Enter")
+    ran = poll(prompt.inner_text, lambda text: text != before and re.search(r"\d", text))
+    assert re.search(r"\d", ran) and ran != before, f"the cell stays at {ran}"
+    return cell.locator(".jp-OutputArea-output").inner_text().strip()
+
+
+def test_slider_and_cells_are_followed_while_the_first_card_loads(
+    notebook: Notebook, explorer: Locator
+):
+    """The card's thread loads torch, the model and the text; messages that come then count."""
+    picture = view.watch(explorer)
+    picture.rest()
+    explorer.locator(".embvar-search input").fill("state")
+
+    def loading() -> bool:
+        return view.text_of(explorer, "card-contexts").startswith("Looking for occurrences")
+
+    assert poll(loading, bool)
+    steps = 0
+    while loading():
+        view.slider(explorer).focus()
+        picture.press("ArrowRight" if steps % 2 == 0 else "ArrowLeft")
+        wanted = view.Fit.computed(explorer)
+        assert poll(lambda: view.Fit.shown(explorer), lambda fit, w=wanted: fit == w) == wanted
+        assert told_by_a_cell(notebook) == f"layer {wanted.layer}"
+        steps += 1
+    assert steps > 0
+    explorer.locator(".embvar-card-contexts tr").first.wait_for(timeout=180_000)
+    explorer.locator(".embvar-search input").fill("the")
+    head = poll(lambda: view.text_of(explorer, "card-head"), lambda text: text.startswith("the "))
+    assert head.startswith("the ")
+    picture.stop()
+
+
+# The wheel and the reset button
+
+MOST_ZOOM = 50
+
+
+@pytest.fixture
+def plot(notebook: Notebook, explorer: Locator) -> Iterator[view.Watch]:
+    """The plot's pixels; no token is marked, nothing is zoomed, the mouse is elsewhere."""
+    away(notebook)
+    explorer.locator(".embvar-clear").click()
+    picture = view.watch(explorer)
+    picture.rest()
+    yield picture
+    explorer.locator(RESET).click()
+    away(notebook)
+    picture.rest()
+    picture.stop()
+
+
+RESET = 'button[title="Reset View"]'
+
+
+def away(notebook: Notebook) -> None:
+    """Move the mouse out of the explorer."""
+    notebook.page.mouse.move(3, 300)
+
+
+def height_on_the_page(explorer: Locator) -> float:
+    """How far the explorer is from the upper edge of the window; it falls as the page scrolls."""
+    return explorer.bounding_box()["y"]
+
+
+def empty_place(explorer: Locator) -> tuple[float, float]:
+    """A place in the plot without a point: the lower left, as V falls with M."""
+    box = view.plot_box(explorer)
+    return box["x"] + 0.15 * box["width"], box["y"] + 0.85 * box["height"]
+
+
+def turn(notebook: Notebook, notches: int) -> None:
+    """Turn the wheel where the mouse is; a positive number of notches scrolls down."""
+    for _ in range(abs(notches)):
+        notebook.page.mouse.wheel(0, 120 if notches > 0 else -120)
+
+
+def scrolls_the_page(notebook: Notebook, explorer: Locator, plot: view.Watch) -> None:
+    """Check that a notch of the wheel scrolls the page and leaves the plot alone."""
+    notebook.page.wait_for_timeout(600)  # not rest(): a corner that is zoomed in may be blank
+    pixels, ticks = plot.hash, view.Axes(explorer).per_pixel()
+    above = height_on_the_page(explorer)
+    notebook.page.mouse.move(*empty_place(explorer))
+    turn(notebook, 1)
+    now = poll(lambda: height_on_the_page(explorer), lambda now: now < above - 20, 10)
+    assert now < above - 20
+    away(notebook)
+    notebook.page.wait_for_timeout(600)
+    assert plot.hash == pixels
+    assert view.Axes(explorer).per_pixel() == pytest.approx(ticks)
+
+
+def test_over_a_plot_that_was_not_clicked_the_wheel_scrolls_the_page(
+    notebook: Notebook, explorer: Locator, plot: view.Watch
+):
+    scrolls_the_page(notebook, explorer, plot)
+
+
+def test_after_a_click_the_wheel_zooms_within_bounds_until_the_mouse_leaves(
+    notebook: Notebook, explorer: Locator, plot: view.Watch
+):
+    above, ticks = height_on_the_page(explorer), view.Axes(explorer).ticks
+    whole = view.Axes(explorer).per_pixel()
+
+    def zoom() -> np.ndarray:
+        return whole / view.Axes(explorer).per_pixel()
+
+    notebook.page.mouse.click(*empty_place(explorer))
+    turn(notebook, -2)
+    assert min(poll(zoom, lambda now: min(now) > 1.5, 10)) > 1.5
+    turn(notebook, -30)  # 13 would do
+    poll(zoom, lambda now: min(now) > 0.95 * MOST_ZOOM, 10)
+    notebook.page.wait_for_timeout(500)
+    assert zoom() == pytest.approx([MOST_ZOOM, MOST_ZOOM], rel=0.05)
+    for _ in range(30):
+        if (now := view.Axes(explorer).ticks) == ticks:
+            break
+        turn(notebook, 1)
+        poll(lambda: view.Axes(explorer).ticks, lambda new, old=now: new != old, 10)
+    assert view.Axes(explorer).ticks == ticks, "zoomed out, it is the whole plot again"
+    assert height_on_the_page(explorer) == above
+    # Whoever clicked a point and scrolls on to its card is not held back.
+    notebook.page.wait_for_timeout(600)
+    scrolls_the_page(notebook, explorer, plot)
+    explorer.scroll_into_view_if_needed()
+    notebook.page.mouse.click(*empty_place(explorer))
+    turn(notebook, -2)
+    assert min(poll(zoom, lambda now: min(now) > 1.5, 10)) > 1.5
+    away(notebook)
+    scrolls_the_page(notebook, explorer, plot)
+
+
+def test_with_ctrl_the_wheel_zooms(notebook: Notebook, explorer: Locator, plot: view.Watch):
+    above, whole = height_on_the_page(explorer), view.Axes(explorer).per_pixel()
+    notebook.page.mouse.move(*empty_place(explorer))
+    notebook.page.keyboard.down("Control")
+    turn(notebook, -3)
+    notebook.page.keyboard.up("Control")
+    plot.rest()
+    assert whole / view.Axes(explorer).per_pixel() == pytest.approx(
+        [np.exp(3 * 120 / 400)] * 2, 0.1
+    )
+    assert height_on_the_page(explorer) == above
+
+
+def test_one_click_resets_the_view(notebook: Notebook, explorer: Locator, plot: view.Watch):
+    page, pixels, ticks = notebook.page, plot.rest()["hash"], view.Axes(explorer).ticks
+    for _ in range(4):
+        x, y = empty_place(explorer)
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x + 90, y - 60, steps=5)
+        page.mouse.up()
+        turn(notebook, -3)
+        assert plot.rest()["hash"] != pixels
+        explorer.locator(RESET).click()
+        away(notebook)
+        assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks, 10) == ticks
+        assert plot.rest()["hash"] == pixels
+
+
+# The search box
+
+
+def test_a_search_says_what_it_found_and_opens_a_card_only_for_a_token(
+    notebook: Notebook, explorer: Locator, plot: view.Watch
+):
+    page, box = notebook.page, explorer.locator(".embvar-search input")
+
+    def search(text: str) -> None:
+        """Replace what the box holds, key by key."""
+        box.focus()
+        page.keyboard.press("Control+a")
+        page.keyboard.press("Delete")
+        page.keyboard.type(text, delay=30)
+
+    def shown(css: str, wanted: str) -> None:
+        """Check that a part of the explorer comes to show a text, and still does so a while on."""
+        text = poll(lambda: view.text_of(explorer, css), lambda text: wanted in text)
+        assert wanted in text
+        page.wait_for_timeout(800)
+        assert wanted in view.text_of(explorer, css)
+
+    search("zzzzqq")
+    shown("found", "No token is or begins with 'zzzzqq'.")
+    shown("card-head", "Token card: click a point")
+    assert view.text_of(explorer, "marked") == ""
+    search(" State ")
+    shown("card-head", "state ")
+    assert view.text_of(explorer, "marked").count("state") == 1
+    names = view.table(explorer).index.astype(str)
+    for text, found in (
+        ("stat*", names.str.startswith("stat")),
+        ("*ing", names.str.endswith("ing")),
+    ):
+        search(text)
+        shown("marked", f"mean of {found.sum()}")
+        shown("card-head", "Token card: click a point")
+    search("")
+    assert poll(lambda: view.text_of(explorer, "marked"), lambda text: text == "") == ""
+    assert not explorer.locator(".embvar-found").is_visible()
+    assert explorer.locator(".embvar-matches option").count() == 0
