@@ -4,6 +4,7 @@ That is the notebook behind ``embvar report``, and from ``data/`` the statistics
 rest is in pyproject.toml.
 """
 
+import shutil
 from pathlib import Path
 
 from setuptools import setup
@@ -20,6 +21,8 @@ class BuildWithFilesOutside(build_py):
             return
         package = Path(self.build_lib, "embvar_kit")
         self.copy_file(str(Path("notebooks", NOTEBOOK)), str(package / NOTEBOOK))
+        # What an earlier build left there would go into the wheel as well.
+        shutil.rmtree(package / "data", ignore_errors=True)
         for name in DATA:
             self.copy_tree(str(Path("data", name)), str(package / "data" / name))
 

@@ -13,8 +13,9 @@ The folders spell the pipeline; each imports only from those before it::
 
 Before them stand ``errors``, ``files``, ``threads`` and ``hub``, behind them ``model_report`` and
 ``cli``; ``cached`` and ``twin_seeds`` follow ``extraction``. The public names are loaded when they
-are first used, so that importing the kit is quick. Importing it also says in the environment, where
-nothing is said there, how many threads PyTorch and Numba may use and how these wait (``threads``).
+are first used, so that importing the kit is quick. Importing it does one thing more: it says in the
+environment, where nothing is said there, that threads of PyTorch which wait shall sleep
+(``threads``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from embvar_kit._version import __version__
-from embvar_kit.threads import prepare as _prepare_threads
+from embvar_kit.threads import sleep_soon as _sleep_soon
 
 if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a name is used
     from embvar_kit import figures
@@ -180,7 +181,7 @@ _MODULES = (
 )
 """Public names that are modules themselves."""
 
-_prepare_threads()
+_sleep_soon()
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | {"figures": ""}
 

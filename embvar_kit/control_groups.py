@@ -18,10 +18,12 @@ def groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path]
         own group at the top, and may be told a path that is not there.
     """
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # no Linux
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):  # no Linux, or a path that is no text
         return
     for line in lines:
+        if line.count(":") < 2:
+            continue
         number, controllers, own = line.split(":", 2)
         if number == "0" and not controllers:
             version, top = 2, root / "sys/fs/cgroup"

@@ -78,7 +78,6 @@ def ask(kind: str, name: str, revision: str | None) -> tuple[Answer, Exception |
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
-        GatedRepoError,
         HFValidationError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -86,17 +85,33 @@ def ask(kind: str, name: str, revision: str | None) -> tuple[Answer, Exception |
 
     look_up = HfApi().model_info if kind == "model" else HfApi().dataset_info
     try:
-        if look_up(name, revision=revision, timeout=SECONDS).gated:
-            HfApi().auth_check(name, repo_type=kind)
+        told = look_up(name, revision=revision, timeout=SECONDS)
     except HFValidationError as error:
         return Answer.IMPOSSIBLE, error
-    except GatedRepoError as error:
-        return Answer.GATED, error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         return Answer.ABSENT, error
     except Exception as error:  # each HTTP library raises errors of its own
         return Answer.UNREACHABLE, error
-    return Answer.PRESENT, None
+    shut = _shut(kind, name) if told.gated else None
+    return (Answer.GATED, shut) if shut else (Answer.PRESENT, None)
+
+
+def _shut(kind: str, name: str) -> Exception | None:
+    """The Hub's error if a gated repository is shut to this user; whatever else it says is no."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    # HfApi.auth_check has no timeout, and waits for as long as a proxy says nothing.
+    address = f"{HfApi().endpoint}/api/{kind}s/{name}/auth-check"
+    try:
+        answer = get_session().get(address, headers=build_hf_headers(), timeout=SECONDS)
+        hf_raise_for_status(answer)
+    except GatedRepoError as error:
+        return error
+    except Exception:  # a mirror need not know the question; the download will say
+        return None
+    return None
 
 
 def how_to_be_let_in(kind: str, name: str) -> str:
@@ -109,6 +124,7 @@ def how_to_be_let_in(kind: str, name: str) -> str:
     page = f"https://huggingface.co/{'' if kind == 'model' else 'datasets/'}{name}"
     return (
         f"The Hub has the {kind} {name!r}, but its owners let in only those who ask. Ask for "
-        f"access at {page}, then make a token of your own (https://huggingface.co/settings/tokens) "
-        "and set it as HF_TOKEN in the environment, or run `hf auth login`."
+        f"access at {page} and wait until it is granted. Then make a token that may read gated "
+        "repositories (https://huggingface.co/settings/tokens), and set it as HF_TOKEN in the "
+        "environment, or run `hf auth login`."
     )

@@ -1,4 +1,4 @@
-"""Threads on a machine that others use, too: no more than may run, and none that waits busily."""
+"""Threads on a machine that others use, too: no more than a quota pays for, and none that spins."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, MutableMapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from embvar_kit.control_groups import groups
@@ -13,45 +14,58 @@ from embvar_kit.control_groups import groups
 SPINS = "10000"
 """Turns that a waiting thread of GNU's OpenMP makes before it sleeps. Its own default, 300,000,
 takes longer than most steps of a pass: threads of PyTorch that wait would hold up Numba's, and
-other processes."""
+other processes. OpenMP of Intel and of LLVM, as on macOS, has a variable of its own,
+``KMP_BLOCKTIME``, which is left alone."""
 
 
-def prepare(environment: MutableMapping[str, str] = os.environ, root: Path = Path("/")) -> None:
-    """Set the number of threads and how they wait, where the environment does not.
+def sleep_soon(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let threads of PyTorch that wait go to sleep soon, unless the environment says otherwise.
 
-    PyTorch and Numba read this once, when they are loaded, and processes started from here inherit
-    it. The number is set where a quota is smaller than what they would find themselves.
-
-    Args:
-        environment: the variables of the environment.
-        root: the root of the file system.
+    OpenMP reads this once, when PyTorch is loaded, and processes started from here inherit it.
     """
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", SPINS)
-    if (most := cores(root)) < _visible():
-        for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            environment.setdefault(name, str(most))
 
 
 def cores(root: Path = Path("/")) -> int:
     """Number of cores that this process can keep busy, at least 1.
 
+    Args:
+        root: the root of the file system.
+    """
+    return min(_visible(), quota(root) or _visible())
+
+
+def quota(root: Path = Path("/")) -> int | None:
+    """Number of cores whose time the control groups of this process grant it, if they limit it.
+
     A container with a quota of two cores may see all cores of its machine. Threads on each of them
     would use up the quota of a period at once, and stand still for the rest of it.
+
+    Args:
+        root: the root of the file system.
     """
-    return max(1, min([_visible(), *map(math.ceil, _quotas(root))]))
+    granted = min(_quotas(root), default=None)
+    return None if granted is None else max(1, math.ceil(granted))
 
 
+@cache
+def granted() -> int | None:
+    """The :func:`quota` of this process, as it was when it was first asked for."""
+    return quota()
+
+
+@cache
 def limit_threads() -> None:
-    """Let PyTorch use no more threads than :func:`cores`, where it was loaded before the kit.
+    """Let PyTorch use no more threads than a quota grants, unless ``OMP_NUM_THREADS`` is set.
 
-    Another number that the environment gives stands.
+    This is done once, so that a later ``torch.set_num_threads`` stands. What a process may run on
+    otherwise, PyTorch finds out itself.
     """
     import torch
 
-    most = cores()
-    given = os.environ.get("OMP_NUM_THREADS", str(most))
-    if given == str(most) and torch.get_num_threads() > most:
+    most = granted()
+    if most and "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > most:
         torch.set_num_threads(most)
 
 
@@ -63,13 +77,13 @@ def _visible() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores whose time the control groups of this process grant it, where they limit it."""
+    """Cores that each control group grants, where it limits them."""
     for version, folder in groups("cpu", root):
         with suppress(OSError, ValueError):  # "max" is no number: no quota
             if version == 2:
-                quota, period = map(int, (folder / "cpu.max").read_text().split())
+                granted, period = map(int, (folder / "cpu.max").read_text().split())
             else:
                 names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-                quota, period = (int((folder / name).read_text()) for name in names)
-            if quota > 0:  # -1: no quota
-                yield quota / period
+                granted, period = (int((folder / name).read_text()) for name in names)
+            if granted > 0:  # -1: no quota
+                yield granted / period

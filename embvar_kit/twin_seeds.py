@@ -18,11 +18,11 @@ from embvar_kit.corpora.load import load_corpus
 from embvar_kit.corpora.tokens import group_vocabulary
 from embvar_kit.errors import ModelError, TrainingError
 from embvar_kit.extraction.extract import extract
-from embvar_kit.files import home, replacing
+from embvar_kit.files import home, replacing, shipped
 from embvar_kit.models import normalization
 from embvar_kit.models.loading import EmbeddingModel, untrained
 from embvar_kit.models.twin_training import Settings, train_twins
-from embvar_kit.models.twins import TWINS, load_twin, twins_home, twins_with
+from embvar_kit.models.twins import TWINS, load_twin, twins_folder, twins_home
 
 if TYPE_CHECKING:
     from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -133,11 +133,12 @@ def twin_tradeoffs(folder: str | Path | None = None) -> pd.DataFrame:
     Raises:
         ModelError: if the folder does not hold the table.
     """
-    path = twins_with(FILE, folder) / FILE
+    path = twins_folder(folder) / FILE
     try:
         return pd.read_csv(path)
     except OSError as error:
         raise ModelError(
-            f"There is no {FILE} in {str(path.parent)!r}. The kit comes with one: leave folder "
-            "out. To make it: embvar twins --compare 0 1 2"
+            f"There is no {FILE} in {str(path.parent)!r}. That of the kit is in "
+            f"{str(shipped('twins'))!r}: name it as folder=. To make one: "
+            "embvar twins --compare 0 1 2"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -44,45 +45,58 @@ JOB = "slurm/job_7/"
 def test_quotas_of_control_groups_are_read(system, cgroup, files, quotas):
     root = system(cgroup, files)
     assert list(threads._quotas(root)) == quotas
-    assert threads.cores(root) == max(1, min([VISIBLE, *(-(-quota // 1) for quota in quotas)]))
+    assert threads.quota(root) == (math.ceil(min(quotas)) if quotas else None)
+    assert threads.cores(root) == min([VISIBLE, *map(math.ceil, quotas)])
 
 
-def test_a_quota_below_the_cores_in_sight_sets_the_number_of_threads(system, monkeypatch):
-    monkeypatch.setattr(threads, "_visible", lambda: 16)
-    root = system("0::/\n", {"cpu.max": "200000 100000"})
-    environment = {"NUMBA_NUM_THREADS": "3"}
-    threads.prepare(environment, root)
-    assert environment == {
-        "OMP_NUM_THREADS": "2",
-        "NUMBA_NUM_THREADS": "3",
-        "GOMP_SPINCOUNT": threads.SPINS,
-    }
+@pytest.mark.parametrize("text", ["no group\n", "0::/a\udcff\n"])
+def test_what_no_kernel_writes_is_passed_over(tmp_path, text):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_bytes(text.encode(errors="surrogateescape"))
+    assert threads.quota(tmp_path) is None
 
 
-def test_what_the_environment_says_of_waiting_stands(system):
-    root = system("0::/\n", {})
+def test_what_the_environment_says_of_waiting_stands():
     for said in ({"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}):
         environment = dict(said)
-        threads.prepare(environment, root)
+        threads.sleep_soon(environment)
         assert environment == said
+    threads.sleep_soon(environment := {})
+    assert environment == {"GOMP_SPINCOUNT": threads.SPINS}
 
 
-TORCH_FIRST = """
+LOADS = """
 import torch
-torch.set_num_threads(16)
 from embvar_kit import threads
-threads._visible, threads._quotas = (lambda: 16), (lambda root: iter([2.0]))
+threads.granted = lambda: {quota}
+torch.set_num_threads(16)
+threads.limit_threads()
+print(torch.get_num_threads())
+torch.set_num_threads(5)
 threads.limit_threads()
 print(torch.get_num_threads())
 """
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, "2"), ("16", "16")])
-def test_pytorch_that_was_loaded_first_is_limited_too(given, used):
+@pytest.mark.parametrize(
+    ("quota", "given", "used"),
+    [(2, None, "2"), (2, "16", "16"), (32, None, "16"), (None, None, "16")],
+)
+def test_pytorch_has_no_more_threads_than_a_quota_unless_told_so(quota, given, used):
     environment = {name: said for name, said in os.environ.items() if name != "OMP_NUM_THREADS"}
     if given:
         environment["OMP_NUM_THREADS"] = given
-    assert run(TORCH_FIRST, environment).strip() == used
+    assert run(LOADS.format(quota=quota), environment).split() == [used, "5"]
+
+
+def test_kernels_are_shared_out_among_as_many_threads_as_a_quota_grants(monkeypatch):
+    from embvar_kit.moments import kernels
+
+    most = kernels.n_threads()
+    monkeypatch.setattr(threads, "granted", lambda: 1)
+    assert kernels.n_threads() == 1
+    monkeypatch.setattr(threads, "granted", lambda: most + 1)
+    assert kernels.n_threads() == most
 
 
 WAITS = """
@@ -100,7 +114,8 @@ print(time.process_time() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")
+@pytest.mark.skipif(VISIBLE < 2, reason="needs two cores: on one, OpenMP lets no thread spin long")
 def test_a_thread_that_waits_does_not_take_the_time_of_others():
     """300 small sums, three milliseconds apart, as they wait without the kit and with it."""
     unset = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from embvar_kit.corpora.content import look
-from embvar_kit.corpora.hub_dataset import WITHOUT_NETWORK, on_hub
+from embvar_kit.corpora.hub_dataset import WITHOUT_NETWORK, why_not_from_hub
 from embvar_kit.corpora.readers import Record, draw, given_limits
 from embvar_kit.corpora.tables import Row, Table, WithoutText, parquet_table
 from embvar_kit.errors import CorpusError, as_sentence
@@ -153,7 +153,7 @@ def _downloaded(revision: str) -> Path:
     """The folder of the files in the Hub's cache; its name is their commit."""
     from huggingface_hub import snapshot_download
 
-    offline = not on_hub(REPOSITORY, revision)
+    offline = why_not_from_hub(REPOSITORY, revision) is not None
     try:
         folder = Path(
             snapshot_download(

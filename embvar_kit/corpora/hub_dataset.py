@@ -35,9 +35,9 @@ def hub_table(
 
     folder = os.path.expanduser(name)
     local = bool(name) and os.path.isdir(folder)
-    offline = False if local else not on_hub(name, revision)
+    kept_from = None if local else why_not_from_hub(name, revision)
     try:
-        with _offline(offline):
+        with _offline(kept_from is not None):
             dataset = load_dataset(
                 folder if local else name,
                 config,
@@ -48,7 +48,7 @@ def hub_table(
     except Exception as error:  # the library raises many kinds; the user needs one message
         raise CorpusError(
             f"The Hub dataset {name!r} (split {split!r}) could not be loaded: {as_sentence(error)} "
-            f"{WITHOUT_NETWORK}"
+            f"{kept_from or WITHOUT_NETWORK}"
         ) from error
     columns = dataset.column_names or []
     if columns and column not in columns:
@@ -82,11 +82,13 @@ def hub_table(
     return Table(None if streaming else lambda: len(dataset), read)
 
 
-def on_hub(name: str, revision: str | None) -> bool:
-    """Whether the Hub has a dataset; ``False`` if the Hub is out of reach.
+def why_not_from_hub(name: str, revision: str | None) -> str | None:
+    """What to do where a dataset cannot be had from the Hub now; ``None`` if it can.
+
+    The library's cache may hold it all the same.
 
     Raises:
-        CorpusError: if the Hub answers that it has no such dataset, or that it is gated.
+        CorpusError: if the Hub answers that it has no such dataset.
     """
     answer, error = hub.ask("dataset", name, revision)
     if answer in (hub.Answer.ABSENT, hub.Answer.IMPOSSIBLE):
@@ -95,8 +97,8 @@ def on_hub(name: str, revision: str | None) -> bool:
             f"The Hub has no dataset {name!r}{at} that you can read. {WITHOUT_NETWORK}"
         ) from error
     if answer is hub.Answer.GATED:
-        raise CorpusError(hub.how_to_be_let_in("dataset", name)) from error
-    return answer is hub.Answer.PRESENT
+        return hub.how_to_be_let_in("dataset", name)
+    return None if answer is hub.Answer.PRESENT else WITHOUT_NETWORK
 
 
 @contextmanager

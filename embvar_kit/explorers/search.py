@@ -104,18 +104,17 @@ class Vocabulary:
 
     def _hits(self, text: str, stars: tuple[bool, bool]) -> np.ndarray:
         sought = self._fold(text)
-        if stars == (True, True):
-            hits = [np.char.find(names, sought) >= 0 for names in self._names]
-        else:
-            begins_or_ends = np.char.endswith if stars == (True, False) else np.char.startswith
-            hits = [begins_or_ends(names, sought) for names in self._names]
-        return np.flatnonzero(np.logical_or.reduce(hits))
+        found = {
+            (True, True): lambda name: sought in name,
+            (True, False): lambda name: name.endswith(sought),
+        }.get(stars, lambda name: name.startswith(sought))
+        return np.flatnonzero([any(map(found, own)) for own in zip(*self._names, strict=True)])
 
     def _exact(self, text: str) -> np.ndarray:
         """Tokens of this name, else of this text, else of this text without its blanks."""
         sought = self._fold(text)
         for names in self._names:
-            if len(same := np.flatnonzero(names == sought)):
+            if same := [i for i, name in enumerate(names) if name == sought]:
                 # Where case is ignored, the token written like this goes first.
                 return np.array(sorted(same, key=lambda i: self._tokens[i] != text), dtype=int)
         return np.array([], dtype=int)
@@ -124,11 +123,14 @@ class Vocabulary:
         return text.lower() if self._any_case else text
 
     @cached_property
-    def _names(self) -> list[np.ndarray]:
-        """Names, texts, and texts without blanks at their ends; without case if it is ignored."""
+    def _names(self) -> list[list[str]]:
+        """Names, texts, and texts without blanks at their ends; without case if it is ignored.
+
+        Lists, because an array of strings takes the room of its longest for each.
+        """
         given = self._tokens, self._texts
         names, texts = ([self._fold(str(one)) for one in words] for words in given)
-        return [np.array(one, dtype=str) for one in (names, texts, [t.strip() for t in texts])]
+        return [names, texts, [text.strip() for text in texts]]
 
 
 def is_uncased(texts: Iterable[str]) -> bool:

@@ -257,11 +257,13 @@ class TradeoffState(traitlets.HasTraits):
         (low_M, _), (low_V, _) = self.limits()
         at_edge = int(((points.M[at] < low_M) | (points.V[at] < low_V)).sum())
         why = (
-            f": Q of some tokens is {HIGH_NORM_FACTOR:g} times the median or more"
+            f": at some layer, Q of some tokens is {HIGH_NORM_FACTOR:g} times the median or more"
             if points.high_norm
             else ""
         )
-        edge = f" At the edge: {_number_of(at_edge)} with M or V near 0." if at_edge else ""
+        edge = (
+            f" At the edge: {_number_of(at_edge)} with M or V near 0 or below." if at_edge else ""
+        )
         return f"Logarithmic axes{why}.{edge}"
 
     def matches(self, text: str | None = None, most: int = 50) -> pd.DataFrame:

@@ -41,14 +41,16 @@ def twins_home() -> Path:
     return files.in_checkout("data", "twins") or files.home() / "twins"
 
 
-def twins_with(file: str, folder: str | Path | None = None) -> Path:
-    """The folder to read a file of the twins from: the given one, by default :func:`twins_home`.
+def twins_folder(folder: str | Path | None = None) -> Path:
+    """The folder to read twins from: the given one, by default :func:`twins_home`.
 
-    If the default one does not hold the file, it is the folder of the twins that come with the kit.
+    If the default one is empty or not there, it is that of the twins that come with the kit. It is
+    the same for all twins, since those of two trainings are not to be compared.
     """
     if folder is not None:
         return Path(folder)
-    return twins_home() if (twins_home() / file).is_file() else files.shipped("twins")
+    home = twins_home()
+    return home if home.is_dir() and any(home.iterdir()) else files.shipped("twins")
 
 
 def load_twin(name: str, *, folder: str | Path | None = None, **options: Any) -> EmbeddingModel:
@@ -87,8 +89,8 @@ def twin_losses(folder: str | Path | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    at = {name: f"{name}/{RECORD}" for name in TWINS}
-    present = [name for name, file in at.items() if (twins_with(file, folder) / file).is_file()]
+    held = twins_folder(folder)
+    present = [name for name in TWINS if (held / name / RECORD).is_file()]
     # If there is none, the first twin's error says so.
     records = {name: twin_record(name, folder) for name in present or TWINS}
     tables = [pd.DataFrame(record["curve"]) for record in records.values()]
@@ -119,10 +121,10 @@ def twin_record(name: str, folder: str | Path | None = None) -> dict:
 def _folder(name: str, folder: str | Path | None) -> Path:
     if name not in TWINS:
         raise ModelError(f"No twin is called {name!r}; there are {', '.join(TWINS)}.")
-    home = twins_with(f"{name}/{RECORD}", folder)
+    home = twins_folder(folder)
     if not (home / name / RECORD).is_file():
         raise ModelError(
-            f"The twin {name!r} is not in {str(home)!r}. The kit comes with one: leave folder out. "
-            "To train it: embvar twins"
+            f"The twin {name!r} is not in {str(home)!r}. Those of the kit are in "
+            f"{str(files.shipped('twins'))!r}: name it as folder=. To train it: embvar twins"
         )
     return home / name

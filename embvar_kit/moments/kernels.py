@@ -14,6 +14,8 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from embvar_kit import threads
+
 STEP = 21
 """An extra byte counts steps of ``2**STEP`` in the float64 bits of a mean, positive ones away from
 zero. 256 of these steps make one step of float32."""
@@ -188,4 +190,6 @@ def squared_norms_of_means(mean, extra):
     return out
 
 
-n_threads = numba.get_num_threads
+def n_threads() -> int:
+    """Number of threads that kernels are shared out among: Numba's, or what a quota grants."""
+    return min(numba.get_num_threads(), threads.granted() or numba.get_num_threads())

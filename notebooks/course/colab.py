@@ -67,7 +67,8 @@ if "google.colab" in sys.modules:
     stale = globals().get("stale", set())  # until the session is restarted
     commands = [["embvar_kit", "fetch"]]
     if importlib.util.find_spec("embvar_kit") is None:
-        before = {one.name.lower().replace("_", "-"): one.version for one in distributions()}
+        found = reversed([one for one in distributions() if one.name])  # the first one counts
+        before = {one.name.lower().replace("_", "-"): one.version for one in found}
         kept = Path(tempfile.mkdtemp(), "kept.txt")
         kept.write_text("\\n".join(f"{name}=={before[name]}" for name in KEPT if name in before))
         pip = ["pip", "install", "--quiet", "--constraint", str(kept)]
@@ -78,7 +79,8 @@ if "google.colab" in sys.modules:
         if done.returncode:
             raise RuntimeError(f"{' '.join(command[:2])} failed:\\n{done.stderr.strip()}")
     if len(commands) > 1:
-        after = {one.name.lower().replace("_", "-"): one.version for one in distributions()}
+        found = reversed([one for one in distributions() if one.name])
+        after = {one.name.lower().replace("_", "-"): one.version for one in found}
         changed = {name for name in before if after.get(name) != before[name]}
         for module, names in packages_distributions().items():
             if module in sys.modules:

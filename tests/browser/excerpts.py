@@ -1,7 +1,7 @@
 """What of a notebook its explorers need: their cells, and those that define a name that these use.
 
 nbval runs all cells of all notebooks. A browser needs the explorers, and the rest of a notebook
-would only let it wait: for notebook 5, whose tables take a minute, it waits a few seconds.
+would only let it wait. A cell that changes an object in place, and defines nothing, is not seen.
 """
 
 from __future__ import annotations

@@ -602,8 +602,12 @@ def test_where_the_twins_are(tmp_path, monkeypatch):
     record.parent.mkdir(parents=True)
     record.write_text('{"settings": {"seed": 7}}')
     assert twins.twin_record("pre-ln") == {"settings": {"seed": 7}}
-    with pytest.raises(ek.ModelError, match=r"'post-ln' is not in .*data.twins"):
+    # Twins of two trainings are never mixed.
+    monkeypatch.setattr(files, "shipped", lambda *parts: SHIPPED)
+    with pytest.raises(ek.ModelError, match=r"'post-ln' is not in .*twins"):
         twins.twin_record("post-ln")
+    with pytest.raises(ek.ModelError, match=r"There is no tradeoffs\.csv"):
+        ek.twin_tradeoffs()
 
 
 def test_the_losses_are_a_table(trained):
