@@ -23,7 +23,8 @@ from embvar_kit.extraction.embeddings import (
 )
 from embvar_kit.extraction.plan import Plan, plan
 from embvar_kit.models.loading import EmbeddingModel
-from embvar_kit.statistics.token_statistics import TokenStatistics, control_tokens_read
+from embvar_kit.statistics.merging import control_tokens_read
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _WIDTH = 70  # characters of context on each side
 

@@ -18,7 +18,8 @@ from embvar_kit.extraction.plan import Plan, plan
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.models.loading import EmbeddingModel, load_model
 from embvar_kit.moments.device import send
-from embvar_kit.statistics.token_statistics import TokenStatistics, control_tokens_read
+from embvar_kit.statistics.merging import control_tokens_read
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from embvar_kit.moments.folds import FoldMoments, leave_one_out, pool, without_e
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.folds import LEAST, Folds
-from embvar_kit.statistics.token_statistics import TokenStatistics, merged_info
+from embvar_kit.statistics.merging import merged_info
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 if TYPE_CHECKING:
     from embvar_kit.extraction.shards import ShardedPass

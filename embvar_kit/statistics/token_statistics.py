@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -17,12 +16,12 @@ import pandas as pd
 from embvar_kit.corpora import byte_level
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import StatisticsError
-from embvar_kit.models.identity import DIGESTS
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis, measures
 from embvar_kit.statistics.folds import COLUMNS, LEAST, TRADEOFF, Folds, with_intervals
+from embvar_kit.statistics.merging import check_mergeable, merged_info
 from embvar_kit.statistics.storage import read, write
 
 HIGH_NORM_FACTOR = 10
@@ -53,7 +52,6 @@ EVIDENCE = (
 _SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
 
 _NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
-_CONTROL = "parse_special"  # the convention of control tokens
 _COUNT = "count_"  # before the names of columns of counts
 _TOKENS = ("min_count", "max_count", "special")  # what chooses tokens
 _OF_DOCUMENTS = {"documents", "document_squares"}
@@ -878,7 +876,7 @@ class TokenStatistics:
                 of the corpus, or lack means.
             ExtractionError: if neither memory nor disk has room for the means.
         """
-        _check_mergeable(self, other)
+        check_mergeable(self, other)
         return self.add(other)
 
     def add(self, other: TokenStatistics, *, whole_documents: bool = False) -> TokenStatistics:
@@ -1238,117 +1236,3 @@ def _mean_dot_product(parts: pd.DataFrame, n: int | pd.Series) -> np.ndarray:
     """The mean dot product of distinct pairs: the unbiased M."""
     n = np.broadcast_to(np.asarray(n), len(parts))
     return analysis.unbiased(n, parts["M"].to_numpy(), parts["V"].to_numpy())[0]
-
-
-def _check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
-    """Refuse statistics that were not measured alike, or that share a part of the corpus.
-
-    Raises:
-        StatisticsError: naming the difference.
-    """
-    both = (ours, theirs)
-    if any("permuted" in statistics.info for statistics in both):
-        raise StatisticsError(
-            "A null cannot be merged: its labels were permuted over its part of the corpus only."
-        )
-    for part in ("model", "convention"):
-        one, other = ours.info[part], theirs.info[part]
-        neutral = {"device"}  # where the pass ran does not change what it measured
-        if part == "convention":
-            one, other = ({**p.info[part], _CONTROL: control_tokens_read(p.info)} for p in both)
-        elif not all(DIGESTS[0] in told for told in (one, other)):
-            neutral |= set(DIGESTS)  # an older kit kept none
-        for key in sorted((one.keys() | other.keys()) - neutral):
-            if one.get(key) != other.get(key):
-                raise StatisticsError(
-                    f"Cannot merge statistics that differ in {part} {key}: {one.get(key)!r} "
-                    f"and {other.get(key)!r}."
-                )
-    if not np.array_equal(ours.layers, theirs.layers):
-        raise StatisticsError("Cannot merge statistics of different layers.")
-    for statistics in both:
-        if statistics.mean is None:
-            raise StatisticsError(
-                "Merging needs the token means, which were left out of these statistics."
-            )
-        if "partial" in statistics.info:
-            raise StatisticsError(
-                "Partial statistics cannot be merged: their pass was stopped, and which sentences "
-                "it had run is unknown. Run the pass again, with a checkpoint to resume from."
-            )
-        if (least := statistics.info["convention"].get("min_count", 1)) > 1:
-            raise StatisticsError(
-                f"Statistics of the tokens with n_t >= {least} cannot be merged: a token that is "
-                "rarer in one part was not measured there. Extract without min_count."
-            )
-        if left_out := statistics.info.get("left_out"):
-            raise StatisticsError(
-                f"Tokens were left out of these statistics ({', '.join(map(repr, left_out))}): "
-                "merge first, then leave them out."
-            )
-    for corpus in [*ours.info["corpora"], *theirs.info["corpora"]]:
-        if corpus["fingerprint"] is None:
-            raise StatisticsError(
-                f"Which sentences of {corpus['name']!r} were measured is unknown, so merging could "
-                "count some of them twice. Read the statistics with their sentences "
-                "(corpus=read_sentences(...)), or extract again."
-            )
-    for one, other in itertools.product(ours.info["corpora"], theirs.info["corpora"]):
-        if _overlap(one, other):
-            raise StatisticsError(
-                f"Both statistics contain the same part of corpus {other['name']!r}; merging "
-                "them would count it twice."
-            )
-
-
-def _overlap(one: Mapping, other: Mapping) -> bool:
-    """Whether two texts that were measured share sentences, as their descriptions tell.
-
-    Shards of one dealing are the same or distinct. Those of different dealings of one text, and a
-    shard and the whole, share sentences.
-    """
-    if one["fingerprint"] == other["fingerprint"]:
-        return True
-    dealt = [corpus.get("dealt", {}) for corpus in (one, other)]
-    texts = [own.get("text", c["fingerprint"]) for own, c in zip(dealt, (one, other), strict=True)]
-    if texts[0] != texts[1]:
-        return False
-    names = ("shards", "seed", "dealing")
-    if any(dealt[0].get(name) != dealt[1].get(name) for name in names):
-        return True
-    chosen = [set(own.get("only", range(own.get("shards", 0)))) for own in dealt]
-    return bool(chosen[0] & chosen[1])
-
-
-def control_tokens_read(info: Mapping) -> bool:
-    """Whether control tokens that the text spells out were read as control tokens.
-
-    Kits that did not count them could not read them otherwise, and did not say so.
-    """
-    counted = "control_tokens_in_text" in info.get("counts", {})
-    return bool(info.get("convention", {}).get(_CONTROL, not counted))
-
-
-def merged_info(ours: Mapping, theirs: Mapping) -> dict:
-    """What was measured in two parts together."""
-    info = {**ours, "corpora": [*ours["corpora"], *theirs["corpora"]]}
-    # Digests that one part alone tells hold for the whole, so that no third part contradicts them.
-    info["model"] = {**theirs["model"], **ours["model"]}
-    said = [note for part in (ours, theirs) for note in part["model"].get("notes", [])]
-    if said:
-        info["model"]["notes"] = list(dict.fromkeys(said))
-    # What an older kit did not count is unknown for the whole, too.
-    info["counts"] = {
-        name: ours["counts"][name] + theirs["counts"][name]
-        for name in ours["counts"]
-        if name in theirs["counts"]
-    }
-    for key in ("sentences_by_words", "sentences_by_blanks"):
-        lengths = [part[key] for part in (ours, theirs) if key in part]
-        info.pop(key, None)
-        if len(lengths) == 2:  # unknown for the whole if unknown for one part
-            total = np.zeros(max(map(len, lengths)), dtype=np.int64)
-            for found in lengths:
-                total[: len(found)] += np.array(found, dtype=np.int64)  # of no sentence, empty
-            info[key] = total.tolist()
-    return info
