@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numba
@@ -23,7 +24,13 @@ from embvar_kit.extraction.measure import NULL, all_of_high_norm, at_site
 from embvar_kit.extraction.plan import whole_number
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
-from embvar_kit.moments.folds import FoldMoments, leave_one_out, pool, without_each_fold
+from embvar_kit.moments.folds import (
+    FoldMoments,
+    leave_one_out,
+    pool,
+    together,
+    without_each_fold,
+)
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.folds import LEAST, Folds
@@ -227,16 +234,17 @@ class _Merge:
         count, odd = entries("n"), np.arange(folds) % 2 == 1
         frequent = slice(int((self.n >= LEAST).sum()))
         of_layers, decompositions = [], []
+        choices = list(statistics.choices())
+        pieces, of_choices = _pieces([chosen for _, chosen in choices])
         for layer in self.job.manifest["layers"]:
             arrays = [entries(name, f"{site}/{layer}/") for name in GroupedMoments.STATE[1:]]
             held = (starts, fold[order], count, *arrays, folds)
             apart = without_each_fold(*held, odd)
             of_layers.append({name: x[..., frequent] for name, x in apart._asdict().items()})
-            unions: dict[bytes, tuple[np.ndarray, ...]] = {}
-            for choice, chosen in statistics.choices():
-                if (key := chosen.tobytes()) not in unions:
-                    unions[key] = leave_one_out(*pool(np.flatnonzero(chosen), *held))
-                found = _decompositions(apart, unions[key], chosen, choice["unbiased"])
+            pooled = [pool(piece, *held) for piece in pieces]
+            for (choice, chosen), its_own in zip(choices, of_choices, strict=True):
+                union = leave_one_out(*together(compress(pooled, its_own)))
+                found = _decompositions(apart, union, chosen, choice["unbiased"])
                 at = len(of_layers) - 1
                 decompositions.append(found.assign(at=at, **statistics.key_of(choice)))
         arrays = {
@@ -256,6 +264,19 @@ class _Merge:
         )
 
 
+def _pieces(choices: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Disjoint pieces that choices of tokens consist of, since choices share most of their tokens.
+
+    Returns:
+        The indices of the tokens of each piece, and ``(C, P)`` which pieces a choice consists of.
+    """
+    if not choices:
+        return [], np.zeros((0, 0), dtype=bool)
+    of_choices, piece = np.unique(np.stack(choices), axis=1, return_inverse=True)
+    used = np.flatnonzero(of_choices.any(axis=0))
+    return [np.flatnonzero(piece == at) for at in used], of_choices[:, used]
+
+
 def _decompositions(
     apart: FoldMoments, union: tuple[np.ndarray, ...], chosen: np.ndarray, correct: bool
 ) -> pd.DataFrame:
@@ -267,14 +288,11 @@ def _decompositions(
         chosen: ``(T,)`` whether a token is one of them.
         correct: as in :func:`analysis.decompose`; a token that is left once tells no variance.
     """
-    rows = []
-    for fold, (n_X, Q_X, M_X, V_X) in enumerate(zip(*union, strict=True)):
-        left = chosen & (apart.n[fold] > 0)
-        n, V = apart.n[fold, left], apart.V[fold, left]
-        V_B = V_X - float(n @ V) / max(1, n.sum())
-        parts = analysis.parts_of(n, V, Q_X, M_X, V_B, correct=correct)
-        rows.append({"fold": fold, "n": int(n_X), **parts._asdict()})
-    return pd.DataFrame(rows)
+    n_X, Q_X, M_X, V_X = union
+    n, V = apart.n[:, chosen], apart.V[:, chosen]
+    V_W = np.einsum("kt,kt->k", n, np.where(n > 0, V, 0)) / np.maximum(1, n.sum(axis=1))
+    parts = analysis.parts_of(n, V, Q_X, M_X, V_X - V_W, correct=correct)
+    return pd.DataFrame({"fold": np.arange(len(n)), "n": n_X, **parts._asdict()})
 
 
 def _nothing_left(job: ShardedPass, parts: Sequence[tuple[int, CheckpointFile]]) -> Exception:

@@ -12,6 +12,7 @@ token has few pairs of folds: so it is with estimates that have no bias.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numba
@@ -171,6 +172,28 @@ def pool(
     )
     _pool(groups, *_as_compiled(starts, fold, count, mean, extra, squares, deviations), *out)
     return out
+
+
+def together(pools: Iterable[Pooled]) -> Pooled:
+    """The union of one or more unions of different groups, fold by fold.
+
+    >>> zero = np.zeros(2)
+    >>> one = Pooled(np.array([1, 0]), np.array([[2.0], [0.0]]), np.array([4.0, 0.0]), zero)
+    >>> two = Pooled(np.array([3, 1]), np.array([[6.0], [1.0]]), np.array([108.0, 1.0]), zero)
+    >>> n, mean, squares, deviations = together([one, two])
+    >>> n.tolist(), mean.tolist(), deviations.tolist()
+    ([4, 1], [[5.0], [1.0]], [12.0, 0.0])
+    """
+    first, *others = pools
+    n, mean, squares, deviations = first
+    for other in others:
+        gap = other.mean - mean
+        whole = n + other.count
+        share = np.divide(other.count, whole, out=np.zeros(len(whole)), where=whole > 0)
+        mean = mean + gap * share[:, None]
+        deviations = deviations + other.deviations + (gap * gap).sum(axis=1) * n * share
+        n, squares = whole, squares + other.squares
+    return Pooled(n, mean, squares, deviations)
 
 
 def leave_one_out(

@@ -334,27 +334,34 @@ def decompose(
 
 
 def parts_of(
-    n: np.ndarray, V: np.ndarray, Q_X: float, M_X: float, V_B: float, *, correct: bool
+    n: np.ndarray,
+    V: np.ndarray,
+    Q_X: float | np.ndarray,
+    M_X: float | np.ndarray,
+    V_B: float | np.ndarray,
+    *,
+    correct: bool,
 ) -> Decomposition:
-    """The decomposition whose Q, M and V_B over all embeddings are known.
+    """The decomposition whose Q, M and V_B over all embeddings are known, of one union or several.
 
     Args:
-        n, V, correct: as in :func:`decompose`; a token that occurs once tells no variance, and
-            without a token all parts are NaN.
-        Q_X, M_X, V_B: over the union of the tokens' embeddings, in squared norm.
+        n, V, correct: as in :func:`decompose`, ``(T,)`` or ``(K, T)``. A token that occurs once
+            tells no variance, one that does not occur is not there, and without a token all parts
+            are NaN.
+        Q_X, M_X, V_B: over the union of the tokens' embeddings, in squared norm; ``(K,)`` if there
+            are several.
     """
-    if not len(n):
-        return Decomposition(*[math.nan] * 5)
     n = np.asarray(n, dtype=float)
-    weight = n / n.sum()
-    V_W = float(weight @ V)
+    V = np.where(n > 0, V, 0)
+    total = np.where(n.sum(axis=-1) > 0, n.sum(axis=-1), np.nan)
+    V_W = np.einsum("...t,...t->...", n, V) / total
     if correct:
-        variance = np.divide(V * n, n - 1, out=np.zeros(len(n)), where=n > 1)
-        corrected = float(weight @ variance)
-        M_X -= corrected / n.sum()
-        V_B -= (float(variance.sum()) - corrected) / n.sum()
-        V_W = corrected
-    return Decomposition(Q_X, M_X, V_W + V_B, V_W, V_B)
+        variance = np.divide(V * n, n - 1, out=np.zeros(n.shape), where=n > 1)
+        V_W = np.einsum("...t,...t->...", n, variance) / total
+        M_X = M_X - V_W / total
+        V_B = V_B - (variance.sum(axis=-1) - V_W) / total
+    parts = np.array(np.broadcast_arrays(Q_X + 0 * total, M_X + 0 * total, V_W + V_B, V_W, V_B))
+    return Decomposition(*(parts if n.ndim > 1 else map(float, parts)))
 
 
 def _between(
