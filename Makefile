@@ -152,8 +152,8 @@ test-long: models ## faults, strange input, all architectures and simulated corp
 	EMBVAR_LONG=1 MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS) $(LONG_SUITES)
 
 test-browser: models ## the notebooks and the app in a real browser; it says if one is missing
-	@# The limit of a test holds for all cells of a notebook here.
-	$(PY) -m pytest --timeout=1500 $(BROWSER_ARGS) tests/browser
+	@# The limit of a test holds for all cells of a notebook here. A file is one process' work.
+	$(WAIT_ASLEEP) $(PY) -m pytest -n $(JOBS) --timeout=1500 $(BROWSER_ARGS) tests/browser
 
 twins: setup ## train the six twins from three seeds and compare them; resumes what was interrupted
 	$(PY) -m embvar_kit twins --compare 0 1 2
