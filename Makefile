@@ -132,6 +132,9 @@ site: setup ## the notebooks, the reference and the course as a site, to read wi
 
 # --- tests ---
 
+# The notebook that takes longest begins, so that none is left to run alone at the end.
+LONGEST := notebooks/10_past_one_machine.ipynb
+
 UNIT_TESTS := MPLBACKEND=Agg $(WAIT_ASLEEP) $(PY) -m pytest -n $(JOBS)
 
 check: models ## ruff and the quick tests, in under two minutes
@@ -146,7 +149,7 @@ test: pass ## ruff, unit and property tests, doctests, notebooks
 	@# A cell may take longer than a unit test; nbval's own limit names the cell, so it comes first.
 	$(ONE_THREAD) $(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env \
 	  --nbval-cell-timeout=1200 --timeout=1260 --nbval-sanitize-with tests/nbval_sanitize.cfg \
-	  notebooks/*.ipynb notebooks/app
+	  $(LONGEST) $(filter-out $(LONGEST),$(sort $(wildcard notebooks/*.ipynb))) notebooks/app
 
 test-long: models ## faults, strange input, all architectures and simulated corpora in full: many more tries
 	EMBVAR_LONG=1 MPLBACKEND=Agg $(PY) -m pytest $(PYTEST_ARGS) $(LONG_SUITES)
