@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import nbformat
 import pytest
 from playwright.sync_api import Browser, expect
 
 from . import servers
 from .conftest import screenshot
 from .notebook_page import WINDOW
-from .test_without_widgets import KERNEL, LIVE
+from .test_without_widgets import write_live
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,9 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]
     """Notebook 7 on two explorers that need no model."""
     folder = tmp_path_factory.mktemp("seven") / "notebooks"
     folder.mkdir()
-    cells = [nbformat.v4.new_code_cell(code) for code in LIVE]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
-    nbformat.write(notebook, folder / "live.ipynb")
+    write_live(folder / "live.ipynb")
     with servers.jupyterlab(folder, module="notebook") as running:
         yield running
 

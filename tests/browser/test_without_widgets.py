@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -26,6 +27,17 @@ LIVE = (
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
+def write_live(path: Path) -> None:
+    """Write a notebook of the two explorers, not yet run."""
+    write(path, [nbformat.v4.new_code_cell(code) for code in LIVE])
+
+
+def write(path: Path, cells: list[nbformat.NotebookNode]) -> None:
+    """Write a notebook of some cells."""
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
+    nbformat.write(notebook, path)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def statistics() -> None:
     """Not computed for these tests, which show none."""
@@ -36,10 +48,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.Server]:
     """JupyterLab without its widget manager, on the explorers' cells."""
     folder = tmp_path_factory.mktemp("bare") / "notebooks"
     folder.mkdir()
-    live = [nbformat.v4.new_code_cell(code) for code in LIVE]
-    for name, cells in (("live", live), ("saved", [cell for _, cell in SAVED])):
-        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
-        nbformat.write(notebook, folder / f"{name}.ipynb")
+    write_live(folder / "live.ipynb")
+    write(folder / "saved.ipynb", [cell for _, cell in SAVED])
     with servers.jupyterlab(folder, without=["@jupyter-widgets/jupyterlab-manager"]) as server:
         yield server
 
