@@ -153,7 +153,7 @@ def _downloaded(revision: str) -> Path:
     """The folder of the files in the Hub's cache; its name is their commit."""
     from huggingface_hub import snapshot_download
 
-    offline = why_not_from_hub(REPOSITORY, revision) is not None
+    kept_from = why_not_from_hub(REPOSITORY, revision)
     try:
         folder = Path(
             snapshot_download(
@@ -161,17 +161,17 @@ def _downloaded(revision: str) -> Path:
                 repo_type="dataset",
                 revision=revision,
                 allow_patterns=f"{FILES}/*.parquet",
-                local_files_only=offline,
+                local_files_only=kept_from is not None,
             )
         )
         if not any((folder / FILES).glob("*.parquet")):
             raise FileNotFoundError(f"there is no parquet file in {FILES!r}")
     except Exception as error:  # the library raises many kinds; the user needs one message
-        why = (
-            "it was not downloaded before, and the Hub cannot be reached."
-            if offline
-            else as_sentence(error)
-        )
+        why = as_sentence(error)
+        if kept_from == WITHOUT_NETWORK:
+            why = "it was not downloaded before, and the Hub cannot be reached."
+        elif kept_from:
+            why = kept_from
         raise CorpusError(
             f"BookCorpus ({REPOSITORY}, revision {revision!r}) could not be loaded: {why} Name a "
             f"copy of its parquet files: 'bookcorpus:PATH'. {WITHOUT_NETWORK}"
