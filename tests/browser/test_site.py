@@ -200,7 +200,11 @@ def test_axe_finds_no_serious_violation(
 ):
     page = opened(context, address, name)
     page.emulate_media(color_scheme=scheme)
-    page.reload()  # the theme fades from one scheme to the other, and axe would see it in between
+    page.wait_for_function(
+        "scheme => document.documentElement.dataset.theme === scheme", arg=scheme
+    )
+    # Colours fade from one scheme to the other, and axe would see those in between.
+    page.evaluate("document.getAnimations().forEach(fading => fading.finish())")
     found = Axe().run(page).response
     assert found["passes"]
     serious = {
