@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -196,3 +196,21 @@ def _refusing_damage(path: Path | str) -> Iterator[None]:
         raise CheckpointError(
             f"The checkpoint {str(path)!r} cannot be read ({first_line(error)})."
         ) from error
+
+
+def strings_as_arrays(strings: Sequence[str], name: str) -> dict[str, np.ndarray]:
+    """Strings as one array of their UTF-8 bytes and one of where each ends, to be written."""
+    encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
+    return {
+        f"{name} bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+        f"{name} ends": np.cumsum([len(data) for data in encoded], dtype=np.int64),
+    }
+
+
+def strings_of(file: Mapping[str, np.ndarray], name: str) -> list[str]:
+    """The strings that :func:`strings_as_arrays` made arrays of."""
+    data, ends = file[f"{name} bytes"].tobytes(), file[f"{name} ends"].tolist()
+    return [
+        data[start:end].decode("utf-8", "surrogatepass")
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]

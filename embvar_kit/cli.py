@@ -511,7 +511,8 @@ def _shard_plan(chosen: argparse.Namespace) -> None:
 
 
 def _shard_run(chosen: argparse.Namespace) -> None:
-    from embvar_kit.extraction.shards import ShardedPass, on_this_machine
+    from embvar_kit.extraction.finishing import on_this_machine
+    from embvar_kit.extraction.shards import ShardedPass
 
     job = ShardedPass.open(chosen.store)
     if chosen.every is not None and chosen.every < 1:

@@ -22,7 +22,8 @@ import transformers
 
 from embvar_kit._version import __version__
 from embvar_kit.errors import CheckpointError, ExtractionError, as_sentence
-from embvar_kit.extraction.shards import ShardedPass, filling
+from embvar_kit.extraction.finishing import filling
+from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.models.loading import EmbeddingModel
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _one_at_a_time = threading.Lock()
 def on_cluster(
     client: Client, job: ShardedPass, *, progress: bool = True
 ) -> Callable[[str, list[int]], None]:
-    """What makes the files of shards on the workers of a cluster, for ``shards.finish``.
+    """What makes the files of shards on the workers of a cluster, for ``finishing.finish``.
 
     Args:
         client: the client of the cluster.

@@ -13,6 +13,7 @@ from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.parts import FileCorpus, StreamedCorpus
 from embvar_kit.errors import ExtractionError, ExtractionInterrupted, NothingLeftError
 from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
+from embvar_kit.extraction.finishing import finish, on_this_machine
 from embvar_kit.extraction.forward import SITES
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import Stopped, measure
@@ -26,7 +27,7 @@ from embvar_kit.extraction.plan import (
     plan,
     whole_number,
 )
-from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
+from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.files import temporary_folder
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.statistics.token_statistics import TokenStatistics

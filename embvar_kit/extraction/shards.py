@@ -21,11 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,26 +33,24 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
-from tqdm import tqdm
 
-from embvar_kit.array_file import CheckpointFile, compare
+from embvar_kit.array_file import CheckpointFile, compare, strings_as_arrays, strings_of
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.dealing import deal, documents_of
 from embvar_kit.corpora.listing import Listing
 from embvar_kit.corpora.parts import FileCorpus
-from embvar_kit.corpora.tokens import frequency_order, group_vocabulary
+from embvar_kit.corpora.tokens import group_vocabulary
 from embvar_kit.errors import (
     CheckpointError,
     DamagedFileError,
-    EmbvarWarning,
     ExtractionError,
-    ExtractionInterrupted,
     NothingLeftError,
 )
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
 from embvar_kit.extraction.forward import norms_for
+from embvar_kit.extraction.groups import deal_labels, merged_counts, with_dealt_labels
 from embvar_kit.extraction.leave_out import LeaveOut
-from embvar_kit.extraction.measure import NULL, Measured, Stopped, info_of, measure
+from embvar_kit.extraction.measure import NULL, Measured, info_of, measure
 from embvar_kit.extraction.merging import merge
 from embvar_kit.extraction.plan import (
     NULL_SEED,
@@ -68,9 +62,7 @@ from embvar_kit.extraction.plan import (
     chosen_layers,
     plan,
     whole_number,
-    with_null,
 )
-from embvar_kit.extraction.size_of_folds import size_of_folds
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel, load_model
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -81,7 +73,6 @@ PHASES = ("counts", "shards")
 
 _LISTING, _GROUPS = "listing.safetensors", "groups.safetensors"
 _REMEDY = "Use the settings it was planned with, or name another store."
-_MOST_DEALT = 10**9  # occurrences whose labels NumPy can deal out at random
 
 
 class DamagedShard(CheckpointError):
@@ -233,17 +224,16 @@ class ShardedPass:
         self, model: EmbeddingModel, corpus: Corpus | FileCorpus, shard_of: np.ndarray, new: bool
     ) -> None:
         """Write the text of each shard, or the listing, and the groups; only what lacks, of old."""
-        told = {"pass": self.manifest["sha256"]}
         if isinstance(corpus, FileCorpus):
             if new or not self.store.has(_LISTING):
                 arrays = _listing_as_arrays(corpus.listing, shard_of)
-                self.store.write_arrays(_LISTING, arrays, told)
+                self.write(_LISTING, arrays)
         else:
             documents = documents_of(corpus)
             for shard in range(self.n_shards) if new else self.missing("text"):
                 chosen = np.flatnonzero(shard_of == shard)
                 arrays = _text_as_arrays(corpus, chosen) | {"document": documents[chosen]}
-                self.store.write_arrays(self.name("text", shard), arrays, told)
+                self.write(self.name("text", shard), arrays)
         if self.counts_first:
             if new:
                 self.store.remove(_GROUPS)
@@ -348,10 +338,10 @@ class ShardedPass:
         Raises:
             DamagedShard, CheckpointError: if what was counted is damaged.
         """
-        null = len(self._written(self.name("null", 0))["group"]) if "null" in self.asked else 0
+        null = len(self.written(self.name("null", 0))["group"]) if "null" in self.asked else 0
         if self.counts_first:
             file = self.read("counts", 0, whole=True)
-            measured = self.groups.index.get_indexer(_strings(file, "label")) >= 0
+            measured = self.groups.index.get_indexer(strings_of(file, "label")) >= 0
             return int(measured.sum()), null
         try:
             work = self._plan(self.text(0), model, None)
@@ -370,11 +360,11 @@ class ShardedPass:
         text = self.manifest["corpus"]
         if "files" in text:
             return self._files_of(shard).read()
-        file = self._written(self.name("text", shard))
-        titles = _strings(file, "title")
+        file = self.written(self.name("text", shard))
+        titles = strings_of(file, "title")
         return Corpus(
             text["name"],
-            _strings(file, "sentence"),
+            strings_of(file, "sentence"),
             [titles[at] for at in file["source"]],
             file["position"],
             text["unit"],
@@ -385,17 +375,27 @@ class ShardedPass:
         """``(N,)`` the document of each sentence of a shard, as in the whole; none of files."""
         if "files" in self.manifest["corpus"]:
             return None
-        return self._written(self.name("text", shard))["document"]
+        return self.written(self.name("text", shard))["document"]
 
     def _files_of(self, shard: int) -> FileCorpus:
-        listing = self._written(_LISTING)
-        paths, stamps = _strings(listing, "path"), _strings(listing, "stamp")
+        listing = self.written(_LISTING)
+        paths, stamps = strings_of(listing, "path"), strings_of(listing, "stamp")
         own = np.flatnonzero(listing["shard"] == shard)
         chosen = Listing([paths[i] for i in own], listing["size"][own], [stamps[i] for i in own])
         text = self.manifest["corpus"]
         return FileCorpus(text["name"], chosen, text["settings"])
 
-    def _written(self, name: str) -> CheckpointFile:
+    def write(
+        self, name: str, arrays: Mapping[str, np.ndarray], told: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write a file of the pass, marked as its own.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        self.store.write_arrays(name, arrays, {**(told or {}), "pass": self.manifest["sha256"]})
+
+    def written(self, name: str) -> CheckpointFile:
         """A file of the plan.
 
         Raises:
@@ -499,7 +499,7 @@ class ShardedPass:
         make = self._count if phase == "counts" else self._measure
         with _threads(self.asked["threads"]):
             arrays, told = make(shard, model, **how)
-        self.store.write_arrays(name, arrays, {**told, "pass": self.manifest["sha256"]})
+        self.write(name, arrays, told)
         # Only now: if the state cannot be written, the progress is all that there is of the shard.
         kept = phase == "shards" and how.get("checkpoint_every") is not None and self.store.local
         if kept and self._running(shard).is_dir():
@@ -537,9 +537,9 @@ class ShardedPass:
         try:
             work = self._plan(self.text(shard), model, None)
         except NothingLeftError:
-            return _nothing("n", "special") | _as_bytes([], "label"), {"tokens": 0}
+            return _nothing("n", "special") | strings_as_arrays([], "label"), {"tokens": 0}
         arrays = {"n": work.n, "special": work.special.astype(np.uint8)}
-        return arrays | _as_bytes(work.labels.tolist(), "label"), {"tokens": work.n_tokens}
+        return arrays | strings_as_arrays(work.labels.tolist(), "label"), {"tokens": work.n_tokens}
 
     def _measure(
         self,
@@ -561,7 +561,7 @@ class ShardedPass:
             kept_in = self._running(shard)
         groups = {"": self.groups.index.get_indexer(work.labels)}
         if "null" in self.asked:
-            work, groups[NULL] = self._with_null(work, shard)
+            work, groups[NULL] = with_dealt_labels(self, work, shard)
             work = at_sites(work, len(self.asked["sites"]), model)
         asked = {**self.asked, "shard": shard}
         with keeping(
@@ -592,8 +592,8 @@ class ShardedPass:
         Raises:
             CheckpointError: if they were not counted yet, or their file is damaged.
         """
-        file = self._written(_GROUPS)
-        index = pd.Index(_strings(file, "label"), dtype=object)
+        file = self.written(_GROUPS)
+        index = pd.Index(strings_of(file, "label"), dtype=object)
         return pd.DataFrame({"special": file["special"].astype(bool)}, index=index)
 
     def merge_counts(self) -> None:
@@ -603,65 +603,17 @@ class ShardedPass:
             DamagedShard: if the counts of a shard are missing or damaged.
             ExtractionError: if no group is frequent enough.
         """
-        n: dict[str, int] = {}
-        special: dict[str, bool] = {}
-        for shard in range(self.n_shards):
-            file = self.read("counts", shard, whole=True)
-            for label, count, is_special in zip(
-                _strings(file, "label"), file["n"].tolist(), file["special"].tolist(), strict=True
-            ):
-                n[label] = n.get(label, 0) + count
-                special[label] = bool(is_special)
-        least = self.asked["min_count"]
-        kept = np.array([label for label, count in n.items() if count >= least], dtype=object)
-        if not len(kept):
-            raise NothingLeftError(
-                f"No {self.asked['by']} of corpus {self.asked['corpus']!r} occurs {least} times or "
-                "more: take a lower min_count, or more text."
-            )
-        kept = kept[frequency_order(np.array([n[label] for label in kept]), kept)]
+        labels, n, special = merged_counts(self)
         if "null" in self.asked:
-            self._deal_labels(kept, np.array([n[label] for label in kept]))
-        self._write_groups(kept, np.array([special[label] for label in kept]))
-
-    def _deal_labels(self, labels: np.ndarray, n: np.ndarray) -> None:
-        """Deal the labels of all occurrences out to the shards, at random: those of the null.
-
-        Each shard gets as many labels as it has occurrences, and permutes them over these; together
-        that is a permutation over the whole corpus.
-        """
-        if (total := int(n.sum())) >= _MOST_DEALT:
-            raise ExtractionError(
-                f"null=True takes fewer than {_MOST_DEALT:,} occurrences, and corpus "
-                f"{self.asked['corpus']!r} has {total:,}: measure the null of a part of it."
-            )
-        index, left = pd.Index(labels), n.copy()
-        random = np.random.default_rng(self.asked["null_seed"])
-        for shard in range(self.n_shards):
-            file = self.read("counts", shard, whole=True)
-            measured = index.get_indexer(_strings(file, "label")) >= 0
-            own = int(file["n"][measured].sum())
-            dealt = random.multivariate_hypergeometric(left, own, method="marginals")
-            left -= dealt
-            group = np.flatnonzero(dealt)
-            arrays = {"group": group, "n": dealt[group]}
-            self.store.write_arrays(
-                self.name("null", shard), arrays, {"pass": self.manifest["sha256"]}
-            )
-
-    def _with_null(self, work: Plan, shard: int) -> tuple[Plan, np.ndarray]:
-        """A shard's plan with its null, and the groups of the null in the whole corpus."""
-        dealt = self._written(self.name("null", shard))
-        group, n = dealt["group"], dealt["n"]
-        labels = np.repeat(np.arange(len(group)), n)
-        shuffled = np.random.default_rng([self.asked["null_seed"], shard]).permutation(labels)
-        groups = self.groups
-        special = groups["special"].to_numpy()[group]
-        return with_null(work, shuffled, groups.index.to_numpy()[group], special), group
+            deal_labels(self, labels, n)
+        self._write_groups(labels, special)
 
     def _write_groups(self, labels: np.ndarray, special: np.ndarray) -> None:
-        arrays = {"special": special.astype(np.uint8), **_as_bytes(labels.tolist(), "label")}
-        self.store.write_arrays(_GROUPS, arrays, {"pass": self.manifest["sha256"]})
+        arrays = {
+            "special": special.astype(np.uint8),
+            **strings_as_arrays(labels.tolist(), "label"),
+        }
+        self.write(_GROUPS, arrays)
 
     # The whole
 
@@ -717,105 +669,6 @@ class ShardedPass:
             phase,
             shard,
         )
-
-
-@contextmanager
-def filling(
-    job: ShardedPass, phase: str, shards: Sequence[int], *, progress: bool
-) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Show how far a phase is while its files are made.
-
-    Args:
-        job: the pass.
-        phase: the folder that is filled.
-        shards: the shards that lack.
-        progress: print a bar: shards done, tokens per second, time left.
-
-    Yields:
-        What is told of each shard, as :meth:`ShardedPass.run` returns it.
-
-    Raises:
-        ExtractionInterrupted: if the pass is stopped by hand.
-    """
-    bar = tqdm(
-        total=job.n_shards,
-        initial=job.n_shards - len(shards),
-        desc=phase,
-        unit="shard",
-        disable=not progress,
-        file=sys.stdout,
-    )
-    started, tokens = time.perf_counter(), 0
-
-    def done(told: Mapping[str, Any]) -> None:
-        nonlocal tokens
-        tokens += told["tokens"]
-        rate = tokens / (time.perf_counter() - started)
-        bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-        bar.update()
-
-    try:
-        with bar:
-            yield done
-    except (Stopped, KeyboardInterrupt):
-        there = job.n_shards - len(job.missing(phase))
-        raise ExtractionInterrupted(
-            f"Stopped after {there} of {job.n_shards} shards; the store keeps them, and the same "
-            "call resumes the pass.",
-            None,
-        ) from None
-
-
-def on_this_machine(
-    job: ShardedPass, model: EmbeddingModel, *, folds: int | None = None, progress: bool = True
-) -> Callable[[str, list[int]], None]:
-    """What makes the files of shards in this process, one after another, for :func:`finish`.
-
-    Args:
-        job: the pass.
-        model: the model.
-        folds: as in :meth:`ShardedPass.merge`; what they take is printed with the bars.
-        progress: print a bar for each phase.
-    """
-    job.check_model(model)
-
-    def make(phase: str, shards: list[int]) -> None:
-        if progress and folds is not None and phase == "shards":
-            print(size_of_folds(job, model, folds), flush=True)
-        with filling(job, phase, shards, progress=progress) as done:
-            for shard in shards:
-                done(job.run(phase, shard, model, checkpoint_every=EVERY))
-
-    return make
-
-
-def finish(
-    job: ShardedPass, make: Callable[[str, list[int]], None], *, folds: int | None = None
-) -> dict[str, TokenStatistics]:
-    """Fill what a store lacks and merge it; a damaged file is made again, with a warning.
-
-    Args:
-        job: the pass.
-        make: makes the files of a phase for some shards: on this machine, or on many.
-        folds: as in :meth:`ShardedPass.merge`.
-    """
-    again: set[tuple[str, int]] = set()
-    while True:
-        try:
-            while left := job.missing(phase := job.phase()):
-                make(phase, left)
-            found = job.merge(folds=folds)
-            if job.store.local:  # what a worker kept of a shard that another one finished
-                shutil.rmtree(job.store.path("running"), ignore_errors=True)
-            return found
-        except DamagedShard as damaged:
-            if (at := (damaged.phase, damaged.index)) in again:
-                raise
-            again.add(at)
-            name = job.name(*at)
-            message = f"{name} in {job.store.url!r} is missing or damaged, and is made again."
-            warnings.warn(message, EmbvarWarning, stacklevel=2)
-            job.store.remove(name)
 
 
 @contextmanager
@@ -892,29 +745,16 @@ def _nothing(*names: str) -> dict[str, np.ndarray]:
 
 def _listing_as_arrays(listing: Listing, dealt: np.ndarray) -> dict[str, np.ndarray]:
     arrays = {"size": listing.sizes, "shard": dealt}
-    return arrays | _as_bytes(listing.paths, "path") | _as_bytes(listing.stamps, "stamp")
+    return (
+        arrays
+        | strings_as_arrays(listing.paths, "path")
+        | strings_as_arrays(listing.stamps, "stamp")
+    )
 
 
 def _text_as_arrays(corpus: Corpus, chosen: np.ndarray) -> dict[str, np.ndarray]:
     titles: dict[str, int] = {}
     source = [titles.setdefault(corpus.titles[i], len(titles)) for i in chosen]
     arrays = {"source": np.array(source, dtype=np.int64), "position": corpus.positions[chosen]}
-    arrays |= _as_bytes(list(titles), "title")
-    return arrays | _as_bytes([corpus.sentences[i] for i in chosen], "sentence")
-
-
-def _as_bytes(strings: Sequence[str], name: str) -> dict[str, np.ndarray]:
-    """Strings as one array of their UTF-8 bytes and one of where each ends."""
-    encoded = [string.encode("utf-8", "surrogatepass") for string in strings]
-    return {
-        f"{name} bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8),
-        f"{name} ends": np.cumsum([len(data) for data in encoded], dtype=np.int64),
-    }
-
-
-def _strings(file: Mapping[str, np.ndarray], name: str) -> list[str]:
-    data, ends = file[f"{name} bytes"].tobytes(), file[f"{name} ends"].tolist()
-    return [
-        data[start:end].decode("utf-8", "surrogatepass")
-        for start, end in zip([0, *ends], ends, strict=False)
-    ]
+    arrays |= strings_as_arrays(list(titles), "title")
+    return arrays | strings_as_arrays([corpus.sentences[i] for i in chosen], "sentence")

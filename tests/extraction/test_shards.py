@@ -19,8 +19,9 @@ import embvar_kit as ek
 from embvar_kit.array_file import CheckpointFile
 from embvar_kit.corpora.parts import StreamedCorpus
 from embvar_kit.extraction import measure
+from embvar_kit.extraction.finishing import finish, on_this_machine
 from embvar_kit.extraction.forward import forward as run_batches
-from embvar_kit.extraction.shards import ShardedPass, finish, on_this_machine
+from embvar_kit.extraction.shards import ShardedPass
 
 SHARDS = 5
 
