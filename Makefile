@@ -97,11 +97,12 @@ result: pass ## one pass, its central tables and a page of figures, in minutes
 run: result ## the result, then all notebooks executed as pages to read
 	@echo
 	@echo "Executing the notebooks, $(JOBS) at a time, into $(EXECUTED):"
-	@$(ONE_THREAD) $(PY) .ci/execute.py --pages --jobs $(JOBS) --out "$(EXECUTED)" notebooks/*.ipynb
+	@$(ONE_THREAD) $(PY) .ci/execute.py --jobs $(JOBS) --out "$(EXECUTED)" notebooks/*.ipynb
+	@$(PY) notebooks/site/build.py "$(EXECUTED)/site" --notebooks "$(EXECUTED)" >/dev/null
 	@echo
 	@echo "Where to look:"
 	@echo "  $(FIGURES)/index.html"
-	@for page in notebooks/*.ipynb; do echo "  $(EXECUTED)/$$(basename "$$page" .ipynb).html"; done
+	@echo "  $(EXECUTED)/site/notebooks/index.html"
 	@echo "  make lab    opens the notebooks in JupyterLab, with working sliders"
 
 notebooks: pass ## execute the notebooks in place, to commit them

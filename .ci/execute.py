@@ -1,9 +1,9 @@
 """Execute notebooks, several at a time, and say how long each took.
 
-python .ci/execute.py --out FOLDER [--pages] [--jobs 2] NOTEBOOK...
+python .ci/execute.py --out FOLDER [--jobs 2] NOTEBOOK...
 
-Each notebook runs in a kernel of its own, in its own folder, and is saved to FOLDER, with --pages
-also as HTML. A notebook whose cell fails is saved as far as it came; the others still run.
+Each notebook runs in a kernel of its own, in its own folder, and is saved to FOLDER. A notebook
+whose cell fails is saved as far as it came; the others still run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
-from nbconvert import HTMLExporter
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from traitlets.config import Config
 
@@ -27,7 +26,7 @@ CONFIG = Config(KernelManager={"transport_encryption": "auto"})
 CELL_TIMEOUT = 600  # seconds
 
 
-async def execute(path: Path, out: Path, pages: bool) -> str:
+async def execute(path: Path, out: Path) -> str:
     """Run one notebook and save it; returns what went wrong in it, or an empty string."""
     start = time.monotonic()
     notebook = nbformat.read(path, as_version=4)
@@ -47,21 +46,18 @@ async def execute(path: Path, out: Path, pages: bool) -> str:
     # A progress bar leaves an output for each of its states; this keeps the last one.
     notebook, _ = CoalesceStreamsPreprocessor(enabled=True).preprocess(notebook, {})
     nbformat.write(notebook, out / path.name)
-    if pages:
-        page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-        (out / f"{path.stem}.html").write_text(page, encoding="utf-8")
     seconds = time.monotonic() - start
     print(f"  {path.stem:<28} {seconds:5.0f} s{'  FAILED' if problem else ''}", flush=True)
     return problem
 
 
-async def execute_all(paths: list[Path], out: Path, pages: bool, jobs: int) -> dict[str, str]:
+async def execute_all(paths: list[Path], out: Path, jobs: int) -> dict[str, str]:
     """Run notebooks ``jobs`` at a time; returns the problems by path."""
     free = asyncio.Semaphore(jobs)
 
     async def one(path: Path) -> str:
         async with free:
-            return await execute(path, out, pages)
+            return await execute(path, out)
 
     problems = await asyncio.gather(*map(one, paths))
     return {str(path): problem for path, problem in zip(paths, problems, strict=True) if problem}
@@ -71,12 +67,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
     parser.add_argument("--out", required=True, type=Path, help="folder to save them to")
-    parser.add_argument("--pages", action="store_true", help="also save each as HTML")
     parser.add_argument("--jobs", type=int, default=1, help="notebooks at a time (default: 1)")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    problems = asyncio.run(execute_all(chosen.notebooks, chosen.out, chosen.pages, chosen.jobs))
+    problems = asyncio.run(execute_all(chosen.notebooks, chosen.out, chosen.jobs))
     print(f"  {'all of them':<28} {time.monotonic() - start:5.0f} s")
     for path, problem in problems.items():
         print(f"\n{path} failed:\n{problem}", file=sys.stderr)

@@ -1,11 +1,12 @@
 """Build the site: gather its pages in one folder, and have Sphinx make HTML of them.
 
-python notebooks/site/build.py OUT
+python notebooks/site/build.py OUT [--notebooks FOLDER]
 
 The pages are files of the repository, which keep their places, so that the links between them hold,
 and some that are made from the code: the reference (``reference.py``), the gallery (``gallery.py``)
 and the list of notebooks. A warning of Sphinx is an error, and a link that leads nowhere is a
 warning. OUT is replaced once all went well; nothing else is written outside a temporary folder.
+With --notebooks, the notebooks are those that were executed into FOLDER.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ PAGES = (
 )
 """The files of the repository that are pages of the site."""
 
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
 SECTIONS = {
     "Start": "README",
     "Notebooks": "notebooks/index",
@@ -61,13 +64,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Build the site; returns the exit code, 0 if there was no warning."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path, help="the folder of the site, which is replaced")
-    out = parser.parse_args(arguments).out.resolve()
+    parser.add_argument("--notebooks", type=Path, help="where the notebooks were executed")
+    chosen = parser.parse_args(arguments)
+    out, executed = chosen.out.resolve(), chosen.notebooks
     if out.exists() and any(out.iterdir()) and not (out / "objects.inv").is_file():
         parser.error(f"{out} holds something else than a site")
+    if executed and (lack := [p.name for p in NOTEBOOKS if not (executed / p.name).is_file()]):
+        parser.error(f"{executed} lacks {', '.join(lack)}")
     with tempfile.TemporaryDirectory(prefix="embvar-site-") as scratch:
         source, html = Path(scratch, "source"), Path(scratch, "html")
-        gather(source)
-        options = ["-W", "--keep-going", "-q", "-b", "html", "-c", str(SITE)]
+        gather(source, executed)
+        # What somebody changed in a notebook and executed may be less tidy than what is committed.
+        strict = [] if executed else ["-W", "--keep-going"]
+        options = [*strict, "-q", "-b", "html", "-c", str(SITE)]
         options += ["-d", str(Path(scratch, "doctrees"))]
         if code := sphinx([*options, str(source), str(html)]):
             return code
@@ -80,8 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
 # The sources
 
 
-def gather(source: Path) -> None:
-    """Write all sources of the site into a new folder."""
+def gather(source: Path, executed: Path | None = None) -> None:
+    """Write all sources of the site into a new folder, with the notebooks as executed elsewhere."""
     pages = [page for pattern in PAGES for page in sorted(ROOT.glob(pattern))]
     for file in sorted({*pages, *(file for page in pages for file in linked(page))}):
         copy = source / file.relative_to(ROOT)
@@ -90,6 +99,8 @@ def gather(source: Path) -> None:
             copy.write_text(_for_the_site(file, set(pages)), encoding="utf-8")
         else:
             shutil.copy2(file, copy)
+    for notebook in NOTEBOOKS if executed else ():
+        shutil.copy2(executed / notebook.name, source / "notebooks")
     reference.write(source)
     gallery.write(source, ROOT)
     (source / "notebooks" / "index.md").write_text(_notebooks(), encoding="utf-8")
@@ -160,7 +171,7 @@ def _lead_to(page: Path, others: list[str]) -> None:
 def _notebooks() -> str:
     """The list of notebooks: the title of each, how it begins, and the time that it takes."""
     cards, names = [], []
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in NOTEBOOKS:
         first = nbformat.read(path, as_version=4).cells[0].source
         title, lead = first.split("\n\n")[:2]
         time = re.search(r"\*\*Time\*\*:? ([^.;]+)", first)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -25,6 +26,7 @@ PAGES = (
     "gallery/layers.html",
     "notebooks/course/README.html",
 )
+ELSEWHERE = "This copy was executed elsewhere."
 WITH_FORMULAS = ("index.html", "notebooks/01_variance_formula.html")
 
 
@@ -35,10 +37,16 @@ def statistics() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the built site."""
-    out = tmp_path_factory.mktemp("site") / "html"
+    """The folder of the site, with notebooks that were executed elsewhere, as ``make run`` does."""
+    out, executed = (tmp_path_factory.mktemp("site") / name for name in ("html", "executed"))
+    executed.mkdir()
+    for path in (servers.ROOT / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        notebook.cells.append(nbformat.v4.new_markdown_cell(ELSEWHERE))
+        nbformat.write(notebook, executed / path.name)
     script = servers.ROOT / "notebooks" / "site" / "build.py"
-    subprocess.run([sys.executable, str(script), str(out)], check=True)
+    command = [sys.executable, str(script), str(out), "--notebooks", str(executed)]
+    subprocess.run(command, check=True)
     return out
 
 
@@ -88,6 +96,15 @@ def test_no_request_leaves_the_machine(name: str, context: BrowserContext, addre
     assert len(context.requests) > 3
     assert [url for url in context.requests if not url.startswith((address, "data:"))] == []
     assert context.failed == []
+
+
+def test_executed_notebooks_lead_to_one_another(context: BrowserContext, address: str):
+    page = opened(context, address, "notebooks/index.html")
+    page.get_by_role("article").get_by_role("link", name="The variance formula").first.click()
+    expect(page.get_by_text(ELSEWHERE)).to_be_visible()
+    page.get_by_role("article").get_by_role("link", name="2 · Sequential computation").last.click()
+    page.wait_for_url("**/02_sequential_computation.html")
+    expect(page.get_by_text(ELSEWHERE)).to_be_visible()
 
 
 @pytest.mark.parametrize("name", WITH_FORMULAS)

@@ -121,6 +121,12 @@ def test_a_folder_with_something_else_is_not_replaced(tmp_path):
     assert (tmp_path / "thesis.tex").is_file()
 
 
+def test_a_folder_that_lacks_an_executed_notebook_is_refused(tmp_path):
+    done = build(tmp_path / "site", "--notebooks", tmp_path)
+    assert done.returncode == 2 and "lacks 01_variance_formula.ipynb" in done.stderr
+    assert not (tmp_path / "site").exists()
+
+
 # What is on the pages
 
 
