@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 import embvar_kit as ek
 from embvar_kit import cli, files, twin_seeds
+from embvar_kit.cli import arguments
 from embvar_kit.models import twin_training, twins
 from embvar_kit.models.twin_model import NORMALIZATIONS, TwinConfig, TwinForCausalLM, TwinModel
 from embvar_kit.models.twin_training import (
@@ -66,9 +67,7 @@ def is_norm(name: str) -> bool:
 
 def test_there_are_six():
     assert tuple(TWINS) == NORMALIZATIONS
-    from embvar_kit.cli import _TWINS
-
-    assert _TWINS == NORMALIZATIONS
+    assert arguments.TWINS == NORMALIZATIONS
 
 
 def test_one_seed_gives_the_twins_the_same_weights():

@@ -1,0 +1,272 @@
+"""Arguments that several commands have, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embvar_kit.errors import StatisticsFileError
+
+if TYPE_CHECKING:
+    from embvar_kit.extraction.leave_out import LeaveOut
+
+# Repeated from the library, because importing it takes seconds, for which a typo need not wait.
+# Tests compare them.
+GROUPINGS = ("token", "id", "word")
+SITES = ("hidden", "norm_input", "standardized", "norm_output", "unit")
+LEVELS = ("token", "word")
+LONG = ("split", "cut", "error")
+PHASES = ("counts", "shards")
+TWINS = ("post-ln", "post-ln-frozen", "post-tanh", "pre-ln", "pre-rmsnorm", "no-norm")
+
+
+def add_model_and_corpus(command: argparse.ArgumentParser) -> None:
+    """The model and the corpus of a pass."""
+    model = command.add_argument_group("model")
+    model.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
+    model.add_argument("--revision", help="revision of a model on the Hub")
+    model.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    model.add_argument("--dtype", default="float32", help="number format of the weights")
+
+    corpus = command.add_argument_group("corpus")
+    corpus.add_argument(
+        "--corpus",
+        default="wikipedia",
+        help="wikipedia, bookcorpus[:PATH], hub:NAME, the path of a file or a pattern of many "
+        "('DIR/*.parquet'); embvar corpora lists the kinds",
+    )
+    corpus.add_argument("--limit", type=int, help="take only the first LIMIT sentences")
+    corpus.add_argument("--max-words", type=int, help="leave out sentences with more words")
+    corpus.add_argument(
+        "--sample", type=share, help="draw a share (0.01) or a number of the sentences"
+    )
+    corpus.add_argument("--seed", type=int, default=0, help="seed of the draw (default: 0)")
+    corpus.add_argument(
+        "--split-sentences",
+        action="store_true",
+        help="split prose into sentences; otherwise each line is one",
+    )
+    corpus.add_argument("--language", default="en", help="language of the prose (default: en)")
+    corpus.add_argument(
+        "--text-column", default="text", help="column of a table or dataset that holds the text"
+    )
+    corpus.add_argument("--split", default="train", help="split of a Hub dataset (default: train)")
+    corpus.add_argument("--config", help="configuration of a Hub dataset that has several")
+    corpus.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
+
+
+def add_pass(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """What a pass measures; returns the group, to which a command may add."""
+    run = command.add_argument_group("pass")
+    run.add_argument(
+        "--by",
+        choices=GROUPINGS,
+        default="token",
+        help="what is one token (default: token)",
+    )
+    run.add_argument(
+        "--site",
+        nargs="+",
+        metavar="SITE",
+        choices=SITES,
+        default=["hidden"],
+        help="where embeddings are taken: hidden (the hidden states; default), norm_input, "
+        "standardized, norm_output (before, in and after the normalization at each), unit (scaled "
+        "to norm 1). Several are measured in one pass and saved to folders of these names in DIR",
+    )
+    run.add_argument(
+        "--layers", type=integers, metavar="0,3,-1", help="hidden states to take (default: all)"
+    )
+    run.add_argument("--batch-tokens", type=int, help="tokens in a batch (default: by device)")
+    run.add_argument(
+        "--long",
+        choices=LONG,
+        default="split",
+        help="what to do with sentences too long for the model (default: split)",
+    )
+    run.add_argument(
+        "--parse-special",
+        action="store_true",
+        help="read control tokens that the text spells out, such as [SEP], as control tokens; "
+        "otherwise they are text",
+    )
+    run.add_argument(
+        "--covariance",
+        action="store_true",
+        help="take the covariance of all embeddings at each layer, too, for measures of isotropy",
+    )
+    run.add_argument(
+        "--min-count",
+        type=int,
+        default=1,
+        help="measure only tokens that occur at least this often (default: 1)",
+    )
+    run.add_argument(
+        "--leave-out-first",
+        type=int,
+        default=0,
+        metavar="K",
+        help="leave out the occurrences at the first K positions of each sequence, of which a "
+        "begin token is one",
+    )
+    run.add_argument(
+        "--leave-out-norm",
+        type=float,
+        metavar="FACTOR",
+        help="leave out occurrences whose squared norm is at least FACTOR times the median at some "
+        "hidden state; a first look at a sample of the corpus finds the median",
+    )
+    run.add_argument(
+        "--null",
+        action="store_true",
+        help="measure the same occurrences with their labels permuted, too: with --folds, embvar "
+        "show then says which trade-offs survive",
+    )
+    return run
+
+
+def add_folds(command: argparse._ActionsContainer) -> None:
+    """Folds of the documents."""
+    command.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="deal the documents out to K folds (20 are usual), for intervals",
+    )
+
+
+def add_compact(command: argparse._ActionsContainer) -> None:
+    """Whether token means are saved."""
+    command.add_argument(
+        "--compact",
+        action="store_true",
+        help="save tables and decompositions without the token means (a hundredth of the size), "
+        "with and without high-norm tokens",
+    )
+
+
+def add_threads(command: argparse._ActionsContainer, default: str) -> None:
+    """Threads of a shard."""
+    command.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help=f"threads that measure a shard on a CPU (default: {default})",
+    )
+
+
+def add_store(command: argparse.ArgumentParser) -> None:
+    """The store of a pass in shards."""
+    command.add_argument(
+        "store", metavar="STORE", help="folder, or path such as s3://BUCKET/FOLDER"
+    )
+
+
+def add_choice_of_tokens(command: argparse.ArgumentParser) -> None:
+    """Which tokens count."""
+    command.add_argument(
+        "--min-count", type=int, default=10, help="take tokens seen at least this often"
+    )
+    command.add_argument(
+        "--max-count", type=int, default=100_000, help="take tokens seen at most this often"
+    )
+    command.add_argument(
+        "--unbiased", action="store_true", help="correct M, V and V_B for the finite sample"
+    )
+
+
+def add_no_high_norm(command: argparse.ArgumentParser) -> None:
+    """The option, by its name and by those of older kits."""
+    command.add_argument(
+        "--no-high-norm",
+        "--no-sinks",
+        "--without-sinks",
+        action="store_true",
+        help="leave out high-norm tokens: those with Q at least ten times the median at some "
+        "layer (the other names are older)",
+    )
+
+
+# Types of arguments
+
+
+def integers(text: str) -> list[int]:
+    """A list of whole numbers; a type of argument."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of whole numbers such as 0,3,-1"
+        ) from error
+
+
+def share(text: str) -> float | int:
+    """A share, or a number of sentences; a type of argument."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+
+
+# What was chosen
+
+
+def corpus_of(chosen: argparse.Namespace) -> Any:
+    """The corpus that was chosen."""
+    from embvar_kit.corpora.load import load_corpus
+
+    return load_corpus(
+        chosen.corpus,
+        limit=chosen.limit,
+        max_words=chosen.max_words,
+        sample=chosen.sample,
+        seed=chosen.seed,
+        split_sentences=chosen.split_sentences,
+        language=chosen.language,
+        text_column=chosen.text_column,
+        split=chosen.split,
+        config=chosen.config,
+        streaming=chosen.streaming,
+    )
+
+
+def model_of(chosen: argparse.Namespace) -> Any:
+    """The model that was chosen."""
+    from embvar_kit.models.loading import load_model
+
+    return load_model(
+        chosen.model, device=chosen.device, dtype=chosen.dtype, revision=chosen.revision
+    )
+
+
+def options_of(chosen: argparse.Namespace) -> dict[str, Any]:
+    """The options of a pass, but for the sites."""
+    names = ("by", "layers", "batch_tokens", "long", "min_count", "parse_special", "null")
+    names += ("covariance", "threads")
+    return {name: getattr(chosen, name) for name in names}
+
+
+def left_out_of(chosen: argparse.Namespace) -> LeaveOut | None:
+    """The occurrences to leave out, if there are any."""
+    from embvar_kit.extraction.leave_out import LeaveOut
+
+    if not chosen.leave_out_first and chosen.leave_out_norm is None:
+        return None
+    return LeaveOut(first=chosen.leave_out_first, norm=chosen.leave_out_norm)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise an error before a pass of minutes if its result cannot be saved."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise StatisticsFileError(
+            f"Statistics cannot be saved to {str(folder)!r}: {error.strerror}."
+        ) from error

@@ -1,0 +1,150 @@
+"""``embvar extract``: a pass over a corpus, on this machine or on the workers of a cluster."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embvar_kit.cli.arguments import (
+    add_compact,
+    add_folds,
+    add_model_and_corpus,
+    add_pass,
+    add_threads,
+    check_writable,
+    corpus_of,
+    left_out_of,
+    model_of,
+    options_of,
+)
+from embvar_kit.errors import ExtractionError, StatisticsError, as_sentence
+from embvar_kit.threads import cores
+
+if TYPE_CHECKING:
+    from embvar_kit.statistics.token_statistics import TokenStatistics
+
+
+def add_extract(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``extract``."""
+    extract = commands.add_parser(
+        "extract",
+        help="run a corpus through a model and save the statistics",
+        description="Run a corpus through a model in one pass and save the statistics of its "
+        "tokens at each layer.",
+    )
+    extract.set_defaults(run=_extract)
+    extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
+    extract.add_argument("--quiet", action="store_true", help="print no plan and no progress bar")
+    add_model_and_corpus(extract)
+    run = add_pass(extract)
+    add_compact(run)
+    run.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        help="keep the progress in DIR; if the pass is killed, the same command resumes it",
+    )
+    run.add_argument(
+        "--checkpoint-every",
+        type=float,
+        metavar="SECONDS",
+        help="least time between two checkpoints (default: 300)",
+    )
+    many = extract.add_argument_group("many machines")
+    many.add_argument(
+        "--shards", type=int, metavar="N", help="measure N parts of the corpus and merge them"
+    )
+    many.add_argument(
+        "--store",
+        metavar="STORE",
+        help="folder, or path such as s3://BUCKET/FOLDER, that keeps the shards; the same command "
+        "resumes a pass",
+    )
+    add_threads(many, "as the workers have; without workers, PyTorch's own")
+    add_folds(many)
+    where = many.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=int, metavar="N", help="measure on N processes of this machine"
+    )
+    where.add_argument(
+        "--cluster", metavar="ADDRESS", help="measure on the workers of a Dask scheduler"
+    )
+
+
+def _extract(chosen: argparse.Namespace) -> None:
+    from embvar_kit.extraction import checkpoint
+    from embvar_kit.extraction.extract import extract
+
+    check_writable(Path(chosen.out))
+    every = checkpoint.EVERY if chosen.checkpoint_every is None else chosen.checkpoint_every
+    corpus, model = corpus_of(chosen), model_of(chosen)
+    with _workers(chosen) as client:
+        extracted = extract(
+            model,
+            corpus,
+            site=chosen.site,
+            leave_out=left_out_of(chosen),
+            checkpoint=chosen.checkpoint,
+            checkpoint_every=every,
+            shards=chosen.shards,
+            store=chosen.store,
+            folds=chosen.folds,
+            client=client,
+            progress=not chosen.quiet,
+            **options_of(chosen),
+        )
+    save(extracted, Path(chosen.out), chosen.compact)
+    if chosen.checkpoint:
+        checkpoint.remove(chosen.checkpoint)
+
+
+@contextmanager
+def _workers(chosen: argparse.Namespace) -> Iterator[Any]:
+    """The client of the cluster that was named or asked for; ``None`` for this process."""
+    if chosen.workers is None and chosen.cluster is None:
+        yield None
+        return
+    import logging
+
+    from distributed import Client, LocalCluster
+
+    if chosen.cluster:
+        try:
+            client = Client(chosen.cluster, timeout=15)
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise ExtractionError(
+                f"No Dask scheduler answers at {chosen.cluster!r}: {as_sentence(error)} Start one "
+                "with `dask scheduler`, which prints its address."
+            ) from error
+        with client:
+            yield client
+        return
+    if chosen.workers < 1:
+        raise ExtractionError(f"--workers must be at least 1, got {chosen.workers}.")
+    threads = chosen.threads or max(1, cores() // chosen.workers)
+    with (
+        LocalCluster(
+            n_workers=chosen.workers,
+            threads_per_worker=threads,
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def save(extracted: dict[str, TokenStatistics], folder: Path, compact: bool) -> None:
+    """Save the statistics of each site, and say where."""
+    for site, statistics in extracted.items():
+        out = folder if len(extracted) == 1 else folder / site
+        if compact:
+            high = extracted.get("hidden", statistics).high_norm(peak=True)["token"]
+            try:
+                statistics = statistics.compact(left_out=[(), high] if len(high) else [()])
+            except StatisticsError as error:  # the pass is not to be lost
+                print(f"whole      the statistics are saved whole: {error}")
+        statistics.save(out)
+        print(f"saved      {out}; look at it with: embvar show {out}")

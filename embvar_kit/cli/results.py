@@ -1,0 +1,235 @@
+"""``embvar show``, ``figures`` and ``report``: what statistics say."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embvar_kit.cli.arguments import add_choice_of_tokens, add_no_high_norm
+from embvar_kit.errors import StatisticsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from embvar_kit.statistics.token_statistics import TokenStatistics
+
+
+# show
+
+
+def add_show(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``show``."""
+    show = commands.add_parser(
+        "show",
+        help="print what saved statistics say",
+        description="Print the regression of V on M and the decomposition of Q, layer by layer; "
+        "with --layer, the tokens of that layer; with --token, these tokens.",
+    )
+    show.set_defaults(run=_show)
+    show.add_argument("folder", metavar="DIR", help="folder written by extract")
+    show.add_argument("--layer", type=int, help="print the tokens of this layer")
+    show.add_argument("--rows", type=int, default=10, help="tokens to print (default: 10)")
+    show.add_argument(
+        "--token",
+        nargs="+",
+        metavar="TOKEN",
+        help="print these tokens at each layer, or at that of --layer, however often they occur; "
+        "a byte-level token is found by its text, too",
+    )
+    add_choice_of_tokens(show)
+    show.add_argument("--no-special", action="store_true", help="leave special tokens out")
+    add_no_high_norm(show)
+
+
+def _show(chosen: argparse.Namespace) -> None:
+    from embvar_kit.statistics.token_statistics import TokenStatistics
+
+    statistics = TokenStatistics.load(chosen.folder)
+    choice = {
+        "min_count": chosen.min_count,
+        "max_count": chosen.max_count,
+        "special": not chosen.no_special,
+        "unbiased": chosen.unbiased,
+    }
+    if chosen.token:
+        _print_tokens(statistics, chosen.token, chosen.layer, chosen.unbiased)
+        return
+    if chosen.layer is None:
+        print_layers(statistics, chosen.no_high_norm, **choice)
+        return
+    if chosen.no_high_norm:
+        statistics = statistics.without(statistics.high_norm()["token"])
+    if chosen.rows < 1:
+        raise StatisticsError(f"--rows must be at least 1, got {chosen.rows}.")
+    table = statistics.table(chosen.layer, **choice).head(chosen.rows)
+    if table.empty:
+        kept = statistics.n[~statistics.special] if chosen.no_special else statistics.n
+        most = f"the most frequent occurs {kept.max():,} times" if len(kept) else "none is left"
+        raise StatisticsError(
+            f"No token occurs {chosen.min_count:,} to {chosen.max_count:,} times ({most}): lower "
+            "--min-count, raise --max-count, or print tokens by name with --token."
+        )
+    print(statistics)
+    _print_table(statistics, table)
+
+
+def _print_tokens(
+    statistics: TokenStatistics, wanted: Sequence[str], layer: int | None, unbiased: bool
+) -> None:
+    import numpy as np
+
+    found = {text: statistics.find(text) for text in wanted}
+    if absent := [text for text, tokens in found.items() if not tokens]:
+        raise StatisticsError(
+            f"No token of these statistics is named {', '.join(map(repr, absent))}, or says this. "
+            "Names carry no marker: ing, not ##ing, unless vocabulary entries were measured "
+            "(--by id)."
+        )
+    tokens = list(dict.fromkeys(token for each in found.values() for token in each))
+    kept = statistics.take(np.flatnonzero(np.isin(statistics.tokens.astype(str), tokens)))
+    least = int(kept.n.min())
+    choice = {"min_count": least, "unbiased": unbiased}
+    print(statistics)
+    for at in [layer] if layer is not None else map(int, kept.layers):
+        print(f"\nlayer {at}")
+        _print_table(kept, kept.table(at, **choice))
+
+
+def _print_table(statistics: TokenStatistics, table: pd.DataFrame) -> None:
+    """Print a table of tokens; where their texts differ, a column beside them has these."""
+    from embvar_kit.corpora.byte_level import visible
+
+    text_of = dict(zip(statistics.tokens, statistics.texts, strict=True))
+    texts = [text_of[token] for token in table["token"]]
+    if texts != table["token"].tolist():
+        pairs = zip(texts, table["token"], strict=True)
+        shown = [visible(text) if text != token else "" for text, token in pairs]
+        table.insert(1, "text", shown)
+    print(table.to_string(index=False, float_format="{:.4f}".format))
+
+
+def print_layers(statistics: TokenStatistics, high_out: bool = False, **choice: Any) -> None:
+    """Print the trade-off and the decomposition, layer by layer."""
+    high = statistics.high_norm(peak=True)["token"]
+    if high_out:
+        statistics = statistics.without(high)
+    forms = "unbiased" if choice["unbiased"] else "as measured"
+    counts = f"{choice['min_count']} <= n_t <= {choice['max_count']:,}"
+    parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
+    note = ""
+    if statistics.null is not None and statistics.has_folds:
+        asked = {name: choice[name] for name in ("max_count", "special", "unbiased")}
+        try:
+            title = "\nIs it a trade-off? 95 % intervals over folds of documents, and the null\n"
+            parts[title] = statistics.evidence(**asked)
+        except StatisticsError as error:
+            note = f"\nNo intervals for this choice: {error}"
+    try:
+        title = "\nQ = M + V_W + V_B over all their embeddings\n"
+        parts[title] = statistics.decomposition(**choice)
+    except StatisticsError:
+        if statistics.mean is not None:
+            raise
+        note += "\nNo decomposition for this choice: the statistics were saved without token means."
+    print(statistics)
+    if len(high):
+        done = "left out" if high_out else "counted; embvar show --no-high-norm leaves them out"
+        names = ", ".join(map(repr, high[:8])) + (", ..." if len(high) > 8 else "")
+        tokens = f"{len(high)} high-norm token{'s' * (len(high) > 1)}"
+        print(f"{tokens} (Q at least 10 times the layer's median), {done}: {names}")
+    for title, table in parts.items():
+        print(title + table.to_string(index=False, float_format="{:.3f}".format))
+    if note:
+        print(note)
+
+
+# figures
+
+
+def add_figures(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``figures``."""
+    figures = commands.add_parser(
+        "figures",
+        help="draw every figure of saved statistics, with a page",
+        description="Draw every figure as PNG and SVG, and a page, index.html, that shows them. "
+        "Several models are drawn side by side.",
+    )
+    figures.set_defaults(run=_figures)
+    figures.add_argument("folders", metavar="DIR", nargs="+", help="folders written by extract")
+    figures.add_argument(
+        "--out",
+        metavar="OUT",
+        help="folder to write to (default: figures/NAME beside the first DIR)",
+    )
+    add_choice_of_tokens(figures)
+    add_no_high_norm(figures)
+    figures.add_argument(
+        "--no-embeddings",
+        action="store_true",
+        help="leave out Fig. 1, which runs the model again",
+    )
+
+
+def _figures(chosen: argparse.Namespace) -> None:
+    from embvar_kit.figures import atlas
+    from embvar_kit.statistics.token_statistics import TokenStatistics
+
+    statistics = [TokenStatistics.load(folder) for folder in chosen.folders]
+    paths = [Path(folder).resolve() for folder in chosen.folders]
+    beside = paths[0].parent / "figures" / "+".join(path.name for path in paths)
+    out = Path(chosen.out) if chosen.out else beside
+    entries = atlas.write(
+        statistics,
+        out,
+        min_count=chosen.min_count,
+        max_count=chosen.max_count,
+        unbiased=chosen.unbiased,
+        without_high_norm=chosen.no_high_norm,
+        embeddings=not chosen.no_embeddings,
+    )
+    drawn = sum(entry.reason is None for entry in entries)
+    print(f"figures    {drawn} drawn, {len(entries) - drawn} not (the page says why)")
+    print(f"page       {out / 'index.html'}")
+
+
+# report
+
+
+def add_report(commands: argparse._SubParsersAction) -> None:
+    """Add the command ``report``."""
+    report = commands.add_parser(
+        "report",
+        help="run the notebook on a model of your own, and save it as a page",
+        description="Run notebook 9, A model of your own, for MODEL: where it normalizes, its "
+        "trade-off, decomposition and high-norm tokens. Writes report.ipynb and report.html.",
+    )
+    report.set_defaults(run=_report)
+    report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
+    report.add_argument(
+        "--corpus", default="wikipedia", help="wikipedia, hub:NAME or the path of a file"
+    )
+    report.add_argument(
+        "--limit", type=int, help="number of sentences to take (default: the notebook's)"
+    )
+    report.add_argument("--min-count", type=int, help="take tokens seen at least this often")
+    report.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
+    report.add_argument(
+        "--out", metavar="DIR", help="folder to write to (default: out/report-MODEL)"
+    )
+
+
+def _report(chosen: argparse.Namespace) -> None:
+    from embvar_kit.model_report import report
+
+    values = {
+        "corpus_name": chosen.corpus,
+        "device": chosen.device,
+        "limit": chosen.limit,
+        "min_count": chosen.min_count,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    out = chosen.out or f"out/report-{Path(chosen.model).name}"
+    for kind, path in report(chosen.model, out, parameters=given).items():
+        print(f"{kind:<9}  {path}")
