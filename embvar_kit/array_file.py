@@ -30,6 +30,13 @@ _DESCRIPTION, _DIGESTS, _SHA256 = "told", "digests", "sha256"  # keys in the hea
 _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I8": "i1", "U8": "u1"}
 """The types of number in these files, by their names in safetensors."""
 
+_HASHES = {
+    "text": "The sentences differ: compare the corpus, its limit, sample and seed.",
+    "dealing": "The documents differ: compare the titles.",
+    "weights": "The weights of the model differ.",
+}
+"""What to say of settings that are shown as a hash, by their names."""
+
 _MOST_HEADER = 100_000_000
 """Most bytes of a header, as in the safetensors library: a damaged length must not fill memory."""
 
@@ -154,7 +161,10 @@ def compare(asked: Mapping[str, Any], found: Mapping[str, Any], what: str, remed
         before, now = (
             ", ".join(f"{key}={given.get(key)!r}" for key in changed) for given in (found, asked)
         )
-        raise CheckpointError(f"{what} was made with {before}; this run has {now}. {remedy}")
+        told = [_HASHES[key] for key in changed if key in _HASHES]
+        raise CheckpointError(
+            " ".join([f"{what} was made with {before}; this run has {now}.", *told, remedy])
+        )
 
 
 def _digest(

@@ -182,7 +182,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
             lock.acquire()
     except OSError as error:
         raise CheckpointError(
-            f"Checkpoints cannot be kept in {str(folder)!r}: {error.strerror or error}."
+            f"{str(folder)!r} cannot be written: {error.strerror or error}. Name a folder in "
+            "which you may write."
         ) from error
     try:
         yield

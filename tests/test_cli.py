@@ -307,6 +307,8 @@ def test_show_prints_the_tradeoff_and_the_decomposition(command, saved):
     assert repr(stats) in out
     assert "V on M over tokens (as measured, 10 <= n_t <= 100,000)" in out
     assert "Q = M + V_W + V_B" in out
+    assert max(map(len, out.splitlines()[1:])) <= 80 and "sd_Q" not in out
+    assert "sd_Q" in command("show", saved, "--wide")[1]
     first, second = out.split("Q = M + V_W + V_B")
     slope = stats.tradeoff()["slope"]
     for layer, value in enumerate(slope):
@@ -636,13 +638,13 @@ def test_a_job_array_plans_runs_and_merges(command, tiny, tmp_path):
     )
     assert status == 0 and "shards     3 of 3 documents" in out
     status, out, _ = command("shard", "run", str(store), "--index", "0", "--every", "2")
-    assert status == 0 and "0 of 3" in out and "2 of 3" in out
+    assert status == 0 and "number 0 (of 0 to 2)" in out and "number 2 (" in out
     status, out, _ = command("shard", "run", str(store), "--index", "2")
     assert status == 0 and "done before" in out
     status, out, _ = command("shard", "status", str(store))
     assert status == 0 and "2 of 3 done" in out and "missing    shards: 1" in out
     status, _, err = command("shard", "merge", str(store), "--out", str(tmp_path / "out"))
-    assert status == 1 and "1 of 3 shards are missing" in err and "Run them first" in err
+    assert status == 1 and "1 of 3 shards are missing" in err and "embvar shard run" in err
     assert command("shard", "run", str(store), "--index", "1")[0] == 0
     status, out, _ = command("shard", "merge", str(store), "--out", str(tmp_path / "out"))
     assert status == 0 and "saved" in out
@@ -670,7 +672,7 @@ def test_words_take_the_array_twice(command, tiny, tmp_path):
         # A task that runs again, as one that was preempted does, has nothing left to count.
         if index == "0":
             status, out, _ = command("shard", "run", str(store), "--index", index)
-            assert status == 0 and "0: counted before" in out
+            assert status == 0 and "number 0 was counted before" in out
     for index in "01":
         status, out, _ = command("shard", "run", str(store), "--index", index)
         assert status == 0 and out.startswith("shards")
@@ -696,9 +698,9 @@ def test_two_arrays_may_be_submitted_again_in_any_state(command, tiny, tmp_path)
     assert "missing    shards: 0, 1" in command("shard", "status", store)[1], "none was measured"
     assert run("shards", 0)[::2] == (0, "")
     status, out, _ = run("counts", 0)
-    assert status == 0 and "0: counted before" in out
+    assert status == 0 and "number 0 was counted before" in out
     status, out, _ = run("shards", 0)
-    assert status == 0 and "0: done before" in out
+    assert status == 0 and "number 0 was done before" in out
     assert run("shards", 1)[0] == 0
     assert command("shard", "merge", store, "--out", tmp_path / "out")[0] == 0
     # A pass that needs no counts is measured by the second array alone.

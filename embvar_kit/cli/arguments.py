@@ -121,8 +121,8 @@ def add_pass(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     run.add_argument(
         "--null",
         action="store_true",
-        help="measure the same occurrences with their labels permuted, too: with --folds, embvar "
-        "show then says which trade-offs survive",
+        help="measure the same occurrences with their labels permuted, too: with folds "
+        "(extract --folds, shard merge --folds), embvar show then says which trade-offs survive",
     )
     return run
 

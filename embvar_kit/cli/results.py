@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 
+_EVIDENCE = (
+    "layer",
+    "null_slope",
+    "sd_M",
+    "null_sd_M",
+    "reliability",
+    "slope_iv",
+    "survives",
+)
+"""The columns of the evidence for which a terminal has room; the slope stands above them."""
+
+_SHORT = {"slope_low": "low", "slope_high": "high"}
+
 # show
 
 
@@ -30,6 +43,7 @@ def add_show(commands: argparse._SubParsersAction) -> None:
     show.set_defaults(run=_show)
     show.add_argument("folder", metavar="DIR", help="folder written by extract")
     show.add_argument("--layer", type=int, help="print the tokens of this layer")
+    show.add_argument("--wide", action="store_true", help="print all columns of the tables")
     show.add_argument("--rows", type=int, default=10, help="tokens to print (default: 10)")
     show.add_argument(
         "--token",
@@ -57,7 +71,7 @@ def _show(chosen: argparse.Namespace) -> None:
         _print_tokens(statistics, chosen.token, chosen.layer, chosen.unbiased)
         return
     if chosen.layer is None:
-        print_layers(statistics, chosen.no_high_norm, **choice)
+        print_layers(statistics, chosen.no_high_norm, chosen.wide, **choice)
         return
     if chosen.no_high_norm:
         statistics = statistics.without(statistics.high_norm()["token"])
@@ -110,20 +124,24 @@ def _print_table(statistics: TokenStatistics, table: pd.DataFrame) -> None:
     print(table.to_string(index=False, float_format="{:.4f}".format))
 
 
-def print_layers(statistics: TokenStatistics, high_out: bool = False, **choice: Any) -> None:
-    """Print the trade-off and the decomposition, layer by layer."""
+def print_layers(
+    statistics: TokenStatistics, high_out: bool = False, wide: bool = False, **choice: Any
+) -> None:
+    """Print the trade-off and the decomposition, layer by layer; ``wide`` with all columns."""
     high = statistics.high_norm(peak=True)["token"]
     if high_out:
         statistics = statistics.without(high)
     forms = "unbiased" if choice["unbiased"] else "as measured"
     counts = f"{choice['min_count']} <= n_t <= {choice['max_count']:,}"
-    parts = {f"\nV on M over tokens ({forms}, {counts})\n": statistics.tradeoff(**choice)}
+    fits = statistics.tradeoff(**choice, intervals=statistics.has_folds)
+    parts = {f"\nV on M over tokens ({forms}, {counts})\n": fits if wide else fits[_narrow(fits)]}
     note = ""
     if statistics.null is not None and statistics.has_folds:
         asked = {name: choice[name] for name in ("max_count", "special", "unbiased")}
         try:
             title = "\nIs it a trade-off? 95 % intervals over folds of documents, and the null\n"
-            parts[title] = statistics.evidence(**asked)
+            found = statistics.evidence(**asked)
+            parts[title] = found if wide else found[list(_EVIDENCE)]
         except StatisticsError as error:
             note = f"\nNo intervals for this choice: {error}"
     try:
@@ -140,9 +158,16 @@ def print_layers(statistics: TokenStatistics, high_out: bool = False, **choice: 
         tokens = f"{len(high)} high-norm token{'s' * (len(high) > 1)}"
         print(f"{tokens} (Q at least 10 times the layer's median), {done}: {names}")
     for title, table in parts.items():
-        print(title + table.to_string(index=False, float_format="{:.3f}".format))
+        shown = table if wide else table.rename(columns=_SHORT)
+        print(title + shown.to_string(index=False, float_format="{:.3f}".format))
     if note:
         print(note)
+
+
+def _narrow(fits: pd.DataFrame) -> list[str]:
+    """The columns of a table of regressions that a terminal has room for."""
+    names = ("layer", "n_tokens", "cv_Q", "slope", "slope_low", "slope_high", "intercept", "r2")
+    return [name for name in names if name in fits]
 
 
 # figures

@@ -102,7 +102,10 @@ def _shard_run(chosen: argparse.Namespace) -> None:
     if chosen.every is not None and chosen.every < 1:
         raise ExtractionError(f"--every must be at least 1, got {chosen.every}.")
     if not 0 <= chosen.index < job.n_shards:
-        raise ExtractionError(f"The shards of {chosen.store!r} are 0 to {job.n_shards - 1}.")
+        raise ExtractionError(
+            f"There is no shard {chosen.index}: those of {chosen.store!r} are 0 to "
+            f"{job.n_shards - 1}."
+        )
     shards = range(chosen.index, job.n_shards, chosen.every or job.n_shards)
     phase = chosen.phase or job.phase()
     if phase not in job.phases:
@@ -121,10 +124,11 @@ def _shard_run(chosen: argparse.Namespace) -> None:
         make = on_this_machine(job, model, progress=False)
         for shard in left:
             make(phase, [shard])
-            print(f"{phase:<9}  {shard} of {job.n_shards}: done", flush=True)
+            print(f"{phase:<9}  number {shard} (of 0 to {job.n_shards - 1}) is done", flush=True)
     else:
         before = "done" if phase == "shards" else "counted"
-        print(f"{phase:<9}  {', '.join(map(str, shards))}: {before} before")
+        numbers = f"number{'s' * (len(shards) > 1)} {_some(shards)}"
+        print(f"{phase:<9}  {numbers} {'were' if len(shards) > 1 else 'was'} {before} before")
     if phase == "counts":
         print("next       once all are counted, run the array again, to measure: --phase shards")
 
@@ -137,7 +141,8 @@ def _shard_merge(chosen: argparse.Namespace) -> None:
     if missing := job.missing("shards"):
         raise ExtractionError(
             f"{len(missing)} of {job.n_shards} shards are missing from {chosen.store!r}: "
-            f"{_some(missing)}. Run them first."
+            f"{_some(missing)}. Run them first: embvar shard run {chosen.store} --index "
+            f"{missing[0]}."
         )
     save(job.merge(folds=chosen.folds), Path(chosen.out), chosen.compact)
 

@@ -158,11 +158,16 @@ def extract(
         local = folds is not None and client is None
         no_store = store is None and not local
         stream = isinstance(corpus, StreamedCorpus)
-        if shards is None or no_store or checkpoint is not None or stream:
+        lack = [
+            name for name, missing in (("shards=", shards is None), ("store=", no_store)) if missing
+        ]
+        if lack or checkpoint is not None or stream:
+            lacking = f"; here {' and '.join(lack)} is missing" if lack else ""
             raise ExtractionError(
-                "A pass in shards takes shards= (or folds=), store= and, for a cluster, client=. "
-                "Its store keeps the progress, so it takes no checkpoint=, and its corpus is no "
-                "stream. Folds alone need no store."
+                "A pass in shards takes shards= (or folds=), store= and, for a cluster, client= "
+                f"(--shards, --folds, --store, --workers or --cluster){lacking}. Its store keeps "
+                "the progress, so it takes no checkpoint=, and its corpus is no stream. Folds "
+                "alone need no store."
             )
         with temporary_folder() if store is None else nullcontext(store) as place:
             job = ShardedPass.plan(

@@ -665,7 +665,8 @@ class ShardedPass:
     def _damaged(self, phase: str, shard: int) -> DamagedShard:
         return DamagedShard(
             f"{self.name(phase, shard)!r} in {self.store.url!r} is missing or damaged. Remove "
-            f"it and measure shard {shard} again.",
+            f"it and measure shard {shard} again: embvar shard run {self.store.url} --index "
+            f"{shard}.",
             phase,
             shard,
         )
