@@ -14,7 +14,7 @@ import pytest
 from paths import PAGES, ROOT
 
 import embvar_kit as ek
-from embvar_kit import cli
+from embvar_kit import cli, files
 
 REFERENCE = ROOT / "notebooks" / "reference"
 
@@ -31,6 +31,20 @@ def each_page(function):
 
 def test_the_front_page_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.slow  # without `make pass` the pass is run
+def test_the_front_page_shows_what_is_printed(capsys):
+    ek.cached_statistics(progress=False)
+    assert cli.main(["show", str(files.home() / "cache" / "minilm-wikipedia" / "hidden")]) == 0
+    printed = capsys.readouterr().out.strip().splitlines()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text[text.index(printed[0]) :].split("```")[0].strip().splitlines()
+    assert len(shown) == len(printed)
+    for line, wanted in zip(shown, printed, strict=True):
+        for word, other in zip(line.split(), wanted.split(), strict=True):
+            # Another machine may round the last digit otherwise.
+            assert word == other or float(word) == pytest.approx(float(other), abs=0.0021)
 
 
 @each_page

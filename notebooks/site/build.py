@@ -60,6 +60,10 @@ LINK = re.compile(r"\[([^\]]*)\]\((?![a-z]+:|#)([^)\s#]+)([^)\s]*)\)")
 """A link or a picture in a Markdown page: its text, the file that it names, the anchor there."""
 
 
+DIRECTIVES = re.compile(r"^(?:cell|figure): .+(?:\n(?:show|alt): .+)*$", re.MULTILINE)
+"""What a slide of the lecture's outline shows, as ``notebooks/course/slides.py`` reads it."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Build the site; returns the exit code, 0 if there was no warning."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -140,7 +144,16 @@ def _for_the_site(page: Path, pages: set[Path]) -> str:
         path = file.relative_to(ROOT).as_posix()
         return f"{text} (`{path}{'/' * file.is_dir()}`)"
 
-    return LINK.sub(shown, page.read_text(encoding="utf-8"))
+    return LINK.sub(shown, DIRECTIVES.sub(_in_words, page.read_text(encoding="utf-8")))
+
+
+def _in_words(block: re.Match) -> str:
+    """What a slide of the lecture's outline shows, as a sentence with a link to the notebook."""
+    told = dict(line.split(": ", 1) for line in block[0].splitlines())
+    notebook, _, _ = told.get("cell", "").partition("#")
+    number = notebook.partition("_")[0].lstrip("0")
+    shown = f"a cell of [notebook {number}](../{notebook}.ipynb)" if notebook else "a drawing"
+    return f"*Shown*: {shown}. {told.get('alt', '')}".rstrip()
 
 
 def _is(source: Path, page: str) -> bool:

@@ -49,6 +49,18 @@ WRONG = {
             "e4-M": (0, "V/n was taken off, with the measured V, which is itself too small"),
         },
     ),
+    ("1_variance_formula", "V by subtraction in float32"): (
+        {
+            "e1-moments": """
+                def moments(x):
+                    x = x.astype(np.float32)
+                    mu = x.mean(axis=0)
+                    Q, M = (x**2).sum(axis=1).mean(), mu @ mu
+                    return Q, M, Q - M
+            """,
+        },
+        {"e1-V": (0, "Was V taken as Q - M?")},
+    ),
     ("1_variance_formula", "fitted to the visible tests"): (
         {
             "e1-moments": """
@@ -197,8 +209,8 @@ WRONG = {
             "e3-spread": (0, "this is the spread of the measured M"),
             "e4-se": (0, "the jackknife has the factor (K - 1)/K before the sum, and not 1/K"),
             "e4-ends": (0, "1.96 was used"),
-            "e5-within": (0, "a token counts as often as it occurs"),
-            "e5-between": (0, "a token counts as often as it occurs"),
+            "e5-within": (0, "every token counts alike"),
+            "e5-between": (0, "every token counts alike"),
         },
     ),
     ("4_your_own_model", "several mistakes"): (
