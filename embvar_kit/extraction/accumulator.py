@@ -16,6 +16,7 @@ from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.device import DeviceCovariance, DeviceMoments, DeviceOrder
+from embvar_kit.moments.fused import FusedOrder, device_moments
 from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
 
 _CHECK_EVERY = 256  # batches: asking the device whether all was finite makes the host wait
@@ -50,9 +51,8 @@ class Accumulator:
         self.on_device = work.means_in == "device"
         self._batches = 0
         if self.on_device:
-            self._moments = [
-                DeviceMoments(*shape[2:], self.device, len(work.layers)) for _ in self.sites
-            ]
+            kind = device_moments()
+            self._moments = [kind(*shape[2:], self.device, len(work.layers)) for _ in self.sites]
         else:
             self._moments = [
                 [GroupedMoments(*m.shape, mean=m, extra=e) for m, e in zip(*own, strict=True)]
@@ -92,10 +92,13 @@ class Accumulator:
                     covariance.update(x[order.rows])
 
     def _add_on_device(self, batch: Batch, order: GroupOrder) -> None:
-        sent = DeviceOrder(order, self.device)
         layers = self.work.layers
-        at_once = max(1, _ELEMENTS // (len(order.rows) * self.work.width))
+        sent = self._moments[0].Order(order, self.device)
+        few = max(1, _ELEMENTS // (len(order.rows) * self.work.width))
         for site, moments in zip(self.sites, self._moments, strict=True):
+            # Hidden states of tokens are there already; other embeddings are made when asked for.
+            there = site == "hidden" and self.work.word is None
+            at_once = len(layers) if there and not moments.copies else few
             for first in range(0, len(layers), at_once):
                 some = layers[first : first + at_once]
                 xs = [batch.embeddings(site, layer) for layer in some]
@@ -165,7 +168,7 @@ def _add_or_halve(
     moments: DeviceMoments,
     xs: list[torch.Tensor],
     order: GroupOrder,
-    sent: DeviceOrder,
+    sent: DeviceOrder | FusedOrder,
     first: int,
 ) -> None:
     """Add a batch, in halves of its layers or groups where the memory is too small."""
@@ -182,7 +185,7 @@ def _add_or_halve(
         _add_or_halve(moments, xs[cut:], order, sent, first + cut)
     else:
         for half in order.halves():
-            _add_or_halve(moments, xs, half, DeviceOrder(half, sent.rows.device), first)
+            _add_or_halve(moments, xs, half, moments.Order(half, sent.rows.device), first)
 
 
 def _update_or_halve(covariance: DeviceCovariance, x: torch.Tensor, rows: torch.Tensor) -> None:
