@@ -8,7 +8,7 @@ short sentences (see :mod:`embvar_kit.models.probe`). What is put around a sente
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,13 +22,14 @@ from embvar_kit.files import sha256_of
 from embvar_kit.models import from_hub
 from embvar_kit.models.around import begin_and_end, sample_ids
 from embvar_kit.models.bundled import BUNDLED, verify
+from embvar_kit.models.capturing import capturing
 from embvar_kit.models.config_files import attention_asked_for, refuse_quantised
 from embvar_kit.models.identity import digests
 from embvar_kit.models.limits import max_tokens, tried_max_tokens
 from embvar_kit.models.normalization import StateNorm, placement
 from embvar_kit.models.parts import bare, for_text, vocabulary_rows, without_pooler
 from embvar_kit.models.probe import probe
-from embvar_kit.models.running import states_of
+from embvar_kit.models.running import cut, run, states_of
 from embvar_kit.models.silence import quiet
 from embvar_kit.models.unplaced import check_gguf_places, check_places
 from embvar_kit.models.weight_files import (
@@ -38,6 +39,9 @@ from embvar_kit.models.weight_files import (
     refuse_adapter,
 )
 from embvar_kit.threads import limit_threads
+
+Keep = Callable[..., Mapping[int, torch.Tensor]]
+"""What :meth:`EmbeddingModel.keeping` yields."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +146,52 @@ class EmbeddingModel:
             attention_mask: ``(batch, length)``, 1 for a token and 0 for padding; may be left out
                 if nothing is padded.
         """
+        return states_of(self.module, input_ids, self._mask(input_ids, attention_mask))
+
+    @contextmanager
+    def keeping(self, layers: Sequence[int], ids: torch.Tensor) -> Iterator[Keep]:
+        """While the context lasts, the model can be run so that it keeps some hidden states only.
+
+        Args:
+            layers: the hidden states wanted.
+            ids: ``(1, length)`` a sequence to find out on where they come from.
+
+        Yields:
+            A function that takes what :meth:`hidden_states` takes and gives those of these layers,
+            ``{layer: (batch, length, d)}``, the same to the bit. Where the model does not let them
+            be kept alone, all are there.
+        """
+
+        def whole(
+            input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+        ) -> dict[int, torch.Tensor]:
+            return dict(enumerate(self.hidden_states(input_ids, attention_mask)))
+
+        def kept(
+            input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+        ) -> dict[int, torch.Tensor]:
+            run(self.module, input_ids, self._mask(input_ids, attention_mask))
+            length = input_ids.shape[1]
+            states = {layer: cut(state, length) for layer, state in taps.items()}
+            taps.clear()
+            there = set(layers) <= states.keys()
+            if there and all(state.shape[:2] == input_ids.shape for state in states.values()):
+                return states
+            return whole(input_ids, attention_mask)  # it runs other modules in other batches
+
+        if len(layers) == self.n_states:
+            yield whole
+            return
+        with capturing(self.module, layers, ids, self._mask(ids, None)) as taps:
+            yield whole if taps is None else kept
+
+    def _mask(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """The mask to run with, where none is given."""
         if attention_mask is None and self.needs_mask:
-            attention_mask = torch.ones_like(input_ids)
-        return states_of(self.module, input_ids, attention_mask)
+            return torch.ones_like(input_ids)
+        return attention_mask
 
 
 def load_model(
