@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -237,10 +237,12 @@ class _WordMean:
     Attributes:
         rows: rows of every word's tokens, one word after another.
         lengths: ``(R,)`` number of tokens of each word.
+        sent: both by device, sent there when first needed.
     """
 
-    rows: torch.Tensor
-    lengths: torch.Tensor
+    rows: np.ndarray
+    lengths: np.ndarray
+    sent: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, word: np.ndarray, outcome: _Outcome) -> tuple[np.ndarray, _WordMean]:
@@ -249,15 +251,16 @@ class _WordMean:
         inside = np.flatnonzero(own >= 0)
         by_word = inside[np.argsort(own[inside], kind="stable")]
         words, lengths = np.unique(own[by_word], return_counts=True)
-        # MPS has no segmented sum: there, words are pooled where their moments are kept.
-        device = next(iter(outcome.states.values())).device
-        place = torch.device("cpu") if device.type in memory.HOST_MOMENTS else device
-        return words, cls(send(outcome.rows[by_word], place), send(lengths, place))
+        return words, cls(outcome.rows[by_word], lengths)
 
     def mean(self, x: torch.Tensor) -> torch.Tensor:
         """``(R, d)`` float32 means of rows of ``(rows, d)``."""
-        rows = x.to(self.rows.device)[self.rows].float()
-        return torch.segment_reduce(rows, "mean", lengths=self.lengths, axis=0, unsafe=True)
+        # MPS has no segmented sum: there, words are pooled where their moments are kept.
+        x = x.cpu() if x.device.type in memory.HOST_MOMENTS else x
+        if x.device not in self.sent:
+            self.sent[x.device] = send(self.rows, x.device), send(self.lengths, x.device)
+        rows, lengths = self.sent[x.device]
+        return torch.segment_reduce(x[rows].float(), "mean", lengths=lengths, axis=0, unsafe=True)
 
 
 # Passes that keep moments of every dimension

@@ -197,7 +197,8 @@ def around(states: Sequence[torch.Tensor], calls: Sequence[Call]) -> tuple[State
         found = []
         for call in matching:
             if call.name not in behaviour:
-                behaviour[call.name] = _behaviour(call.part, states[0])
+                like = states[0].to(call.output.device)
+                behaviour[call.name] = _behaviour(call.part, like)
             if known := behaviour[call.name]:
                 found.append(Norm(call.name, call.number, type(call.part).__name__, *known))
         return tuple(found)
@@ -257,7 +258,9 @@ def _may_normalize(part: Any) -> bool:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.numel() == other.numel() and torch.equal(one.reshape(other.shape), other)
+    if one.numel() != other.numel():
+        return False
+    return torch.equal(one.reshape(other.shape).to(other.device), other)
 
 
 class _Behaviour(NamedTuple):

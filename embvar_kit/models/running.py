@@ -65,6 +65,15 @@ def cut(state: torch.Tensor, length: int) -> torch.Tensor:
     return state if state.shape[1] == length else state[:, :length]
 
 
+def input_device(module: nn.Module) -> torch.device:
+    """Where a model takes its token ids: where its first weight lies.
+
+    Weights that are offloaded lie on the device ``meta`` while they are not used.
+    """
+    devices = (weight.device for weight in module.parameters())
+    return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
+
+
 @contextmanager
 def listening(parts: Mapping[str, nn.Module], keep: Callable[..., None]) -> Iterator[Counter]:
     """Call ``keep(name, call, part, inputs, output)`` whenever one of the modules has run.
