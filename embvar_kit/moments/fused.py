@@ -33,7 +33,9 @@ except ImportError:  # it has wheels for Linux only
 SWITCH = "EMBVAR_FUSED"
 """Environment variable that is 1 to take moments on a GPU by the fused kernel."""
 
-_jit = triton.jit if triton else lambda kernel: kernel
+# Not compiled anew for another number of segments or layers, which only count.
+_COUNTS = ["n_segments", "n_layers", "all_layers", "first_layer", "blocks"]
+_jit = triton.jit(do_not_specialize=_COUNTS) if triton else lambda kernel: kernel
 
 _FEATURES = 128  # of a program: a wider state has several programs for each segment
 _ROWS = 8  # that a program reads at once
