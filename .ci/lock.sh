@@ -26,18 +26,20 @@ compile --universal --python-version 3.10 --constraints "$work/constraints.txt" 
   cat <<HEADER
 # Every package of the environment, pinned, for Python 3.10 and later on any platform.
 # Made by \`make lock\` from pyproject.toml; change that file, not this one.
-# torch's CUDA runtime (nvidia-*, cuda-*, triton) is left out: a CUDA wheel of torch names the
-# versions that it needs, and a CPU wheel needs none. No hashes: torch's wheels differ by index.
+# torch's CUDA runtime (nvidia-*, cuda-*) is left out: a CUDA wheel of torch names the versions that
+# it needs, and a CPU wheel needs none. triton is the one that a CUDA wheel of this torch asks for.
+# No hashes: torch's wheels differ by index.
 HEADER
   # By prefix, because the list of these packages changes with torch's releases.
-  grep -vE '^(nvidia-|cuda-|triton==)' "$work/lock.txt"
+  grep -vE '^(nvidia-|cuda-)' "$work/lock.txt"
 } >"$work/requirements.lock"
 mv "$work/requirements.lock" requirements.lock
 
-# The direct dependencies at the lock's versions: with --no-deps, uv looks at nothing else.
+# The direct dependencies at the lock's versions: with --no-deps, uv looks at nothing else. Those for
+# one platform are left out, since conda's file has no markers.
 direct() {
   "$UV" pip compile --quiet --no-header --no-annotate --no-deps --python-version "$conda_python" \
-    --constraints requirements.lock "$@" pyproject.toml | sed 's/^/      - /'
+    --constraints requirements.lock "$@" pyproject.toml | grep -v '^triton==' | sed 's/^/      - /'
 }
 conda() { # its arguments are the lines of its head
   printf '# %s\n' "$@"

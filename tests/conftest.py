@@ -40,6 +40,11 @@ if WORKERS := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
 if "OMP_NUM_THREADS" in os.environ:
     os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 
+# Without a GPU, Triton's interpreter runs the fused kernel. Triton reads this when it is imported,
+# which transformers does.
+if not any(Path("/dev", name).exists() for name in ("nvidia0", "kfd", "dxg")):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Workers begin with the files that have slow tests, so that none is left alone with one."""

@@ -13,6 +13,7 @@ from tiny_models import SENTENCES
 import embvar_kit as ek
 from embvar_kit.extraction.accumulator import Accumulator
 from embvar_kit.extraction.forward import forward
+from embvar_kit.moments import fused
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
 
@@ -69,6 +70,25 @@ def test_two_passes_are_the_same_to_the_bit(on, corpus):
     same(extract(model, corpus), extract(model, corpus))
 
 
+@pytest.mark.skipif(fused.triton is None, reason="Triton is not installed")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("options", [{}, {"by": "word"}, {"site": "unit"}], ids=str)
+def test_the_fused_kernel_gives_what_the_torch_form_gives(
+    tiny, corpus, monkeypatch, dtype, options
+):
+    """Both take in the same states, so that only the order of sums differs."""
+    model = ek.load_model(tiny("bert"), device="cuda", dtype=dtype)
+    plain = extract(model, corpus, **options)
+    monkeypatch.setenv(fused.SWITCH, "1")
+    found = extract(model, corpus, **options)
+    np.testing.assert_array_equal(found.n, plain.n)
+    for quantity in "QMV":
+        apart = np.abs(getattr(found, quantity) - getattr(plain, quantity))
+        assert (apart <= 1e-9 * plain.Q).all(), quantity
+    assert (found.V >= 0).all()
+    same(extract(model, corpus, **options), found)
+
+
 @contextmanager
 def refused_to_wait():
     """An error wherever the host would wait for the GPU."""
@@ -81,7 +101,9 @@ def refused_to_wait():
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "post-ln"])
 @pytest.mark.parametrize("by", ["token", "word"])
-def test_the_statistics_never_wait_for_the_gpu(on, corpus, name, by):
+@pytest.mark.parametrize("switch", ["0", "1"])
+def test_the_statistics_never_wait_for_the_gpu(on, corpus, monkeypatch, name, by, switch):
+    monkeypatch.setenv(fused.SWITCH, switch)
     model = on("cuda", name)
     work = ek.plan(model, corpus, by=by, batch_tokens=BATCH)
     moments = Accumulator(model, work, ["hidden", "unit"])

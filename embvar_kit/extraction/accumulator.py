@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.device import DeviceCovariance, DeviceMoments, DeviceOrder
+from embvar_kit.moments.fused import FusedOrder, device_moments
 from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
 
 _CHECK_EVERY = 256  # batches: asking the device whether all was finite makes the host wait
@@ -44,14 +46,17 @@ class Accumulator:
     """
 
     def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:
-        self.work, self.sites, self.device = work, list(sites), model.device
+        self.work, self.sites = work, list(sites)
         shape = (len(self.sites), len(work.layers), len(work.labels), work.width)
         self.mean, self.extra = memory.allocate(shape, in_file=work.means_in == "file")
         self.on_device = work.means_in == "device"
         self._batches = 0
+        self._runs = _runs(model, work.layers)
         if self.on_device:
+            kind = device_moments()
             self._moments = [
-                DeviceMoments(*shape[2:], self.device, len(work.layers)) for _ in self.sites
+                [kind(*shape[2:], run.place, len(run.layers)) for run in self._runs]
+                for _ in self.sites
             ]
         else:
             self._moments = [
@@ -60,10 +65,10 @@ class Accumulator:
             ]
         # By site and layer; none unless the plan asks for them.
         self._covariances: dict[tuple[str, int], CovarianceMoments | DeviceCovariance] = {
-            at: DeviceCovariance(work.width, self.device)
+            (site, layer): DeviceCovariance(work.width, model.place(layer))
             if self.on_device
             else CovarianceMoments(work.width)
-            for at in (itertools.product(self.sites, work.layers) if work.covariance else ())
+            for site, layer in itertools.product(self.sites, work.layers if work.covariance else ())
         }
 
     def add(self, batch: Batch) -> None:
@@ -92,17 +97,20 @@ class Accumulator:
                     covariance.update(x[order.rows])
 
     def _add_on_device(self, batch: Batch, order: GroupOrder) -> None:
-        sent = DeviceOrder(order, self.device)
-        layers = self.work.layers
-        at_once = max(1, _ELEMENTS // (len(order.rows) * self.work.width))
-        for site, moments in zip(self.sites, self._moments, strict=True):
-            for first in range(0, len(layers), at_once):
-                some = layers[first : first + at_once]
-                xs = [batch.embeddings(site, layer) for layer in some]
-                _add_or_halve(moments, xs, order, sent, first)
-                for layer, x in zip(some, xs, strict=True):
-                    if covariance := self._covariances.get((site, layer)):
-                        _update_or_halve(covariance, x, sent.rows)
+        few = max(1, _ELEMENTS // (len(order.rows) * self.work.width))
+        for at, run in enumerate(self._runs):
+            sent = self._moments[0][at].Order(order, run.place)
+            for site, own in zip(self.sites, self._moments, strict=True):
+                # Hidden states of tokens are there already; others are made when asked for.
+                there = site == "hidden" and self.work.word is None
+                at_once = len(run.layers) if there and not own[at].copies else few
+                for first in range(0, len(run.layers), at_once):
+                    some = run.layers[first : first + at_once]
+                    xs = [batch.embeddings(site, layer).to(run.place) for layer in some]
+                    _add_or_halve(own[at], xs, order, sent, first)
+                    for layer, x in zip(some, xs, strict=True):
+                        if covariance := self._covariances.get((site, layer)):
+                            _update_or_halve(covariance, x, sent.rows)
         self._batches += 1
         if self._batches % _CHECK_EVERY == 0:
             self.check()
@@ -113,7 +121,7 @@ class Accumulator:
         Raises:
             NotFiniteError: if one was not.
         """
-        if self.on_device and any(bool(moments.refused) for moments in self._moments):
+        if self.on_device and any(bool(part.refused) for own in self._moments for part in own):
             raise NotFiniteError(None)
 
     def on_host(self) -> list[list[GroupedMoments]]:
@@ -122,8 +130,19 @@ class Accumulator:
             return self._moments
         self.check()
         return [
-            [own.to_host(*at) for at in zip(range(len(self.work.layers)), mean, extra, strict=True)]
-            for own, mean, extra in zip(self._moments, self.mean, self.extra, strict=True)
+            [
+                part.to_host(at, *to)
+                for (part, at), *to in zip(self._by_layer(own), *means, strict=True)
+            ]
+            for own, *means in zip(self._moments, self.mean, self.extra, strict=True)
+        ]
+
+    def _by_layer(self, own: list[DeviceMoments]) -> list[tuple[DeviceMoments, int]]:
+        """For each layer of the plan, which moments hold it at a site, and its index there."""
+        return [
+            (part, at)
+            for part, run in zip(own, self._runs, strict=True)
+            for at in range(len(run.layers))
         ]
 
     def covariances(self) -> dict[tuple[str, int], CovarianceMoments]:
@@ -149,23 +168,36 @@ class Accumulator:
     def restore(self, state: Mapping[str, np.ndarray], prefix: str = "") -> None:
         """Restore what :meth:`state` gave, to the bit."""
         for site, own in zip(self.sites, self._moments, strict=True):
-            for at, layer in enumerate(self.work.layers):
+            held = self._by_layer(own) if self.on_device else own
+            for layer, moments in zip(self.work.layers, held, strict=True):
                 names = GroupedMoments.STATE
                 one = {name: state[f"{prefix}{site}/{layer}/{name}"] for name in names}
                 if self.on_device:
-                    own.restore(at, one)
+                    part, at = moments
+                    part.restore(at, one)
                 else:
-                    own[at].restore(one)
+                    moments.restore(one)
         for (site, layer), own in self._covariances.items():
             names = CovarianceMoments.STATE
             own.restore({name: state[f"{prefix}{site}/{layer}/{name}"] for name in names})
+
+
+class _Run(NamedTuple):
+    """Consecutive layers of a plan whose moments are kept on one device, together."""
+
+    place: torch.device
+    layers: list[int]
+
+
+def _runs(model: EmbeddingModel, layers: Sequence[int]) -> list[_Run]:
+    return [_Run(place, list(own)) for place, own in itertools.groupby(layers, model.place)]
 
 
 def _add_or_halve(
     moments: DeviceMoments,
     xs: list[torch.Tensor],
     order: GroupOrder,
-    sent: DeviceOrder,
+    sent: DeviceOrder | FusedOrder,
     first: int,
 ) -> None:
     """Add a batch, in halves of its layers or groups where the memory is too small."""
@@ -182,7 +214,7 @@ def _add_or_halve(
         _add_or_halve(moments, xs[cut:], order, sent, first + cut)
     else:
         for half in order.halves():
-            _add_or_halve(moments, xs, half, DeviceOrder(half, sent.rows.device), first)
+            _add_or_halve(moments, xs, half, moments.Order(half, sent.rows.device), first)
 
 
 def _update_or_halve(covariance: DeviceCovariance, x: torch.Tensor, rows: torch.Tensor) -> None:

@@ -139,8 +139,8 @@ def _collect(
     with closing(forward(model, work, [site], work.batches_with(chosen))) as batches:
         for batch in batches:
             here = chosen[batch.occurrences]
-            states = [batch.embeddings(site, layer) for layer in work.layers]
-            rows = send(batch.rows[here], states[0].device)
+            rows = send(batch.rows[here], model.device)
+            states = (batch.embeddings(site, layer).to(model.device) for layer in work.layers)
             parts.append(torch.stack([state[rows].float() for state in states]).cpu().numpy())
             occurrences.append(batch.occurrences[here])
     x, occurrence = np.concatenate(parts, axis=1), np.concatenate(occurrences)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from embvar_kit.extraction.batching import (
 )
 from embvar_kit.extraction.onednn import BatchLimit, free_memory, out_of_memory, packed
 from embvar_kit.extraction.plan import Plan
-from embvar_kit.models.loading import EmbeddingModel
+from embvar_kit.models.loading import EmbeddingModel, Keep
 from embvar_kit.models.normalization import Norm, NormCall, record_norms
 from embvar_kit.moments import memory
 from embvar_kit.moments.device import send
@@ -39,6 +39,8 @@ state is the one that produced it or, failing that, the first one that takes it 
 
 AT_NORMS = ("norm_input", "standardized", "norm_output")
 """Sites that only a hidden state with a normalization has."""
+
+_SAMPLE = 64  # most tokens of the sequence that a model is tried on before a pass
 
 _TRIM_EVERY = 32  # batches between two calls that hand free memory back: each takes milliseconds
 
@@ -136,8 +138,8 @@ def forward(
     """Run the batches of a plan through the model, one after another.
 
     A batch that the memory is too small for is run in halves, and a warning says so once. Blocks
-    that no layer of the plan needs are not run. Where padding would change what the model gives,
-    only sequences of equal length are run together.
+    that no layer of the plan needs are not run, and states of other layers are not kept. Where
+    padding would change what the model gives, only sequences of equal length are run together.
 
     Args:
         model: the model.
@@ -154,11 +156,11 @@ def forward(
     norms = norms_for(model, sites, work.layers)
     limit = BatchLimit()
     shared = shared or sharing(model, work)
-    shortest = int(np.argmin(text.lengths))
-    sample = torch.from_numpy(text.ids[slice(*text.starts[[shortest, shortest + 1]])].astype(int))
+    sample = _sample(work).to(model.device)
     with (
-        shortened(model, work.layers, norms, sample[None].to(model.device)),
+        shortened(model, work.layers, norms, sample),
         packed(model.module),
+        model.keeping(work.layers, sample) as run,
         record_norms(model.module, norms) as taps,
     ):
         for planned, whole in enumerate(work.batches if batches is None else batches):
@@ -175,7 +177,7 @@ def forward(
                 outcome, seen = None, {}
                 try:
                     with limit.attempt():
-                        outcome = _run(model, work, sequences)
+                        outcome = _run(run, model, work, sequences)
                         seen = dict(taps)
                 except (RuntimeError, MemoryError) as error:
                     if not out_of_memory(error):
@@ -201,21 +203,30 @@ class _Outcome:
     """What the model gave for a batch.
 
     Attributes:
-        states: hidden states, each ``(B, longest, d)``.
+        states: hidden states ``(B, longest, d)``, of the layers of the plan at least.
         rows: ``(N,)`` rows of the tokens when ``(B, longest)`` is laid out flat; no padding.
         tokens: ``(N,)`` which tokens of the corpus they are, in that order.
     """
 
-    states: tuple[torch.Tensor, ...]
+    states: Mapping[int, torch.Tensor]
     rows: np.ndarray
     tokens: np.ndarray
 
 
-def _run(model: EmbeddingModel, work: Plan, sequences: np.ndarray) -> _Outcome:
+def _sample(work: Plan) -> torch.Tensor:
+    """``(1, length)`` a sequence to try the model on: long enough to tell a state from a vector."""
+    lengths = work.text.lengths
+    short = lengths <= _SAMPLE
+    chosen = int(np.argmax(np.where(short, lengths, 0)) if short.any() else np.argmin(lengths))
+    ids = work.text.ids[slice(*work.text.starts[[chosen, chosen + 1]])]
+    return torch.from_numpy(ids.astype(np.int64))[None]
+
+
+def _run(run: Keep, model: EmbeddingModel, work: Plan, sequences: np.ndarray) -> _Outcome:
     ids, inside = padded(model, work, sequences)
     # Attention is faster without a mask, and most small batches have no padding to mask.
     mask = None if inside.all() else send(inside.astype(np.int64), model.device)
-    states = model.hidden_states(send(ids, model.device), mask)
+    states = run(send(ids, model.device), mask)
     return _Outcome(states, np.flatnonzero(inside), tokens_of(work, sequences))
 
 
@@ -226,10 +237,12 @@ class _WordMean:
     Attributes:
         rows: rows of every word's tokens, one word after another.
         lengths: ``(R,)`` number of tokens of each word.
+        sent: both by device, sent there when first needed.
     """
 
-    rows: torch.Tensor
-    lengths: torch.Tensor
+    rows: np.ndarray
+    lengths: np.ndarray
+    sent: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, word: np.ndarray, outcome: _Outcome) -> tuple[np.ndarray, _WordMean]:
@@ -238,15 +251,16 @@ class _WordMean:
         inside = np.flatnonzero(own >= 0)
         by_word = inside[np.argsort(own[inside], kind="stable")]
         words, lengths = np.unique(own[by_word], return_counts=True)
-        # MPS has no segmented sum: there, words are pooled where their moments are kept.
-        device = outcome.states[0].device
-        place = torch.device("cpu") if device.type in memory.HOST_MOMENTS else device
-        return words, cls(send(outcome.rows[by_word], place), send(lengths, place))
+        return words, cls(outcome.rows[by_word], lengths)
 
     def mean(self, x: torch.Tensor) -> torch.Tensor:
         """``(R, d)`` float32 means of rows of ``(rows, d)``."""
-        rows = x.to(self.rows.device)[self.rows].float()
-        return torch.segment_reduce(rows, "mean", lengths=self.lengths, axis=0, unsafe=True)
+        # MPS has no segmented sum: there, words are pooled where their moments are kept.
+        x = x.cpu() if x.device.type in memory.HOST_MOMENTS else x
+        if x.device not in self.sent:
+            self.sent[x.device] = send(self.rows, x.device), send(self.lengths, x.device)
+        rows, lengths = self.sent[x.device]
+        return torch.segment_reduce(x[rows].float(), "mean", lengths=lengths, axis=0, unsafe=True)
 
 
 # Passes that keep moments of every dimension

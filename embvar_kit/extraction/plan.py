@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -605,9 +606,15 @@ def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
         import torch
 
         cuda = model.device.type == "cuda" and torch.cuda.is_available()
-        free = torch.cuda.mem_get_info(model.device)[0] if cuda else 2 * work.memory
+        own = Counter(model.place(layer) for layer in work.layers)
+        room = all(
+            memory.fit_onto_device(
+                work.memory * number // len(work.layers), torch.cuda.mem_get_info(device)[0]
+            )
+            for device, number in (own.items() if cuda else ())
+        )
         # A pass on a device copies its means to the host at its end.
-        if fits and memory.fit_onto_device(work.memory, free):
+        if fits and room:
             place = "device"
     null = replace(null, means_in=place) if null else None
     return replace(work, means_in=place, null=null)

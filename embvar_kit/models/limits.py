@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from embvar_kit.models.parts import text_config
-from embvar_kit.models.running import states_of
+from embvar_kit.models.running import input_device, states_of
 
 _LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 """Names that configurations have for the longest sequence."""
@@ -69,7 +69,7 @@ def tried_max_tokens(module: Any, ids: list[int]) -> int | None:
         ids: vocabulary ids of a sentence that the model runs on.
     """
     limit = max_tokens(module)
-    device = next(module.parameters()).device
+    device = input_device(module)
     if limit is None or limit > TRIED_UP_TO or device.type != "cpu" or limit <= len(ids):
         return limit
     if limit * sum(weight.numel() for weight in module.parameters()) > _MOST_WORK:

@@ -8,7 +8,7 @@ short sentences (see :mod:`embvar_kit.models.probe`). What is put around a sente
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,13 +22,14 @@ from embvar_kit.files import sha256_of
 from embvar_kit.models import from_hub
 from embvar_kit.models.around import begin_and_end, sample_ids
 from embvar_kit.models.bundled import BUNDLED, verify
+from embvar_kit.models.capturing import capturing
 from embvar_kit.models.config_files import attention_asked_for, refuse_quantised
 from embvar_kit.models.identity import digests
 from embvar_kit.models.limits import max_tokens, tried_max_tokens
 from embvar_kit.models.normalization import StateNorm, placement
 from embvar_kit.models.parts import bare, for_text, vocabulary_rows, without_pooler
-from embvar_kit.models.probe import probe
-from embvar_kit.models.running import states_of
+from embvar_kit.models.probe import Observation, probe
+from embvar_kit.models.running import cut, input_device, run, states_of
 from embvar_kit.models.silence import quiet
 from embvar_kit.models.unplaced import check_gguf_places, check_places
 from embvar_kit.models.weight_files import (
@@ -38,6 +39,9 @@ from embvar_kit.models.weight_files import (
     refuse_adapter,
 )
 from embvar_kit.threads import limit_threads
+
+Keep = Callable[..., Mapping[int, torch.Tensor]]
+"""What :meth:`EmbeddingModel.keeping` yields."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class EmbeddingModel:
         revision: Hub commit, or the start of the weights' SHA-256 for local files.
         module: the transformers model without head and pooler, in evaluation mode.
         tokenizer: the model's tokenizer.
-        device: the device that holds the module.
+        device: the device that holds the module, or the one that takes the token ids of a module
+            that is spread over several.
         n_states: number of hidden states: one for the embedding layer and one per layer.
         width: ``d``, the length of an embedding.
         max_tokens: longest sequence the model accepts, begin and end tokens included, or ``None``
@@ -63,8 +68,10 @@ class EmbeddingModel:
         needs_mask: whether a mask is passed even where nothing is padded, since the model makes one
             of its own otherwise.
         notes: what was done otherwise than the model's files say, a line each.
-        source: arguments of :func:`load_model` with which another process loads the same model;
-            ``None`` for a model that was made or changed in memory.
+        source: arguments of :func:`load_model` with which another process loads the same model,
+            on one device; ``None`` for a model that was made or changed in memory.
+        places: the device where each hidden state is made, of a module that is spread over
+            several; else ``None``.
     """
 
     name: str
@@ -83,6 +90,7 @@ class EmbeddingModel:
     needs_mask: bool = False
     notes: tuple[str, ...] = ()
     source: Mapping[str, Any] | None = None
+    places: tuple[torch.device, ...] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -94,6 +102,10 @@ class EmbeddingModel:
     def dtype(self) -> str:
         """Data type of the weights, for example ``"float32"``."""
         return str(_dtype_of(self.module)).removeprefix("torch.")
+
+    def place(self, layer: int) -> torch.device:
+        """The device where a hidden state is made, and where its moments are best kept."""
+        return self.places[layer] if self.places else self.device
 
     @property
     def vocabulary_rows(self) -> int | None:
@@ -142,9 +154,53 @@ class EmbeddingModel:
             attention_mask: ``(batch, length)``, 1 for a token and 0 for padding; may be left out
                 if nothing is padded.
         """
+        return states_of(self.module, input_ids, self._mask(input_ids, attention_mask))
+
+    @contextmanager
+    def keeping(self, layers: Sequence[int], ids: torch.Tensor) -> Iterator[Keep]:
+        """While the context lasts, the model can be run so that it keeps some hidden states only.
+
+        Args:
+            layers: the hidden states wanted.
+            ids: ``(1, length)`` a sequence to find out on where they come from.
+
+        Yields:
+            A function that takes what :meth:`hidden_states` takes and gives those of these layers,
+            ``{layer: (batch, length, d)}``, the same to the bit. Where the model does not let them
+            be kept alone, all are there.
+        """
+
+        def whole(
+            input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+        ) -> dict[int, torch.Tensor]:
+            return dict(enumerate(self.hidden_states(input_ids, attention_mask)))
+
+        def kept(
+            input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+        ) -> dict[int, torch.Tensor]:
+            run(self.module, input_ids, self._mask(input_ids, attention_mask))
+            length = input_ids.shape[1]
+            states = {layer: cut(state, length) for layer, state in taps.items()}
+            taps.clear()
+            there = set(layers) <= states.keys()
+            if there and all(state.shape[:2] == input_ids.shape for state in states.values()):
+                return states
+            return whole(input_ids, attention_mask)  # it runs other modules in other batches
+
+        # Where the model itself returns its states, they have all been moved to one device.
+        if len(layers) == self.n_states and self.places is None:
+            yield whole
+            return
+        with capturing(self.module, layers, ids, self._mask(ids, None)) as taps:
+            yield whole if taps is None else kept
+
+    def _mask(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """The mask to run with, where none is given."""
         if attention_mask is None and self.needs_mask:
-            attention_mask = torch.ones_like(input_ids)
-        return states_of(self.module, input_ids, attention_mask)
+            return torch.ones_like(input_ids)
+        return attention_mask
 
 
 def load_model(
@@ -154,6 +210,7 @@ def load_model(
     dtype: str | torch.dtype = "float32",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    device_map: str | Mapping[str, Any] | None = None,
 ) -> EmbeddingModel:
     """Load an encoder or decoder from a bundled alias, a folder, a GGUF file or the Hub.
 
@@ -167,6 +224,9 @@ def load_model(
         trust_remote_code: run code that a folder or Hub repository brings (``auto_map`` in its
             ``config.json``). Otherwise transformers' own class is used if it has one, and the
             model is refused if it has none.
+        device_map: spreads the model over several devices, in place of ``device``: ``"auto"``, or
+            the device of each of its modules, as transformers' ``from_pretrained`` takes it. The
+            moments of a hidden state are kept on the device where it is made.
 
     Returns:
         The model, after a trial run on one sentence.
@@ -176,7 +236,13 @@ def load_model(
             no hidden states, or cannot use the device or data type.
     """
     name = str(name)
-    torch_device, torch_dtype = _device(device), _dtype(dtype)
+    if device_map is not None and device != "auto":
+        raise ModelError(
+            f"device={device!r} takes the whole model, and device_map={device_map!r} spreads it: "
+            "name one of them."
+        )
+    torch_device = None if device_map is not None else _device(device)
+    torch_dtype = _dtype(dtype)
     limit_threads()
     with _only_own_errors(name):
         folder, gguf, label = _locate(name)
@@ -191,10 +257,13 @@ def load_model(
             loaded = from_hub.load_from_hub(
                 name,
                 revision,
-                lambda where, more: _load(where, name, torch_dtype, {**options, **more}),
+                lambda where, more: _load(
+                    where, name, torch_dtype, {**options, **more}, device_map
+                ),
             )
         else:
-            loaded = _load(str(folder), label, torch_dtype, {**options, "local_files_only": True})
+            options["local_files_only"] = True
+            loaded = _load(str(folder), label, torch_dtype, options, device_map)
             if gguf and name not in BUNDLED:
                 check_gguf_places(folder / gguf, loaded.module, label)
         model = _observed(loaded, torch_device, label)
@@ -213,13 +282,20 @@ def load_model(
     )
 
 
-def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingModel:
-    """What was loaded, cut to the part that gives hidden states and tried on short sentences."""
+def _observed(loaded: _Loaded, device: torch.device | None, label: str) -> EmbeddingModel:
+    """What was loaded, cut to the part that gives hidden states and tried on short sentences.
+
+    Without a device, it stays where it was loaded.
+    """
     tokenizer, notes = loaded.tokenizer, list(loaded.notes)
     names = {id(weight): key for key, weight in _stored(loaded.module)}
     module = bare(loaded.module)
     inside = {own: names.get(id(weight)) for own, weight in _stored(module)}
-    module = module.to(device)
+    spread = device is None
+    if spread:
+        device = input_device(module)
+    else:
+        module = module.to(device)
     names = {id(weight): inside[own] for own, weight in _stored(module)}
     begin, end = begin_and_end(tokenizer)
     ids = sample_ids(tokenizer, begin, end)
@@ -266,7 +342,22 @@ def _observed(loaded: _Loaded, device: torch.device, label: str) -> EmbeddingMod
         shares_batches=found.shares_batches,
         needs_mask=found.needs_mask,
         notes=tuple(notes),
+        places=_places(module, found, ids, device) if spread else None,
     )
+
+
+def _places(
+    module: Any, found: Observation, ids: list[int], device: torch.device
+) -> tuple[torch.device, ...] | None:
+    """Where each hidden state is made, if not all are made on the device that takes the ids."""
+    given = torch.tensor([ids], device=device)
+    mask = torch.ones_like(given) if found.needs_mask else None
+    with capturing(module, range(found.n_states), given, mask) as taps:
+        if taps is None:  # then they are taken where the model returns them
+            return None
+        run(module, given, mask)
+        places = tuple(taps[layer].device for layer in range(found.n_states))
+    return None if set(places) == {device} else places
 
 
 def _stored(module: Any) -> list[tuple[str, torch.Tensor]]:
@@ -346,6 +437,7 @@ def untrained(model: EmbeddingModel, seed: int = 0) -> EmbeddingModel:
         name=name,
         revision=f"seed:{seed}",
         source=None,
+        places=None,
         module=module,
         norms=found.norms,
         ignores_padding=found.ignores_padding,
@@ -438,8 +530,14 @@ class _Loaded:
     notes: tuple[str, ...]
 
 
-def _load(where: str, label: str, dtype: torch.dtype, options: dict) -> _Loaded:
-    module, report, notes = _load_module(where, label, dtype, options)
+def _load(
+    where: str,
+    label: str,
+    dtype: torch.dtype,
+    options: dict,
+    device_map: str | Mapping[str, Any] | None,
+) -> _Loaded:
+    module, report, notes = _load_module(where, label, dtype, options, device_map)
     mismatched = {
         name: (tuple(held), tuple(wanted)) for name, held, wanted in report["mismatched_keys"]
     }
@@ -449,7 +547,11 @@ def _load(where: str, label: str, dtype: torch.dtype, options: dict) -> _Loaded:
 
 
 def _load_module(
-    where: str, label: str, dtype: torch.dtype, options: dict
+    where: str,
+    label: str,
+    dtype: torch.dtype,
+    options: dict,
+    device_map: str | Mapping[str, Any] | None,
 ) -> tuple[Any, dict, tuple[str, ...]]:
     from transformers import AutoModel, PreTrainedConfig
 
@@ -459,6 +561,8 @@ def _load_module(
     # With this, shapes that differ are reported, and refused by name.
     how = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
     how |= {**safe, **options}
+    if device_map is not None:
+        how["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
     notes: tuple[str, ...] = ()
     try:
         told = (

@@ -9,8 +9,7 @@ are called, and are matched with the hidden states by comparing tensors.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import layer_norm, rms_norm
+
+from embvar_kit.models.running import listening
 
 KINDS = ("LayerNorm", "RMSNorm")
 """The kinds of normalization: centred and scaled, or only scaled."""
@@ -174,11 +175,12 @@ def recording(module: Any) -> Iterator[list[Call]]:
     """
     calls: list[Call] = []
 
-    def keep(name: str, number: int, part: Any, x: torch.Tensor, y: torch.Tensor) -> None:
-        # Copied, since later modules may write into them.
-        calls.append(Call(name, number, part, x.clone(), y.clone()))
+    def keep(name: str, number: int, part: Any, xs: list[torch.Tensor], y: Any) -> None:
+        if xs and isinstance(y, torch.Tensor):
+            # Copied, since later modules may write into them.
+            calls.append(Call(name, number, part, xs[0].clone(), y.clone()))
 
-    with _listening({name: p for name, p in module.named_modules() if _may_normalize(p)}, keep):
+    with listening({name: p for name, p in module.named_modules() if _may_normalize(p)}, keep):
         yield calls
 
 
@@ -195,7 +197,8 @@ def around(states: Sequence[torch.Tensor], calls: Sequence[Call]) -> tuple[State
         found = []
         for call in matching:
             if call.name not in behaviour:
-                behaviour[call.name] = _behaviour(call.part, states[0])
+                like = states[0].to(call.output.device)
+                behaviour[call.name] = _behaviour(call.part, like)
             if known := behaviour[call.name]:
                 found.append(Norm(call.name, call.number, type(call.part).__name__, *known))
         return tuple(found)
@@ -233,42 +236,18 @@ def record_norms(module: Any, norms: Mapping[int, Norm]) -> Iterator[dict[int, N
     for layer, norm in norms.items():
         wanted.setdefault((norm.module, norm.call), []).append(layer)
 
-    def keep(name: str, call: int, _: Any, x: torch.Tensor, y: torch.Tensor) -> None:
+    def keep(name: str, call: int, _: Any, xs: list[torch.Tensor], y: Any) -> None:
         for layer in wanted.get((name, call), ()):
-            taps[layer] = NormCall(norms[layer], x, y)
+            taps[layer] = NormCall(norms[layer], xs[0], y)
 
     parts = {norm.module: module.get_submodule(norm.module) for norm in norms.values()}
-    with _listening(parts, keep) as calls:
+    with listening(parts, keep) as calls:
         # Calls are counted anew in each pass.
         start = module.register_forward_pre_hook(lambda *_: (calls.clear(), taps.clear())[0])
         try:
             yield taps
         finally:
             start.remove()
-
-
-@contextmanager
-def _listening(parts: Mapping[str, Any], keep: Callable[..., None]) -> Iterator[Counter]:
-    """Call ``keep(name, call, part, input, output)`` whenever one of the modules has run."""
-    calls: Counter = Counter()
-
-    def listener(name: str) -> Callable[..., None]:
-        def listen(part: Any, inputs: tuple, named: dict, output: Any) -> None:
-            tensors = [x for x in (*inputs, *named.values()) if isinstance(x, torch.Tensor)]
-            if tensors and isinstance(output, torch.Tensor):
-                keep(name, calls[name], part, tensors[0], output)
-            calls[name] += 1
-
-        return listen
-
-    hooks = [
-        part.register_forward_hook(listener(name), with_kwargs=True) for name, part in parts.items()
-    ]
-    try:
-        yield calls
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _may_normalize(part: Any) -> bool:
@@ -279,7 +258,9 @@ def _may_normalize(part: Any) -> bool:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.numel() == other.numel() and torch.equal(one.reshape(other.shape), other)
+    if one.numel() != other.numel():
+        return False
+    return torch.equal(one.reshape(other.shape).to(other.device), other)
 
 
 class _Behaviour(NamedTuple):

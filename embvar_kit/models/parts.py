@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from embvar_kit.errors import ModelError, first_line
-from embvar_kit.models.running import alike, states_of, whole_states
+from embvar_kit.models.running import alike, input_device, states_of, whole_states
 
 
 def bare(module: Any) -> Any:
@@ -45,7 +45,7 @@ def for_text(module: Any, ids: list[int], label: str) -> Any:
         ModelError: if neither the model nor a part of it runs on text alone and returns its hidden
             states.
     """
-    given = torch.tensor([ids], device=next(module.parameters()).device)
+    given = torch.tensor([ids], device=input_device(module))
     try:
         states = whole_states(module, given)
     except Exception as error:  # what a model raises for an input it is not made for
@@ -100,7 +100,7 @@ def without_pooler(module: Any, ids: list[int]) -> Any:
     pooler = getattr(module, "pooler", None)
     if pooler is None:
         return module
-    given = torch.tensor([ids], device=next(module.parameters()).device)
+    given = torch.tensor([ids], device=input_device(module))
     before = states_of(module, given)
     module.pooler = None
     try:

@@ -11,7 +11,7 @@ from embvar_kit.errors import ModelError, first_line
 from embvar_kit.models.limits import max_tokens
 from embvar_kit.models.normalization import StateNorm, around, recording
 from embvar_kit.models.parts import text_config
-from embvar_kit.models.running import alike, apart, states_of, whole_states
+from embvar_kit.models.running import alike, apart, input_device, states_of, whole_states
 
 
 class Observation(NamedTuple):
@@ -46,8 +46,8 @@ def probe(module: Any, ids: list[int], padding: int, label: str) -> Observation:
 
     Raises:
         ModelError: if the model cannot run on text, returns no hidden states, its states are not
-            of shapes ``(1, length, d)`` with one ``d`` and a vector for each token, or it gives two
-            answers to the same input.
+            of shapes ``(1, length, d)`` with one ``d`` and a vector for each token, one of them is
+            zero everywhere, or it gives two answers to the same input.
     """
     try:
         with recording(module) as calls:
@@ -64,6 +64,12 @@ def probe(module: Any, ids: list[int], padding: int, label: str) -> Observation:
             f"The hidden states of {label!r} differ in shape ({sorted(set(shapes))}); the kit "
             "needs one vector per token and layer, all of one width."
         )
+    if dead := [layer for layer, state in enumerate(raw) if not state.any()]:
+        raise ModelError(
+            f"Hidden state {', '.join(map(str, dead))} of {label!r} is zero everywhere: weights "
+            "were not loaded, or what one device gave did not reach the next. Load the model "
+            "again, on one device if it was spread over several."
+        )
     found = _Runs(module, ids, padding, [state[:, : len(ids)] for state in raw])
     if not alike(found.run([ids]), found.alone):
         raise ModelError(
@@ -77,7 +83,7 @@ def probe(module: Any, ids: list[int], padding: int, label: str) -> Observation:
 
 
 def _batch(module: Any, *sequences: list[int]) -> torch.Tensor:
-    return torch.tensor(sequences, device=next(module.parameters()).device)
+    return torch.tensor(sequences, device=input_device(module))
 
 
 class _Runs:

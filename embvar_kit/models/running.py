@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -13,43 +14,96 @@ from torch import nn
 from embvar_kit.models.silence import quiet
 
 
+def run(
+    module: Any,
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    *,
+    states: bool = False,
+) -> Any:
+    """What a model gives for token ids; what the run changes of the model is undone.
+
+    Args:
+        module: a transformers model.
+        input_ids: ``(batch, length)`` token ids.
+        attention_mask: ``(batch, length)``, or ``None`` where nothing is padded.
+        states: whether the model is to keep all its hidden states.
+    """
+    # A model may take no mask at all: where none is needed, it gets none.
+    given = {} if attention_mask is None else {"attention_mask": attention_mask}
+    with quiet(), unchanged(module), torch.inference_mode():
+        return module(input_ids=input_ids, output_hidden_states=states, **given)
+
+
 def whole_states(
     module: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, ...]:
     """Hidden states as the model gives them, ``(batch, length or more, d)``; empty for none.
 
     A model whose last layer returns several things (PEGASUS-X: the states of tokens and of global
-    tokens) may give them together as one state; the first of them is the tokens'. What the run
-    changes of the model is undone.
-
-    Args:
-        module: a transformers model.
-        input_ids: ``(batch, length)`` token ids.
-        attention_mask: ``(batch, length)``, or ``None`` where nothing is padded.
+    tokens) may give them together as one state; the first of them is the tokens'. Arguments are
+    those of :func:`run`.
     """
-    # A model may take no mask at all: where none is needed, it gets none.
-    given = {} if attention_mask is None else {"attention_mask": attention_mask}
-    with quiet(), unchanged(module), torch.inference_mode():
-        states = module(input_ids=input_ids, output_hidden_states=True, **given).hidden_states
+    states = run(module, input_ids, attention_mask, states=True).hidden_states
     return tuple(state[0] if isinstance(state, tuple) else state for state in states or ())
 
 
 def states_of(
     module: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, ...]:
-    """Hidden states ``(batch, length, d)`` of a batch; what the run changes of the model is undone.
+    """Hidden states ``(batch, length, d)`` of a batch, without what a model pads them with.
 
     A model that works in chunks (Reformer) pads its input to a multiple of their length. What it
-    returns for that padding is cut off here.
-
-    Args:
-        module: a transformers model.
-        input_ids: ``(batch, length)`` token ids.
-        attention_mask: ``(batch, length)``, or ``None`` where nothing is padded.
+    returns for that padding is cut off here. Arguments are those of :func:`run`.
     """
     states = whole_states(module, input_ids, attention_mask)
-    length = input_ids.shape[1]
-    return tuple(state if state.shape[1] == length else state[:, :length] for state in states)
+    return tuple(cut(state, input_ids.shape[1]) for state in states)
+
+
+def cut(state: torch.Tensor, length: int) -> torch.Tensor:
+    """``(batch, length, d)``: a state without what the model padded it with."""
+    return state if state.shape[1] == length else state[:, :length]
+
+
+def input_device(module: nn.Module) -> torch.device:
+    """Where a model takes its token ids: where its first weight lies.
+
+    Weights that are offloaded lie on the device ``meta`` while they are not used.
+    """
+    devices = (weight.device for weight in module.parameters())
+    return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
+
+
+@contextmanager
+def listening(parts: Mapping[str, nn.Module], keep: Callable[..., None]) -> Iterator[Counter]:
+    """Call ``keep(name, call, part, inputs, output)`` whenever one of the modules has run.
+
+    Args:
+        parts: the modules by name.
+        keep: gets the name, the index of the call among the module's calls, the module, a list of
+            the tensors that it was given, and what it returned.
+
+    Yields:
+        How often each module was called; whoever listens to several runs clears it between them.
+    """
+    calls: Counter = Counter()
+
+    def listener(name: str) -> Callable[..., None]:
+        def listen(part: nn.Module, inputs: tuple, named: dict, output: Any) -> None:
+            tensors = [x for x in (*inputs, *named.values()) if isinstance(x, torch.Tensor)]
+            keep(name, calls[name], part, tensors, output)
+            calls[name] += 1
+
+        return listen
+
+    hooks = [
+        part.register_forward_hook(listener(name), with_kwargs=True) for name, part in parts.items()
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

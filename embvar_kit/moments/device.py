@@ -68,10 +68,14 @@ class DeviceMoments:
         n_layers: number of layers, ``L``.
 
     Attributes:
+        Order: class of the orders that :meth:`add` takes.
+        copies: whether :meth:`add` needs memory for copies of the embeddings.
         count: ``(G, L)`` int64, occurrences seen.
         mean: ``(G, L, d)`` float32, NaN for groups never seen.
         refused: boolean scalar, whether a batch held NaN or infinity.
     """
+
+    Order, copies = DeviceOrder, True
 
     def __init__(self, n_groups: int, dim: int, device: torch.device, n_layers: int = 1) -> None:
         shape = (n_groups, n_layers)

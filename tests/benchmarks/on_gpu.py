@@ -1,4 +1,4 @@
-"""Time the pass on a GPU: the forward pass alone, and with the statistics.
+"""Time the pass on a GPU: the forward pass alone, and with the statistics in each of their forms.
 
     .venv/bin/python tests/benchmarks/on_gpu.py             # after make models, where a GPU is
     ... on_gpu.py --text FILE --tokenizer FOLDER --models 1   # other text, a line a sentence
@@ -10,10 +10,12 @@ depend on. Writes ``gpu.md`` beside this file (``--out`` for another place).
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,6 +30,7 @@ from embvar_kit.models.around import sample_ids
 from embvar_kit.models.limits import max_tokens
 from embvar_kit.models.parts import bare, without_pooler
 from embvar_kit.models.probe import probe
+from embvar_kit.moments.fused import SWITCH
 
 HERE = Path(__file__).parent
 
@@ -84,20 +87,33 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def measure(model: ek.EmbeddingModel, corpus: ek.Corpus, rounds: int) -> dict[str, float]:
-    """Medians of seconds: bare forward, forward and statistics, all of ``extract``."""
-    work = ek.plan(model, corpus)
-    moments = Accumulator(model, work, ["hidden"])
+FORMS = {"torch": "0", "fused": "1"}
+"""The forms of the statistics, by tensor operations and by one kernel: values of the switch."""
 
-    def run(counted: bool) -> None:
+
+def accumulator(model: ek.EmbeddingModel, work: plan.Plan, form: str) -> Accumulator:
+    os.environ[SWITCH] = FORMS[form]
+    return Accumulator(model, work, ["hidden"])
+
+
+def measure(model: ek.EmbeddingModel, corpus: ek.Corpus, rounds: int) -> dict[str, float]:
+    """Medians of seconds: bare forward, forward and each form of statistics, all of ``extract``."""
+    work = ek.plan(model, corpus)
+    moments = {form: accumulator(model, work, form) for form in FORMS}
+
+    def run(form: str | None = None) -> None:
         for batch in forward(model, work):
-            if counted:
-                moments.add(batch)
+            if form:
+                moments[form].add(batch)
+
+    def extract(form: str) -> None:
+        os.environ[SWITCH] = FORMS[form]
+        ek.run_plan(model, corpus, work, progress=False)
 
     contestants = {
-        "bare": lambda: run(False),
-        "with": lambda: run(True),
-        "extract": lambda: ek.run_plan(model, corpus, work, progress=False),
+        "bare": run,
+        **{form: partial(run, form) for form in FORMS},
+        **{f"extract, {form}": partial(extract, form) for form in FORMS},
     }
     spent: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
@@ -105,19 +121,21 @@ def measure(model: ek.EmbeddingModel, corpus: ek.Corpus, rounds: int) -> dict[st
             taken = seconds(contestant)
             if turn:  # the first one warms up
                 spent[name].append(taken)
-    torch.cuda.reset_peak_memory_stats()
-    contestants["extract"]()
     found = {name: statistics.median(times) for name, times in spent.items()}
+    moments.clear()
+    for form in FORMS:
+        torch.cuda.reset_peak_memory_stats()
+        extract(form)
+        found[f"peak, {form}"] = torch.cuda.max_memory_allocated() / 2**30
     found["tokens"], found["batches"] = work.n_tokens, len(work.batches)
-    found["peak"] = torch.cuda.max_memory_allocated() / 2**30
     print(f"{model.name}, {model.dtype}: {found}", flush=True)
     return found
 
 
-def kernels(model: ek.EmbeddingModel, corpus: ek.Corpus) -> str:
+def kernels(model: ek.EmbeddingModel, corpus: ek.Corpus, form: str) -> str:
     """What the device does in a few batches with statistics, the dearest first."""
     work = ek.plan(model, corpus)
-    moments = Accumulator(model, work, ["hidden"])
+    moments = accumulator(model, work, form)
     few = work.batches[len(work.batches) // 2 :][:4]
     kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     for _ in range(2):
@@ -149,24 +167,26 @@ def main() -> None:
         f"{ek.__version__}; the contestants take turns, and rates are from medians of "
         f"{chosen.rounds} rounds.",
         "",
-        "| model | weights | tokens | tokens/s, forward alone | with statistics "
+        "| model | weights | tokens | tokens/s, forward alone | statistics by | with statistics "
         "| `extract`, all of it | statistics, % of forward | peak, GiB |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for shape in list(SHAPES)[: chosen.models]:
         text = corpus.select(sample=LARGE[shape], seed=0) if shape in LARGE else corpus
         for dtype in (torch.float32, torch.bfloat16)[shape in LARGE :]:
             model = model_of(shape, dtype, tokenizer)
             found = measure(model, text, chosen.rounds)
-            rates = [found["tokens"] / found[name] for name in ("bare", "with", "extract")]
-            over = 100 * (found["with"] / found["bare"] - 1)
-            lines.append(
-                f"| {shape} | {model.dtype} | {found['tokens']:,} | "
-                + " | ".join(f"{rate:,.0f}" for rate in rates)
-                + f" | {over:.1f} | {found['peak']:.1f} |"
-            )
-            if chosen.kernels:
-                print(kernels(model, text))
+            for form in FORMS:
+                rates = [found["tokens"] / found[name] for name in (form, f"extract, {form}")]
+                over = 100 * (found[form] / found["bare"] - 1)
+                lines.append(
+                    f"| {shape} | {model.dtype} | {found['tokens']:,} "
+                    f"| {found['tokens'] / found['bare']:,.0f} | {form} | "
+                    + " | ".join(f"{rate:,.0f}" for rate in rates)
+                    + f" | {over:.1f} | {found[f'peak, {form}']:.1f} |"
+                )
+                if chosen.kernels:
+                    print(kernels(model, text, form))
             del model
             torch.cuda.empty_cache()
     page = "\n".join(lines) + "\n"

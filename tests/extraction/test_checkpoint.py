@@ -363,6 +363,9 @@ class SmallMemory:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return self.model.hidden_states(ids, mask)
 
+    def keeping(self, layers, ids):
+        return type(self.model).keeping(self, layers, ids)  # with the hidden states of this one
+
 
 def test_a_batch_too_large_for_the_memory_is_halved(model, corpus, whole, monkeypatch):
     monkeypatch.setattr(measure, "sharing", lambda *_: batching.Sharing.ANY)

@@ -5,23 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import SequentialLoop, two_pass
+from reference import BOUND, SequentialLoop, assert_right, cloud, two_pass
 
 import embvar_kit as ek
 from embvar_kit.moments.device import DeviceMoments, DeviceOrder
 from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
-
-BOUND = 1e-6
-
-
-def cloud(
-    rng: np.random.Generator, n: int, dim: int, spread: float, n_groups: int = 3
-) -> tuple[np.ndarray, np.ndarray]:
-    """Groups of vectors around means of length about 1, with V/Q of about ``spread**2``."""
-    groups = rng.integers(0, n_groups, n)
-    means = rng.normal(size=(n_groups, dim)) / np.sqrt(dim)
-    noise = rng.normal(size=(n, dim)) / np.sqrt(dim)
-    return (means[groups] + spread * noise).astype(np.float32), groups
 
 
 def fed(x: np.ndarray, groups: np.ndarray, n_groups: int, cuts: list[int]) -> GroupedMoments:
@@ -30,23 +18,6 @@ def fed(x: np.ndarray, groups: np.ndarray, n_groups: int, cuts: list[int]) -> Gr
     for part_x, part_groups in zip(np.split(x, cuts), np.split(groups, cuts), strict=True):
         m.update(part_x, part_groups)
     return m
-
-
-def assert_right(m: GroupedMoments, x: np.ndarray, groups: np.ndarray) -> None:
-    for group in range(m.n_groups):
-        own = x[groups == group]
-        assert m.count[group] == len(own)
-        if not len(own):
-            assert np.isnan([m.Q[group], m.M[group], m.V[group]]).all()
-            assert np.isnan(m.mean[group]).all()
-            continue
-        Q, M, V = two_pass(own)
-        assert m.Q[group] == pytest.approx(Q, rel=1e-12)
-        assert m.M[group] == pytest.approx(M, rel=1e-8, abs=1e-9 * Q)
-        assert m.V[group] >= 0
-        if len(own) >= 2 and V >= 1e-7 * Q:
-            assert m.V[group] == pytest.approx(V, rel=BOUND)
-        assert abs(m.Q[group] - m.M[group] - m.V[group]) <= BOUND * Q
 
 
 shapes = st.tuples(st.integers(1, 120), st.sampled_from([1, 2, 3, 17, 64]))
