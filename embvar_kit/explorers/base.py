@@ -290,7 +290,7 @@ class TokenList(widgets.Select):
 
 
 def _script(name: str) -> str:
-    """The text of a JavaScript file of this folder."""
+    """The text of a file of this folder."""
     return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
@@ -304,9 +304,23 @@ class Tooltip(anywidget.AnyWidget):
 
 
 class ShortcutGuard(anywidget.AnyWidget):
-    """Keeps JupyterLab's shortcuts from taking the keys pressed in an explorer's controls."""
+    """Keeps JupyterLab's shortcuts from taking the keys pressed in an explorer's controls.
+
+    It also brings the style sheet of the explorers.
+    """
 
     _esm = _script("shortcut_guard.js")
+    _css = _script("explorers.css")
+
+
+class LectureButton(anywidget.AnyWidget):
+    """Shows its explorer on the full screen, in large type."""
+
+    _esm = _script("lecture.js")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_class("embvar-lecture-button")
 
 
 class PlotGuard(anywidget.AnyWidget):
@@ -325,3 +339,26 @@ class PlotGuard(anywidget.AnyWidget):
     def __init__(self, plot: widgets.DOMWidget) -> None:
         super().__init__(plot=plot)
         self.add_class("embvar-hint")
+
+
+class PlotAxes(anywidget.AnyWidget):
+    """Axes and legend around a scatter plot, which it keeps as wide as its column.
+
+    It stands beside the plot in a box of the class ``embvar-plot``.
+
+    Args:
+        plot: the ``jscatter`` widget, without axes of its own.
+        height: height of the plot in pixels; 0 lets it follow the width.
+    """
+
+    _esm = _script("plot_axes.js")
+    plot = traitlets.Instance(widgets.DOMWidget).tag(sync=True, **widgets.widget_serialization)
+    height = traitlets.Int(0).tag(sync=True)
+    titles = traitlets.List(["", ""], help="HTML of the two axes' titles").tag(sync=True)
+    legend = traitlets.Dict(
+        help="title, colours from left to right, and marks: (fraction of the width, HTML)"
+    ).tag(sync=True)
+
+    def __init__(self, plot: widgets.DOMWidget, height: int, **values: object) -> None:
+        super().__init__(plot=plot, height=height, **values)
+        self.add_class("embvar-axes")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm, Normalize, to_rgba
+from matplotlib import colormaps
+from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
 from matplotlib.figure import Figure
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.explorers.base import (
     CountsSlider,
     Explorer,
+    LectureButton,
+    PlotAxes,
     PlotGuard,
     TokenList,
     bind,
@@ -42,9 +45,9 @@ MARK = "#d55e00"
 """Colour of marks: vermilion, not in viridis and distinct from it for colour-blind readers."""
 
 _NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
-_MARGIN = 70  # pixels beside the plot, for its vertical axis
 _MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
 _TYPING = 0.3  # seconds without a key after which what was typed is looked for
+_BUTTONS = ["pan_zoom", "lasso", "lasso_type", "lasso_brush_size", "divider", "reset"]
 _X, _Y, _COLOUR = "across", "up", "log10 n_t"  # columns of the plot's data
 
 
@@ -53,14 +56,15 @@ class TradeoffPlot:
 
     Args:
         state: the explorer's state.
-        height: in pixels.
+        height: in pixels; ``None`` lets it follow the width.
 
     Attributes:
         scatter: the ``jscatter.Scatter``.
         widget: its widget.
+        view: the widget with axes and legend.
     """
 
-    def __init__(self, state: TradeoffState, height: int) -> None:
+    def __init__(self, state: TradeoffState, height: int | None) -> None:
         from jscatter import Scatter  # takes a second to import
 
         self.state = state
@@ -77,16 +81,19 @@ class TradeoffPlot:
                 "opacityInactiveMax": 1,
             },
         )
-        label = {"variable": _COLOUR}
-        scatter.color(by=_COLOUR, map=FREQUENCY_MAP, norm=self._norm(), labeling=label)
+        scatter.color(by=_COLOUR, map=FREQUENCY_MAP, norm=self._norm())
         scatter.size(default=4)
-        scatter.axes(True, grid=True, labels=self._titles())
-        scatter.legend(True, position="top-right", size="small")
-        properties = ["token", "n_t", "Q", "M", "V"]
+        scatter.axes(False)
+        scatter.legend(False)
+        properties = ["token", "occurrences", "Q", "M", "V"]
         scatter.tooltip(True, properties=properties, histograms=False, size="small")
-        scatter.height(height)
         scatter.annotations(self._lines())
         self.widget = with_class(scatter.widget, "embvar-scatter")
+        self.widget.toolbar_buttons = _BUTTONS
+        self._axes = PlotAxes(
+            self.widget, height or 0, titles=self._titles(), legend=self._legend()
+        )
+        self.view = with_class(widgets.VBox([self.widget, self._axes]), "embvar-plot")
         self._fix_colours()
         self._select_marked()
         state.observe(lambda _: self._update(), "drawn")
@@ -99,7 +106,7 @@ class TradeoffPlot:
     def _new_data(self) -> pd.DataFrame:
         """Positions and colours of the points; Q, M and V as the tooltip shows them."""
         points = self.state.points
-        columns = {_COLOUR: np.log10(points.n), "token": points.shown, "n_t": points.n}
+        columns = {_COLOUR: np.log10(points.n), "token": points.shown, "occurrences": points.n}
         return pd.DataFrame({**self._layer_columns(), **columns})
 
     def _layer_columns(self) -> dict[str, np.ndarray]:
@@ -136,8 +143,8 @@ class TradeoffPlot:
                 self._fix_colours()
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
                 self._select_marked(force=True)
-            scatter.axes(labels=self._titles())
             scatter.annotations(self._lines())
+        self._axes.titles, self._axes.legend = self._titles(), self._legend()
 
     def _fix_colours(self) -> None:
         """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
@@ -160,8 +167,26 @@ class TradeoffPlot:
         return Normalize(np.floor(low), np.ceil(high))  # round numbers in the legend
 
     def _titles(self) -> list[str]:
-        form = "unbiased " if self.state.unbiased else ""
-        return [f"{form}M(X_t), squared norm of the mean", f"{form}V(X_t), variance"]
+        tilde, form = ("\N{COMBINING TILDE}", ", unbiased") if self.state.unbiased else ("", "")
+        of = "(<i>X<sub>t</sub></i>)"
+        return [
+            f"<i>M{tilde}</i>{of}, squared norm of the mean{form}",
+            f"<i>V{tilde}</i>{of}, variance{form}",
+        ]
+
+    def _legend(self) -> dict[str, Any]:
+        """The colours of the points, and the powers of ten on their scale."""
+        norm = self._norm()
+        low, high = int(norm.vmin), int(norm.vmax)
+        powers = {power: f"10<sup>{power}</sup>" for power in range(low, high + 1)} | {
+            0: "1",
+            1: "10",
+        }
+        return {
+            "title": "occurrences <i>n<sub>t</sub></i>",
+            "colours": [to_hex(colormaps[FREQUENCY_MAP](at)) for at in np.linspace(0, 1, 12)],
+            "marks": [(float(norm(x)), powers[x]) for x in range(low, high + 1)],
+        }
 
     # Lines
 
@@ -240,7 +265,7 @@ class TradeoffExplorer(Explorer):
         corpus: for the cards, the text whose occurrences are shown.
         recall: if no model is given, load the statistics' own model and text by name when a card
             is first opened. With neither, a card shows the moments only.
-        height: height of the plot in pixels.
+        height: height of the plot in pixels, by default in proportion to its width.
         values: initial values of the state, for example ``layer=2``.
 
     Attributes:
@@ -259,7 +284,7 @@ class TradeoffExplorer(Explorer):
         corpus: Corpus | None = None,
         *,
         recall: bool = False,
-        height: int = 400,
+        height: int | None = None,
         **values: object,
     ) -> None:
         self.state = TradeoffState(stats, **values)
@@ -358,27 +383,20 @@ class TradeoffExplorer(Explorer):
             above.append(model)
         if any(len(sites) > 1 for sites in sources.values()):
             above.append(site)
-        self.plot.widget.layout.min_width = f"{self.plot.widget.height + _MARGIN}px"
-        plot = widgets.VBox(
-            [self._numbers, self.plot.widget, PlotGuard(self.plot.widget)],
-            # A plot narrower than it is high would cut points off at the sides.
-            layout={"flex": "3 1 480px", "max_width": "760px", "overflow": "auto"},
-        )
-        beside = widgets.VBox(
-            [*self._search_box(), *self._compare_box()],
-            layout={"flex": "1 1 300px", "min_width": "280px"},
-        )
-        columns = widgets.HBox(
-            [plot, beside], layout={"flex_flow": "row wrap", "grid_gap": "4px 18px"}
-        )
         self._marked = with_class(widgets.HTML(), "embvar-marked")
+        areas = {
+            "plot": [self._numbers, self.plot.view, PlotGuard(self.plot.widget)],
+            "search": self._search_box(),
+            "compare": self._compare_box(),
+            "marked": [self._marked],
+            "card": [self.card.view],
+        }
+        boxes = [widgets.VBox(part, layout={"grid_area": name}) for name, part in areas.items()]
         return explorer_frame(
-            wrapping_row(*above),
+            wrapping_row(*above, LectureButton()),
             wrapping_row(counts, unbiased, special, scales),
             self._message,
-            columns,
-            self._marked,
-            self.card.view,
+            with_class(widgets.GridBox(boxes), "embvar-columns"),
             kind="tradeoff",
         )
 

@@ -232,7 +232,10 @@ class TradeoffState(traitlets.HasTraits):
         return pd.DataFrame({**columns, **{name: getattr(points, name)[at] for name in "QMV"}})
 
     def limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The ends of the axes of M and of V, with a margin."""
+        """The ends of the axes of M and of V.
+
+        Linear ones begin at 0, or just below the least value: an unbiased M may be negative.
+        """
         points = self.points
         at = slice(None) if self.scales == "same" else points.at(self.layer)
         ends = []
@@ -245,7 +248,7 @@ class TradeoffState(traitlets.HasTraits):
             else:
                 low, high = float(np.nanmin(values)), float(np.nanmax(values))
                 margin = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
-                ends.append((low - margin, high + margin))
+                ends.append((low - margin if low < 0 else 0.0, high + margin))
         return ends[0], ends[1]
 
     def axes_note(self) -> str:

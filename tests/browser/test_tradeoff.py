@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Locator
 
 from . import servers, view
-from .conftest import Desk
-from .notebook_page import Notebook, poll
+from .conftest import Desk, screenshot
+from .notebook_page import WINDOW, Notebook, poll
 
 NAME = "tradeoff.ipynb"
 CELLS = (
@@ -209,6 +209,74 @@ def test_one_click_resets_the_view(notebook: Notebook, explorer: Locator, plot: 
         away(notebook)
         assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks, 10) == ticks
         assert plot.rest()["hash"] == pixels
+
+
+# On a wall
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 700), (1440, 900), (1920, 1080)])
+def test_the_plot_fills_its_column_and_begins_at_zero(
+    notebook: Notebook, explorer: Locator, width: int, height: int
+):
+    page = notebook.page
+    page.set_viewport_size({"width": width, "height": height})
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    frame = explorer.locator(".embvar-plot")
+    column = explorer.locator(".embvar-columns").bounding_box()["width"]
+    box = poll(lambda: view.plot_box(explorer), lambda box: box["width"] > frame_width(frame) - 140)
+    assert box["width"] > frame_width(frame) - 140, "all but the axis and the plot's buttons"
+    assert frame_width(frame) > (0.95 if width == 1000 else 0.6) * column
+    assert 0.3 * box["width"] < box["height"] < 0.8 * height
+    edges = box["x"], box["y"] + box["height"]
+    for ticks, edge in zip(view.Axes(explorer).ticks, edges, strict=True):
+        assert ticks[0] == (0, pytest.approx(edge, abs=2))
+    texts = explorer.locator(".embvar-axes :is(text, div, span)").evaluate_all(
+        """(all) => all.map((one) => {
+          const { left, right, top, bottom } = one.getBoundingClientRect();
+          const frame = one.closest(".embvar-plot").getBoundingClientRect();
+          const cut = left < frame.left - 1 || right > frame.right + 1 || top < frame.top - 1 ||
+            bottom > frame.bottom + 1;
+          return [one.textContent, parseFloat(getComputedStyle(one).fontSize), cut];
+        })"""
+    )
+    assert len(texts) > 10
+    assert [text for text, size, cut in texts if cut or size < 12] == []
+    title = explorer.locator(".embvar-axes-y").bounding_box()
+    assert title["x"] < box["x"] and title["y"] < box["y"], "at the axis whose numbers it names"
+    assert explorer.locator(".embvar-axes-y sub").inner_text() == "t"
+    page.screenshot(path=screenshot(f"tradeoff-{width}"))
+    page.set_viewport_size(WINDOW)
+
+
+def frame_width(frame: Locator) -> float:
+    return frame.bounding_box()["width"]
+
+
+def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: Locator):
+    page, button = notebook.page, explorer.locator(".embvar-lecture-button button")
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    button.click()
+    plot = poll(lambda: view.plot_box(explorer), lambda box: box["width"] > 1600)
+    assert plot["width"] > 1600
+    assert explorer.evaluate("explorer => explorer === document.fullscreenElement")
+    for css in ("layer label", "layer .widget-readout", "numbers b", "axes .tick text"):
+        one = explorer.locator(f".embvar-{css}").first
+        assert one.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
+        box = one.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 1080, "on the screen, with the plot"
+    assert plot["y"] + plot["height"] < 1000
+    before = view.Fit.shown(explorer)
+    view.slider(explorer).focus()
+    page.keyboard.press("ArrowRight")
+    fit = poll(lambda: view.Fit.shown(explorer), lambda fit: fit.layer == before.layer + 1)
+    assert fit == view.Fit.computed(explorer)
+    page.keyboard.press("ArrowLeft")
+    page.screenshot(path=screenshot("tradeoff-lecture"))
+    page.evaluate("() => document.exitFullscreen()")  # as Escape does
+    classes = poll(lambda: explorer.get_attribute("class"), lambda now: "lecture" not in now)
+    assert "embvar-lecture" not in classes.split()
+    page.set_viewport_size(WINDOW)
+    assert poll(lambda: view.plot_box(explorer)["width"], lambda width: width < 1200) < 1200
 
 
 # The search box

@@ -196,14 +196,24 @@ def test_axes_hold_all_layers_or_their_own(stats):
         state.layer = int(layer)
         (left, right), (low, high) = state.limits()
         limits.add((left, right, low, high))
-        assert left < state.table()["M"].min() and state.table()["M"].max() < right
-        assert low < state.table()["V"].min() and state.table()["V"].max() < high
+        assert left == 0 < state.table()["M"].min() and state.table()["M"].max() < right
+        assert low == 0 <= state.table()["V"].min() and state.table()["V"].max() < high
     assert len(limits) == 1
     own = state.limits()
     state.scales = "own"
     assert state.limits() != own
     state.scales = "log"
     assert min(state.limits()[0][0], state.limits()[1][0]) > 0
+
+
+def test_axes_begin_just_below_a_negative_unbiased_M():
+    made = tradeoff_of_tokens([f"t{i}" for i in range(20)])  # means near 0: noise may exceed them
+    state = TradeoffState(made, counts=(2, None), unbiased=True)
+    M = state.table()["M"]
+    assert M.min() < 0
+    (left, right), (low, _) = state.limits()
+    assert M.min() - 0.05 * (M.max() - M.min()) < left < M.min()
+    assert right > M.max() and low == 0
 
 
 def test_high_norm_tokens_get_logarithmic_axes():
@@ -491,14 +501,27 @@ def test_a_tooltip_shows_the_token_and_its_numbers_at_the_layer_shown(explorer):
     sent = []
     widget.send = lambda content, buffers=None: sent.append(content)
     properties = list(widget.tooltip_properties)
-    assert properties == ["token", "n_t", "Q", "M", "V"]
+    assert properties == ["token", "occurrences", "Q", "M", "V"]
     event = {"type": "tooltip", "index": 7, "properties": properties, "preview": None}
     widget._handle_custom_msg(event, [])
     row = explorer.state.table().iloc[7]
     told = sent[0]["properties"]
-    assert (told["token"], told["n_t"]) == (row["token"], row["n"])
+    assert (told["token"], told["occurrences"]) == (row["token"], row["n"])
     for name in "QMV":
         assert told[name] == pytest.approx(row[name], rel=1e-3)
+
+
+def test_axes_and_legend_are_typeset_and_say_which_form_is_shown(explorer):
+    axes = find(explorer, "embvar-axes")
+    assert axes.titles[1] == "<i>V</i>(<i>X<sub>t</sub></i>), variance"
+    explorer.state.unbiased = True
+    assert axes.titles[0].startswith("<i>M\N{COMBINING TILDE}</i>(")
+    assert all(title.endswith(", unbiased") for title in axes.titles)
+    n = explorer.state.points.n
+    marks = dict((text, at) for at, text in axes.legend["marks"])
+    low, high = np.floor(np.log10(n.min())), np.ceil(np.log10(n.max()))
+    assert marks["10<sup>3</sup>"] == pytest.approx((3 - low) / (high - low))
+    assert marks["1"] == 0 and len(marks) == high - low + 1
 
 
 def test_points_and_line_change_in_one_message(explorer):
