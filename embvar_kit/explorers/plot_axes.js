@@ -63,7 +63,7 @@ async function render({ model, el }) {
   const groups = { x: add(lines, "g", { class: "x-axis" }), y: add(lines, "g", { class: "y-axis" }) };
   const draw = () => {
     waiting = 0;
-    if (!canvas?.isConnected) return;
+    if (!canvas?.clientWidth) return;  // out of sight, as while JupyterLab changes its theme
     const own = el.getBoundingClientRect(), plot = canvas.getBoundingClientRect();
     const left = plot.left - own.left, upper = plot.top - own.top;
     const type = parseFloat(getComputedStyle(el).fontSize);

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
@@ -14,9 +15,13 @@ from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
 from matplotlib.figure import Figure
 
 from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.base import (
+    PATIENCE,
     CountsSlider,
+    Downloads,
     Explorer,
+    File,
     LectureButton,
     PlotAxes,
     PlotGuard,
@@ -25,12 +30,19 @@ from embvar_kit.explorers.base import (
     checkbox,
     dropdown,
     explorer_frame,
+    handle_of,
     layer_slider,
     with_class,
     wrapping_row,
 )
-from embvar_kit.explorers.rendering import png_of
-from embvar_kit.explorers.tables import MOST_NAMED, marked_table, number, signed
+from embvar_kit.explorers.rendering import DPI, png_of, svg_of
+from embvar_kit.explorers.tables import (
+    MOST_NAMED,
+    explained,
+    marked_table,
+    number,
+    signed,
+)
 from embvar_kit.explorers.token_card import TokenCard
 from embvar_kit.explorers.tradeoff_state import Points, Statistics, TradeoffState
 from embvar_kit.figures.style import FREQUENCY_MAP, as_label, count_range, label_points, symbol
@@ -46,6 +58,7 @@ MARK = "#d55e00"
 
 _NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
 _MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
+_PRINT = 200  # dots per inch of a figure that is saved
 _TYPING = 0.3  # seconds without a key after which what was typed is looked for
 _BUTTONS = ["pan_zoom", "lasso", "lasso_type", "lasso_brush_size", "divider", "reset"]
 _X, _Y, _COLOUR = "across", "up", "log10 n_t"  # columns of the plot's data
@@ -169,9 +182,10 @@ class TradeoffPlot:
     def _titles(self) -> list[str]:
         tilde, form = ("\N{COMBINING TILDE}", ", unbiased") if self.state.unbiased else ("", "")
         of = "(<i>X<sub>t</sub></i>)"
+        what = {"M": "squared norm of the mean", "V": "variance"}
         return [
-            f"<i>M{tilde}</i>{of}, squared norm of the mean{form}",
-            f"<i>V{tilde}</i>{of}, variance{form}",
+            f"{explained(name, f'<i>{name}{tilde}</i>{of}')}, {text}{form}"
+            for name, text in what.items()
         ]
 
     def _legend(self) -> dict[str, Any]:
@@ -294,7 +308,7 @@ class TradeoffExplorer(Explorer):
 
             given = [one for sites in self.state.sources.values() for one in sites.values()]
             found = concordances(given, model, corpus)
-        self.card = TokenCard(found, recall=recall)
+        self.card = TokenCard(found, recall=recall, describe=self._describe)
         self.plot = TradeoffPlot(self.state, height)
         self.view = self._layout()
         for names, update in (
@@ -312,14 +326,40 @@ class TradeoffExplorer(Explorer):
         return self.card.wait(seconds)
 
     def still(self) -> bytes:
-        """The figure of :func:`embvar_kit.figures.V_on_M`, the marked tokens labelled, as a PNG."""
+        """The picture of :meth:`figure` as a PNG."""
+        return png_of(self.figure(), small=True)
+
+    @property
+    def marked(self) -> pd.DataFrame:
+        """The marked tokens in the range shown: ``model, site, layer, token, n, Q, M, V``."""
         state = self.state
-        figure = Figure(figsize=(7.4, 5.0), dpi=96, layout="constrained")
+        table = state.table().iloc[state.points.indices_of(state.marked)].reset_index(drop=True)
+        for at, name in enumerate(("model", "site", "layer")):
+            table.insert(at, name, getattr(state, name))
+        return table
+
+    @property
+    def code(self) -> str:
+        """A line of Python that sets what is shown now again."""
+        state = self.state
+        values = state.values()
+        if len(state.sources) == 1:
+            del values["model"]
+        if len(state.sources[state.model]) == 1:
+            del values["site"]
+        told = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        return f"{handle_of(self) or 'explorer'}.state.restore({told})"
+
+    def figure(self, dpi: float = DPI) -> Figure:
+        """The figure of :func:`embvar_kit.figures.V_on_M`, the marked tokens labelled."""
+        state = self.state
+        figure = Figure(figsize=(7.4, 5.0), dpi=dpi, layout="constrained")
         ax = figure.subplots()
         table = state.table()[::-1]
         limits = count_range(table["n"])
         log = state.scales == "log"
         points, _ = scatter_V_on_M(ax, table, limits, size=9, log=log)
+        points.set_rasterized(True)  # in an SVG, thousands of points would take megabytes
         if not log:
             x, y = state.limits()
             ax.set(xlim=x, ylim=y)
@@ -335,7 +375,34 @@ class TradeoffExplorer(Explorer):
             ax.scatter(M, V, s=40, facecolors="none", edgecolors=MARK, zorder=5)
             png_of(figure)  # labels are placed after the layout is known
             label_points(ax, M, V, [as_label(token) for token in marked["token"]])
-        return png_of(figure, small=True)
+        return figure
+
+    def _downloads(self) -> Downloads:
+        """Buttons for what is shown: figure, marked tokens, state."""
+
+        def file(ending: str, kind: str, content: bytes) -> File:
+            name = re.sub(r"[^\w.-]+", "-", f"{self.state.model}-layer{self.state.layer}")
+            return File(f"tradeoff-{name}{ending}", kind, content)
+
+        def png() -> File:
+            return file(".png", "image/png", png_of(self.figure(_PRINT)))
+
+        def svg() -> File:
+            return file(".svg", "image/svg+xml", svg_of(self.figure(_PRINT)))
+
+        def csv() -> File:
+            if self.marked.empty:
+                raise StatisticsError("No token is marked: search for some, or draw a lasso.")
+            return file("-marked.csv", "text/csv", self.marked.to_csv(index=False).encode())
+
+        return Downloads(
+            {
+                "PNG": ("the figure with axes, legend and marked names, as an image", png),
+                "SVG": ("the figure with axes, legend and marked names, as a drawing", svg),
+                "CSV": ("the marked tokens as a table", csv),
+                "code": ("a line of Python that shows all this again", lambda: self.code),
+            }
+        )
 
     # Controls
 
@@ -349,7 +416,11 @@ class TradeoffExplorer(Explorer):
         bind(state, "layer", layer, self._show_message)
         model = dropdown("model", "embvar-model", list(sources), "the model shown")
         site = dropdown(
-            "site", "embvar-site", list(sources[state.model]), "where embeddings are measured"
+            "site",
+            "embvar-site",
+            list(sources[state.model]),
+            "where in the model embeddings are measured: hidden, the hidden states; unit, these "
+            "scaled to norm 1; norm_input, standardized and norm_output, around a normalization",
         )
         self._site = site
         counts = CountsSlider(1, state.counts)
@@ -376,7 +447,8 @@ class TradeoffExplorer(Explorer):
             ("scales", scales),
         ):
             bind(state, name, control, self._show_message)
-        bind(state, "counts", counts, self._show_message, to_control=counts.admit)
+        admit = {"to_control": counts.admit, "patience": PATIENCE}
+        bind(state, "counts", counts, self._show_message, **admit)
         state.observe(lambda _: self._update_options(), ["model", "site"])
         above = [play, layer]
         if len(sources) > 1:
@@ -384,8 +456,14 @@ class TradeoffExplorer(Explorer):
         if any(len(sites) > 1 for sites in sources.values()):
             above.append(site)
         self._marked = with_class(widgets.HTML(), "embvar-marked")
+        with_class(self._marked, "embvar-scroll")
         areas = {
-            "plot": [self._numbers, self.plot.view, PlotGuard(self.plot.widget)],
+            "plot": [
+                self._numbers,
+                self.plot.view,
+                PlotGuard(self.plot.widget),
+                self._downloads(),
+            ],
             "search": self._search_box(),
             "compare": self._compare_box(),
             "marked": [self._marked],
@@ -415,13 +493,18 @@ class TradeoffExplorer(Explorer):
         self._found = with_class(widgets.HTML(), "embvar-found")
         self._looked_for: tuple[str, Points | None] = "", None  # what the list was made from
         self._matches = TokenList(
-            "embvar-matches", "tokens found; choosing one opens its card", 5, self._mark
+            "embvar-matches",
+            "tokens found; choosing one opens its card",
+            ("token", "occurrences"),
+            5,
+            self._mark,
         )
         clear = widgets.Button(
             description="clear marks", tooltip="remove all marks and close the card"
         )
         with_class(clear, "embvar-clear").on_click(lambda _: self._clear())
-        return [_heading("Find a token"), self._search, self._found, self._matches, clear]
+        found = [self._found, self._matches.head, self._matches]
+        return [_heading("Find a token"), self._search, *found, clear]
 
     def _compare_box(self) -> list[widgets.Widget]:
         state = self.state
@@ -448,10 +531,15 @@ class TradeoffExplorer(Explorer):
         bind(state, "distance", distance, self._show_message)
         self._moved_title = with_class(widgets.HTML(), "embvar-moved-title")
         self._moved = TokenList(
-            "embvar-moved", "choosing one marks it and opens its card", 10, self._mark
+            "embvar-moved",
+            "tokens that moved most; choosing one marks it and opens its card",
+            ("token", "distance", "M", "V"),
+            10,
+            self._mark,
         )
         heading = _heading("Which token moved most between two layers?")
-        return [heading, self._compare, distance, self._moved_title, self._moved]
+        moved = [self._moved_title, self._moved.head, self._moved]
+        return [heading, self._compare, distance, *moved]
 
     def _compare_options(self) -> list[tuple[str, int]]:
         layers = [int(layer) for layer in self.state.stats.layers]
@@ -494,8 +582,8 @@ class TradeoffExplorer(Explorer):
         self._looked_for = self.state.search, points
         found = self.state.matches()
         names = points.shown[points.indices_of(found["token"])]
-        lines = (f"{name}   n = {n:,}" for name, n in zip(names, found["n"], strict=True))
-        self._matches.fill(zip(lines, found["token"], strict=True))
+        cells = ((name, f"{n:,}") for name, n in zip(names, found["n"], strict=True))
+        self._matches.fill(zip(found["token"], cells, strict=True))
         report = html.escape(self.state.search_report())
         self._found.value = f"<span role='status'>{report}</span>" if report else ""
         self._found.layout.display = None if report else "none"
@@ -509,14 +597,16 @@ class TradeoffExplorer(Explorer):
             text = "This is the layer shown: no token moved."
             found = found[:0]
         else:
-            text = f"From layer {state.compare} to layer {state.layer}, the farthest first:"
+            first, last = sorted((state.compare, state.layer))
+            text = f"From layer {first} to layer {last}, the farthest first:"
         self._moved_title.value = text
         self._moved.layout.display = None if len(found) else "none"
-        lines = []
         names = state.points.shown[state.points.indices_of(found["token"])]
-        for name, row in zip(names, found.itertuples(index=False), strict=True):
-            lines.append(f"{name}   {number(row.distance)}   M {signed(row.M)}   V {signed(row.V)}")
-        self._moved.fill(zip(lines, found["token"].astype(str), strict=True))
+        cells = (
+            (name, number(row.distance), signed(row.M), signed(row.V))
+            for name, row in zip(names, found.itertuples(index=False), strict=True)
+        )
+        self._moved.fill(zip(found["token"].astype(str), cells, strict=True))
 
     def _show_marked(self) -> None:
         state = self.state
@@ -525,28 +615,34 @@ class TradeoffExplorer(Explorer):
             return
         shown = state.table().assign(token=state.points.shown)
         shown = shown.iloc[state.points.indices_of(state.marked)]
-        self._marked.value = marked_table(shown, state.layer, len(state.marked) - len(shown))
+        hidden = len(state.marked) - len(shown)
+        handle = handle_of(self)
+        self._marked.value = marked_table(shown, state.layer, hidden, handle and f"{handle}.marked")
 
     def _show_card(self) -> None:
         state = self.state
         self.card.show(state.stats, state.token, state.layer, state.unbiased)
 
-    def _fit_text(self) -> str:
+    def _fit_text(self, name: Callable[[str], str] = str) -> str:
+        """The regression in words, its measures named by ``name``."""
         fit = self.state.fit
         tokens = f"{fit['n_tokens']:,} tokens"
         if "why" in fit:
             return f"{tokens}; no line: {fit['why']}"
         r2 = "undefined" if np.isnan(fit["r2"]) else f"{fit['r2']:.3f}"
-        return f"{tokens}, slope {fit['slope']:.3f}, R² {r2}, CV of Q {fit['cv_Q']:.3f}"
+        measures = {"slope": f"{fit['slope']:.3f}", "R²": r2, "CV of Q": f"{fit['cv_Q']:.3f}"}
+        return ", ".join([tokens, *(f"{name(one)} {value}" for one, value in measures.items())])
 
     def _show_fit(self) -> None:
         state = self.state
         several_sites = len(state.sources[state.model]) > 1
         name = f"{state.model}, {state.site}" if several_sites else state.model
-        text = f"{name}, layer {state.layer}: {self._fit_text()}"
+        text = f"{html.escape(name)}, layer {state.layer}: {self._fit_text(explained)}"
         # One message for both: the note may change with the layer, too.
         note = f"<br>{html.escape(state.axes_note())}" if state.axes_note() else ""
-        self._numbers.value = f"<span role='status'><b>{html.escape(text)}</b>{note}</span>"
+        self._numbers.value = f"<span role='status'><b>{text}</b>{note}</span>"
+        words = f"{name}, layer {state.layer}: {self._fit_text()}. {state.axes_note()}"
+        self._describe("embvar-scatter", f"Scatter plot of V against M, a dot a token. {words}")
 
     def _show_message(self, text: str) -> None:
         self._message.value = html.escape(text)
