@@ -97,14 +97,10 @@ class TokenCard:
         self._profile, self._left = scrolling_image("embvar-card-profile", 300, _PROFILE)
         self._plane, plane = scrolling_image("embvar-card-plane", 300, _PLANE)
         self._stop = threading.Event()
-        self._progress = widgets.IntProgress(
-            min=0, max=len(_STEPS), tooltip="progress", layout={"width": "140px"}
-        )
-        with_class(self._progress, "embvar-card-progress")
-        self._step = widgets.HTML()
+        self._step = with_class(widgets.HTML(), "embvar-card-progress")
         self._cancel = widgets.Button(tooltip="stops after the step under way")
         with_class(self._cancel, "embvar-card-cancel").on_click(lambda _: self._stop_or_resume())
-        waiting = wrapping_row(self._progress, self._step, self._cancel)
+        waiting = wrapping_row(self._step, self._cancel)
         self._waiting = with_class(waiting, "embvar-card-waiting")
         self._contexts = with_class(widgets.HTML(), "embvar-card-contexts")
         self.side = widgets.ToggleButtons(
@@ -250,7 +246,7 @@ class TokenCard:
         self._stop = threading.Event()
         if self._requested[:2] not in self.samples:
             self._contexts.value = ""
-            self._progress.value, self._step.value = 0, "Looking for occurrences …"
+            self._step.value = _progress(0)
             self._show_waiting(True)
         self.samples.request(self._requested[:2])
 
@@ -277,7 +273,7 @@ class TokenCard:
         def begin(step: int) -> None:
             if stop.is_set():
                 raise _CancelledError
-            self._progress.value, self._step.value = step, f"{_STEPS[step]} …"
+            self._step.value = _progress(step)
 
         begin(0)
         concordance = self._load_concordance(stats)
@@ -338,6 +334,12 @@ class TokenCard:
             str(error) if isinstance(error, EmbvarError) else f"{type(error).__name__}: {error}"
         )
         self._show_instead(html.escape(reason))
+
+
+def _progress(step: int) -> str:
+    """HTML: how far the occurrences of a token are."""
+    bar = f"<progress value='{step}' max='{len(_STEPS)}' aria-label='progress'></progress>"
+    return f"<span role='status'>{bar} {_STEPS[step]} …</span>"
 
 
 class _CancelledError(Exception):

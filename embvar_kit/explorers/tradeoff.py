@@ -59,6 +59,7 @@ MARK = "#d55e00"
 _NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
 _MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
 _PRINT = 200  # dots per inch of a figure that is saved
+_SHADES = 64  # colours of the points
 _TYPING = 0.3  # seconds without a key after which what was typed is looked for
 _BUTTONS = ["pan_zoom", "lasso", "lasso_type", "lasso_brush_size", "divider", "reset"]
 _X, _Y, _COLOUR = "across", "up", "log10 n_t"  # columns of the plot's data
@@ -94,7 +95,9 @@ class TradeoffPlot:
                 "opacityInactiveMax": 1,
             },
         )
-        scatter.color(by=_COLOUR, map=FREQUENCY_MAP, norm=self._norm())
+        # A colour of a map takes a hundred bytes, in several lists: 64 look the same as 256.
+        shades = np.round(colormaps[FREQUENCY_MAP](np.linspace(0, 1, _SHADES)), 3)
+        scatter.color(by=_COLOUR, map=shades.tolist(), norm=self._norm())
         scatter.size(default=4)
         scatter.axes(False)
         scatter.legend(False)
@@ -469,7 +472,9 @@ class TradeoffExplorer(Explorer):
             "marked": [self._marked],
             "card": [self.card.view],
         }
-        boxes = [widgets.VBox(part, layout={"grid_area": name}) for name, part in areas.items()]
+        boxes = [part[0] if len(part) == 1 else widgets.VBox(part) for part in areas.values()]
+        for name, box in zip(areas, boxes, strict=True):
+            box.layout.grid_area = name
         return explorer_frame(
             wrapping_row(*above, LectureButton()),
             wrapping_row(counts, unbiased, special, scales),
