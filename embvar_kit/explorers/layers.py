@@ -17,20 +17,21 @@ from matplotlib.patches import Rectangle
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.base import (
+    PATIENCE,
     CountsSlider,
     Explorer,
     Tooltip,
     bind,
     checkbox,
+    depth_slider,
     dropdown,
     explorer_frame,
-    layer_slider,
     scrolling_image,
     with_class,
     wrapping_row,
 )
 from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
-from embvar_kit.explorers.tables import cell, number
+from embvar_kit.explorers.tables import number, table, times
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts
 from embvar_kit.figures.style import written
@@ -213,7 +214,7 @@ class LayerState(traitlets.HasTraits):
         try:
             if setting["unbiased"] and least < 2:
                 raise StatisticsError(
-                    "The correction needs two occurrences of each token: start the range at 2."
+                    "The unbiased forms need two occurrences of each token: start the range at 2."
                 )
             for name in setting["shown"]:
                 one = self.sources[name] if setting["sinks"] else self.without_sinks(name)
@@ -227,9 +228,10 @@ class LayerState(traitlets.HasTraits):
                             "of a few choices of tokens only, and this one is not among them."
                         ) from error
                 elif one.table(int(one.layers[0]), **choice).empty:
-                    raise StatisticsError(f"No token of {name} is in this range: widen it.")
+                    raise StatisticsError(f"No token of {name} occurs {times((least, most))}.")
         except StatisticsError as error:
-            raise traitlets.TraitError(str(error)) from error
+            kept = f" The range stays: {times(self.counts)}." if "counts" in changed else ""
+            raise traitlets.TraitError(f"{error}{kept}") from error
 
     @traitlets.observe(*Setting._fields)
     def _change(self, _: object) -> None:
@@ -266,7 +268,8 @@ class LayerExplorer(Explorer):
         self.state = LayerState(stats, **values)
         self._drawing = threading.RLock()
         self._figures: dict[Setting, tuple[BlittedFigure, dict[str, Axes]]] = {}
-        self._picture, self._shown = scrolling_image("embvar-picture", 480)
+        size = _size(len(self.state.shown))
+        self._picture, self._shown = scrolling_image("embvar-picture", 480, size)
         scrolling = {"max_width": "100%", "overflow": "auto"}
         self._numbers = with_class(widgets.HTML(layout=scrolling), "embvar-numbers")
         self._message = with_class(widgets.HTML(), "embvar-message")
@@ -302,7 +305,7 @@ class LayerExplorer(Explorer):
         state, models = self.state, len(setting.shown)
         columns = min(models, _COLUMNS)
         lines = -(-models // columns)
-        blitted = BlittedFigure(7.6 if models == 1 else 4.4 * columns, 3.7 * lines)
+        blitted = BlittedFigure(*_size(models))
         panels = blitted.figure.subplots(lines, columns, squeeze=False).flat
         axes = {}
         for name, ax in zip(setting.shown, panels, strict=False):
@@ -360,9 +363,10 @@ class LayerExplorer(Explorer):
 
     def _layout(self) -> widgets.Widget:
         state = self.state
-        play, layer = layer_slider(0, state.steps() - 1, state.step)
-        self._layer = layer
-        bind(state, "step", layer, self._show_message)
+        play, layer = depth_slider(self._depths(), state.step)
+        self._layer, self._play = layer, play
+        follow = {"to_control": self._offer_depths, "follows": ["setting"]}
+        bind(state, "step", layer, self._show_message, **follow)
         totals = [("Q(X)", "Q"), ("V(X)", "V")]
         of = dropdown("split", "embvar-of", totals, "the total that is split", "130px")
         absolute = dropdown(
@@ -379,7 +383,7 @@ class LayerExplorer(Explorer):
             "include tokens whose Q at any layer is ten times the median or more (notebook 4)",
         )
         unbiased = checkbox(
-            "corrected", "embvar-unbiased", "subtract the bias that few occurrences cause in V_B"
+            "unbiased", "embvar-unbiased", "correct M and V_B for few occurrences (notebook 2)"
         )
         for name, control in (
             ("of", of),
@@ -398,11 +402,28 @@ class LayerExplorer(Explorer):
         below = (self._message, self._shown, self._numbers, self._tooltip)
         return explorer_frame(*controls, *below, kind="layers")
 
+    def _depths(self) -> list[str]:
+        """The positions of the deepest model's layers on the axis, as its slider names them."""
+        state = self.state
+        deepest = max(state.shown, key=lambda name: len(state.sources[name].layers))
+        form = "{:.2f}" if state.relative() else "{:.0f}"
+        return [form.format(at) for at in state.depth(deepest)]
+
+    def _offer_depths(self, step: int) -> int:
+        """Offer the layers of the models shown; return the step."""
+        depths, slider = self._depths(), self._layer
+        if [text for text, _ in slider.options] != depths:
+            slider.options = [(text, at) for at, text in enumerate(depths)]
+            self._play.max = len(depths) - 1
+        slider.description = "depth" if self.state.relative() else "layer"
+        return step
+
     def _counts_control(self) -> widgets.Widget:
         state, ranges = self.state, self.state.ranges()
         if ranges is None:
             counts = CountsSlider(1, state.counts)
-            bind(state, "counts", counts, self._show_message, to_control=counts.admit)
+            admit = {"to_control": counts.admit, "patience": PATIENCE}
+            bind(state, "counts", counts, self._show_message, **admit)
             return counts
         texts = [f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
                  for least, most in ranges]  # fmt: skip
@@ -446,9 +467,6 @@ class LayerExplorer(Explorer):
 
     def _update(self) -> None:
         state = self.state
-        if self._layer.max != state.steps() - 1:
-            self._layer.max = state.steps() - 1
-        self._layer.description = "depth" if state.relative() else "layer"
         others = nearest_first(range(state.steps()), state.step)
         self.pictures.request(
             (state.setting, state.step), ((state.setting, other) for other in others)
@@ -456,16 +474,35 @@ class LayerExplorer(Explorer):
 
     def _show_picture(self, key: tuple[Setting, int], png: bytes) -> None:
         setting, step = key
-        self._picture.value = png
+        self._picture.show(png)
         if setting != self._areas_of:
             self._tooltip.areas, self._areas_of = self._areas(setting), setting
-        self._numbers.value = numbers_table(self.state.numbers(step, setting), setting)
+        numbers = self.state.numbers(step, setting)
+        self._numbers.value = numbers_table(numbers, setting)
+        self._describe("embvar-picture", description(numbers, setting))
 
     def _show_message(self, text: str) -> None:
         self._message.value = html.escape(text)
 
     def _show_error(self, error: Exception) -> None:
         self._show_message(f"This could not be drawn: {error}")
+
+
+def _size(models: int) -> tuple[float, float]:
+    """Width and height in inches of the picture of so many models."""
+    columns = min(models, _COLUMNS)
+    return 7.6 if models == 1 else 4.4 * columns, 3.7 * -(-models // columns)
+
+
+def description(numbers: pd.DataFrame, setting: Setting) -> str:
+    """The picture in words, with the numbers of the selected layer."""
+    parts = PARTS_OF[setting.of]
+    lines = (
+        f"{name}, layer {row.layer:.0f}: "
+        + ", ".join(f"{part}/{setting.of} {row[f'{part}/{setting.of}']:.3f}" for part in parts)
+        for name, row in numbers.iterrows()
+    )
+    return f"Stacked bars: parts of {setting.of}(X) by layer. {'; '.join(lines)}."
 
 
 def tooltip_text(name: str, row: NamedTuple, of: str) -> str:
@@ -482,12 +519,13 @@ def numbers_table(numbers: pd.DataFrame, setting: Setting) -> str:
     shares = [name for name in numbers if "/" in name]
     head = ["model", "layer", *(_SYMBOLS[name] for name in values)]
     head += [f"{_SYMBOLS[name.split('/')[0]]} / {setting.of}(X)" for name in shares]
-    lines = "".join(
-        f"<tr>{cell(html.escape(str(name)), 'left')}{cell(str(int(row.layer)))}"
-        + "".join(cell(number(row[value])) for value in values)
-        + "".join(cell(f"<b>{row[share]:.3f}</b>") for share in shares)
-        + "</tr>"
+    rows = [
+        [
+            html.escape(str(name)),
+            str(int(row.layer)),
+            *(number(row[value]) for value in values),
+            *(f"<b>{row[share]:.3f}</b>" for share in shares),
+        ]
         for name, row in numbers.iterrows()
-    )
-    cells = "".join(cell(f"<b>{text}</b>") for text in head)
-    return f"<table class='embvar-table'><tr>{cells}</tr>{lines}</table>"
+    ]
+    return table(head, rows)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # this imports torch, which takes seconds
 
 SITES = ("norm_input", "standardized", "norm_output")
 _TITLES = ("the norm's input", "standardized", r"$\gamma$ and $\beta$ mixed in")
+_SIZE = 11.5, 4  # of the picture, in inches
 _SHOWN = 0.99  # fraction of the tokens that lies inside the axes
 
 
@@ -104,10 +105,10 @@ class NormalizationBench(Explorer):
         self.state = NormalizationState(parts, inputs)
         self._drawing = threading.RLock()
         self._figures: dict[int, tuple[BlittedFigure, list[Axes]]] = {}
-        self._picture, shown = scrolling_image("embvar-picture", 860)
+        self._picture, shown = scrolling_image("embvar-picture", 860, _SIZE)
         self._numbers = with_class(widgets.HTML(), "embvar-numbers")
         self._message = with_class(widgets.HTML(), "embvar-message")
-        self.pictures = Prefetcher(self._draw, lambda _, png: setattr(self._picture, "value", png))
+        self.pictures = Prefetcher(self._draw, lambda _, png: self._picture.show(png))
         layers = [(f"layer {layer}", layer) for layer in self.state.parts]
         layer = dropdown("", "embvar-layer", layers, "the hidden state shown", width="120px")
         controls = {"layer": layer}
@@ -143,6 +144,13 @@ class NormalizationBench(Explorer):
             f"<b>{site}</b>: slope {line.slope:.3f}, R² {line.r2:.3f}, CV of Q {line.cv_Q:.3f}"
             for site, line in self.state.lines.items()
         )
+        lines = "; ".join(
+            f"{site}: slope {line.slope:.3f}, R² {line.r2:.3f}"
+            for site, line in self.state.lines.items()
+        )
+        self._describe(
+            "embvar-picture", f"Three plots of V on M at layer {self.state.layer}. {lines}."
+        )
 
     def _key(self) -> tuple[int, float, float]:
         return self.state.layer, self.state.gamma, self.state.beta
@@ -165,7 +173,7 @@ class NormalizationBench(Explorer):
     def _new_figure(self, layer: int) -> tuple[BlittedFigure, list[Axes]]:
         """A layer's figure without what γ and β change: the points and title of the third plot."""
         part, table = self.state.parts[layer], self.state.inputs[layer]
-        blitted = BlittedFigure(11.5, 4)
+        blitted = BlittedFigure(*_SIZE)
         axes = list(blitted.figure.subplots(1, 3))
         before = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
         mixtures = [part.mixed(*shares) for shares in ((0, 0), (1, 1), (1, 0), (0, 1))]

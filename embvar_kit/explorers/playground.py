@@ -101,6 +101,9 @@ class _BlittedExplorer(Explorer):
     drawn: tuple[str, ...]
     """Names of the state's values that the picture depends on."""
 
+    shows: str
+    """What the picture shows, for its alternative text."""
+
     def __init__(
         self,
         state: traitlets.HasTraits,
@@ -110,7 +113,8 @@ class _BlittedExplorer(Explorer):
     ) -> None:
         self.state, self._figure = state, blitted
         self._artists: list[Artist] = []
-        self._picture, shown = scrolling_image("embvar-picture", 560)
+        size = tuple(blitted.figure.get_size_inches())
+        self._picture, shown = scrolling_image("embvar-picture", 560, size)
         self._numbers = with_class(widgets.HTML(), "embvar-numbers")
         self._message = with_class(widgets.HTML(), "embvar-message")
         # The artists must exist when the background is laid out, to be given space, but must not
@@ -118,7 +122,7 @@ class _BlittedExplorer(Explorer):
         for artist in self._replace_artists(self._values()):
             artist.set_animated(True)
         blitted.draw_background()
-        self.pictures = Prefetcher(self._draw, lambda _, png: setattr(self._picture, "value", png))
+        self.pictures = Prefetcher(self._draw, lambda _, png: self._picture.show(png))
         for name, control in controls.items():
             bind(
                 state,
@@ -165,6 +169,8 @@ class _BlittedExplorer(Explorer):
         self._numbers.value = " &emsp; ".join(
             f"{name} = {value:.3f}" for name, value in self.state.moments.items()
         )
+        numbers = ", ".join(f"{name} = {value:.3f}" for name, value in self.state.moments.items())
+        self._describe("embvar-picture", f"{self.shows} {numbers}.")
 
     def _show_message(self, text: str) -> None:
         self._message.value = html.escape(text)
@@ -180,6 +186,7 @@ class VariancePlayground(_BlittedExplorer):
     """
 
     drawn = ("mean_1", "mean_2", "spread_1", "spread_2", "n", "seed")
+    shows = "A cloud of vectors in the plane, and its moments as bars."
 
     def __init__(self) -> None:
         blitted = BlittedFigure(11, 3.9)
@@ -213,6 +220,7 @@ class SequencePlayer(_BlittedExplorer):
     """
 
     drawn = ("k",)
+    shows = "Q, M and V of the first k vectors, against k."
 
     def __init__(self, x: np.ndarray) -> None:
         state = SequenceState(x)

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 from PIL import Image
@@ -98,6 +99,24 @@ def png_of(figure: Figure, *, small: bool = False) -> bytes:
         canvas = _Canvas(figure)
         canvas.draw()
         return _encode(canvas, small)
+
+
+def svg_of(figure: Figure) -> bytes:
+    """An SVG of a figure made without pyplot. To be called in the main thread.
+
+    matplotlib writes the formulas of an SVG by a parser that all threads share.
+    """
+    data = io.BytesIO()
+    with _DRAWING:
+        FigureCanvasSVG(figure).print_svg(data)
+    return data.getvalue()
+
+
+def blank(width: int, height: int) -> bytes:
+    """A transparent PNG of so many pixels."""
+    data = io.BytesIO()
+    Image.new("LA", (width, height)).save(data, "png", optimize=True)
+    return data.getvalue()
 
 
 def _encode(canvas: FigureCanvasAgg, small: bool) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +12,43 @@ import pandas as pd
 if TYPE_CHECKING:  # this imports torch, which takes seconds
     from embvar_kit.explorers.concordance import Context
 
+MOST_LISTED = 200
+"""Largest number of marked tokens that a table lists."""
+
 MOST_NAMED = 12
-"""Largest number of tokens, or of occurrences, that a table lists."""
+"""Largest number of tokens named in a picture, or of occurrences that a table lists."""
+
+MEANINGS = {
+    "Q": "mean squared norm of the token's embeddings; Q = M + V",
+    "M": "squared norm of the token's mean embedding",
+    "V": "variance of the token's embeddings: their mean squared distance from their mean",
+    "CV of Q": "coefficient of variation of Q: its standard deviation over the tokens, divided by "
+    "its mean; near 0 where all tokens have the same Q",
+    "slope": "slope of the regression line of V on M; -1 where all tokens have the same Q",
+    "R²": "coefficient of determination: the share of the variance of V that the line explains",
+}
+"""What the names in the explorers mean, for their tooltips."""
+
+
+def explained(name: str, written: str | None = None) -> str:
+    """HTML: a name, as it is or as ``written``, with its meaning as a tooltip.
+
+    >>> explained("M")
+    "<span class='embvar-term' title='squared norm of the token&#x27;s mean embedding'>M</span>"
+    """
+    return (
+        f"<span class='embvar-term' title='{html.escape(MEANINGS[name])}'>{written or name}</span>"
+    )
+
+
+def times(counts: tuple[int, int | None]) -> str:
+    """A range of frequencies in words.
+
+    >>> times((10, 2000)), times((10, None))
+    ('10 to 2,000 times', '10 times or more')
+    """
+    least, most = counts
+    return f"{least:,} times or more" if most is None else f"{least:,} to {most:,} times"
 
 
 def signed(value: float) -> str:
@@ -25,34 +60,36 @@ def signed(value: float) -> str:
     return f"{'+' if value >= 0 else '−'}{number(abs(value))}"
 
 
-def marked_table(shown: pd.DataFrame, layer: int, hidden: int) -> str:
+def marked_table(
+    shown: pd.DataFrame, layer: int, hidden: int, expression: str | None = None
+) -> str:
     """HTML: Q, M and V of the marked tokens at the layer shown.
 
     Args:
         shown: rows ``token, n, Q, M, V`` of the marked tokens that are in the range shown.
         layer: the layer shown.
         hidden: how many other tokens are marked, but outside the range shown.
+        expression: the Python expression that gives them as a DataFrame.
     """
-    lines = "".join(
-        f"<tr>{cell(html.escape(str(row.token)), 'left')}{cell(f'{row.n:,}')}"
-        + "".join(cell(number(getattr(row, name))) for name in "QMV")
-        + "</tr>"
-        for row in shown.nlargest(MOST_NAMED, "n").itertuples(index=False)
-    )
-    more = f"<p>and {len(shown) - MOST_NAMED:,} more</p>" if len(shown) > MOST_NAMED else ""
-    out = f"<p>{hidden:,} of the marked tokens are outside the range shown</p>" if hidden else ""
-    titles = ("token", "n<sub>t</sub>", "Q", "M", "V")
-    head = "".join(
-        cell(f"<b>{name}</b>", "left" if name == "token" else "right") for name in titles
-    )
-    mean = ""
+    titles = ["token", "occurrences n<sub>t</sub>", *map(explained, "QMV")]
+    rows = []
     if len(shown) > 1:
-        values = "".join(cell(number(shown[name].mean())) for name in "QMV")
-        mean = f"<tr>{cell(f'<i>mean of {len(shown):,}</i>', 'left')}{cell('')}{values}</tr>"
-    return (
-        f"<b>Marked at layer {layer}</b><table class='embvar-table'>"
-        f"<tr>{head}</tr>{lines}{mean}</table>{more}{out}"
-    )
+        means = [number(shown[name].mean()) for name in "QMV"]
+        rows.append([f"<i>mean of {len(shown):,}</i>", "", *means])
+    for row in shown.nlargest(MOST_LISTED, "n").itertuples(index=False):
+        values = [number(value) for value in (row.Q, row.M, row.V)]
+        rows.append([html.escape(str(row.token)), f"{row.n:,}", *values])
+    more = f"<p>and {len(shown) - MOST_LISTED:,} more</p>" if len(shown) > MOST_LISTED else ""
+    out = f"<p>{hidden:,} of the marked tokens are outside the range shown</p>" if hidden else ""
+    how = f"; as a table in a cell: <code>{html.escape(expression)}</code>" if expression else ""
+    return f"<b>Marked at layer {layer}</b>{how}{table(titles, rows)}{more}{out}"
+
+
+def table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """HTML: a table of numbers, the first column of names."""
+    head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
+    lines = "".join(f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows)
+    return f"<table class='embvar-table'><tr>{head}</tr>{lines}</table>"
 
 
 def contexts_table(contexts: Sequence[Context], count: int, corpus: str) -> str:
@@ -74,14 +111,18 @@ def contexts_table(contexts: Sequence[Context], count: int, corpus: str) -> str:
             link = html.escape(context.link, quote=True)
             source = f"<a href='{link}' target='_blank' rel='noopener'>{where}</a>"
         lines.append(
-            f"<tr>{cell(left, wrap=True)}{cell(f'<b>{keyword}</b>', 'center')}"
-            f"{cell(right, 'left', wrap=True)}{cell(source, 'left', wrap=True)}</tr>"
+            f"<tr><td class='embvar-before'><div><span>{left}</span></div></td>"
+            f"<td><b>{keyword}</b></td><td class='embvar-after'>{right}</td>"
+            f"<td class='embvar-source' title='{html.escape(context.where)}'>{source}</td></tr>"
         )
     shown = len(lines)
+    head = "".join(
+        f"<th scope='col'>{name}</th>" for name in ("before", "token", "after", "source")
+    )
     return (
         f"<p>{count:,} occurrences in {html.escape(corpus)}; {len(contexts)} are plotted above, "
-        f"{shown} listed here:</p><div style='overflow-x:auto'>"
-        f"<table style='line-height:1.35'>{''.join(lines)}</table></div>"
+        f"{shown} listed here:</p>"
+        f"<table class='embvar-kwic'><tr>{head}</tr>{''.join(lines)}</table>"
     )
 
 
@@ -94,9 +135,3 @@ def number(value: float) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
-
-
-def cell(text: str, align: str = "right", *, wrap: bool = False) -> str:
-    """A table cell, styled inline because JupyterLab's own styles for tables would differ."""
-    style = f"text-align:{align};padding:1px 8px;vertical-align:top"
-    return f"<td style='{style}{'' if wrap else ';white-space:nowrap'}'>{text}</td>"

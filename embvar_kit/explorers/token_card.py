@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 from matplotlib.axes import Axes
 
-from embvar_kit.corpora.byte_level import named
+from embvar_kit.corpora.byte_level import named, visible
 from embvar_kit.errors import EmbvarError
 from embvar_kit.explorers.base import scrolling_image, with_class, wrapping_row
 from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
@@ -26,6 +27,13 @@ if TYPE_CHECKING:  # these import torch, which takes seconds and only an open ca
 MOST = 60
 """Number of a token's occurrences that are run through the model for its card."""
 
+_PROFILE, _PLANE = (5.4, 3.2), (6.0, 3.2)  # sizes of the pictures, in inches
+_STEPS = (
+    "Loading the model and the text",
+    "Tokenizing the text",
+    "Running the model on the token's sentences",
+    "Reading the token's contexts",
+)
 _SITES = ("hidden",)  # where embeddings of single occurrences can be collected
 
 OccurrencesKey = tuple[int, str]
@@ -64,13 +72,21 @@ class TokenCard:
         concordances: one for each model that was given with a corpus.
         recall: when a card is first opened, load the model and text of statistics that have no
             concordance by their names.
+        describe: called with the CSS class of a picture and its text for who cannot see it.
 
     Attributes:
         view: the widget.
         side: the buttons that choose the neighbour to mark by, ``"after"`` or ``"before"``.
     """
 
-    def __init__(self, concordances: Sequence[Concordance] = (), *, recall: bool = False) -> None:
+    def __init__(
+        self,
+        concordances: Sequence[Concordance] = (),
+        *,
+        recall: bool = False,
+        describe: Callable[[str, str], None] = lambda css, text: None,
+    ) -> None:
+        self._describe = describe
         self._recall = recall
         self._concordances = {(c.model.name, c.model.revision): c for c in concordances}
         self._stats: TokenStatistics | None = None
@@ -78,8 +94,14 @@ class TokenCard:
         self._sources: dict[int, TokenStatistics] = {}
         self._figures: dict[tuple[int, str, bool], tuple[BlittedFigure, Axes]] = {}
         self._head = with_class(widgets.HTML(), "embvar-card-head")
-        self._profile, self._left = scrolling_image("embvar-card-profile", 300)
-        self._plane, plane = scrolling_image("embvar-card-plane", 300)
+        self._profile, self._left = scrolling_image("embvar-card-profile", 300, _PROFILE)
+        self._plane, plane = scrolling_image("embvar-card-plane", 300, _PLANE)
+        self._stop = threading.Event()
+        self._step = with_class(widgets.HTML(), "embvar-card-progress")
+        self._cancel = widgets.Button(tooltip="stops after the step under way")
+        with_class(self._cancel, "embvar-card-cancel").on_click(lambda _: self._stop_or_resume())
+        waiting = wrapping_row(self._step, self._cancel)
+        self._waiting = with_class(waiting, "embvar-card-waiting")
         self._contexts = with_class(widgets.HTML(), "embvar-card-contexts")
         self.side = widgets.ToggleButtons(
             options=[("the following token", "after"), ("the preceding token", "before")],
@@ -90,16 +112,19 @@ class TokenCard:
         with_class(self.side, "embvar-card-side").observe(lambda _: self._request_plane(), "value")
         self._right = widgets.VBox([self.side, plane])
         self.view = widgets.VBox(
-            [self._head, wrapping_row(self._left, self._right), self._contexts],
+            [
+                self._head,
+                wrapping_row(self._left, self._right),
+                self._waiting,
+                self._contexts,
+            ],
             layout={"border": "1px solid #bbb", "padding": "6px 10px", "margin": "8px 0"},
         )
         with_class(self.view, "embvar-card")
-        self.profiles = Prefetcher(
-            self._draw_profile, lambda _, png: _set_image(self._profile, png)
-        )
+        self.profiles = Prefetcher(self._draw_profile, lambda _, png: self._profile.show(png))
         self.samples = Prefetcher(self._sample, self._show_sample, self._show_error, keep=20)
         self.planes = Prefetcher(
-            self._draw_plane, lambda _, png: _set_image(self._plane, png), self._show_error
+            self._draw_plane, lambda _, png: self._plane.show(png), self._show_error
         )
         self.show(None, None, 0)
 
@@ -115,6 +140,7 @@ class TokenCard:
             unbiased: whether M and V are corrected for finite samples.
         """
         before, self._requested = self._requested, None
+        self._show_waiting(False)
         if stats is None or token is None:
             self._head.value = (
                 "<b>Token card</b>: click a point, search for a token, or choose one from a list."
@@ -130,18 +156,28 @@ class TokenCard:
             M, V = map(float, analysis.unbiased(stats.n[at], M, V))
         self._head.value = (
             f"<b style='font-size:120%'>{html.escape(named(token, stats.texts[at]))}</b> &emsp; "
-            f"n<sub>t</sub> = {stats.n[at]:,} &emsp; layer {layer}: &emsp; "
-            f"Q = {number(stats.Q[row, at])} &emsp; M = {number(M)} &emsp; V = {number(V)} "
-            f"&emsp; {'(unbiased M and V)' if unbiased else ''}"
+            f"n<sub>t</sub>&nbsp;=&nbsp;{stats.n[at]:,} &emsp; layer&nbsp;{layer}: &emsp; "
+            f"Q&nbsp;=&nbsp;{number(stats.Q[row, at])} &emsp; M&nbsp;=&nbsp;{number(M)} &emsp; "
+            f"V&nbsp;=&nbsp;{number(V)} &emsp; {'(unbiased M and V)' if unbiased else ''}"
         )
         self._show_parts(True)
         layers = [int(one) for one in stats.layers]
         ahead = [(*self._requested[:2], one, unbiased) for one in nearest_first(layers, row)]
-        self.profiles.request(self._requested, ahead)
+        shown = named(token, stats.texts[at])
+        numbers = f"Q = {number(stats.Q[row, at])}, M = {number(M)}, V = {number(V)}"
+        self._describe(
+            "embvar-card-profile", f"Q, M and V of {shown} by layer; layer {layer}: {numbers}."
+        )
+        self._describe(
+            "embvar-card-plane", f"Occurrences of {shown} on two principal axes, layer {layer}."
+        )
         if before is None or before[:2] != self._requested[:2]:
-            self._plane.value = b""
+            self._profile.wait()
+            self._plane.wait()
+            self.profiles.request(self._requested, ahead)
             self._request_sample()
         else:
+            self.profiles.request(self._requested, ahead)
             self._request_plane()
 
     def wait(self, seconds: float = 120.0) -> bool:
@@ -159,7 +195,7 @@ class TokenCard:
         source, token, layer, unbiased = key
         frame = (source, token, unbiased)
         if frame not in self._figures:
-            blitted = BlittedFigure(5.4, 3.2)
+            blitted = BlittedFigure(*_PROFILE)
             ax = moments_of_token(
                 self._sources[source], token, unbiased=unbiased, ax=blitted.figure.subplots()
             )
@@ -206,21 +242,48 @@ class TokenCard:
                 "These statistics group occurrences differently from the model given."
             )
             return
-        if self._requested[:2] not in self.samples:
-            self._show_instead("Looking for occurrences; the first time, the text is tokenized …")
         self._right.layout.display = None
+        self._stop = threading.Event()
+        if self._requested[:2] not in self.samples:
+            self._contexts.value = ""
+            self._step.value = _progress(0)
+            self._show_waiting(True)
         self.samples.request(self._requested[:2])
 
     def _show_instead(self, sentence: str) -> None:
+        self._show_waiting(False)
         self._contexts.value = f"<i>{sentence}</i>"
         self._right.layout.display = "none"
 
+    def _show_waiting(self, on: bool) -> None:
+        self._waiting.layout.display = None if on else "none"
+        self._cancel.description = "cancel"
+
+    def _stop_or_resume(self) -> None:
+        if self._stop.is_set():
+            self._request_sample()
+        else:
+            self._stop.set()
+            self._step.value, self._cancel.description = "Cancelled.", "look again"
+
     def _sample(self, key: OccurrencesKey) -> OccurrenceSample:
         source, token = key
-        concordance = self._load_concordance(self._sources[source])
+        stats, stop = self._sources[source], self._stop
+
+        def begin(step: int) -> None:
+            if stop.is_set():
+                raise _CancelledError
+            self._step.value = _progress(step)
+
+        begin(0)
+        concordance = self._load_concordance(stats)
+        begin(1)
+        count = concordance.count(token)  # tokenizes
+        begin(2)
         occurrences = concordance.find(token, most=MOST)
+        begin(3)
         contexts = concordance.contexts(occurrences)
-        return OccurrenceSample(concordance.count(token), occurrences, contexts)
+        return OccurrenceSample(count, occurrences, contexts)
 
     def _show_sample(self, key: OccurrencesKey, sample: OccurrenceSample) -> None:
         if self._requested is None or key != self._requested[:2]:
@@ -229,6 +292,7 @@ class TokenCard:
         known = {one.get("fingerprint") for one in self._stats.info["corpora"]}
         other = "" if corpus.fingerprint in known else ", which is not the statistics' own text"
         self._contexts.value = contexts_table(sample.contexts, sample.count, corpus.name + other)
+        self._show_waiting(False)
         self._right.layout.display = None
         self._request_plane()
 
@@ -246,12 +310,17 @@ class TokenCard:
 
     def _draw_plane(self, key: PlaneKey) -> bytes:
         source, token, layer, side = key
-        sample = self.samples[source, token]
-        blitted = BlittedFigure(6.0, 3.2)
+        sample, stats = self.samples[source, token], self._sources[source]
+        text_of = dict(zip(map(str, stats.tokens), stats.texts, strict=True))
+        neighbours = [
+            None if one is None else visible(text_of.get(one, one))
+            for one in sample.neighbours(side)
+        ]
+        blitted = BlittedFigure(*_PLANE)
         what = {"after": "followed by", "before": "preceded by"}[side]
         occurrences_in_plane(
             sample.occurrences,
-            sample.neighbours(side),
+            neighbours,
             layer=layer,
             what=what,
             ax=blitted.figure.subplots(),
@@ -259,11 +328,19 @@ class TokenCard:
         return blitted.png()
 
     def _show_error(self, error: Exception) -> None:
+        if isinstance(error, _CancelledError):
+            return
         reason = (
             str(error) if isinstance(error, EmbvarError) else f"{type(error).__name__}: {error}"
         )
         self._show_instead(html.escape(reason))
 
 
-def _set_image(image: widgets.Image, png: bytes) -> None:
-    image.value = png
+def _progress(step: int) -> str:
+    """HTML: how far the occurrences of a token are."""
+    bar = f"<progress value='{step}' max='{len(_STEPS)}' aria-label='progress'></progress>"
+    return f"<span role='status'>{bar} {_STEPS[step]} …</span>"
+
+
+class _CancelledError(Exception):
+    """The reader no longer waits for the occurrences."""

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
-from matplotlib.colors import LogNorm, Normalize, to_rgba
+from matplotlib import colormaps
+from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
 from matplotlib.figure import Figure
 
 from embvar_kit.corpora.corpus import Corpus
+from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.base import (
+    PATIENCE,
     CountsSlider,
+    Downloads,
     Explorer,
+    File,
+    LectureButton,
+    PlotAxes,
     PlotGuard,
     TokenList,
     bind,
     checkbox,
     dropdown,
     explorer_frame,
+    handle_of,
     layer_slider,
     with_class,
     wrapping_row,
 )
-from embvar_kit.explorers.rendering import png_of
-from embvar_kit.explorers.tables import MOST_NAMED, marked_table, number, signed
+from embvar_kit.explorers.rendering import DPI, png_of, svg_of
+from embvar_kit.explorers.tables import (
+    MOST_NAMED,
+    explained,
+    marked_table,
+    number,
+    signed,
+)
 from embvar_kit.explorers.token_card import TokenCard
 from embvar_kit.explorers.tradeoff_state import Points, Statistics, TradeoffState
 from embvar_kit.figures.style import FREQUENCY_MAP, as_label, count_range, label_points, symbol
@@ -42,9 +57,11 @@ MARK = "#d55e00"
 """Colour of marks: vermilion, not in viridis and distinct from it for colour-blind readers."""
 
 _NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
-_MARGIN = 70  # pixels beside the plot, for its vertical axis
 _MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
+_PRINT = 200  # dots per inch of a figure that is saved
+_SHADES = 64  # colours of the points
 _TYPING = 0.3  # seconds without a key after which what was typed is looked for
+_BUTTONS = ["pan_zoom", "lasso", "lasso_type", "lasso_brush_size", "divider", "reset"]
 _X, _Y, _COLOUR = "across", "up", "log10 n_t"  # columns of the plot's data
 
 
@@ -53,14 +70,15 @@ class TradeoffPlot:
 
     Args:
         state: the explorer's state.
-        height: in pixels.
+        height: in pixels; ``None`` lets it follow the width.
 
     Attributes:
         scatter: the ``jscatter.Scatter``.
         widget: its widget.
+        view: the widget with axes and legend.
     """
 
-    def __init__(self, state: TradeoffState, height: int) -> None:
+    def __init__(self, state: TradeoffState, height: int | None) -> None:
         from jscatter import Scatter  # takes a second to import
 
         self.state = state
@@ -77,16 +95,21 @@ class TradeoffPlot:
                 "opacityInactiveMax": 1,
             },
         )
-        label = {"variable": _COLOUR}
-        scatter.color(by=_COLOUR, map=FREQUENCY_MAP, norm=self._norm(), labeling=label)
+        # A colour of a map takes a hundred bytes, in several lists: 64 look the same as 256.
+        shades = np.round(colormaps[FREQUENCY_MAP](np.linspace(0, 1, _SHADES)), 3)
+        scatter.color(by=_COLOUR, map=shades.tolist(), norm=self._norm())
         scatter.size(default=4)
-        scatter.axes(True, grid=True, labels=self._titles())
-        scatter.legend(True, position="top-right", size="small")
-        properties = ["token", "n_t", "Q", "M", "V"]
+        scatter.axes(False)
+        scatter.legend(False)
+        properties = ["token", "occurrences", "Q", "M", "V"]
         scatter.tooltip(True, properties=properties, histograms=False, size="small")
-        scatter.height(height)
         scatter.annotations(self._lines())
         self.widget = with_class(scatter.widget, "embvar-scatter")
+        self.widget.toolbar_buttons = _BUTTONS
+        self._axes = PlotAxes(
+            self.widget, height or 0, titles=self._titles(), legend=self._legend()
+        )
+        self.view = with_class(widgets.VBox([self.widget, self._axes]), "embvar-plot")
         self._fix_colours()
         self._select_marked()
         state.observe(lambda _: self._update(), "drawn")
@@ -99,7 +122,7 @@ class TradeoffPlot:
     def _new_data(self) -> pd.DataFrame:
         """Positions and colours of the points; Q, M and V as the tooltip shows them."""
         points = self.state.points
-        columns = {_COLOUR: np.log10(points.n), "token": points.shown, "n_t": points.n}
+        columns = {_COLOUR: np.log10(points.n), "token": points.shown, "occurrences": points.n}
         return pd.DataFrame({**self._layer_columns(), **columns})
 
     def _layer_columns(self) -> dict[str, np.ndarray]:
@@ -136,8 +159,8 @@ class TradeoffPlot:
                 self._fix_colours()
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
                 self._select_marked(force=True)
-            scatter.axes(labels=self._titles())
             scatter.annotations(self._lines())
+        self._axes.titles, self._axes.legend = self._titles(), self._legend()
 
     def _fix_colours(self) -> None:
         """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
@@ -160,8 +183,27 @@ class TradeoffPlot:
         return Normalize(np.floor(low), np.ceil(high))  # round numbers in the legend
 
     def _titles(self) -> list[str]:
-        form = "unbiased " if self.state.unbiased else ""
-        return [f"{form}M(X_t), squared norm of the mean", f"{form}V(X_t), variance"]
+        tilde, form = ("\N{COMBINING TILDE}", ", unbiased") if self.state.unbiased else ("", "")
+        of = "(<i>X<sub>t</sub></i>)"
+        what = {"M": "squared norm of the mean", "V": "variance"}
+        return [
+            f"{explained(name, f'<i>{name}{tilde}</i>{of}')}, {text}{form}"
+            for name, text in what.items()
+        ]
+
+    def _legend(self) -> dict[str, Any]:
+        """The colours of the points, and the powers of ten on their scale."""
+        norm = self._norm()
+        low, high = int(norm.vmin), int(norm.vmax)
+        powers = {power: f"10<sup>{power}</sup>" for power in range(low, high + 1)} | {
+            0: "1",
+            1: "10",
+        }
+        return {
+            "title": "occurrences <i>n<sub>t</sub></i>",
+            "colours": [to_hex(colormaps[FREQUENCY_MAP](at)) for at in np.linspace(0, 1, 12)],
+            "marks": [(float(norm(x)), powers[x]) for x in range(low, high + 1)],
+        }
 
     # Lines
 
@@ -240,7 +282,7 @@ class TradeoffExplorer(Explorer):
         corpus: for the cards, the text whose occurrences are shown.
         recall: if no model is given, load the statistics' own model and text by name when a card
             is first opened. With neither, a card shows the moments only.
-        height: height of the plot in pixels.
+        height: height of the plot in pixels, by default in proportion to its width.
         values: initial values of the state, for example ``layer=2``.
 
     Attributes:
@@ -259,7 +301,7 @@ class TradeoffExplorer(Explorer):
         corpus: Corpus | None = None,
         *,
         recall: bool = False,
-        height: int = 400,
+        height: int | None = None,
         **values: object,
     ) -> None:
         self.state = TradeoffState(stats, **values)
@@ -269,7 +311,7 @@ class TradeoffExplorer(Explorer):
 
             given = [one for sites in self.state.sources.values() for one in sites.values()]
             found = concordances(given, model, corpus)
-        self.card = TokenCard(found, recall=recall)
+        self.card = TokenCard(found, recall=recall, describe=self._describe)
         self.plot = TradeoffPlot(self.state, height)
         self.view = self._layout()
         for names, update in (
@@ -287,14 +329,40 @@ class TradeoffExplorer(Explorer):
         return self.card.wait(seconds)
 
     def still(self) -> bytes:
-        """The figure of :func:`embvar_kit.figures.V_on_M`, the marked tokens labelled, as a PNG."""
+        """The picture of :meth:`figure` as a PNG."""
+        return png_of(self.figure(), small=True)
+
+    @property
+    def marked(self) -> pd.DataFrame:
+        """The marked tokens in the range shown: ``model, site, layer, token, n, Q, M, V``."""
         state = self.state
-        figure = Figure(figsize=(7.4, 5.0), dpi=96, layout="constrained")
+        table = state.table().iloc[state.points.indices_of(state.marked)].reset_index(drop=True)
+        for at, name in enumerate(("model", "site", "layer")):
+            table.insert(at, name, getattr(state, name))
+        return table
+
+    @property
+    def code(self) -> str:
+        """A line of Python that sets what is shown now again."""
+        state = self.state
+        values = state.values()
+        if len(state.sources) == 1:
+            del values["model"]
+        if len(state.sources[state.model]) == 1:
+            del values["site"]
+        told = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        return f"{handle_of(self) or 'explorer'}.state.restore({told})"
+
+    def figure(self, dpi: float = DPI) -> Figure:
+        """The figure of :func:`embvar_kit.figures.V_on_M`, the marked tokens labelled."""
+        state = self.state
+        figure = Figure(figsize=(7.4, 5.0), dpi=dpi, layout="constrained")
         ax = figure.subplots()
         table = state.table()[::-1]
         limits = count_range(table["n"])
         log = state.scales == "log"
         points, _ = scatter_V_on_M(ax, table, limits, size=9, log=log)
+        points.set_rasterized(True)  # in an SVG, thousands of points would take megabytes
         if not log:
             x, y = state.limits()
             ax.set(xlim=x, ylim=y)
@@ -310,7 +378,34 @@ class TradeoffExplorer(Explorer):
             ax.scatter(M, V, s=40, facecolors="none", edgecolors=MARK, zorder=5)
             png_of(figure)  # labels are placed after the layout is known
             label_points(ax, M, V, [as_label(token) for token in marked["token"]])
-        return png_of(figure, small=True)
+        return figure
+
+    def _downloads(self) -> Downloads:
+        """Buttons for what is shown: figure, marked tokens, state."""
+
+        def file(ending: str, kind: str, content: bytes) -> File:
+            name = re.sub(r"[^\w.-]+", "-", f"{self.state.model}-layer{self.state.layer}")
+            return File(f"tradeoff-{name}{ending}", kind, content)
+
+        def png() -> File:
+            return file(".png", "image/png", png_of(self.figure(_PRINT)))
+
+        def svg() -> File:
+            return file(".svg", "image/svg+xml", svg_of(self.figure(_PRINT)))
+
+        def csv() -> File:
+            if self.marked.empty:
+                raise StatisticsError("No token is marked: search for some, or draw a lasso.")
+            return file("-marked.csv", "text/csv", self.marked.to_csv(index=False).encode())
+
+        return Downloads(
+            {
+                "PNG": ("the figure with axes, legend and marked names, as an image", png),
+                "SVG": ("the figure with axes, legend and marked names, as a drawing", svg),
+                "CSV": ("the marked tokens as a table", csv),
+                "code": ("a line of Python that shows all this again", lambda: self.code),
+            }
+        )
 
     # Controls
 
@@ -324,7 +419,11 @@ class TradeoffExplorer(Explorer):
         bind(state, "layer", layer, self._show_message)
         model = dropdown("model", "embvar-model", list(sources), "the model shown")
         site = dropdown(
-            "site", "embvar-site", list(sources[state.model]), "where embeddings are measured"
+            "site",
+            "embvar-site",
+            list(sources[state.model]),
+            "where in the model embeddings are measured: hidden, the hidden states; unit, these "
+            "scaled to norm 1; norm_input, standardized and norm_output, around a normalization",
         )
         self._site = site
         counts = CountsSlider(1, state.counts)
@@ -351,34 +450,36 @@ class TradeoffExplorer(Explorer):
             ("scales", scales),
         ):
             bind(state, name, control, self._show_message)
-        bind(state, "counts", counts, self._show_message, to_control=counts.admit)
+        admit = {"to_control": counts.admit, "patience": PATIENCE}
+        bind(state, "counts", counts, self._show_message, **admit)
         state.observe(lambda _: self._update_options(), ["model", "site"])
         above = [play, layer]
         if len(sources) > 1:
             above.append(model)
         if any(len(sites) > 1 for sites in sources.values()):
             above.append(site)
-        self.plot.widget.layout.min_width = f"{self.plot.widget.height + _MARGIN}px"
-        plot = widgets.VBox(
-            [self._numbers, self.plot.widget, PlotGuard(self.plot.widget)],
-            # A plot narrower than it is high would cut points off at the sides.
-            layout={"flex": "3 1 480px", "max_width": "760px", "overflow": "auto"},
-        )
-        beside = widgets.VBox(
-            [*self._search_box(), *self._compare_box()],
-            layout={"flex": "1 1 300px", "min_width": "280px"},
-        )
-        columns = widgets.HBox(
-            [plot, beside], layout={"flex_flow": "row wrap", "grid_gap": "4px 18px"}
-        )
         self._marked = with_class(widgets.HTML(), "embvar-marked")
+        with_class(self._marked, "embvar-scroll")
+        areas = {
+            "plot": [
+                self._numbers,
+                self.plot.view,
+                PlotGuard(self.plot.widget),
+                self._downloads(),
+            ],
+            "search": self._search_box(),
+            "compare": self._compare_box(),
+            "marked": [self._marked],
+            "card": [self.card.view],
+        }
+        boxes = [part[0] if len(part) == 1 else widgets.VBox(part) for part in areas.values()]
+        for name, box in zip(areas, boxes, strict=True):
+            box.layout.grid_area = name
         return explorer_frame(
-            wrapping_row(*above),
+            wrapping_row(*above, LectureButton()),
             wrapping_row(counts, unbiased, special, scales),
             self._message,
-            columns,
-            self._marked,
-            self.card.view,
+            with_class(widgets.GridBox(boxes), "embvar-columns"),
             kind="tradeoff",
         )
 
@@ -397,13 +498,18 @@ class TradeoffExplorer(Explorer):
         self._found = with_class(widgets.HTML(), "embvar-found")
         self._looked_for: tuple[str, Points | None] = "", None  # what the list was made from
         self._matches = TokenList(
-            "embvar-matches", "tokens found; choosing one opens its card", 5, self._mark
+            "embvar-matches",
+            "tokens found; choosing one opens its card",
+            ("token", "occurrences"),
+            5,
+            self._mark,
         )
         clear = widgets.Button(
             description="clear marks", tooltip="remove all marks and close the card"
         )
         with_class(clear, "embvar-clear").on_click(lambda _: self._clear())
-        return [_heading("Find a token"), self._search, self._found, self._matches, clear]
+        found = [self._found, self._matches.head, self._matches]
+        return [_heading("Find a token"), self._search, *found, clear]
 
     def _compare_box(self) -> list[widgets.Widget]:
         state = self.state
@@ -430,10 +536,15 @@ class TradeoffExplorer(Explorer):
         bind(state, "distance", distance, self._show_message)
         self._moved_title = with_class(widgets.HTML(), "embvar-moved-title")
         self._moved = TokenList(
-            "embvar-moved", "choosing one marks it and opens its card", 10, self._mark
+            "embvar-moved",
+            "tokens that moved most; choosing one marks it and opens its card",
+            ("token", "distance", "M", "V"),
+            10,
+            self._mark,
         )
         heading = _heading("Which token moved most between two layers?")
-        return [heading, self._compare, distance, self._moved_title, self._moved]
+        moved = [self._moved_title, self._moved.head, self._moved]
+        return [heading, self._compare, distance, *moved]
 
     def _compare_options(self) -> list[tuple[str, int]]:
         layers = [int(layer) for layer in self.state.stats.layers]
@@ -476,8 +587,8 @@ class TradeoffExplorer(Explorer):
         self._looked_for = self.state.search, points
         found = self.state.matches()
         names = points.shown[points.indices_of(found["token"])]
-        lines = (f"{name}   n = {n:,}" for name, n in zip(names, found["n"], strict=True))
-        self._matches.fill(zip(lines, found["token"], strict=True))
+        cells = ((name, f"{n:,}") for name, n in zip(names, found["n"], strict=True))
+        self._matches.fill(zip(found["token"], cells, strict=True))
         report = html.escape(self.state.search_report())
         self._found.value = f"<span role='status'>{report}</span>" if report else ""
         self._found.layout.display = None if report else "none"
@@ -491,14 +602,16 @@ class TradeoffExplorer(Explorer):
             text = "This is the layer shown: no token moved."
             found = found[:0]
         else:
-            text = f"From layer {state.compare} to layer {state.layer}, the farthest first:"
+            first, last = sorted((state.compare, state.layer))
+            text = f"From layer {first} to layer {last}, the farthest first:"
         self._moved_title.value = text
         self._moved.layout.display = None if len(found) else "none"
-        lines = []
         names = state.points.shown[state.points.indices_of(found["token"])]
-        for name, row in zip(names, found.itertuples(index=False), strict=True):
-            lines.append(f"{name}   {number(row.distance)}   M {signed(row.M)}   V {signed(row.V)}")
-        self._moved.fill(zip(lines, found["token"].astype(str), strict=True))
+        cells = (
+            (name, number(row.distance), signed(row.M), signed(row.V))
+            for name, row in zip(names, found.itertuples(index=False), strict=True)
+        )
+        self._moved.fill(zip(found["token"].astype(str), cells, strict=True))
 
     def _show_marked(self) -> None:
         state = self.state
@@ -507,28 +620,34 @@ class TradeoffExplorer(Explorer):
             return
         shown = state.table().assign(token=state.points.shown)
         shown = shown.iloc[state.points.indices_of(state.marked)]
-        self._marked.value = marked_table(shown, state.layer, len(state.marked) - len(shown))
+        hidden = len(state.marked) - len(shown)
+        handle = handle_of(self)
+        self._marked.value = marked_table(shown, state.layer, hidden, handle and f"{handle}.marked")
 
     def _show_card(self) -> None:
         state = self.state
         self.card.show(state.stats, state.token, state.layer, state.unbiased)
 
-    def _fit_text(self) -> str:
+    def _fit_text(self, name: Callable[[str], str] = str) -> str:
+        """The regression in words, its measures named by ``name``."""
         fit = self.state.fit
         tokens = f"{fit['n_tokens']:,} tokens"
         if "why" in fit:
             return f"{tokens}; no line: {fit['why']}"
         r2 = "undefined" if np.isnan(fit["r2"]) else f"{fit['r2']:.3f}"
-        return f"{tokens}, slope {fit['slope']:.3f}, R² {r2}, CV of Q {fit['cv_Q']:.3f}"
+        measures = {"slope": f"{fit['slope']:.3f}", "R²": r2, "CV of Q": f"{fit['cv_Q']:.3f}"}
+        return ", ".join([tokens, *(f"{name(one)} {value}" for one, value in measures.items())])
 
     def _show_fit(self) -> None:
         state = self.state
         several_sites = len(state.sources[state.model]) > 1
         name = f"{state.model}, {state.site}" if several_sites else state.model
-        text = f"{name}, layer {state.layer}: {self._fit_text()}"
+        text = f"{html.escape(name)}, layer {state.layer}: {self._fit_text(explained)}"
         # One message for both: the note may change with the layer, too.
         note = f"<br>{html.escape(state.axes_note())}" if state.axes_note() else ""
-        self._numbers.value = f"<span role='status'><b>{html.escape(text)}</b>{note}</span>"
+        self._numbers.value = f"<span role='status'><b>{text}</b>{note}</span>"
+        words = f"{name}, layer {state.layer}: {self._fit_text()}. {state.axes_note()}"
+        self._describe("embvar-scatter", f"Scatter plot of V against M, a dot a token. {words}")
 
     def _show_message(self, text: str) -> None:
         self._message.value = html.escape(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,18 @@ import traitlets
 from embvar_kit.corpora.byte_level import named
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.search import Part, Vocabulary, is_uncased
+from embvar_kit.explorers.tables import times
 from embvar_kit.figures.tradeoff import ZERO
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
 
 MOST_MARKED = 500
 """A search marks at most this many tokens, the most frequent ones."""
+
+_RESTORED = (
+    *("model", "site", "counts", "special", "unbiased"),
+    *("layer", "scales", "compare", "distance", "marked", "token"),
+)
 
 _SAME_AXES = 8.0  # layers whose ranges differ by at most this factor share their axes
 
@@ -131,12 +138,10 @@ def points_of(
             defined in it.
     """
     least, most = counts
-    if most is not None and most < least:
-        raise StatisticsError(f"No token occurs {least:,} times or more and {most:,} or fewer.")
     choice = {"min_count": least, "max_count": most, "special": special}
     table = stats.table(int(stats.layers[0]), **choice)
     if table.empty:
-        raise StatisticsError("No token is in this range: widen it.")
+        raise StatisticsError(f"No token occurs {times(counts)}.")
     if unbiased and least < 2:
         raise StatisticsError(
             "The unbiased forms need two occurrences of each token: start the range at 2."
@@ -232,7 +237,10 @@ class TradeoffState(traitlets.HasTraits):
         return pd.DataFrame({**columns, **{name: getattr(points, name)[at] for name in "QMV"}})
 
     def limits(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The ends of the axes of M and of V, with a margin."""
+        """The ends of the axes of M and of V.
+
+        Linear ones begin at 0, or just below the least value: an unbiased M may be negative.
+        """
         points = self.points
         at = slice(None) if self.scales == "same" else points.at(self.layer)
         ends = []
@@ -245,7 +253,7 @@ class TradeoffState(traitlets.HasTraits):
             else:
                 low, high = float(np.nanmin(values)), float(np.nanmax(values))
                 margin = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
-                ends.append((low - margin, high + margin))
+                ends.append((low - margin if low < 0 else 0.0, high + margin))
         return ends[0], ends[1]
 
     def axes_note(self) -> str:
@@ -322,20 +330,39 @@ class TradeoffState(traitlets.HasTraits):
         """The tokens that moved most between the layers :attr:`compare` and :attr:`layer`.
 
         Columns ``token, n, distance, M, V``: the distance in the plane of M and V, and the
-        differences of M and of V. Where :attr:`distance` is ``"share"``, each layer's M and V are
-        divided by its mean Q first. The table is empty without a layer to compare with.
+        differences of M and of V, the deeper layer's minus the other's. Where :attr:`distance` is
+        ``"share"``, each layer's M and V are divided by its mean Q first. The table is empty
+        without a layer to compare with.
         """
         columns = ["token", "n", "distance", "M", "V"]
         if self.compare is None:
             return pd.DataFrame(columns=columns)
         points = self.points
-        now, then = points.at(self.layer), points.at(self.compare)
+        first, last = map(points.at, sorted((self.layer, self.compare)))
         unit = points.Q.mean(axis=1) if self.distance == "share" else np.ones(len(points.layers))
-        M, V = (x[now] / unit[now] - x[then] / unit[then] for x in (points.M, points.V))
+        M, V = (x[last] / unit[last] - x[first] / unit[first] for x in (points.M, points.V))
         distance = np.hypot(M, V)
         order = np.argsort(-distance, kind="stable")[:most]
         values = (points.tokens, points.n, distance, M, V)
         return pd.DataFrame({n: v[order] for n, v in zip(columns, values, strict=True)})
+
+    def values(self) -> dict[str, Any]:
+        """What :meth:`restore` takes to show the same again."""
+        return {name: getattr(self, name) for name in _RESTORED}
+
+    def restore(self, **values: Any) -> None:
+        """Set several values at once, in an order in which each is valid.
+
+        Raises:
+            traitlets.TraitError: if a value is invalid or unknown.
+        """
+        if unknown := [name for name in values if name not in _RESTORED]:
+            raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
+        # The widest choice, in which any range is valid that has tokens.
+        self.unbiased, self.special, self.compare = False, True, None
+        for name in _RESTORED:
+            if name in values:
+                setattr(self, name, values[name])
 
     def clear(self) -> None:
         """Remove all marks and close the card."""
@@ -380,7 +407,7 @@ class TradeoffState(traitlets.HasTraits):
             # In the order of arguments that `points` uses: the result is cached for it.
             self._points(self.model, self.site, *choice.values())
         except StatisticsError as error:
-            raise traitlets.TraitError(str(error)) from error
+            raise traitlets.TraitError(f"{error} The range stays: {times(self.counts)}.") from error
         return proposal["value"]
 
     @traitlets.validate("marked", "token")

@@ -140,14 +140,15 @@ def measure(contestant: Contestant, steps: int) -> dict[str, float]:
                 before = len(callbacks.read_text().split())
                 received = notebook.traffic.received
                 rest = picture.press(key)
-                layer = view.readout(explorer)
-                if layer == last:
-                    raise RuntimeError(f"The slider did not move: {layer}")
-                most = view.slider(explorer).evaluate("handle => handle.ariaValueMax")
-                least = view.slider(explorer).evaluate("handle => handle.ariaValueMin")
-                if layer in (float(most), float(least)):
+                handle = view.slider(explorer)
+                now, least, most = (
+                    float(handle.get_attribute(f"aria-value{end}")) for end in ("now", "min", "max")
+                )
+                if now == last:
+                    raise RuntimeError(f"The slider did not move: {now}")
+                if now in (least, most):
                     key = {"ArrowRight": "ArrowLeft", "ArrowLeft": "ArrowRight"}[key]
-                last = layer
+                last = now
                 if step >= WARM_UP:
                     taken.append(rest["changed"] - rest["pressed"])
                     sizes.append(notebook.traffic.received - received)

@@ -200,7 +200,7 @@ def test_a_search_marks_a_token_at_every_layer_and_opens_its_card(opened: Notebo
     marked = picture.rest()["hash"]
     assert marked != plain
     found = explorer.locator(".embvar-matches option").all_inner_texts()
-    assert re.match(r"state\s+n\s=\s", found[0])
+    assert re.match(r"state\s+[\d,]+$", found[0])
     # The model is loaded and runs on the sentences that contain the token.
     explorer.locator(".embvar-card-contexts tr").first.wait_for(timeout=180_000)
     contexts = explorer.locator(".embvar-card-contexts b").all_inner_texts()
@@ -307,9 +307,8 @@ def test_the_parts_follow_the_layer_and_the_choices(opened: Notebook):
         if key != "Home" or view.readout(explorer) > 0:
             picture.press(key)
         compare()
-    deepest = len(view.statistics("smollm2").layers) - 1
     picture.press("End")
-    assert view.readout(explorer) == deepest
+    assert view.readout(explorer) == 1, "the relative depth, as on the axis"
     compare()
     explorer.locator(".embvar-of select").focus()
     picture.press("ArrowDown")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Locator
 
 from . import servers, view
-from .conftest import Desk
-from .notebook_page import Notebook, poll
+from .conftest import Desk, screenshot
+from .notebook_page import WINDOW, Notebook, poll
 
 NAME = "tradeoff.ipynb"
 CELLS = (
@@ -64,7 +69,7 @@ def test_slider_and_cells_are_followed_while_the_first_card_loads(
     explorer.locator(".embvar-search input").fill("state")
 
     def loading() -> bool:
-        return view.text_of(explorer, "card-contexts").startswith("Looking for occurrences")
+        return explorer.locator(".embvar-card-waiting").is_visible()
 
     assert poll(loading, bool)
     steps = 0
@@ -209,6 +214,294 @@ def test_one_click_resets_the_view(notebook: Notebook, explorer: Locator, plot: 
         away(notebook)
         assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks, 10) == ticks
         assert plot.rest()["hash"] == pixels
+
+
+# On a wall
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 700), (1440, 900), (1920, 1080)])
+def test_the_plot_fills_its_column_and_begins_at_zero(
+    notebook: Notebook, explorer: Locator, width: int, height: int
+):
+    page = notebook.page
+    page.set_viewport_size({"width": width, "height": height})
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    frame = explorer.locator(".embvar-plot")
+    column = explorer.locator(".embvar-columns").bounding_box()["width"]
+    box = poll(lambda: view.plot_box(explorer), lambda box: box["width"] > frame_width(frame) - 140)
+    assert box["width"] > frame_width(frame) - 140, "all but the axis and the plot's buttons"
+    assert frame_width(frame) > (0.95 if width == 1000 else 0.6) * column
+    assert 0.3 * box["width"] < box["height"] < 0.8 * height
+
+    def first_ticks() -> list[tuple[float, float]]:
+        """The first value of each axis, and its distance in pixels from the plot's corner."""
+        box = view.plot_box(explorer)
+        edges = box["x"], box["y"] + box["height"]
+        first = (ticks[0] for ticks in view.Axes(explorer).ticks)
+        return [(value, abs(at - edge)) for (value, at), edge in zip(first, edges, strict=True)]
+
+    near = [(0, pytest.approx(0, abs=2))] * 2
+    assert poll(first_ticks, lambda first: first == near) == near
+    box = view.plot_box(explorer)
+    texts = explorer.locator(".embvar-axes :is(text, div, span)").evaluate_all(
+        """(all) => all.map((one) => {
+          const { left, right, top, bottom } = one.getBoundingClientRect();
+          const frame = one.closest(".embvar-plot").getBoundingClientRect();
+          const cut = left < frame.left - 1 || right > frame.right + 1 || top < frame.top - 1 ||
+            bottom > frame.bottom + 1;
+          return [one.textContent, parseFloat(getComputedStyle(one).fontSize), cut];
+        })"""
+    )
+    assert len(texts) > 10
+    assert [text for text, size, cut in texts if cut or size < 12] == []
+    title = explorer.locator(".embvar-axes-y").bounding_box()
+    assert title["x"] < box["x"] and title["y"] < box["y"], "at the axis whose numbers it names"
+    assert explorer.locator(".embvar-axes-y sub").inner_text() == "t"
+    page.screenshot(path=screenshot(f"tradeoff-{width}"))
+    page.set_viewport_size(WINDOW)
+
+
+def frame_width(frame: Locator) -> float:
+    return frame.bounding_box()["width"]
+
+
+def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: Locator):
+    page, button = notebook.page, explorer.locator(".embvar-lecture-button button")
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    button.click()
+    plot = poll(lambda: view.plot_box(explorer), lambda box: box["width"] > 1600)
+    assert plot["width"] > 1600
+    assert explorer.evaluate("explorer => explorer === document.fullscreenElement")
+    for css in ("layer label", "layer .widget-readout", "numbers b", "axes .tick text"):
+        one = explorer.locator(f".embvar-{css}").first
+        assert one.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
+        box = one.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 1080, "on the screen, with the plot"
+    assert plot["y"] + plot["height"] < 1000
+    before = view.Fit.shown(explorer)
+    view.slider(explorer).focus()
+    page.keyboard.press("ArrowRight")
+    fit = poll(lambda: view.Fit.shown(explorer), lambda fit: fit.layer == before.layer + 1)
+    assert fit == view.Fit.computed(explorer)
+    page.keyboard.press("ArrowLeft")
+    page.screenshot(path=screenshot("tradeoff-lecture"))
+    page.evaluate("() => document.exitFullscreen()")  # as Escape does
+    classes = poll(lambda: explorer.get_attribute("class"), lambda now: "lecture" not in now)
+    assert "embvar-lecture" not in classes.split()
+    page.set_viewport_size(WINDOW)
+    assert poll(lambda: view.plot_box(explorer)["width"], lambda width: width < 1200) < 1200
+
+
+# The slider of frequencies, lists and tables
+
+
+def test_quick_keys_keep_the_last_valid_range_and_name_the_refused_one(
+    notebook: Notebook, explorer: Locator
+):
+    view.slider(explorer, "counts").focus()
+    for _ in range(20):
+        notebook.page.keyboard.press("ArrowRight")
+
+    def told() -> tuple[str, ...] | None:
+        found = re.fullmatch(
+            r"No token occurs ([\d,]+) to 100,000 times. "
+            r"The range stays: ([\d,]+) to 100,000 times.",
+            view.text_of(explorer, "message"),
+        )
+        return found and found.groups()
+
+    notebook.page.wait_for_timeout(2000)  # more keys may be on their way
+    refused, kept = poll(told, bool)
+    assert view.as_number(refused) > view.statistics("minilm").n.max() >= view.as_number(kept) > 10
+    readout = explorer.locator(".embvar-counts .widget-readout")
+    assert poll(readout.inner_text, lambda text: text == f"{kept}-100,000") == f"{kept}-100,000"
+    wanted = view.Fit.computed(explorer)
+    assert poll(lambda: view.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
+    view.slider(explorer, "counts").focus()
+    for _ in range(20):
+        if view.counts(explorer)["min_count"] == 10:
+            break
+        notebook.page.keyboard.press("ArrowLeft")
+        notebook.page.wait_for_timeout(300)
+    assert poll(lambda: view.text_of(explorer, "message"), lambda text: text == "") == ""
+
+
+def test_marked_tokens_scroll_and_lists_have_heads_above_their_columns(
+    notebook: Notebook, explorer: Locator
+):
+    names = view.table(explorer).index.astype(str)
+    explorer.locator(".embvar-search input").fill("*ing")
+    marked, rows = explorer.locator(".embvar-marked"), explorer.locator(".embvar-marked td")
+    begun = min(200, names.str.endswith("ing").sum())
+    assert poll(rows.count, lambda count: count == 5 * (begun + 1)) == 5 * (begun + 1)
+    assert marked.evaluate("one => one.scrollHeight > 2 * one.clientHeight")
+    marked.focus()
+    notebook.page.keyboard.press("End")
+    assert poll(lambda: marked.evaluate("one => one.scrollTop"), lambda top: top > 100) > 100
+    explorer.locator(".embvar-compare select").select_option("layer 6")
+    title = poll(lambda: view.text_of(explorer, "moved-title"), lambda text: "layer 6" in text)
+    assert title == f"From layer {view.readout(explorer):.0f} to layer 6, the farthest first:"
+    for css, columns in (("matches", "token occurrences"), ("moved", "token distance M V")):
+        head = explorer.locator(f".embvar-list-head:has(+ .embvar-{css})")
+        assert " ".join(head.inner_text().split()) == columns
+        width = head.evaluate(
+            """head => {
+              const range = document.createRange();
+              range.selectNodeContents(head.querySelector("b"));
+              return range.getBoundingClientRect().width / head.innerText.trim().length;
+            }"""
+        )
+        select = explorer.locator(f".embvar-{css} select")
+        ink = select.evaluate(
+            """select => {
+              const ink = document.createElement("canvas").getContext("2d");
+              ink.font = getComputedStyle(select.options[0]).font;
+              return [ink.measureText("0").width, ink.measureText("i").width];
+            }"""
+        )
+        assert ink[0] == ink[1] == pytest.approx(width, abs=0.2), "letters of one width"
+    explorer.locator(".embvar-compare select").select_option("no other layer")
+    explorer.locator(".embvar-clear").click()
+
+
+@pytest.mark.parametrize("width", [1000, 1440])
+def test_a_context_is_one_line_with_the_neighbours_at_the_token(
+    notebook: Notebook, explorer: Locator, width: int
+):
+    notebook.page.set_viewport_size({"width": width, "height": 900})
+    explorer.locator(".embvar-search input").fill("state")
+    table = explorer.locator(".embvar-kwic")
+    table.wait_for(timeout=180_000)
+    heads = table.locator("th").all_inner_texts()
+    assert heads == ["before", "token", "after", "source"]
+    lines = table.locator("tr:has(td)").evaluate_all(
+        """(rows) => rows.map((row) => {
+          const [before, token, after] = row.cells;
+          const height = parseFloat(getComputedStyle(row).lineHeight);
+          const text = before.querySelector("span").getBoundingClientRect();
+          return [row.offsetHeight / height, token.getBoundingClientRect().left - text.right,
+            after.clientWidth, before.clientWidth];
+        })"""
+    )
+    assert len(lines) > 3
+    for height, apart, after, before in lines:
+        assert height < 1.6 and 0 <= apart < 20
+        assert min(after, before) > 60
+    page_fits = explorer.locator(".embvar-card").evaluate("c => c.scrollWidth <= c.clientWidth + 1")
+    assert page_fits
+    notebook.page.screenshot(path=screenshot(f"tradeoff-contexts-{width}"))
+    notebook.page.set_viewport_size(WINDOW)
+    explorer.locator(".embvar-clear").click()
+
+
+# Results
+
+
+def test_results_come_out_by_buttons(notebook: Notebook, explorer: Locator):
+    page, state = notebook.page, "explorer.state.restore("
+    explorer.locator(".embvar-search input").fill("state")
+    poll(lambda: view.text_of(explorer, "marked"), lambda text: "explorer.marked" in text)
+
+    def saved(button: str) -> tuple[str, bytes]:
+        with page.expect_download() as waiting:
+            explorer.locator(".embvar-downloads button", has_text=button).click()
+        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+    layer = int(view.readout(explorer))
+    name, content = saved("CSV")
+    assert name == f"tradeoff-minilm-layer{layer}-marked.csv"
+    row = pd.read_csv(io.BytesIO(content)).iloc[0]
+    expected = view.table(explorer).loc["state"]
+    assert row["token"] == "state" and row["layer"] == layer
+    assert [row[one] for one in "nQMV"] == pytest.approx([expected[one] for one in "nQMV"])
+    name, content = saved("SVG")
+    assert name.endswith(".svg") and b"$V(X_t)$" in content
+    name, content = saved("PNG")
+    assert name.endswith(".png") and Image.open(io.BytesIO(content)).width > 1400
+    explorer.locator(".embvar-downloads button", has_text="code").click()
+    told = poll(lambda: view.text_of(explorer, "downloads code"), lambda text: state in text)
+    assert "marked=['state']" in told and f"layer={layer}" in told
+    explorer.locator(".embvar-clear").click()
+
+
+# Waiting, and who cannot see it
+
+
+def test_no_picture_is_broken_while_a_card_loads(notebook: Notebook, explorer: Locator):
+    broken = notebook.page.evaluate_handle(
+        """() => {
+          const watch = { seen: 0, broken: [] };
+          const look = () => {
+            for (const one of document.querySelectorAll(".embvar-card img")) {
+              if (!one.checkVisibility()) continue;
+              watch.seen += 1;
+              // An image that is being decoded is not complete, and still shows the one before.
+              if (one.complete && one.naturalWidth < 300) watch.broken.push(one.className);
+            }
+            if (!watch.stopped) requestAnimationFrame(look);
+          };
+          look();
+          return watch;
+        }"""
+    )
+    for token in ("water", "music"):
+        explorer.locator(".embvar-search input").fill(token)
+        poll(lambda: view.text_of(explorer, "card-head"), lambda t, n=token: t.startswith(n))
+        texts = explorer.locator(".embvar-kwic b")
+        assert poll(
+            lambda t=texts: {text.strip().lower() for text in t.all_inner_texts()},
+            lambda found, n=token: found == {n},
+            120,
+        ) == {token}
+    seen = broken.evaluate("watch => { watch.stopped = true; return watch.seen; }")
+    assert seen > 10 and broken.evaluate("watch => watch.broken") == []
+    waiting = explorer.locator(".embvar-card-waiting")
+    assert poll(waiting.is_visible, lambda visible: not visible) is False
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_axe_finds_no_serious_violation_and_pictures_have_texts(
+    notebook: Notebook, explorer: Locator, theme: str
+):
+    page = notebook.page
+    page.locator(".lm-MenuBar-item", has_text="Settings").first.click()
+    page.locator(".lm-Menu-item", has_text="Theme").first.hover()
+    page.locator(".lm-Menu-item", has_text=theme).first.click()
+    light = "true" if theme.endswith("Light") else "false"
+    page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
+    page.keyboard.press("Escape")
+    page.wait_for_timeout(1500)  # colours fade from one theme to the other
+    explorer.locator(".embvar-search input").fill("state")
+    explorer.locator(".embvar-kwic").wait_for(timeout=180_000)
+    layer = int(view.readout(explorer))
+    canvas = explorer.locator(".embvar-scatter canvas").first
+
+    def described() -> list[str]:
+        return [
+            canvas.get_attribute("aria-label"),
+            *(
+                explorer.locator(f"img.embvar-card-{part}").get_attribute("alt")
+                for part in ("profile", "plane")
+            ),
+        ]
+
+    texts = poll(described, lambda texts: all(text and "state" in text for text in texts[1:]))
+    assert f"layer {layer}: " in texts[0] and "slope" in texts[0]
+    assert f"layer {layer}: Q = " in texts[1] and "principal axes" in texts[2]
+    found = Axe().run(page, context=".embvar-explorer").response
+    assert {"button-name", "aria-input-field-name", "select-name", "image-alt"} <= {
+        one["id"] for one in found["passes"]
+    }
+    serious = {
+        violation["id"]: [node["html"][:200] for node in violation["nodes"]]
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+    }
+    assert serious == {}
+    ticks = view.Axes(explorer).ticks
+    assert min(map(len, ticks)) > 3, "the axes are there in either theme"
+    page.screenshot(path=screenshot(f"tradeoff-{theme.split()[1].lower()}"))
+    explorer.locator(".embvar-clear").click()
 
 
 # The search box

@@ -174,9 +174,9 @@ class Axes:
     """
 
     def __init__(self, explorer: Locator) -> None:
-        plot = explorer.locator(".embvar-scatter")
+        axes = explorer.locator(".embvar-axes")
         self._x, self._y = (
-            plot.locator(f".{axis}-axis").evaluate(
+            axes.locator(f".{axis}-axis").evaluate(
                 """axis => [...axis.querySelectorAll(".tick")].map((tick) => {
                   const line = tick.querySelector("line").getBoundingClientRect();
                   return [tick.textContent, line.x + line.width / 2, line.y + line.height / 2];
@@ -208,14 +208,11 @@ def loneliest(explorer: Locator, room: int = 40) -> tuple[str, float, float]:
     box = plot_box(explorer)
     inside = (x > box["x"] + room) & (x < box["x"] + box["width"] - room)
     inside &= (y > box["y"] + room) & (y < box["y"] + box["height"] - room)
-    # The legend and the plot's buttons cover the upper corners.
     distance = np.zeros(len(found))
     for at in np.flatnonzero(inside):
         apart = np.hypot(x - x[at], y - y[at])
         apart[at] = np.inf
-        corner = min(x[at] - box["x"], box["x"] + box["width"] - x[at])
-        covered = y[at] < box["y"] + box["height"] / 2 and corner < 0.3 * box["width"]
-        distance[at] = 0 if covered else apart.min()
+        distance[at] = apart.min()
     best = int(distance.argmax())
     return str(found.index[best]), float(x[best]), float(y[best])
 

@@ -3,14 +3,17 @@
 import asyncio
 import html
 import io
+import re
 import threading
 import time
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import traitlets
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_rgba
 from PIL import Image
 from reference import two_pass
@@ -53,6 +56,10 @@ def find(explorer, css):
     walk(explorer.view)
     assert len(found) == 1, f"{len(found)} widgets of class {css}"
     return found[0]
+
+
+def without_tags(text: str) -> str:
+    return html.unescape(re.sub("<[^>]*>", "", text))
 
 
 def controls(explorer) -> list[widgets.Widget]:
@@ -196,14 +203,24 @@ def test_axes_hold_all_layers_or_their_own(stats):
         state.layer = int(layer)
         (left, right), (low, high) = state.limits()
         limits.add((left, right, low, high))
-        assert left < state.table()["M"].min() and state.table()["M"].max() < right
-        assert low < state.table()["V"].min() and state.table()["V"].max() < high
+        assert left == 0 < state.table()["M"].min() and state.table()["M"].max() < right
+        assert low == 0 <= state.table()["V"].min() and state.table()["V"].max() < high
     assert len(limits) == 1
     own = state.limits()
     state.scales = "own"
     assert state.limits() != own
     state.scales = "log"
     assert min(state.limits()[0][0], state.limits()[1][0]) > 0
+
+
+def test_axes_begin_just_below_a_negative_unbiased_M():
+    made = tradeoff_of_tokens([f"t{i}" for i in range(20)])  # means near 0: noise may exceed them
+    state = TradeoffState(made, counts=(2, None), unbiased=True)
+    M = state.table()["M"]
+    assert M.min() < 0
+    (left, right), (low, _) = state.limits()
+    assert M.min() - 0.05 * (M.max() - M.min()) < left < M.min()
+    assert right > M.max() and low == 0
 
 
 def test_high_norm_tokens_get_logarithmic_axes():
@@ -262,7 +279,7 @@ def tradeoff_of_tokens(tokens, high=None):
         ("model", "bert", "only minilm"),
         ("site", "nowhere", "no site"),
         ("counts", (1_000_000, None), "No token"),
-        ("counts", (50, 20), "No token occurs 50"),
+        ("counts", (50, 20), "No token occurs 50 to 20 times"),
         ("counts", (0, 20), "counts"),
         ("marked", ["no such token"], "not among"),
         ("token", "no such token", "not among"),
@@ -415,12 +432,16 @@ def test_what_moved_most_is_the_largest_distance(stats):
     first, second = (stats.table(layer, min_count=5).set_index("token") for layer in (2, 4))
     for how, unit in (("units", (1, 1)), ("share", (first["Q"].mean(), second["Q"].mean()))):
         state.distance = how
-        move = first[["M", "V"]] / unit[0] - second[["M", "V"]] / unit[1]
+        move = second[["M", "V"]] / unit[1] - first[["M", "V"]] / unit[0]
         distance = np.hypot(move["M"], move["V"]).sort_values(ascending=False)
         found = state.moved(5).set_index("token")
         assert found.index.tolist() == distance.index[:5].tolist()
         np.testing.assert_allclose(found["distance"], distance[:5])
         np.testing.assert_allclose(found[["M", "V"]], move.loc[found.index])
+        forwards = state.moved()
+        state.layer, state.compare = 4, 2
+        pd.testing.assert_frame_equal(state.moved(), forwards)
+        state.layer, state.compare = 2, 4
 
 
 def test_another_model_keeps_the_depth_and_the_tokens_it_has(stats, model):
@@ -481,7 +502,7 @@ def test_the_plot_shows_the_states_points_and_line(explorer, stats):
     ends = (np.array(line.vertices) + 1) / 2 * [right - left, high - low] + [left, low]
     fit = stats.tradeoff(min_count=5, max_count=None).set_index("layer").loc[4]
     np.testing.assert_allclose(ends[:, 1], fit["intercept"] + fit["slope"] * ends[:, 0])
-    text = html.unescape(find(explorer, "embvar-numbers").value)
+    text = without_tags(find(explorer, "embvar-numbers").value)
     assert f"slope {fit['slope']:.3f}" in text and f"CV of Q {fit['cv_Q']:.3f}" in text
 
 
@@ -491,14 +512,27 @@ def test_a_tooltip_shows_the_token_and_its_numbers_at_the_layer_shown(explorer):
     sent = []
     widget.send = lambda content, buffers=None: sent.append(content)
     properties = list(widget.tooltip_properties)
-    assert properties == ["token", "n_t", "Q", "M", "V"]
+    assert properties == ["token", "occurrences", "Q", "M", "V"]
     event = {"type": "tooltip", "index": 7, "properties": properties, "preview": None}
     widget._handle_custom_msg(event, [])
     row = explorer.state.table().iloc[7]
     told = sent[0]["properties"]
-    assert (told["token"], told["n_t"]) == (row["token"], row["n"])
+    assert (told["token"], told["occurrences"]) == (row["token"], row["n"])
     for name in "QMV":
         assert told[name] == pytest.approx(row[name], rel=1e-3)
+
+
+def test_axes_and_legend_are_typeset_and_say_which_form_is_shown(explorer):
+    axes = find(explorer, "embvar-axes")
+    assert axes.titles[1].endswith("><i>V</i>(<i>X<sub>t</sub></i>)</span>, variance")
+    explorer.state.unbiased = True
+    assert "<i>M\N{COMBINING TILDE}</i>(" in axes.titles[0]
+    assert all(title.endswith(", unbiased") for title in axes.titles)
+    n = explorer.state.points.n
+    marks = {text: at for at, text in axes.legend["marks"]}
+    low, high = np.floor(np.log10(n.min())), np.ceil(np.log10(n.max()))
+    assert marks["10<sup>3</sup>"] == pytest.approx((3 - low) / (high - low))
+    assert marks["1"] == 0 and len(marks) == high - low + 1
 
 
 def test_points_and_line_change_in_one_message(explorer):
@@ -595,12 +629,54 @@ def test_comparing_layers_lists_the_tokens_that_moved(explorer):
     assert state.compare == 5
     expected = state.moved()["token"].tolist()
     assert [token for _, token in moved.options] == expected
-    assert "From layer 5 to layer 2" in find(explorer, "embvar-moved-title").value
+    assert "From layer 2 to layer 5" in find(explorer, "embvar-moved-title").value
+    lines = [text for text, _ in moved.options]
+    head = without_tags(moved.head.value)
+    assert head.split() == ["token", "distance", "M", "V"]
+    assert {len(line) for line in lines} == {len(head)}, "columns stand below their heads"
     moved.value = expected[1]
     assert (state.marked, state.token) == ([expected[1]], expected[1])
     assert len(explorer.plot.widget.annotations) == 2  # the regression line and the trail
     find(explorer, "embvar-compare").value = -1
     assert state.compare is None and moved.options == ()
+
+
+def test_a_refused_range_is_named_and_the_last_valid_one_stays(explorer, stats):
+    slider, state = find(explorer, "embvar-counts"), explorer.state
+    assert 100 < stats.n.max() < 50_000
+    for least in (50, 100, 50_000):
+        slider.value = (least, 100_000)
+    assert slider.value == state.counts == (100, 100_000)
+    assert find(explorer, "embvar-message").value == (
+        "No token occurs 50,000 to 100,000 times. The range stays: 100 to 100,000 times."
+    )
+    slider.value = (10, 100_000)
+    assert find(explorer, "embvar-message").value == ""
+
+
+def test_a_slider_returns_from_a_refused_range_once_it_rests(explorer):
+    slider, state = find(explorer, "embvar-counts"), explorer.state
+
+    async def press_quickly():
+        for least in (50, 50_000, 100, 20_000, 50_000):  # a range without tokens between two others
+            slider.value = (least, 100_000)
+        assert (slider.value[0], state.counts[0]) == (50_000, 100)
+        await asyncio.sleep(1.5)
+        assert slider.value[0] == state.counts[0] == 100
+        assert "The range stays: 100 to 100,000" in find(explorer, "embvar-message").value
+
+    asyncio.run(press_quickly())
+
+
+def test_all_marked_tokens_are_listed(explorer):
+    explorer.state.search = "*e*"
+    marked = explorer.state.marked
+    assert len(marked) > 12
+    shown = find(explorer, "embvar-marked").value
+    assert shown.count("<tr>") == min(len(marked), 200) + 2, "with the heads and the means"
+    often = explorer.marked.nlargest(200, "n")["token"]
+    assert all(f"<td>{html.escape(token)}</td>" in shown for token in often)
+    assert ("more</p>" in shown) == (len(marked) > 200)
 
 
 def test_a_rejected_value_resets_the_control_and_shows_the_reason(explorer):
@@ -646,6 +722,7 @@ def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     assert explorer.wait()
     row = stats.table(2).set_index("token").loc["state"]
     head = find(explorer, "embvar-card-head").value
+    head = head.replace("&nbsp;", " ")
     assert f"n<sub>t</sub> = {row['n']:,.0f}" in head and f"V = {row['V']:.4g}" in head
     text = html.unescape(find(explorer, "embvar-card-contexts").value)
     assert f"{row['n']:,.0f} occurrences in wikipedia;" in text
@@ -662,6 +739,55 @@ def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     assert explorer.wait() and explorer.card.samples.computed == 2
     explorer.state.token = "state"
     assert explorer.wait() and explorer.card.samples.computed == 2
+
+
+def test_a_card_can_be_cancelled_and_looked_for_again(stats, model, corpus, monkeypatch):
+    explorer = ek.TradeoffExplorer(stats, model, corpus, counts=(5, None), layer=2)
+    card, loading, go_on = explorer.card, threading.Event(), threading.Event()
+    load = card._load_concordance
+
+    def slowly(one):
+        loading.set()
+        assert go_on.wait(20)
+        return load(one)
+
+    monkeypatch.setattr(card, "_load_concordance", slowly)
+    waiting, button = find(explorer, "embvar-card-waiting"), find(explorer, "embvar-card-cancel")
+    assert waiting.layout.display == "none"
+    explorer.state.search = "state"
+    assert loading.wait(20)
+    assert waiting.layout.display is None and button.description == "cancel"
+    for part in ("profile", "plane"):  # no broken image: a blank of the final size
+        image = find(explorer, f"embvar-card-{part}")
+        assert Image.open(io.BytesIO(picture(image))).width > 500
+    button.click()
+    assert button.description == "look again"
+    go_on.set()
+    assert explorer.wait()
+    assert find(explorer, "embvar-card-contexts").value == "" and waiting.layout.display is None
+    button.click()
+    assert explorer.wait()
+    assert "<b>state</b>" in find(explorer, "embvar-card-contexts").value
+    assert waiting.layout.display == "none"
+    plane = find(explorer, "embvar-card-plane")
+    assert "embvar-waiting" not in plane._dom_classes
+
+
+def test_pictures_have_alternative_texts_with_their_numbers(stats):
+    explorer = ek.TradeoffExplorer(stats, counts=(5, None), layer=2)
+    explorer.state.token, explorer.state.layer = "the", 3
+    told = explorer._frame.pictures
+    slope = explorer.state.fit["slope"]
+    assert "layer 3: " in told["embvar-scatter"] and f"slope {slope:.3f}" in told["embvar-scatter"]
+    assert told["embvar-card-profile"].startswith("Q, M and V of the by layer; layer 3: Q = ")
+    layers = ek.LayerExplorer(stats)
+    assert layers.wait()
+    share = layers.state.numbers().loc["minilm", "M/Q"]
+    assert f"layer 0: M/Q {share:.3f}" in layers._frame.pictures["embvar-picture"]
+    playground = ek.VariancePlayground()
+    playground.state.mean_1 = 1.0
+    moments = playground.state.moments
+    assert f"M = {moments['M']:.3f}" in playground._frame.pictures["embvar-picture"]
 
 
 def test_a_card_loads_the_model_and_the_text_by_name(stats):
@@ -776,7 +902,7 @@ def test_compact_statistics_offer_what_they_hold(stats):
         ("step", 99, "7 layers"),
         ("step", -1, "step"),
         ("of", "M", "of"),
-        ("counts", (10_000_000, None), "No token of minilm"),
+        ("counts", (10_000_000, None), "No token of minilm occurs 10,000,000 times or more."),
     ],
 )
 def test_invalid_values_of_the_layer_explorer_are_rejected(stats, name, value, reason):
@@ -814,7 +940,13 @@ def test_models_of_different_depth_are_drawn_at_relative_depth(stats, model):
     assert state.relative() and state.depth("few").tolist() == [0, 1]
     state.shown = ["few"]
     assert (state.steps(), state.step, state.relative()) == (2, 1, False)
-    assert find(explorer, "embvar-layer").max == 1
+    slider, play = find(explorer, "embvar-layer"), find(explorer, "embvar-play")
+    assert (slider.options, slider.value, play.max) == ((("0", 0), ("3", 1)), 1, 1)
+    state.shown = ["all", "few"]
+    assert [text for text, _ in slider.options] == [f"{at / 6:.2f}" for at in range(7)]
+    assert (slider.description, slider.value, state.step, play.value) == ("depth", 1, 1, 1)
+    slider.value = 6
+    assert state.step == play.value == 6
     assert explorer.wait()
     picture(find(explorer, "embvar-picture"))
 
@@ -902,6 +1034,78 @@ def test_formulas_of_two_threads_do_not_mix():
         stop.set()
         other.join()
     assert not failures
+
+
+# Results
+
+
+def test_marked_tokens_come_out_as_a_table(explorer, stats, monkeypatch):
+    downloads, state = find(explorer, "embvar-downloads"), explorer.state
+    assert answer_of(downloads, "CSV")[0]["told"].startswith("No token is marked")
+    state.search = "the of"
+    marked = explorer.marked
+    assert marked["token"].tolist() == ["the", "of"]
+    expected = stats.table(2, min_count=5).set_index("token").loc[["the", "of"]]
+    np.testing.assert_allclose(marked[["n", "Q", "M", "V"]], expected[["n", "Q", "M", "V"]])
+    told, (content,) = answer_of(downloads, "CSV")
+    assert told["name"] == "tradeoff-minilm-layer2-marked.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(content)), marked, check_dtype=False)
+    shell = InteractiveShell.instance()
+    try:
+        shell.user_ns["mine"] = explorer
+        state.layer = 3
+        assert "<code>mine.marked</code>" in find(explorer, "embvar-marked").value
+        del shell.user_ns["mine"]
+        shell.user_ns["Out"] = {7: explorer}
+        state.layer = 4
+        assert "<code>Out[7].marked</code>" in find(explorer, "embvar-marked").value
+    finally:
+        InteractiveShell.clear_instance()
+
+
+def test_the_figure_comes_out_with_axes_and_marked_names(explorer):
+    downloads = find(explorer, "embvar-downloads")
+    explorer.state.search = "the of"
+    told, (svg,) = answer_of(downloads, "SVG")
+    assert told["name"] == "tradeoff-minilm-layer2.svg"
+    text = svg.decode()  # letters are drawn as outlines, with the text as a comment
+    for written in ("$V(X_t)$", "$M(X_t)$", r"$\log_{10} n_t$", "slope"):
+        assert written in text
+    assert len(svg) < 1_500_000
+    explorer.state.clear()
+    assert len(answer_of(downloads, "SVG")[1][0]) < len(svg), "without rings and names"
+    explorer.state.search = "the of"
+    told, (png,) = answer_of(downloads, "PNG")
+    image = Image.open(io.BytesIO(png))
+    assert told["type"] == "image/png" and image.width > 1400
+    colours = {colour for _, colour in image.convert("RGB").getcolors(1_000_000)}
+    assert (0xD5, 0x5E, 0x00) in colours, "the rings around marked tokens"
+
+
+def test_the_state_comes_out_as_code_that_restores_it(stats):
+    explorer = ek.TradeoffExplorer({"one": stats, "other": stats}, counts=(5, None), layer=2)
+    state = explorer.state
+    state.model, state.counts, state.unbiased = "other", (20, 5_000), True
+    state.compare, state.scales, state.special, state.marked = 4, "own", False, ["the", "of"]
+    values, code = state.values(), answer_of(find(explorer, "embvar-downloads"), "code")[0]["code"]
+    again = ek.TradeoffExplorer({"one": stats, "other": stats}, counts=(1, None), special=False)
+    again.state.search = "and"
+    exec(code, {"explorer": again})
+    assert again.state.values() == values
+    again.state.restore(counts=(1, None), unbiased=False)
+    assert again.state.counts == (1, None)
+    with pytest.raises(traitlets.TraitError, match="no value 'colour'"):
+        again.state.restore(colour="red")
+
+
+def answer_of(downloads, button):
+    """What a button sends to the browser: the message, and its buffers."""
+    sent = []
+    downloads.send = lambda content, buffers=None: sent.append((content, buffers))
+    downloads._handle_custom_msg({"wanted": button, "view": "a"}, [])
+    ((message, buffers),) = sent
+    assert message["view"] == "a"
+    return message, buffers
 
 
 @pytest.mark.parametrize("kind", ["playground", "player", "tradeoff", "layers"])

@@ -1,0 +1,158 @@
+// Draws the axes and the legend of a scatter plot, and keeps the plot as wide as its column.
+// jscatter's own axes stand at the right, their numbers are 10 pixels high, titles are plain text,
+// and a plot that is wider than high shows values on both sides at which there can be no point.
+const APART = 6;  // least distance of two numbers of an axis, in heights of a letter
+const LINES = "http://www.w3.org/2000/svg";
+
+// Round values between two ends: steps of 1, 2 or 5 times a power of ten; on a logarithmic axis
+// powers of ten, and their double and fivefold where there are few.
+function roundValues(low, high, most, logarithmic) {
+  const found = [];
+  if (logarithmic) {
+    const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high));
+    const every = Math.max(1, Math.ceil((last - first) / most));
+    const factors = high / low < 100 ? [1, 2, 5] : [1];
+    for (let power = first; power <= last; power += every) {
+      found.push(...factors.map((factor) => factor * 10 ** power));
+    }
+    return found.filter((value) => value >= low && value <= high);
+  }
+  const least = (high - low) / most, power = 10 ** Math.floor(Math.log10(least));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= least);
+  for (let i = Math.ceil(low / step); i * step <= high * (1 + 1e-9); i++) {
+    found.push(Number((i * step).toPrecision(10)));
+  }
+  return found;
+}
+
+const written = (value) => (Math.abs(value) >= 1e-4 || value === 0)
+  ? value.toLocaleString("en-US", { maximumSignificantDigits: 6 }).replace("-", "−")
+  : value.toExponential(0).replaceAll("-", "−");
+
+async function render({ model, el }) {
+  el.classList.add("embvar-axes");
+  const name = model.get("plot").slice("IPY_MODEL_".length);
+  const scatter = await model.widget_manager.get_model(name);
+  const lines = document.createElementNS(LINES, "svg");
+  lines.setAttribute("aria-hidden", "true");  // the plot has a text of its own
+  const part = (kind) => {
+    const made = document.createElement("div");
+    made.className = `embvar-axes-${kind}`;
+    return made;
+  };
+  const xTitle = part("x"), yTitle = part("y"), legend = part("legend");
+  el.replaceChildren(lines, xTitle, yTitle, legend);
+
+  let frame = null, canvas = null, api = null, waiting = 0;
+  let seen = { x: [0, 1], y: [0, 1] };  // the part of each axis in view, in fractions of the whole
+
+  const axis = (which) => {
+    const [low, high] = scatter.get(`${which}_scale_domain`) ?? [0, 1];
+    const logarithmic = scatter.get(`${which}_scale`).startsWith("log"), [from, to] = seen[which];
+    const value = (at) => logarithmic ? low * (high / low) ** at : low + (high - low) * at;
+    const at = (x) => logarithmic ? Math.log(x / low) / Math.log(high / low) : (x - low) / (high - low);
+    return { ends: [value(from), value(to)], logarithmic, place: (x) => (at(x) - from) / (to - from) };
+  };
+  const add = (parent, tag, attributes, text = "") => {
+    const made = document.createElementNS(LINES, tag);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.textContent = text;
+    parent.append(made);
+    return made;
+  };
+  const groups = { x: add(lines, "g", { class: "x-axis" }), y: add(lines, "g", { class: "y-axis" }) };
+  const draw = () => {
+    waiting = 0;
+    if (!canvas?.clientWidth) return;  // out of sight, as while JupyterLab changes its theme
+    const own = el.getBoundingClientRect(), plot = canvas.getBoundingClientRect();
+    const left = plot.left - own.left, upper = plot.top - own.top;
+    const type = parseFloat(getComputedStyle(el).fontSize);
+    for (const [which, group] of Object.entries(groups)) {
+      const { ends, logarithmic, place } = axis(which), across = which === "x";
+      const room = (across ? plot.width : 2 * plot.height) / type / APART;
+      group.replaceChildren();
+      for (const value of roundValues(...ends, Math.max(2, room), logarithmic)) {
+        const x = across ? left + place(value) * plot.width : left;
+        const y = across ? upper + plot.height : upper + (1 - place(value)) * plot.height;
+        const tick = add(group, "g", { class: "tick" });
+        add(tick, "line", { x1: x, y1: y, x2: across ? x : x + plot.width, y2: across ? upper : y });
+        const text = across
+          ? { x, y: y + 1.2 * type, "text-anchor": "middle" }
+          : { x: x - 0.5 * type, y: y + 0.35 * type, "text-anchor": "end" };
+        add(tick, "text", text, written(value));
+      }
+    }
+    xTitle.style.left = `${left}px`;
+    xTitle.style.width = `${plot.width}px`;
+    xTitle.style.top = `${upper + plot.height + 1.5 * type}px`;
+    legend.style.right = `${own.right - plot.right}px`;
+  };
+  const soon = () => { waiting ||= requestAnimationFrame(draw); };
+
+  // The plot takes the width there is, and a height in proportion, as far as the window allows.
+  const fit = () => {
+    if (!frame?.clientWidth || !canvas) return;
+    const { width, height } = canvas.getBoundingClientRect();
+    const wanted = model.get("height") ||
+      Math.round(Math.max(300, Math.min(0.62 * width, 0.62 * window.innerHeight)));
+    if (scatter.get("height") !== wanted) scatter.set("height", wanted);
+    frame.style.setProperty("--embvar-height", `${wanted}px`);
+    // Both axes end at the edges of the plot, whatever its proportions.
+    api?.set({ aspectRatio: width / height });
+    soon();
+  };
+  const titles = () => {
+    [xTitle.innerHTML, yTitle.innerHTML] = model.get("titles");
+    const { title, colours, marks } = model.get("legend");
+    const bar = part("bar"), numbers = part("marks");
+    bar.style.background = `linear-gradient(to right, ${colours.join()})`;
+    for (const [at, text] of marks) {
+      const mark = document.createElement("span");
+      mark.style.left = `${100 * at}%`;
+      mark.innerHTML = text;
+      numbers.append(mark);
+    }
+    const scale = part("scale"), what = document.createElement("span");
+    what.innerHTML = title;
+    scale.append(bar, numbers);
+    legend.replaceChildren(what, scale);
+  };
+
+  const resized = new ResizeObserver(fit);
+  const looked = new ResizeObserver(() => find());  // once this is laid out, the plot is beside it
+  const find = () => {
+    frame = el.closest(".embvar-plot");
+    canvas = frame?.querySelector(".embvar-scatter canvas");
+    // jscatter makes its plot in the animation frame after its canvas.
+    api = canvas?.parentElement.parentElement.api;
+    if (!api) {
+      if (el.isConnected) requestAnimationFrame(find);
+      return;
+    }
+    looked.disconnect();
+    // Scales in fractions of the axes: the ends change from layer to layer, these do not.
+    const whole = (which) => api.get(which).copy().domain([0, 1]);
+    api.set({ xScale: whole("xScale"), yScale: whole("yScale"), width: "auto", height: "auto" });
+    api.subscribe("view", ({ xScale, yScale }) => {
+      seen = { x: xScale.domain(), y: yScale.domain() };
+      soon();
+    });
+    resized.observe(canvas);
+    window.addEventListener("resize", fit);
+    fit();
+  };
+  titles();
+  looked.observe(el);
+  const ends = ["x_scale", "y_scale", "x_scale_domain", "y_scale_domain"].map((trait) =>
+    `change:${trait}`).join(" ");
+  scatter.on(ends, soon);
+  model.on("change:titles change:legend", titles);
+  return () => {
+    looked.disconnect();
+    resized.disconnect();
+    window.removeEventListener("resize", fit);
+    scatter.off(ends, soon);
+    model.off("change:titles change:legend", titles);
+  };
+}
+export default { render };
