@@ -432,7 +432,7 @@ def a_shift_by_beta(question: Question) -> Expected:
 def features_that_are_deleted(question: Question) -> Expected:
     gammas = [row(output("05", "8e6f5b02"), str(feature))[0] for feature in (319, 223, 127)]
     same(question.given * 3, gammas)
-    ends = re.findall(r"over tokens: (\d+)% to (\d+)%", output("05", "ln-026"))[0]
+    ends = re.findall(r"of the tokens: (\d+)% to (\d+)%", output("05", "ln-026"))[0]
     return Expected((), [(), (), ()], list(map(float, ends)))
 
 
