@@ -40,6 +40,10 @@ tokens, plain and unbiased."""
 RELIABLE = 0.5
 """Least reliability of M over two halves of the documents of a trade-off that survives."""
 
+TESTED, LEAST_TESTED = 0.5, 10
+"""Least share, and least number, of the tokens in the regression that the reliability has to be
+about where a trade-off survives: a few tokens in both halves say nothing of the many in neither."""
+
 EVIDENCE = (
     *("layer", "n_tokens", "slope", "slope_low", "slope_high", "null_slope"),
     *("r2", "r2_low", "r2_high", "null_r2", "sd_M", "sd_M_low", "sd_M_high", "null_sd_M"),
@@ -421,8 +425,9 @@ class TokenStatistics:
             - ``theil_sen, spearman, null_spearman``: slope and correlation that no few tokens
               decide, and the correlation with the labels permuted;
             - ``survives``: whether the intervals of ``slope`` and ``slope_iv`` are below 0,
-              ``sd_M_low`` is above ``null_sd_M``, the reliability is at least :data:`RELIABLE`, and
-              ``reliability_low`` is above 0.
+              ``sd_M_low`` is above ``null_sd_M``, the reliability is at least :data:`RELIABLE`,
+              ``reliability_low`` is above 0, and ``n_halves`` is at least half of ``n_tokens`` and
+              at least 10.
 
             An interval is for the value at this size of corpus: the noise in M bends ``slope``
             and lowers ``r2``, by more than their intervals show. That of ``slope_iv`` is for a
@@ -456,6 +461,7 @@ class TokenStatistics:
                 & (table["sd_M_low"] > table["null_sd_M"])
                 & (table["reliability"] >= RELIABLE)
                 & (table["reliability_low"] > 0)
+                & (table["n_halves"] >= np.maximum(LEAST_TESTED, TESTED * table["n_tokens"]))
             )
         return table[[name for name in EVIDENCE if name in table]]
 

@@ -284,6 +284,7 @@ def test_evidence_puts_interval_null_and_reliability_beside_the_slope(stats):
         & (table["slope_iv_high"] < 0)
         & (table["sd_M_low"] > table["null_sd_M"])
         & (table["reliability"] >= 0.5)
+        & (table["n_halves"] >= np.maximum(10, table["n_tokens"] / 2))
     )
     np.testing.assert_array_equal(table["survives"], survives)
 
