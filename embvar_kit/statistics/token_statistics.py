@@ -61,6 +61,9 @@ _TOKENS = ("min_count", "max_count", "special")  # what chooses tokens
 _OF_DOCUMENTS = {"documents", "document_squares"}
 """Counts that do not add up over parts, because a document may be in both."""
 
+_OF_ALL = {"covariance": None, "isotropies": None, "null": None}
+"""What is known of all embeddings together and says nothing of a part of them, to be dropped."""
+
 _STORED = ("decompositions", "fold_decompositions", "replicates")
 """Attributes that hold results for sets of tokens."""
 
@@ -792,7 +795,7 @@ class TokenStatistics:
 
         The covariance is that of all embeddings, and the null permutes the labels over all of
         them. They say nothing of a part, and are kept only if no token with an occurrence is left
-        out.
+        out; else ``info["part_of_tokens"]`` marks a part, which cannot be merged.
 
         Args:
             rows: ``(K,)`` indices in :attr:`tokens`, in the order wanted.
@@ -810,7 +813,7 @@ class TokenStatistics:
         left = self.n.copy()
         left[rows] = 0
         if left.any():
-            arrays |= {"covariance": None, "isotropies": None, "null": None}
+            arrays |= _OF_ALL | {"info": {**self.info, "part_of_tokens": True}}
         taken = arrays["tokens"]
         if self.folds is not None:
             arrays["folds"] = self.folds.of(taken[np.isin(taken, self.folds.tokens)])

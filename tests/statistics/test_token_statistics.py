@@ -445,6 +445,23 @@ def test_what_does_not_belong_together_is_not_merged(stats, data):
         stats.merge(fewer)
 
 
+def test_a_part_of_the_tokens_is_not_merged_for_the_whole(stats, data, tmp_path):
+    """A token that was not taken would count in one part only."""
+    x, token = data
+    other = statistics_of(x, token, part="b")
+    part = stats.take(np.arange(1, len(stats)))
+    for taken in (part, TokenStatistics.load(part.save(tmp_path))):
+        for merge in (lambda one=taken: one.merge(other), lambda one=taken: other.merge(one)):
+            with pytest.raises(ek.StatisticsError, match=r"a part of the tokens .* merge first"):
+                merge()
+    backwards = stats.take(np.arange(len(stats))[::-1]).merge(other)
+    whole = stats.merge(other)
+    assert backwards.tokens.tolist() == whole.tokens.tolist()
+    np.testing.assert_array_equal(backwards.n, whole.n)
+    unseen = replace(stats, n=np.r_[stats.n[:-1], 0])
+    assert unseen.take(np.arange(len(stats) - 1)).merge(other).n.sum() == 2 * len(x) - 1
+
+
 def test_tokens_are_left_out_of_everything(stats, data):
     x, token = data
     part = stats.without(["cat", "nobody"])
