@@ -93,6 +93,7 @@ def extract(
             statistics without each of them: intervals (``stats.tradeoff(intervals=True)``),
             reliability, :meth:`TokenStatistics.evidence`. The folds are shards, on the disk until
             they are merged: in ``store``, or in a temporary folder that is removed at the end.
+            Something has to be measured in each of them.
         covariance: take the d x d covariance of all embeddings at each layer, too, from which
             :meth:`TokenStatistics.isotropy` and :meth:`TokenStatistics.information_gain` follow.
             It costs d^2 multiplications for each embedding and layer.

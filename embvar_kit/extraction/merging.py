@@ -62,6 +62,8 @@ def merge(
             f"folds={folds!r} must be a whole number from 2 to {len(chosen)}, the number of shards."
         )
     merged = _Merge.of(job, parts, "")
+    if folds is not None:
+        merged.check_folds(folds)
     info = _info(job, [file.told for _, file in parts], None if only is None else chosen)
     null: dict[str, TokenStatistics] = {}
     if job.asked.get("null"):
@@ -203,6 +205,23 @@ class _Merge:
         return total
 
     # Folds
+
+    def check_folds(self, folds: int) -> None:
+        """Refuse folds in which nothing was measured.
+
+        The jackknife would count them like any other, and give intervals that are too narrow.
+
+        Raises:
+            ExtractionError: if there are some.
+        """
+        n = np.zeros(folds, dtype=np.int64)
+        for at, part in enumerate(self.parts):
+            n[at % folds] += self._array(part, "n").sum()
+        if empty := int((n == 0).sum()):
+            raise ExtractionError(
+                f"Nothing was measured in {empty} of {folds} folds: their documents have no text, "
+                "or all of their occurrences were left out. Take fewer folds, or a larger corpus."
+            )
 
     def _with_folds(self, statistics: TokenStatistics, site: str, folds: int) -> TokenStatistics:
         """Statistics with what is left of them without each fold, layer by layer.

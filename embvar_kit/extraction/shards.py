@@ -629,7 +629,8 @@ class ShardedPass:
         Raises:
             DamagedShard: if a shard is missing or damaged.
             ExtractionError: if nothing was measured, there is no room for the means, there is
-                no shard of such a number, or ``folds`` is not from 2 to the number of shards.
+                no shard of such a number, ``folds`` is not from 2 to the number of shards, or
+                nothing was measured in some fold.
         """
         return merge(self, only, folds)
 

@@ -377,6 +377,26 @@ def test_more_folds_than_documents_are_refused(model, corpus):
         ek.extract(model, corpus, folds=400, progress=False)
 
 
+@pytest.mark.parametrize("text", ["", "\u200b"])
+def test_folds_in_which_nothing_was_measured_are_refused(model, text, tmp_path):
+    """Three documents in eight folds are three folds: with eight, intervals are too narrow."""
+    titles = [f"article {at}" for at in range(8)]
+    sentences = [*["the cat sat on the mat"] * 3, *[text] * 5]
+    corpus = ek.Corpus("few", sentences, titles, np.ones(8, dtype=int))
+    options = {"layers": [0], "store": tmp_path, "progress": False}
+    with pytest.raises(ek.ExtractionError, match="5 of 8 folds: their documents have no text"):
+        ek.extract(model, corpus, folds=8, **options)
+    found = ShardedPass.open(tmp_path).merge()["hidden"]
+    assert found.n.sum() == 3 * 8 and not found.has_folds
+
+
+def test_folds_whose_occurrences_are_all_left_out_are_refused(model):
+    titles = [f"article {at}" for at in range(8)]
+    corpus = ek.Corpus("few", ["the cat", *["the"] * 7], titles, np.ones(8, dtype=int))
+    with pytest.raises(ek.ExtractionError, match="3 of 4 folds"):
+        ek.extract(model, corpus, folds=4, leave_out=ek.LeaveOut(first=3), progress=False)
+
+
 def test_a_stream_has_no_null(model, corpus):
     stream = StreamedCorpus("s", lambda: iter([("a", "text")]), 10)
     with pytest.raises(ek.ExtractionError, match="cannot be permuted"):
