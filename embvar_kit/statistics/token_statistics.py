@@ -774,7 +774,8 @@ class TokenStatistics:
         Args:
             tokens: token strings, for example ``stats.high_norm()["token"]``, or one of them;
                 strings that are not among :attr:`tokens` are ignored. Compact statistics do not
-                list rare tokens, and so remember these strings, too.
+                list rare tokens, and so remember these strings, too, and drop what is known of all
+            embeddings together, since they cannot tell whether the rare tokens were among them.
 
         Raises:
             StatisticsError: if a table is given in place of its column of tokens.
@@ -788,6 +789,8 @@ class TokenStatistics:
         kept = self.take(np.flatnonzero(~leave))
         # Those that are stored are found by the tokens left out.
         stored = {name: getattr(self, name) for name in _STORED}
+        if self.least_count > self._measured_count and not set(named) <= set(self.tokens):
+            stored |= _OF_ALL
         return replace(kept, **stored, info={**self.info, "left_out": left_out})
 
     def take(self, rows: np.ndarray) -> TokenStatistics:

@@ -327,6 +327,21 @@ def test_a_null_is_compared_only_with_the_occurrences_it_was_permuted_over(
         some.evidence()
 
 
+def test_compact_statistics_without_a_token_they_do_not_list_drop_what_covers_it(model, corpus):
+    stats = ek.extract(model, corpus, layers=[1], null=True, covariance=True, progress=False)
+    rare = stats.tokens[stats.n == 9][0]
+    compact = stats.compact(left_out=[(), (rare,)])
+    assert rare not in compact.tokens
+    less = compact.without(rare)
+    assert less.null is None and less.decomposition() is not None
+    for call in (less.isotropy, less.evidence):
+        with pytest.raises(ek.StatisticsError, match="out"):
+            call()
+    whole = stats.compact(min_count=1)  # which lists all tokens, so others never occurred
+    for same in (compact.without([]), whole.without("nothing of this name")):
+        assert same.null is not None and same.isotropy().equals(compact.isotropy())
+
+
 def test_tokens_left_out_are_left_out_of_folds(stats):
     frequent = stats.tokens[0]
     less = stats.without([frequent])
