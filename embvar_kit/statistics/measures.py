@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.special import entr, rel_entr
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.statistics.analysis import regress
+from embvar_kit.statistics.analysis import ROUNDING, regress
 
 _ROUNDING = 1e-6
 """How far M of directions may exceed 1, and an eigenvalue fall below 0 in units of the largest, by
@@ -58,7 +58,7 @@ def mean_resultant_length(M: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(M, 0, 1))
 
 
-def concentration(M: np.ndarray, dim: int) -> np.ndarray:
+def concentration(M: np.ndarray, dim: int, V: np.ndarray | None = None) -> np.ndarray:
     """The concentration of directions: kappa of a von Mises-Fisher distribution, approximately.
 
     ``kappa = R (d - R^2) / (1 - R^2)`` with ``R^2 = M``: the closed form of Banerjee et al. (2005)
@@ -69,9 +69,12 @@ def concentration(M: np.ndarray, dim: int) -> np.ndarray:
     Args:
         M: ``(T,)`` squared norms of the means of directions, as in :func:`mean_resultant_length`.
         dim: ``d``, the length of an embedding.
+        V: ``(T,)`` their variances, plain or unbiased as M is. For directions ``1 - R^2 = V``, and
+            where these nearly agree only V still has digits; by default it is ``1 - M``.
 
     Returns:
-        ``(T,)`` kappa; infinite where all directions are the same, as those of a single occurrence.
+        ``(T,)`` kappa; infinite where all directions are the same, as those of a single occurrence,
+        or differ by the rounding of float32 embeddings alone.
 
     Raises:
         StatisticsError: as :func:`mean_resultant_length`, or if ``dim`` is below 2.
@@ -82,8 +85,12 @@ def concentration(M: np.ndarray, dim: int) -> np.ndarray:
     if dim < 2:
         raise StatisticsError(f"Directions need at least 2 dimensions, not {dim}.")
     R = mean_resultant_length(M)
+    apart = 1 - R**2
+    if V is not None:
+        V = np.asarray(V, dtype=np.float64)
+        apart = np.where(V <= ROUNDING**2, 0, V)
     with np.errstate(divide="ignore"):
-        return R * (dim - R**2) / (1 - R**2)
+        return R * (dim - R**2) / apart
 
 
 def dimension_shares(mean: np.ndarray) -> np.ndarray:

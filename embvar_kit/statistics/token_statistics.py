@@ -572,7 +572,7 @@ class TokenStatistics:
             unbiased=unbiased,
         )
         M = table["M"].to_numpy()
-        kappa = measures.concentration(M, self._width)
+        kappa = measures.concentration(M, self._width, table["V"].to_numpy())
         with np.errstate(divide="ignore"):
             columns = {"norm": measures.mean_resultant_length(M), "kappa": kappa}
             return table[["token", "n"]].assign(**columns, diversity=1 / kappa)

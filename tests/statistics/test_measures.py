@@ -49,6 +49,15 @@ def test_concentration_solves_the_equation_of_maximum_likelihood(kappa):
     assert measures.concentration(np.array([R**2]), dim)[0] == pytest.approx(kappa, rel=1e-3)
 
 
+@pytest.mark.parametrize("exponent", [2, 8, 11])
+def test_concentration_keeps_its_digits_where_directions_nearly_agree(exponent):
+    """M is 1 up to rounding there, and V is not."""
+    V, dim = 10.0**-exponent, 64
+    kappa = measures.concentration(np.array([1 - V]), dim, np.array([V]))[0]
+    assert kappa == pytest.approx(np.sqrt(1 - V) * (dim - 1 + V) / V, rel=1e-12)
+    assert np.isinf(measures.concentration(np.array([1 - 1e-7]), dim, np.array([1e-15])))
+
+
 def test_concentration_is_what_scipy_fits():
     mu = np.ones(10) / np.sqrt(10)
     x = stats.vonmises_fisher(mu, 30).rvs(2000, random_state=np.random.default_rng(0))
