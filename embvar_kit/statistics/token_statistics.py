@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -270,7 +269,7 @@ class TokenStatistics:
             weighted: weight the tokens by their occurrences ``n_t``.
             intervals: put 95 % intervals of the delete-one-fold jackknife beside the values, such
                 as ``slope_low`` and ``slope_high``, from the folds of documents of a pass with
-                ``folds=``.
+                ``folds=``. They are NaN where a line cannot be fitted without some fold.
 
         Raises:
             StatisticsError: if fewer than 3 tokens are in the range, their M do not differ,
@@ -1175,9 +1174,8 @@ class TokenStatistics:
             if choice["unbiased"]:
                 asked.append(("similarity", {**choice, "max_count": None}))
             for what, choice in asked:
-                with suppress(StatisticsError):  # too few tokens without some fold
-                    found = self._replicated(what, choice)
-                    yield found.assign(what=what, **self.key_of(choice))
+                found = self._replicated(what, choice)
+                yield found.assign(what=what, **self.key_of(choice))
 
     def _decomposed_without_each(self, choice: Mapping) -> pd.DataFrame:
         """The decomposition without each fold: ``at, fold, n, Q, M, V, V_W, V_B``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -436,14 +438,42 @@ def test_few_folds_give_no_interval_of_the_halves_and_lose_nothing(model, corpus
     pd.testing.assert_frame_equal(small.evidence(), table, rtol=1e-4)
 
 
+def test_a_fold_that_holds_nearly_all_takes_the_intervals_it_decides_and_no_others(stats, tmp_path):
+    """Without one fold, all tokens have the same M at one layer: there is no line there."""
+    M = stats.folds.M.copy()
+    M[1, 0] = M[1, 0].max()
+    stats = replace(stats, folds=replace(stats.folds, M=M))
+    for one in (stats, ek.TokenStatistics.load(stats.compact().save(tmp_path))):
+        table = one.tradeoff(intervals=True).set_index("layer")
+        first, *others = table.index
+        assert np.isfinite(table["slope"]).all() and np.isnan(table.loc[first, "slope_high"])
+        assert np.isfinite(table.loc[others, "slope_high"]).all()
+        assert not one.evidence()["survives"][0]
+
+
+def test_one_document_with_nearly_all_of_the_text_keeps_its_replicates(model):
+    """Without its fold hardly a token is left: intervals are NaN, and compact() keeps that."""
+    excerpt = ek.load_corpus("wikipedia", limit=40, max_words=20)
+    sentences, titles = [*excerpt.sentences, "the", "the"], ["long"] * len(excerpt) + ["a", "b"]
+    corpus = ek.Corpus("one", sentences, titles, np.arange(1, len(titles) + 1))
+    stats = ek.extract(model, corpus, layers=[0, 1], folds=3, progress=False)
+    compact = stats.compact()
+    assert set(compact.replicates["what"]) == {"tradeoff", "halves", "similarity"}
+    for one in (stats, compact):
+        table = one.tradeoff(intervals=True)
+        assert np.isfinite(table["slope"]).all() and table["slope_high"].isna().all()
+        assert one.decomposition(intervals=True)["Q_high"].notna().all()
+
+
 def test_a_text_of_rare_tokens_is_compacted_without_intervals(model):
     titles = [f"article {at}" for at in range(12)]
     corpus = ek.Corpus("rare", [f"a cat {at}" for at in range(12)], titles, np.arange(1, 13))
     stats = ek.extract(model, corpus, layers=[0], folds=4, progress=False)
-    compact = stats.compact()  # what has too few tokens is left out of it, and nothing is lost
+    compact = stats.compact()
     assert compact.n.tolist() == [12, 12, 12, 12]
-    with pytest.raises(ek.StatisticsError):
-        compact.tradeoff(intervals=True)
+    for one in (stats, compact):  # without one of the folds, all tokens have the same M
+        table = one.tradeoff(intervals=True)
+        assert table["slope"][0] == pytest.approx(-1) and np.isnan(table["slope_high"][0])
 
 
 def test_a_fold_with_all_of_the_tokens_leaves_no_number(stats):
