@@ -818,7 +818,7 @@ class TokenStatistics:
             arrays |= _OF_ALL | {"info": {**self.info, "part_of_tokens": True}}
         taken = arrays["tokens"]
         if self.folds is not None:
-            arrays["folds"] = self.folds.of(taken[np.isin(taken, self.folds.tokens)])
+            arrays["folds"] = self.folds.of(taken[pd.Index(taken).isin(self.folds.tokens)])
         return replace(self, **arrays, **dict.fromkeys(_STORED))
 
     def compact(
