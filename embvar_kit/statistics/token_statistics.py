@@ -14,7 +14,7 @@ import pandas as pd
 
 from embvar_kit.corpora import byte_level
 from embvar_kit.corpora.tokens import frequency_order
-from embvar_kit.errors import StatisticsError
+from embvar_kit.errors import StatisticsError, StatisticsFileError
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
@@ -964,9 +964,13 @@ class TokenStatistics:
         rename of ``metadata.json`` puts them in force. The files can be read without the kit.
 
         Raises:
-            StatisticsFileError: if the folder cannot be written; statistics saved there before
-                stay.
+            StatisticsFileError: if there is no token to be saved, or the folder cannot be written;
+                statistics saved there before stay.
         """
+        if not len(self):
+            raise StatisticsFileError(
+                f"There is nothing to save in {str(path)!r}: these statistics hold no token."
+            )
         tables, tensors = {"table": self._as_table()}, {}
         if self.mean is not None:
             tensors["mean"] = self._means()

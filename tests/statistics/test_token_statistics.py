@@ -329,6 +329,13 @@ def test_what_a_killed_save_left_is_removed_once_it_is_old(stats, tmp_path):
     TokenStatistics.load(tmp_path)
 
 
+def test_statistics_of_no_token_are_not_saved(stats, tmp_path):
+    stats.save(tmp_path)
+    with pytest.raises(ek.StatisticsFileError, match="hold no token"):
+        stats.take(np.zeros(0, dtype=int)).save(tmp_path)
+    assert TokenStatistics.load(tmp_path).tokens.tolist() == stats.tokens.tolist()
+
+
 def test_others_may_read_what_is_saved(stats, tmp_path):
     stats.save(tmp_path)
     for path in tmp_path.iterdir():
