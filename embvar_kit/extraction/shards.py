@@ -156,7 +156,7 @@ class ShardedPass:
         batch_tokens, min_count = check_options(by, batch_tokens, long, min_count)
         taken = chosen_layers(model, layers)
         norms_for(model, sites, taken)
-        check_leave_out(leave_out, taken)
+        check_leave_out(leave_out, taken, null=null)
         threads = None if threads is None else whole_number("threads", threads)
         store = Store(store)
         options = {
