@@ -33,7 +33,7 @@ from embvar_kit.moments.folds import (
 )
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
-from embvar_kit.statistics.folds import LEAST, Folds
+from embvar_kit.statistics.folds import LEAST, OF_ALL_LAYERS, Folds
 from embvar_kit.statistics.merging import merged_info
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -268,7 +268,7 @@ class _Merge:
                 decompositions.append(found.assign(at=at, **statistics.key_of(choice)))
         arrays = {
             name: of_layers[0][name]
-            if name in ("n", "half_n", "own_n")
+            if name in OF_ALL_LAYERS
             else np.stack([one[name] for one in of_layers], axis=-2)
             for name in of_layers[0]
         }

@@ -36,6 +36,10 @@ COLUMNS = {
 """Columns of what :meth:`Folds.give` gives, by its name."""
 
 
+OF_ALL_LAYERS = ("n", "half_n", "own_n")
+"""Arrays of :class:`Folds` that are the same at each layer, and so have no axis of layers."""
+
+
 @dataclass(frozen=True, eq=False)
 class Folds:
     """Statistics of tokens without each of ``K`` folds of the documents, and of two halves.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 
 from embvar_kit.corpora import byte_level
 from embvar_kit.corpora.tokens import frequency_order
@@ -19,7 +20,14 @@ from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis, measures
-from embvar_kit.statistics.folds import COLUMNS, LEAST, TRADEOFF, Folds, with_intervals
+from embvar_kit.statistics.folds import (
+    COLUMNS,
+    LEAST,
+    OF_ALL_LAYERS,
+    TRADEOFF,
+    Folds,
+    with_intervals,
+)
 from embvar_kit.statistics.merging import check_mergeable, merged_info
 from embvar_kit.statistics.storage import read, write
 
@@ -53,6 +61,9 @@ EVIDENCE = (
 """Columns of :meth:`TokenStatistics.evidence`, in their order."""
 
 _SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
+
+_LARGEST, _LEAST = 1e38, 1e-36
+"""The Q that float32 has room for; a V that is Q's rounding has to fit, too."""
 
 _NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
 _COUNT = "count_"  # before the names of columns of counts
@@ -826,7 +837,8 @@ class TokenStatistics:
     ) -> TokenStatistics:
         """What figures and tables need, without the means: a hundredth of the size.
 
-        Q, M and V are rounded to float32, and tokens with ``n_t < min_count`` are left out.
+        Q, M and V are rounded to float32, where that has room for them, and tokens with ``n_t <
+        min_count`` are left out.
         :meth:`decomposition` needs the means, so it is computed now for each of :data:`CHOICES`,
         and :meth:`isotropy`, which needs the covariance, if that is known. Compact statistics
         refuse everything else that needs the means, such as merging.
@@ -850,7 +862,10 @@ class TokenStatistics:
                 "min_count, or keep the whole statistics."
             )
         arrays = {name: getattr(self, name)[kept] for name in ("tokens", "special", "n")}
-        arrays |= {name: getattr(self, name)[:, kept].astype(np.float32) for name in "QMV"}
+        Q = self.Q[:, kept]
+        fits = Q.max() <= _LARGEST and Q[Q > 0].min(initial=np.inf) >= _LEAST
+        dtype = np.float32 if fits else np.float64
+        arrays |= {name: getattr(self, name)[:, kept].astype(dtype) for name in "QMV"}
         arrays |= {"counts": {name: count[kept] for name, count in self.counts.items()}}
         if self.subwords is not None:
             arrays["subwords"] = self.subwords[kept]
@@ -1011,10 +1026,26 @@ class TokenStatistics:
         """Read statistics that :meth:`save` wrote.
 
         Raises:
-            StatisticsFileError: if they are missing, truncated, altered or of a newer format; the
-                message names the file.
+            StatisticsFileError: if they are missing, truncated, altered or of a newer format, or
+                their parts do not belong together; the message names the file or folder.
         """
-        tables, tensors, info = read(Path(path))
+        try:
+            return cls._of_files(*read(Path(path)))
+        except (LookupError, TypeError, ValueError, SafetensorError) as error:
+            raise StatisticsFileError(
+                f"{str(path)!r} does not hold statistics as the kit writes them "
+                f"({type(error).__name__}: {error})."
+            ) from error
+
+    @classmethod
+    def _of_files(
+        cls, tables: Mapping[str, pd.DataFrame], tensors: Mapping[str, Mapping], info: Mapping
+    ) -> TokenStatistics:
+        """What the files hold together.
+
+        Raises:
+            LookupError, TypeError, ValueError: if a part lacks or does not fit the others.
+        """
         more = {name: tables[name] for name in (*_STORED, "isotropies") if name in tables}
         more |= tensors.get("covariance", {})
         if "null" in tables:
@@ -1027,7 +1058,12 @@ class TokenStatistics:
         found = cls._of_table(tables["table"], tensors.get("mean", {}), info, **more)
         if "folds" in tensors:
             frequent = found.tokens[found.n >= LEAST]
-            found = replace(found, folds=Folds(tokens=frequent, **tensors["folds"]))
+            folds = Folds(tokens=frequent, **tensors["folds"])
+            for name, array in folds.arrays().items():
+                of_layers = () if name in OF_ALL_LAYERS else found.layers.shape
+                n_parts = 2 if name.startswith("half") else len(folds)
+                _check_shape(f"folds, {name}", array, (n_parts, *of_layers, *frequent.shape))
+            found = replace(found, folds=folds)
         return found
 
     @classmethod
@@ -1039,6 +1075,8 @@ class TokenStatistics:
         Q, M, V = (
             table[name].to_numpy(dtype=float).reshape(len(layers), len(first)) for name in "QMV"
         )
+        for name, tensor in means.items():
+            _check_shape(name, tensor, (*Q.shape, *means["mean"].shape[2:]))
         return cls(
             tokens=first["token"].to_numpy(dtype=object),
             special=first["special"].to_numpy(),
@@ -1224,6 +1262,11 @@ class TokenStatistics:
             min_count=1, max_count=None, special=special, unbiased=False
         )
         return int(stored["n"].iloc[0])
+
+
+def _check_shape(name: str, array: np.ndarray, wanted: tuple[int, ...]) -> None:
+    if array.shape != wanted:
+        raise ValueError(f"{name} of shape {array.shape}, not {wanted}")
 
 
 def _merged_covariance(parts: list[TokenStatistics]) -> np.ndarray | None:

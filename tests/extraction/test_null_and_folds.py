@@ -15,6 +15,7 @@ from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.extraction.size_of_folds import size_of_folds
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.folds import LEAST
+from embvar_kit.statistics.storage import read, write
 
 FOLDS = 4
 ALL = {"min_count": 1, "max_count": None, "special": True, "unbiased": False}
@@ -307,6 +308,54 @@ def test_saved_and_compact_statistics_keep_null_and_intervals(measured, tmp_path
             pd.testing.assert_frame_equal(
                 small.anisotropy(intervals=True), stats.anisotropy(intervals=True), rtol=1e-3
             )
+
+
+def fewer_columns(tables, tensors, info):
+    del tables["table"]["special"]
+
+
+def no_table(tables, tensors, info):
+    del tables["table"]
+
+
+def fewer_rows(tables, tensors, info):
+    tables["table"] = tables["table"].iloc[:-1]
+
+
+def other_means(tables, tensors, info):
+    tensors["mean"]["mean"] = tensors["mean"]["mean"][:, 1:].copy()
+
+
+def other_extra(tables, tensors, info):
+    tensors["mean"]["extra"] = tensors["mean"]["extra"][1:].copy()
+
+
+def fewer_folds(tables, tensors, info):
+    tensors["folds"]["Q"] = tensors["folds"]["Q"][1:].copy()
+
+
+def folds_of_other_tokens(tables, tensors, info):
+    tensors["folds"] = {name: x[..., 1:].copy() for name, x in tensors["folds"].items()}
+
+
+def lacking_folds(tables, tensors, info):
+    del tensors["folds"]["own_M"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *(fewer_columns, no_table, fewer_rows, other_means, other_extra, fewer_folds),
+        *(folds_of_other_tokens, lacking_folds),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused_by_name(stats, tmp_path, harm):
+    """Their checksums are right: somebody wrote them so."""
+    contents = read(stats.save(tmp_path / "right"))
+    harm(*contents)
+    write(tmp_path / "wrong", *contents)
+    with pytest.raises(ek.StatisticsFileError, match=r"wrong' does not hold statistics as"):
+        ek.TokenStatistics.load(tmp_path / "wrong")
 
 
 def test_a_null_is_compared_only_with_the_occurrences_it_was_permuted_over(

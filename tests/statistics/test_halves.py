@@ -8,7 +8,7 @@ from simulated import FOLDS
 from embvar_kit import analysis
 from embvar_kit.moments.folds import without_each_fold
 from embvar_kit.statistics import evidence
-from embvar_kit.statistics.folds import Folds
+from embvar_kit.statistics.folds import OF_ALL_LAYERS, Folds
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 ODD = np.arange(FOLDS) % 2 == 1
@@ -55,10 +55,7 @@ def test_intervals_of_halves_are_those_of_corpora_without_a_fold():
     true = simulated.tokens(3, 40, 8, 500)
     entries = simulated.draw(true, np.random.default_rng(0))
     parts = apart(entries)._asdict()
-    arrays = {
-        name: x if name in ("n", "half_n", "own_n") else x[..., None, :]
-        for name, x in parts.items()
-    }
+    arrays = {name: x if name in OF_ALL_LAYERS else x[..., None, :] for name, x in parts.items()}
     tokens = np.arange(40).astype(str).astype(object)
     found = Folds(tokens=tokens, **arrays).halves().iloc[0]
     whole = of_halves(entries)

@@ -6,12 +6,11 @@ import numpy as np
 
 import embvar_kit as ek
 from embvar_kit.moments.folds import without_each_fold
-from embvar_kit.statistics.folds import Folds
+from embvar_kit.statistics.folds import OF_ALL_LAYERS, Folds
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 DIM, DOCUMENTS, FOLDS = 32, 100, 20
 CLUMPED, COMMON = 300, 5
-OF_ALL_TOKENS = ("n", "half_n", "own_n")  # the same at each layer
 
 
 def statistics(x: np.ndarray, token: np.ndarray, fold: np.ndarray) -> TokenStatistics:
@@ -30,7 +29,7 @@ def statistics(x: np.ndarray, token: np.ndarray, fold: np.ndarray) -> TokenStati
     )
     tokens = order.astype(str).astype(object)
     arrays = {
-        name: array if name in OF_ALL_TOKENS else array[:, None]
+        name: array if name in OF_ALL_LAYERS else array[:, None]
         for name, array in apart._asdict().items()
     }
     return TokenStatistics(

@@ -562,6 +562,19 @@ def test_compact_statistics_say_the_same_without_means(stats, tmp_path):
     }
 
 
+@pytest.mark.parametrize("scale", [1e-19, 1e19])
+def test_compact_statistics_keep_norms_beyond_float32(stats, tmp_path, scale):
+    """Squares of embeddings that float32 holds need not fit into it."""
+    squared = {name: getattr(stats, name) * scale**2 for name in "QMV"}
+    mean = (stats.mean * scale).astype(np.float32)
+    scaled = replace(stats, **squared, mean=mean, extra=np.zeros_like(stats.extra))
+    small = TokenStatistics.load(scaled.compact().save(tmp_path))
+    found, wanted = small.tradeoff(), stats.compact().tradeoff()
+    np.testing.assert_allclose(found["slope"], wanted["slope"], rtol=1e-6)
+    np.testing.assert_allclose(found["sd_M"], wanted["sd_M"] * scale**2, rtol=1e-6)
+    assert stats.compact().Q.dtype == np.float32
+
+
 def test_compact_statistics_refuse_what_they_cannot_say(stats):
     compact = stats.compact()
     for refused in (
