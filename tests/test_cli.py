@@ -391,6 +391,27 @@ def test_show_names_high_norm_tokens_and_leaves_them_out_when_asked(command, sav
     assert f"{stats.without(['the']).tradeoff()['cv_Q'][1]:.3f}" in left
 
 
+def test_show_prints_the_evidence_of_the_tokens_asked_for(command, model, tmp_path):
+    corpus = ek.load_corpus("wikipedia", sample=240, max_words=30)
+    stats = ek.extract(model, corpus, layers=[0, 1], null=True, folds=6, progress=False)
+    stats.save(tmp_path / "whole")
+    title = "Is it a trade-off? 95 % intervals and the null"
+    for given, least in ((40, 40), (2, 10)):
+        code, out, _ = command("show", tmp_path / "whole", "--min-count", given)
+        assert code == 0 and f"{title} ({least} <= n_t <= 100,000)" in out
+        table = out.split(title)[1].split("\n\n")[0].splitlines()[1:]
+        wanted = stats.evidence(min_count=least)
+        for row, line in zip(wanted.itertuples(), table[1:], strict=True):
+            shown = dict(zip(table[0].split(), line.split(), strict=True))
+            for name in ("null_slope", "sd_M", "reliability", "slope_iv"):
+                assert shown[name] == f"{getattr(row, name):.3f}"
+        assert ("No intervals of the slope for this choice" in out) == (given < 10)
+    Q = stats.Q * np.where(stats.tokens == "the", 1e4, 1)
+    replace(stats, Q=Q).save(tmp_path / "high")
+    out = command("show", tmp_path / "high", "--no-high-norm")[1]
+    assert title not in out and "Not said: with tokens left out, they have no null." in out
+
+
 @pytest.mark.slow
 def test_figures_draws_into_a_folder_beside_the_statistics(command, saved, tmp_path):
     for name in ("a", "b"):

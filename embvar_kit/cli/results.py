@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,22 +128,32 @@ def print_layers(
     statistics: TokenStatistics, high_out: bool = False, wide: bool = False, **choice: Any
 ) -> None:
     """Print the trade-off and the decomposition, layer by layer; ``wide`` with all columns."""
+    from embvar_kit.statistics.folds import LEAST
+
     high = statistics.high_norm(peak=True)["token"]
     if high_out:
         statistics = statistics.without(high)
     forms = "unbiased" if choice["unbiased"] else "as measured"
-    counts = f"{choice['min_count']} <= n_t <= {choice['max_count']:,}"
-    fits = statistics.tradeoff(**choice, intervals=statistics.has_folds)
-    parts = {f"\nV on M over tokens ({forms}, {counts})\n": fits if wide else fits[_narrow(fits)]}
     note = ""
-    if statistics.null is not None and statistics.has_folds:
-        asked = {name: choice[name] for name in ("max_count", "special", "unbiased")}
+    try:
+        fits = statistics.tradeoff(**choice, intervals=statistics.has_folds)
+    except StatisticsError as error:
+        fits = statistics.tradeoff(**choice)
+        note += f"\nNo intervals of the slope for this choice: {error}"
+    title = f"\nV on M over tokens ({forms}, {_range(choice)})\n"
+    parts = {title: fits if wide else fits[_narrow(fits)]}
+    both = {"null": statistics.null is not None, "folds": statistics.has_folds}
+    if all(both.values()):
+        asked = {**choice, "min_count": max(LEAST, choice["min_count"])}
         try:
-            title = "\nIs it a trade-off? 95 % intervals over folds of documents, and the null\n"
+            title = f"\nIs it a trade-off? 95 % intervals and the null ({_range(asked)})\n"
             found = statistics.evidence(**asked)
             parts[title] = found if wide else found[list(_EVIDENCE)]
         except StatisticsError as error:
-            note = f"\nNo intervals for this choice: {error}"
+            note += f"\nNo evidence for this choice: {error}"
+    elif statistics.info.get("left_out"):
+        lacking = " and no ".join(name for name, there in both.items() if not there)
+        note += f"\nIs it a trade-off? Not said: with tokens left out, they have no {lacking}."
     try:
         title = "\nQ = M + V_W + V_B over all their embeddings\n"
         parts[title] = statistics.decomposition(**choice)
@@ -162,6 +172,10 @@ def print_layers(
         print(title + shown.to_string(index=False, float_format="{:.3f}".format))
     if note:
         print(note)
+
+
+def _range(choice: Mapping[str, Any]) -> str:
+    return f"{choice['min_count']} <= n_t <= {choice['max_count']:,}"
 
 
 def _narrow(fits: pd.DataFrame) -> list[str]:

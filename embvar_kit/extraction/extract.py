@@ -89,10 +89,13 @@ def extract(
             ``norm`` costs a first look at a sample, which a stream or many files cannot give.
         null: measure the null in the same pass, too: the same occurrences, their labels permuted
             over the whole corpus (seeded; counts are kept). ``stats.null`` has its statistics.
+            Where a norm leaves occurrences out, its counts are not those of the tokens, and
+            :meth:`TokenStatistics.evidence` does not compare with it; a warning says so.
         folds: deal the documents of the corpus out to so many folds, and keep what tells the
             statistics without each of them: intervals (``stats.tradeoff(intervals=True)``),
             reliability, :meth:`TokenStatistics.evidence`. The folds are shards, on the disk until
             they are merged: in ``store``, or in a temporary folder that is removed at the end.
+            Something has to be measured in each of them.
         covariance: take the d x d covariance of all embeddings at each layer, too, from which
             :meth:`TokenStatistics.isotropy` and :meth:`TokenStatistics.information_gain` follow.
             It costs d^2 multiplications for each embedding and layer.

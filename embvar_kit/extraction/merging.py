@@ -33,7 +33,7 @@ from embvar_kit.moments.folds import (
 )
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
-from embvar_kit.statistics.folds import LEAST, Folds
+from embvar_kit.statistics.folds import LEAST, OF_ALL_LAYERS, Folds
 from embvar_kit.statistics.merging import merged_info
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -62,6 +62,8 @@ def merge(
             f"folds={folds!r} must be a whole number from 2 to {len(chosen)}, the number of shards."
         )
     merged = _Merge.of(job, parts, "")
+    if folds is not None:
+        merged.check_folds(folds)
     info = _info(job, [file.told for _, file in parts], None if only is None else chosen)
     null: dict[str, TokenStatistics] = {}
     if job.asked.get("null"):
@@ -204,6 +206,23 @@ class _Merge:
 
     # Folds
 
+    def check_folds(self, folds: int) -> None:
+        """Refuse folds in which nothing was measured.
+
+        The jackknife would count them like any other, and give intervals that are too narrow.
+
+        Raises:
+            ExtractionError: if there are some.
+        """
+        n = np.zeros(folds, dtype=np.int64)
+        for at, part in enumerate(self.parts):
+            n[at % folds] += self._array(part, "n").sum()
+        if empty := int((n == 0).sum()):
+            raise ExtractionError(
+                f"Nothing was measured in {empty} of {folds} folds: their documents have no text, "
+                "or all of their occurrences were left out. Take fewer folds, or a larger corpus."
+            )
+
     def _with_folds(self, statistics: TokenStatistics, site: str, folds: int) -> TokenStatistics:
         """Statistics with what is left of them without each fold, layer by layer.
 
@@ -249,7 +268,7 @@ class _Merge:
                 decompositions.append(found.assign(at=at, **statistics.key_of(choice)))
         arrays = {
             name: of_layers[0][name]
-            if name in ("n", "half_n", "own_n")
+            if name in OF_ALL_LAYERS
             else np.stack([one[name] for one in of_layers], axis=-2)
             for name in of_layers[0]
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +26,7 @@ from embvar_kit.corpora.tokens import (
     tokenize,
 )
 from embvar_kit.corpora.words import find_words
-from embvar_kit.errors import ExtractionError, NothingLeftError
+from embvar_kit.errors import EmbvarWarning, ExtractionError, NothingLeftError
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
@@ -348,7 +349,7 @@ def plan(
     batch_tokens, min_count = check_options(by, batch_tokens, long, min_count)
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
-    check_leave_out(leave_out, layers)
+    check_leave_out(leave_out, layers, null=null and only is None)  # once for all shards
     text = tokenize(
         model.tokenizer,
         corpus,
@@ -571,8 +572,13 @@ def check_options(
     return batch_tokens, min_count
 
 
-def check_leave_out(leave_out: LeaveOut | None, layers: Iterable[int]) -> None:
+def check_leave_out(
+    leave_out: LeaveOut | None, layers: Iterable[int], *, null: bool = False
+) -> None:
     """Check that a pass over these hidden states can leave out what is asked for.
+
+    With a null it warns of norms: whoever asks for a null wants to compare with it, and learns only
+    after the pass that nothing can be.
 
     Raises:
         ExtractionError: if it is no :class:`LeaveOut`, its bounds are not found yet, or they name
@@ -593,6 +599,14 @@ def check_leave_out(leave_out: LeaveOut | None, layers: Iterable[int]) -> None:
         raise ExtractionError(
             f"LeaveOut(bounds=...) names hidden states that the pass does not take: "
             f"{', '.join(map(str, beyond))}. Leave them out of it, or take them (layers=...)."
+        )
+    if null and leave_out.bounds:
+        warnings.warn(
+            "The labels of the null are permuted before norms are known, so where norms leave "
+            "occurrences out, evidence() does not compare with it: evidence(null=False) gives the "
+            "rest. What positions leave out (LeaveOut(first=...)) keeps the null comparable.",
+            EmbvarWarning,
+            stacklevel=3,
         )
 
 

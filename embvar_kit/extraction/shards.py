@@ -156,7 +156,7 @@ class ShardedPass:
         batch_tokens, min_count = check_options(by, batch_tokens, long, min_count)
         taken = chosen_layers(model, layers)
         norms_for(model, sites, taken)
-        check_leave_out(leave_out, taken)
+        check_leave_out(leave_out, taken, null=null)
         threads = None if threads is None else whole_number("threads", threads)
         store = Store(store)
         options = {
@@ -629,7 +629,8 @@ class ShardedPass:
         Raises:
             DamagedShard: if a shard is missing or damaged.
             ExtractionError: if nothing was measured, there is no room for the means, there is
-                no shard of such a number, or ``folds`` is not from 2 to the number of shards.
+                no shard of such a number, ``folds`` is not from 2 to the number of shards, or
+                nothing was measured in some fold.
         """
         return merge(self, only, folds)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -33,6 +34,10 @@ COLUMNS = {
     ),
 }
 """Columns of what :meth:`Folds.give` gives, by its name."""
+
+
+OF_ALL_LAYERS = ("n", "half_n", "own_n")
+"""Arrays of :class:`Folds` that are the same at each layer, and so have no axis of layers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,20 +130,23 @@ class Folds:
     def tradeoffs(self, *, unbiased: bool) -> pd.DataFrame:
         """The regression of V on M without each fold: ``at, fold``, and columns of the trade-off.
 
-        ``at`` is the index of the layer among those measured.
+        ``at`` is the index of the layer among those measured. Where no line can be fitted without
+        some fold, because hardly a token is left, its numbers are NaN, and so is their interval.
         """
         rows = []
         for at in range(self.Q.shape[1]):
             for fold, (_, Q, M, V) in enumerate(self.without_each(at, unbiased=unbiased)):
-                fit = analysis.tradeoff(Q, M, V)
-                own = {name: getattr(fit, name) for name in TRADEOFF}
+                own = dict.fromkeys(TRADEOFF, math.nan)
+                with suppress(StatisticsError):
+                    fit = analysis.tradeoff(Q, M, V)
+                    own = {name: getattr(fit, name) for name in TRADEOFF}
                 rows.append({"at": at, "fold": fold, **own})
         return pd.DataFrame(rows)
 
     def similarities(self) -> pd.DataFrame:
         """Mean of the unbiased M over tokens, without each fold: ``at, fold, self_similarity``."""
         rows = [
-            {"at": at, "fold": fold, "self_similarity": float(M.mean())}
+            {"at": at, "fold": fold, "self_similarity": float(M.mean()) if len(M) else math.nan}
             for at in range(self.Q.shape[1])
             for fold, (_, _, M, _) in enumerate(self.without_each(at, unbiased=True))
         ]

@@ -14,7 +14,7 @@ from scipy import sparse
 from scipy.special import entr, rel_entr
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.statistics.analysis import regress
+from embvar_kit.statistics.analysis import ROUNDING, is_constant, regress
 
 _ROUNDING = 1e-6
 """How far M of directions may exceed 1, and an eigenvalue fall below 0 in units of the largest, by
@@ -58,7 +58,7 @@ def mean_resultant_length(M: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(M, 0, 1))
 
 
-def concentration(M: np.ndarray, dim: int) -> np.ndarray:
+def concentration(M: np.ndarray, dim: int, V: np.ndarray | None = None) -> np.ndarray:
     """The concentration of directions: kappa of a von Mises-Fisher distribution, approximately.
 
     ``kappa = R (d - R^2) / (1 - R^2)`` with ``R^2 = M``: the closed form of Banerjee et al. (2005)
@@ -69,9 +69,12 @@ def concentration(M: np.ndarray, dim: int) -> np.ndarray:
     Args:
         M: ``(T,)`` squared norms of the means of directions, as in :func:`mean_resultant_length`.
         dim: ``d``, the length of an embedding.
+        V: ``(T,)`` their variances, plain or unbiased as M is. For directions ``1 - R^2 = V``, and
+            where these nearly agree only V still has digits; by default it is ``1 - M``.
 
     Returns:
-        ``(T,)`` kappa; infinite where all directions are the same, as those of a single occurrence.
+        ``(T,)`` kappa; infinite where all directions are the same, as those of a single occurrence,
+        or differ by the rounding of float32 embeddings alone.
 
     Raises:
         StatisticsError: as :func:`mean_resultant_length`, or if ``dim`` is below 2.
@@ -82,8 +85,12 @@ def concentration(M: np.ndarray, dim: int) -> np.ndarray:
     if dim < 2:
         raise StatisticsError(f"Directions need at least 2 dimensions, not {dim}.")
     R = mean_resultant_length(M)
+    apart = 1 - R**2
+    if V is not None:
+        V = np.asarray(V, dtype=np.float64)
+        apart = np.where(V <= ROUNDING**2, 0, V)
     with np.errstate(divide="ignore"):
-        return R * (dim - R**2) / (1 - R**2)
+        return R * (dim - R**2) / apart
 
 
 def dimension_shares(mean: np.ndarray) -> np.ndarray:
@@ -127,10 +134,12 @@ def frequency_correlations(mean: np.ndarray, n: np.ndarray) -> np.ndarray:
         n: ``(T,)`` counts.
 
     Returns:
-        ``(d,)`` Pearson correlations; NaN for a dimension that is the same in all tokens.
+        ``(d,)`` Pearson correlations; NaN for a dimension that is the same in all tokens, up to
+        rounding.
 
     Raises:
-        StatisticsError: if there are fewer than 3 tokens, or all have the same count.
+        StatisticsError: if there are fewer than 3 tokens, all have the same count, or a count is
+            not above 0.
 
     >>> mean = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     >>> frequency_correlations(mean, np.array([10, 100, 1000])).round(6).tolist()
@@ -138,16 +147,16 @@ def frequency_correlations(mean: np.ndarray, n: np.ndarray) -> np.ndarray:
     """
     if len(n) < 3:
         raise StatisticsError(f"A correlation over {len(n)} tokens says nothing: lower min_count.")
-    x = np.log(np.asarray(n, dtype=np.float64))
-    x -= x.mean()
-    y = np.asarray(mean, dtype=np.float64)
-    y = y - y.mean(axis=0)
-    if not (length := np.linalg.norm(x)):
+    n, y = np.asarray(n, dtype=np.float64), np.asarray(mean, dtype=np.float64)
+    if not (n > 0).all():
+        raise StatisticsError("Counts must be above 0: frequency is their logarithm.")
+    if is_constant(n):
         raise StatisticsError("All tokens have the same count: nothing goes with frequency.")
-    lengths = np.linalg.norm(y, axis=0)
-    # A constant is left with its own rounding once its mean is taken off.
-    constant = lengths <= 1e-12 * np.linalg.norm(mean, axis=0)
-    return x @ y / np.where(constant, np.nan, length * lengths)
+    x = np.log(n) - np.log(n).mean()
+    constant = np.ptp(y, axis=0) <= ROUNDING * np.abs(y).max(axis=0)
+    y = y - y.mean(axis=0)
+    lengths = np.linalg.norm(x) * np.linalg.norm(y, axis=0)
+    return x @ y / np.where(constant, np.nan, lengths)
 
 
 # Spectra
@@ -311,7 +320,7 @@ def output_metric(vectors: np.ndarray, p: np.ndarray) -> np.ndarray:
 
     Args:
         vectors: ``(W, d)`` output vectors of the vocabulary, ``v_w``: the weights of the softmax
-            layer, such as ``model.get_output_embeddings().weight``.
+            layer, such as ``model.get_output_embeddings().weight``; an array or a tensor.
         p: ``(W,)`` probabilities ``p(w)`` of the vocabulary.
 
     Returns:
@@ -323,7 +332,9 @@ def output_metric(vectors: np.ndarray, p: np.ndarray) -> np.ndarray:
     >>> output_metric(np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([0.5, 0.5])).tolist()
     [[1.0, 0.0], [0.0, 0.0]]
     """
-    p = np.asarray(p, dtype=np.float64)
+    if hasattr(vectors, "detach"):  # a tensor: perhaps a parameter, on a device, of 16 bits
+        vectors = vectors.detach().cpu().double()
+    vectors, p = np.asarray(vectors, dtype=np.float64), np.asarray(p, dtype=np.float64)
     if p.shape != vectors.shape[:1] or (p < 0).any() or not np.isclose(p.sum(), 1):
         raise StatisticsError(
             f"p needs a probability for each of the {len(vectors):,} vectors, and 1 as their sum."
@@ -449,7 +460,7 @@ def dispersion(n: np.ndarray, effective_documents: np.ndarray, V: np.ndarray) ->
         )
     if not (np.asarray(n) > 0).all() or not (np.asarray(effective_documents) > 0).all():
         raise StatisticsError("Counts and numbers of documents must be above 0.")
-    x, y = np.log10(n), np.log10(effective_documents)
+    x, y, V = np.log10(n), np.log10(effective_documents), np.asarray(V, dtype=np.float64)
     alone = [regress(log, V, names=(name, "V")) for log, name in ((x, "n"), (y, "documents"))]
     predictors = np.column_stack([x - x.mean(), y - y.mean()])
     apart = V - np.mean(V)
@@ -461,7 +472,7 @@ def dispersion(n: np.ndarray, effective_documents: np.ndarray, V: np.ndarray) ->
         )
     total = apart @ apart
     rest = apart - predictors @ slopes
-    r2 = 1 - rest @ rest / total if np.ptp(V) > 0 else float("nan")
+    r2 = float("nan") if is_constant(V) else 1 - rest @ rest / total
     return Dispersion(
         len(x),
         alone[0].slope,

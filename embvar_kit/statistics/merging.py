@@ -63,6 +63,11 @@ def check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
                 f"Tokens were left out of these statistics ({', '.join(map(repr, left_out))}): "
                 "merge first, then leave them out."
             )
+        if "part_of_tokens" in statistics.info:
+            raise StatisticsError(
+                "These statistics hold a part of the tokens that were measured (take): merge "
+                "first, then take them."
+            )
     for corpus in [*ours.info["corpora"], *theirs.info["corpora"]]:
         if corpus["fingerprint"] is None:
             raise StatisticsError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +11,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 
 from embvar_kit.corpora import byte_level
 from embvar_kit.corpora.tokens import frequency_order
-from embvar_kit.errors import StatisticsError
+from embvar_kit.errors import StatisticsError, StatisticsFileError
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis, measures
-from embvar_kit.statistics.folds import COLUMNS, LEAST, TRADEOFF, Folds, with_intervals
+from embvar_kit.statistics.folds import (
+    COLUMNS,
+    LEAST,
+    OF_ALL_LAYERS,
+    TRADEOFF,
+    Folds,
+    with_intervals,
+)
 from embvar_kit.statistics.merging import check_mergeable, merged_info
 from embvar_kit.statistics.storage import read, write
 
@@ -40,6 +47,10 @@ tokens, plain and unbiased."""
 RELIABLE = 0.5
 """Least reliability of M over two halves of the documents of a trade-off that survives."""
 
+TESTED, LEAST_TESTED = 1 / 3, 10
+"""Least share, and least number, of the tokens in the regression that the reliability has to be
+about where a trade-off survives: a few tokens in both halves say nothing of the many in neither."""
+
 EVIDENCE = (
     *("layer", "n_tokens", "slope", "slope_low", "slope_high", "null_slope"),
     *("r2", "r2_low", "r2_high", "null_r2", "sd_M", "sd_M_low", "sd_M_high", "null_sd_M"),
@@ -51,11 +62,17 @@ EVIDENCE = (
 
 _SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
 
+_LARGEST, _LEAST = 1e38, 1e-36
+"""The Q that float32 has room for; a V that is Q's rounding has to fit, too."""
+
 _NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
 _COUNT = "count_"  # before the names of columns of counts
 _TOKENS = ("min_count", "max_count", "special")  # what chooses tokens
 _OF_DOCUMENTS = {"documents", "document_squares"}
 """Counts that do not add up over parts, because a document may be in both."""
+
+_OF_ALL = {"covariance": None, "isotropies": None, "null": None}
+"""What is known of all embeddings together and says nothing of a part of them, to be dropped."""
 
 _STORED = ("decompositions", "fold_decompositions", "replicates")
 """Attributes that hold results for sets of tokens."""
@@ -263,7 +280,7 @@ class TokenStatistics:
             weighted: weight the tokens by their occurrences ``n_t``.
             intervals: put 95 % intervals of the delete-one-fold jackknife beside the values, such
                 as ``slope_low`` and ``slope_high``, from the folds of documents of a pass with
-                ``folds=``.
+                ``folds=``. They are NaN where a line cannot be fitted without some fold.
 
         Raises:
             StatisticsError: if fewer than 3 tokens are in the range, their M do not differ,
@@ -421,8 +438,9 @@ class TokenStatistics:
             - ``theil_sen, spearman, null_spearman``: slope and correlation that no few tokens
               decide, and the correlation with the labels permuted;
             - ``survives``: whether the intervals of ``slope`` and ``slope_iv`` are below 0,
-              ``sd_M_low`` is above ``null_sd_M``, the reliability is at least :data:`RELIABLE`, and
-              ``reliability_low`` is above 0.
+              ``sd_M_low`` is above ``null_sd_M``, the reliability is at least :data:`RELIABLE`,
+              ``reliability_low`` is above 0, and ``n_halves`` is at least a third of ``n_tokens``
+              and at least 10.
 
             An interval is for the value at this size of corpus: the noise in M bends ``slope``
             and lowers ``r2``, by more than their intervals show. That of ``slope_iv`` is for a
@@ -456,6 +474,7 @@ class TokenStatistics:
                 & (table["sd_M_low"] > table["null_sd_M"])
                 & (table["reliability"] >= RELIABLE)
                 & (table["reliability_low"] > 0)
+                & (table["n_halves"] >= np.maximum(LEAST_TESTED, TESTED * table["n_tokens"]))
             )
         return table[[name for name in EVIDENCE if name in table]]
 
@@ -563,7 +582,7 @@ class TokenStatistics:
             unbiased=unbiased,
         )
         M = table["M"].to_numpy()
-        kappa = measures.concentration(M, self._width)
+        kappa = measures.concentration(M, self._width, table["V"].to_numpy())
         with np.errstate(divide="ignore"):
             columns = {"norm": measures.mean_resultant_length(M), "kappa": kappa}
             return table[["token", "n"]].assign(**columns, diversity=1 / kappa)
@@ -765,7 +784,8 @@ class TokenStatistics:
         Args:
             tokens: token strings, for example ``stats.high_norm()["token"]``, or one of them;
                 strings that are not among :attr:`tokens` are ignored. Compact statistics do not
-                list rare tokens, and so remember these strings, too.
+                list rare tokens, and so remember these strings, too, and drop what is known of all
+            embeddings together, since they cannot tell whether the rare tokens were among them.
 
         Raises:
             StatisticsError: if a table is given in place of its column of tokens.
@@ -779,6 +799,8 @@ class TokenStatistics:
         kept = self.take(np.flatnonzero(~leave))
         # Those that are stored are found by the tokens left out.
         stored = {name: getattr(self, name) for name in _STORED}
+        if self.least_count > self._measured_count and not set(named) <= set(self.tokens):
+            stored |= _OF_ALL
         return replace(kept, **stored, info={**self.info, "left_out": left_out})
 
     def take(self, rows: np.ndarray) -> TokenStatistics:
@@ -786,7 +808,7 @@ class TokenStatistics:
 
         The covariance is that of all embeddings, and the null permutes the labels over all of
         them. They say nothing of a part, and are kept only if no token with an occurrence is left
-        out.
+        out; else ``info["part_of_tokens"]`` marks a part, which cannot be merged.
 
         Args:
             rows: ``(K,)`` indices in :attr:`tokens`, in the order wanted.
@@ -804,10 +826,10 @@ class TokenStatistics:
         left = self.n.copy()
         left[rows] = 0
         if left.any():
-            arrays |= {"covariance": None, "isotropies": None, "null": None}
+            arrays |= _OF_ALL | {"info": {**self.info, "part_of_tokens": True}}
         taken = arrays["tokens"]
         if self.folds is not None:
-            arrays["folds"] = self.folds.of(taken[np.isin(taken, self.folds.tokens)])
+            arrays["folds"] = self.folds.of(taken[pd.Index(taken).isin(self.folds.tokens)])
         return replace(self, **arrays, **dict.fromkeys(_STORED))
 
     def compact(
@@ -815,7 +837,8 @@ class TokenStatistics:
     ) -> TokenStatistics:
         """What figures and tables need, without the means: a hundredth of the size.
 
-        Q, M and V are rounded to float32, and tokens with ``n_t < min_count`` are left out.
+        Q, M and V are rounded to float32, where that has room for them, and tokens with ``n_t <
+        min_count`` are left out.
         :meth:`decomposition` needs the means, so it is computed now for each of :data:`CHOICES`,
         and :meth:`isotropy`, which needs the covariance, if that is known. Compact statistics
         refuse everything else that needs the means, such as merging.
@@ -839,7 +862,10 @@ class TokenStatistics:
                 "min_count, or keep the whole statistics."
             )
         arrays = {name: getattr(self, name)[kept] for name in ("tokens", "special", "n")}
-        arrays |= {name: getattr(self, name)[:, kept].astype(np.float32) for name in "QMV"}
+        Q = self.Q[:, kept]
+        fits = Q.max() <= _LARGEST and Q[Q > 0].min(initial=np.inf) >= _LEAST
+        dtype = np.float32 if fits else np.float64
+        arrays |= {name: getattr(self, name)[:, kept].astype(dtype) for name in "QMV"}
         arrays |= {"counts": {name: count[kept] for name, count in self.counts.items()}}
         if self.subwords is not None:
             arrays["subwords"] = self.subwords[kept]
@@ -953,9 +979,13 @@ class TokenStatistics:
         rename of ``metadata.json`` puts them in force. The files can be read without the kit.
 
         Raises:
-            StatisticsFileError: if the folder cannot be written; statistics saved there before
-                stay.
+            StatisticsFileError: if there is no token to be saved, or the folder cannot be written;
+                statistics saved there before stay.
         """
+        if not len(self):
+            raise StatisticsFileError(
+                f"There is nothing to save in {str(path)!r}: these statistics hold no token."
+            )
         tables, tensors = {"table": self._as_table()}, {}
         if self.mean is not None:
             tensors["mean"] = self._means()
@@ -996,10 +1026,26 @@ class TokenStatistics:
         """Read statistics that :meth:`save` wrote.
 
         Raises:
-            StatisticsFileError: if they are missing, truncated, altered or of a newer format; the
-                message names the file.
+            StatisticsFileError: if they are missing, truncated, altered or of a newer format, or
+                their parts do not belong together; the message names the file or folder.
         """
-        tables, tensors, info = read(Path(path))
+        try:
+            return cls._of_files(*read(Path(path)))
+        except (LookupError, TypeError, ValueError, SafetensorError) as error:
+            raise StatisticsFileError(
+                f"{str(path)!r} does not hold statistics as the kit writes them "
+                f"({type(error).__name__}: {error})."
+            ) from error
+
+    @classmethod
+    def _of_files(
+        cls, tables: Mapping[str, pd.DataFrame], tensors: Mapping[str, Mapping], info: Mapping
+    ) -> TokenStatistics:
+        """What the files hold together.
+
+        Raises:
+            LookupError, TypeError, ValueError: if a part lacks or does not fit the others.
+        """
         more = {name: tables[name] for name in (*_STORED, "isotropies") if name in tables}
         more |= tensors.get("covariance", {})
         if "null" in tables:
@@ -1012,7 +1058,12 @@ class TokenStatistics:
         found = cls._of_table(tables["table"], tensors.get("mean", {}), info, **more)
         if "folds" in tensors:
             frequent = found.tokens[found.n >= LEAST]
-            found = replace(found, folds=Folds(tokens=frequent, **tensors["folds"]))
+            folds = Folds(tokens=frequent, **tensors["folds"])
+            for name, array in folds.arrays().items():
+                of_layers = () if name in OF_ALL_LAYERS else found.layers.shape
+                n_parts = 2 if name.startswith("half") else len(folds)
+                _check_shape(f"folds, {name}", array, (n_parts, *of_layers, *frequent.shape))
+            found = replace(found, folds=folds)
         return found
 
     @classmethod
@@ -1024,6 +1075,8 @@ class TokenStatistics:
         Q, M, V = (
             table[name].to_numpy(dtype=float).reshape(len(layers), len(first)) for name in "QMV"
         )
+        for name, tensor in means.items():
+            _check_shape(name, tensor, (*Q.shape, *means["mean"].shape[2:]))
         return cls(
             tokens=first["token"].to_numpy(dtype=object),
             special=first["special"].to_numpy(),
@@ -1163,9 +1216,8 @@ class TokenStatistics:
             if choice["unbiased"]:
                 asked.append(("similarity", {**choice, "max_count": None}))
             for what, choice in asked:
-                with suppress(StatisticsError):  # too few tokens without some fold
-                    found = self._replicated(what, choice)
-                    yield found.assign(what=what, **self.key_of(choice))
+                found = self._replicated(what, choice)
+                yield found.assign(what=what, **self.key_of(choice))
 
     def _decomposed_without_each(self, choice: Mapping) -> pd.DataFrame:
         """The decomposition without each fold: ``at, fold, n, Q, M, V, V_W, V_B``."""
@@ -1210,6 +1262,11 @@ class TokenStatistics:
             min_count=1, max_count=None, special=special, unbiased=False
         )
         return int(stored["n"].iloc[0])
+
+
+def _check_shape(name: str, array: np.ndarray, wanted: tuple[int, ...]) -> None:
+    if array.shape != wanted:
+        raise ValueError(f"{name} of shape {array.shape}, not {wanted}")
 
 
 def _merged_covariance(parts: list[TokenStatistics]) -> np.ndarray | None:

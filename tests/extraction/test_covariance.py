@@ -183,7 +183,8 @@ def test_directions_are_those_of_each_token(found, clouds):
         assert row.n == len(x) >= 4
         assert row.norm == pytest.approx(np.linalg.norm(x.mean(axis=0)), abs=1e-5)
     d, R = found["unit"].mean.shape[-1], table["norm"]
-    np.testing.assert_allclose(table["kappa"], R * (d - R**2) / (1 - R**2), rtol=1e-9)
+    V = found["unit"].table(1, min_count=4)["V"]
+    np.testing.assert_allclose(table["kappa"], R * (d - R**2) / V, rtol=1e-12)
     np.testing.assert_allclose(table["diversity"], 1 / table["kappa"])
     corrected = found["unit"].directions(1, min_count=4, unbiased=True)
     M = found["unit"].table(1, min_count=4, unbiased=True)["M"]

@@ -393,7 +393,9 @@ def test_folds_where_the_norm_leaves_no_token_as_frequent_as_asked_for(
 def test_the_null_leaves_out_the_same_occurrences(model, corpus, bounds, folds):
     leave_out = ek.LeaveOut(first=1, bounds=bounds("token"))
     wanted = extract(model, corpus, leave_out=leave_out)
-    stats = extract(model, corpus, leave_out=leave_out, null=True, folds=folds)
+    with pytest.warns(ek.EmbvarWarning, match="does not compare with it") as told:
+        stats = extract(model, corpus, leave_out=leave_out, null=True, folds=folds)
+    assert len(told) == 1
     close(stats, wanted)
     assert stats.null.n.sum() == stats.n.sum() and (stats.null.n > 0).all()
     # The same embeddings under other labels: their sum of squared norms is the same.
@@ -402,7 +404,15 @@ def test_the_null_leaves_out_the_same_occurrences(model, corpus, bounds, folds):
         np.testing.assert_array_equal(stats.counts[name], count)
     assert wanted.counts["begin"].sum() == 0 < wanted.counts["first"].sum()
     if folds:
+        with pytest.raises(ek.StatisticsError, match="left out by their norm"):
+            stats.evidence(min_count=10)
         assert (stats.folds.n <= stats.n[: len(stats.folds.tokens)]).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_positions_left_out_keep_the_null_comparable(model, corpus):
+    stats = extract(model, corpus, leave_out=ek.LeaveOut(first=1), null=True, folds=4)
+    assert "null_slope" in stats.evidence()
 
 
 def test_shards_share_the_bounds_of_one_look(model, corpus, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.extraction.size_of_folds import size_of_folds
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.folds import LEAST
+from embvar_kit.statistics.storage import read, write
 
 FOLDS = 4
 ALL = {"min_count": 1, "max_count": None, "special": True, "unbiased": False}
@@ -284,6 +287,7 @@ def test_evidence_puts_interval_null_and_reliability_beside_the_slope(stats):
         & (table["slope_iv_high"] < 0)
         & (table["sd_M_low"] > table["null_sd_M"])
         & (table["reliability"] >= 0.5)
+        & (table["n_halves"] >= np.maximum(10, table["n_tokens"] / 2))
     )
     np.testing.assert_array_equal(table["survives"], survives)
 
@@ -306,6 +310,54 @@ def test_saved_and_compact_statistics_keep_null_and_intervals(measured, tmp_path
             )
 
 
+def fewer_columns(tables, tensors, info):
+    del tables["table"]["special"]
+
+
+def no_table(tables, tensors, info):
+    del tables["table"]
+
+
+def fewer_rows(tables, tensors, info):
+    tables["table"] = tables["table"].iloc[:-1]
+
+
+def other_means(tables, tensors, info):
+    tensors["mean"]["mean"] = tensors["mean"]["mean"][:, 1:].copy()
+
+
+def other_extra(tables, tensors, info):
+    tensors["mean"]["extra"] = tensors["mean"]["extra"][1:].copy()
+
+
+def fewer_folds(tables, tensors, info):
+    tensors["folds"]["Q"] = tensors["folds"]["Q"][1:].copy()
+
+
+def folds_of_other_tokens(tables, tensors, info):
+    tensors["folds"] = {name: x[..., 1:].copy() for name, x in tensors["folds"].items()}
+
+
+def lacking_folds(tables, tensors, info):
+    del tensors["folds"]["own_M"]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *(fewer_columns, no_table, fewer_rows, other_means, other_extra, fewer_folds),
+        *(folds_of_other_tokens, lacking_folds),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused_by_name(stats, tmp_path, harm):
+    """Their checksums are right: somebody wrote them so."""
+    contents = read(stats.save(tmp_path / "right"))
+    harm(*contents)
+    write(tmp_path / "wrong", *contents)
+    with pytest.raises(ek.StatisticsFileError, match=r"wrong' does not hold statistics as"):
+        ek.TokenStatistics.load(tmp_path / "wrong")
+
+
 def test_a_null_is_compared_only_with_the_occurrences_it_was_permuted_over(
     model, corpus, stats, tmp_path
 ):
@@ -324,6 +376,21 @@ def test_a_null_is_compared_only_with_the_occurrences_it_was_permuted_over(
     some = ShardedPass.open(store).merge(only=range(4), folds=2)["hidden"]
     with pytest.raises(ek.StatisticsError, match="other counts than the tokens"):
         some.evidence()
+
+
+def test_compact_statistics_without_a_token_they_do_not_list_drop_what_covers_it(model, corpus):
+    stats = ek.extract(model, corpus, layers=[1], null=True, covariance=True, progress=False)
+    rare = stats.tokens[stats.n == 9][0]
+    compact = stats.compact(left_out=[(), (rare,)])
+    assert rare not in compact.tokens
+    less = compact.without(rare)
+    assert less.null is None and less.decomposition() is not None
+    for call in (less.isotropy, less.evidence):
+        with pytest.raises(ek.StatisticsError, match="out"):
+            call()
+    whole = stats.compact(min_count=1)  # which lists all tokens, so others never occurred
+    for same in (compact.without([]), whole.without("nothing of this name")):
+        assert same.null is not None and same.isotropy().equals(compact.isotropy())
 
 
 def test_tokens_left_out_are_left_out_of_folds(stats):
@@ -376,6 +443,26 @@ def test_more_folds_than_documents_are_refused(model, corpus):
         ek.extract(model, corpus, folds=400, progress=False)
 
 
+@pytest.mark.parametrize("text", ["", "\u200b"])
+def test_folds_in_which_nothing_was_measured_are_refused(model, text, tmp_path):
+    """Three documents in eight folds are three folds: with eight, intervals are too narrow."""
+    titles = [f"article {at}" for at in range(8)]
+    sentences = [*["the cat sat on the mat"] * 3, *[text] * 5]
+    corpus = ek.Corpus("few", sentences, titles, np.ones(8, dtype=int))
+    options = {"layers": [0], "store": tmp_path, "progress": False}
+    with pytest.raises(ek.ExtractionError, match="5 of 8 folds: their documents have no text"):
+        ek.extract(model, corpus, folds=8, **options)
+    found = ShardedPass.open(tmp_path).merge()["hidden"]
+    assert found.n.sum() == 3 * 8 and not found.has_folds
+
+
+def test_folds_whose_occurrences_are_all_left_out_are_refused(model):
+    titles = [f"article {at}" for at in range(8)]
+    corpus = ek.Corpus("few", ["the cat", *["the"] * 7], titles, np.ones(8, dtype=int))
+    with pytest.raises(ek.ExtractionError, match="3 of 4 folds"):
+        ek.extract(model, corpus, folds=4, leave_out=ek.LeaveOut(first=3), progress=False)
+
+
 def test_a_stream_has_no_null(model, corpus):
     stream = StreamedCorpus("s", lambda: iter([("a", "text")]), 10)
     with pytest.raises(ek.ExtractionError, match="cannot be permuted"):
@@ -400,14 +487,42 @@ def test_few_folds_give_no_interval_of_the_halves_and_lose_nothing(model, corpus
     pd.testing.assert_frame_equal(small.evidence(), table, rtol=1e-4)
 
 
+def test_a_fold_that_holds_nearly_all_takes_the_intervals_it_decides_and_no_others(stats, tmp_path):
+    """Without one fold, all tokens have the same M at one layer: there is no line there."""
+    M = stats.folds.M.copy()
+    M[1, 0] = M[1, 0].max()
+    stats = replace(stats, folds=replace(stats.folds, M=M))
+    for one in (stats, ek.TokenStatistics.load(stats.compact().save(tmp_path))):
+        table = one.tradeoff(intervals=True).set_index("layer")
+        first, *others = table.index
+        assert np.isfinite(table["slope"]).all() and np.isnan(table.loc[first, "slope_high"])
+        assert np.isfinite(table.loc[others, "slope_high"]).all()
+        assert not one.evidence()["survives"][0]
+
+
+def test_one_document_with_nearly_all_of_the_text_keeps_its_replicates(model):
+    """Without its fold hardly a token is left: intervals are NaN, and compact() keeps that."""
+    excerpt = ek.load_corpus("wikipedia", limit=40, max_words=20)
+    sentences, titles = [*excerpt.sentences, "the", "the"], ["long"] * len(excerpt) + ["a", "b"]
+    corpus = ek.Corpus("one", sentences, titles, np.arange(1, len(titles) + 1))
+    stats = ek.extract(model, corpus, layers=[0, 1], folds=3, progress=False)
+    compact = stats.compact()
+    assert set(compact.replicates["what"]) == {"tradeoff", "halves", "similarity"}
+    for one in (stats, compact):
+        table = one.tradeoff(intervals=True)
+        assert np.isfinite(table["slope"]).all() and table["slope_high"].isna().all()
+        assert one.decomposition(intervals=True)["Q_high"].notna().all()
+
+
 def test_a_text_of_rare_tokens_is_compacted_without_intervals(model):
     titles = [f"article {at}" for at in range(12)]
     corpus = ek.Corpus("rare", [f"a cat {at}" for at in range(12)], titles, np.arange(1, 13))
     stats = ek.extract(model, corpus, layers=[0], folds=4, progress=False)
-    compact = stats.compact()  # what has too few tokens is left out of it, and nothing is lost
+    compact = stats.compact()
     assert compact.n.tolist() == [12, 12, 12, 12]
-    with pytest.raises(ek.StatisticsError):
-        compact.tradeoff(intervals=True)
+    for one in (stats, compact):  # without one of the folds, all tokens have the same M
+        table = one.tradeoff(intervals=True)
+        assert table["slope"][0] == pytest.approx(-1) and np.isnan(table["slope_high"][0])
 
 
 def test_a_fold_with_all_of_the_tokens_leaves_no_number(stats):

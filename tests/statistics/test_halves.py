@@ -8,7 +8,8 @@ from simulated import FOLDS
 from embvar_kit import analysis
 from embvar_kit.moments.folds import without_each_fold
 from embvar_kit.statistics import evidence
-from embvar_kit.statistics.folds import Folds
+from embvar_kit.statistics.folds import OF_ALL_LAYERS, Folds
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 ODD = np.arange(FOLDS) % 2 == 1
 
@@ -54,10 +55,7 @@ def test_intervals_of_halves_are_those_of_corpora_without_a_fold():
     true = simulated.tokens(3, 40, 8, 500)
     entries = simulated.draw(true, np.random.default_rng(0))
     parts = apart(entries)._asdict()
-    arrays = {
-        name: x if name in ("n", "half_n", "own_n") else x[..., None, :]
-        for name, x in parts.items()
-    }
+    arrays = {name: x if name in OF_ALL_LAYERS else x[..., None, :] for name, x in parts.items()}
     tokens = np.arange(40).astype(str).astype(object)
     found = Folds(tokens=tokens, **arrays).halves().iloc[0]
     whole = of_halves(entries)
@@ -70,3 +68,39 @@ def test_intervals_of_halves_are_those_of_corpora_without_a_fold():
     assert found["slope_half"] == pytest.approx(whole[2], rel=1e-9)
     assert found["n_halves"] == np.isfinite(apart(entries).half_M).all(axis=0).sum()
     assert found["slope_iv_low"] < found["slope_iv"] < found["slope_iv_high"]
+
+
+def test_taking_most_tokens_compares_each_with_few_others():
+    """Comparing every token taken with every token of the folds took minutes for 60,000 of them."""
+    compared = 0
+
+    class Counted(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    n_tokens = 300
+    tokens = np.array([Counted(at) for at in range(n_tokens)], dtype=object)
+    counts, moments = np.ones((FOLDS, n_tokens)), np.ones((FOLDS, 1, n_tokens))
+    two = {"half_n": counts[:2], "half_M": moments[:2], "half_V": moments[:2]}
+    own = {"own_n": counts, "own_M": moments, "own_V": moments}
+    Q, M, V = np.ones((3, 1, n_tokens))
+    stats = TokenStatistics(
+        tokens=tokens,
+        special=np.zeros(n_tokens, dtype=bool),
+        layers=np.array([0]),
+        n=np.full(n_tokens, 10),
+        Q=Q,
+        M=M,
+        V=V,
+        mean=None,
+        extra=None,
+        info={},
+        folds=Folds(tokens=tokens, n=counts, Q=moments, M=moments, V=moments, **two, **own),
+    )
+    less = stats.without(["7"])
+    assert less.folds.tokens.tolist() == [str(at) for at in range(n_tokens) if at != 7]
+    assert compared < 20 * n_tokens

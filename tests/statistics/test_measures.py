@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import statsmodels.api as sm
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
@@ -47,6 +48,15 @@ def test_concentration_solves_the_equation_of_maximum_likelihood(kappa):
     dim = 384
     R = special.ive(dim / 2, kappa) / special.ive(dim / 2 - 1, kappa)
     assert measures.concentration(np.array([R**2]), dim)[0] == pytest.approx(kappa, rel=1e-3)
+
+
+@pytest.mark.parametrize("exponent", [2, 8, 11])
+def test_concentration_keeps_its_digits_where_directions_nearly_agree(exponent):
+    """M is 1 up to rounding there, and V is not."""
+    V, dim = 10.0**-exponent, 64
+    kappa = measures.concentration(np.array([1 - V]), dim, np.array([V]))[0]
+    assert kappa == pytest.approx(np.sqrt(1 - V) * (dim - 1 + V) / V, rel=1e-12)
+    assert np.isinf(measures.concentration(np.array([1 - 1e-7]), dim, np.array([1e-15])))
 
 
 def test_concentration_is_what_scipy_fits():
@@ -97,6 +107,11 @@ def test_frequency_correlations_where_something_is_constant():
     ]
     with pytest.raises(ek.StatisticsError, match="same count"):
         measures.frequency_correlations(mean, np.full(4, 7))
+    with pytest.raises(ek.StatisticsError, match="same count"):  # whose logarithms' mean is rounded
+        measures.frequency_correlations(np.random.default_rng(0).normal(size=(50, 3)), [10] * 50)
+    for n in ([0, 1, 2, 3], [-1, 1, 2, 3]):
+        with pytest.raises(ek.StatisticsError, match="above 0"):
+            measures.frequency_correlations(mean, np.array(n))
     with pytest.raises(ek.StatisticsError, match="over 2 tokens"):
         measures.frequency_correlations(mean[:2], np.arange(1, 3))
 
@@ -210,7 +225,12 @@ def test_the_output_metric_is_a_weighted_covariance(seed):
     rng = np.random.default_rng(seed)
     vectors, n = rng.normal(size=(9, 3)), rng.integers(1, 20, 9)
     expected = np.cov(vectors.T, fweights=n, bias=True)
-    np.testing.assert_allclose(measures.output_metric(vectors, n / n.sum()), expected, atol=1e-12)
+    parameter = torch.nn.Parameter(torch.tensor(vectors))
+    for weights in (vectors, vectors.tolist(), parameter):
+        found = measures.output_metric(weights, n / n.sum())
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    rounded = measures.output_metric(parameter.bfloat16(), n / n.sum())
+    np.testing.assert_allclose(rounded, expected, atol=0.1)
 
 
 def test_information_that_cannot_be_told_is_refused():
@@ -298,3 +318,10 @@ def test_dispersion_refuses_what_cannot_be_told_apart():
         measures.dispersion(n, np.array([0.0, 1.0, 2.0, 5.0]), V)
     with pytest.raises(ek.StatisticsError, match="not finite"):
         measures.dispersion(n, np.array([1.0, 3.0, 2.0, 5.0]), V * np.nan)
+
+
+def test_dispersion_explains_no_rounding():
+    n, documents = np.array([10, 10, 100, 100, 50]), np.array([1, 10, 1, 10, 7])
+    for V in (7 + 1e-9 * documents, [7.0] * 5):
+        found = measures.dispersion(n, documents, V)
+        assert np.isnan([found.r2, found.r2_n, found.r2_documents]).all()

@@ -98,6 +98,7 @@ def test_the_ordinary_occurrences_come_with_a_null_and_intervals(ordinary, shipp
     held = (found["slope_high"] < 0) & (found["slope_iv_high"] < 0)
     held &= (found["reliability"] >= 0.5) & (found["reliability_low"] > 0)
     held &= found["sd_M_low"] > null["sd_M"]
+    held &= found["n_halves"] >= found["n_tokens"] / 2
     assert held.index[~held].tolist() == [1]  # what notebook 4 rests on
     steeper = ordinary.null.tradeoff().set_index("layer")["slope"] < found["slope"]
     assert steeper.index[steeper].tolist() == [0, *range(22, 31)]

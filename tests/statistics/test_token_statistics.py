@@ -329,6 +329,13 @@ def test_what_a_killed_save_left_is_removed_once_it_is_old(stats, tmp_path):
     TokenStatistics.load(tmp_path)
 
 
+def test_statistics_of_no_token_are_not_saved(stats, tmp_path):
+    stats.save(tmp_path)
+    with pytest.raises(ek.StatisticsFileError, match="hold no token"):
+        stats.take(np.zeros(0, dtype=int)).save(tmp_path)
+    assert TokenStatistics.load(tmp_path).tokens.tolist() == stats.tokens.tolist()
+
+
 def test_others_may_read_what_is_saved(stats, tmp_path):
     stats.save(tmp_path)
     for path in tmp_path.iterdir():
@@ -445,6 +452,23 @@ def test_what_does_not_belong_together_is_not_merged(stats, data):
         stats.merge(fewer)
 
 
+def test_a_part_of_the_tokens_is_not_merged_for_the_whole(stats, data, tmp_path):
+    """A token that was not taken would count in one part only."""
+    x, token = data
+    other = statistics_of(x, token, part="b")
+    part = stats.take(np.arange(1, len(stats)))
+    for taken in (part, TokenStatistics.load(part.save(tmp_path))):
+        for merge in (lambda one=taken: one.merge(other), lambda one=taken: other.merge(one)):
+            with pytest.raises(ek.StatisticsError, match=r"a part of the tokens .* merge first"):
+                merge()
+    backwards = stats.take(np.arange(len(stats))[::-1]).merge(other)
+    whole = stats.merge(other)
+    assert backwards.tokens.tolist() == whole.tokens.tolist()
+    np.testing.assert_array_equal(backwards.n, whole.n)
+    unseen = replace(stats, n=np.r_[stats.n[:-1], 0])
+    assert unseen.take(np.arange(len(stats) - 1)).merge(other).n.sum() == 2 * len(x) - 1
+
+
 def test_tokens_are_left_out_of_everything(stats, data):
     x, token = data
     part = stats.without(["cat", "nobody"])
@@ -536,6 +560,19 @@ def test_compact_statistics_say_the_same_without_means(stats, tmp_path):
         *tmp_path.glob("table-*"),
         *tmp_path.glob("decompositions-*"),
     }
+
+
+@pytest.mark.parametrize("scale", [1e-19, 1e19])
+def test_compact_statistics_keep_norms_beyond_float32(stats, tmp_path, scale):
+    """Squares of embeddings that float32 holds need not fit into it."""
+    squared = {name: getattr(stats, name) * scale**2 for name in "QMV"}
+    mean = (stats.mean * scale).astype(np.float32)
+    scaled = replace(stats, **squared, mean=mean, extra=np.zeros_like(stats.extra))
+    small = TokenStatistics.load(scaled.compact().save(tmp_path))
+    found, wanted = small.tradeoff(), stats.compact().tradeoff()
+    np.testing.assert_allclose(found["slope"], wanted["slope"], rtol=1e-6)
+    np.testing.assert_allclose(found["sd_M"], wanted["sd_M"] * scale**2, rtol=1e-6)
+    assert stats.compact().Q.dtype == np.float32
 
 
 def test_compact_statistics_refuse_what_they_cannot_say(stats):
