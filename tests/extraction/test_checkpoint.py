@@ -296,7 +296,7 @@ def test_a_disk_that_fills_up_is_told_and_the_pass_goes_on(model, corpus, whole,
 
 def test_a_folder_that_will_not_do_is_refused_before_the_pass(model, corpus, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("here already")
-    with pytest.raises(ek.CheckpointError, match="cannot be kept in"):
+    with pytest.raises(ek.CheckpointError, match="cannot be written"):
         extract(model, corpus, checkpoint=tmp_path / "file")
     for every in (-1, float("nan")):
         with pytest.raises(ek.CheckpointError, match="not a number of seconds"):

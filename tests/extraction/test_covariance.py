@@ -155,7 +155,10 @@ def test_a_part_of_the_tokens_does_not_keep_it(found):
     for part in (stats.without(["the"]), stats.compact().without(["the"])):
         with pytest.raises(ek.StatisticsError, match="leaving tokens out drops it"):
             part.isotropy()
-    assert stats.compact().without(["no such token"]).isotropy().equals(stats.isotropy())
+    # Compact statistics do not list all tokens, so that this may be one of them.
+    with pytest.raises(ek.StatisticsError, match="leaving tokens out drops it"):
+        stats.compact().without(["no such token"]).isotropy()
+    assert stats.without(["no such token"]).isotropy().equals(stats.isotropy())
 
 
 # What follows from it, and from the means
