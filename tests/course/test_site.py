@@ -226,6 +226,14 @@ def test_the_gallery_shows_the_papers_figures_and_the_calls(site):
             assert repr(value) in section.get_text()
 
 
+def test_the_outline_of_the_lecture_says_in_words_what_a_slide_shows(site):
+    outline = (ROOT / "notebooks" / "course" / "lecture.md").read_text(encoding="utf-8")
+    number = len(re.findall(r"^(?:cell|figure): ", outline, re.M))
+    article = site.article("notebooks/course/lecture.html")
+    assert number > 20 and article.get_text().count("Shown: ") == number
+    assert not re.search(r"^(cell|figure|show|alt): ", article.get_text(), re.M)
+
+
 def test_the_slider_has_every_layer_with_its_numbers(site):
     every = ek.TokenStatistics.load(ROOT / "data/stats/smollm2-wikipedia/hidden")
     stats = every.without(every.high_norm(peak=True)["token"])
