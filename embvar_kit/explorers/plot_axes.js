@@ -138,6 +138,7 @@ async function render({ model, el }) {
       soon();
     });
     resized.observe(canvas);
+    resized.observe(el);  // another theme moves the plot and leaves its size
     window.addEventListener("resize", fit);
     fit();
   };

@@ -476,6 +476,13 @@ def test_axe_finds_no_serious_violation_and_pictures_have_texts(
     layer = int(view.readout(explorer))
     canvas = explorer.locator(".embvar-scatter canvas").first
 
+    def below_the_plot() -> list[float]:
+        plot = canvas.bounding_box()
+        numbers = explorer.locator(".embvar-axes .x-axis text").all()
+        return [number.bounding_box()["y"] - plot["y"] - plot["height"] for number in numbers]
+
+    poll(below_the_plot, lambda far: far and min(far) >= -1)
+
     def described() -> list[str]:
         return [
             canvas.get_attribute("aria-label"),
