@@ -449,7 +449,8 @@ class TokenStatistics:
             What survives need not be learned: a Post-LN model before training survives, since its
             normalization holds Q constant. Tokens that differ in nothing but how they clump in
             documents do not survive: labels permuted over the corpus do not show that, but the
-            reliability does. Tokens that keep to documents of one topic may owe their M to it.
+            reliability does, of the ``n_halves`` tokens that it is about. Tokens that keep to
+            documents of one topic may owe their M to it.
 
         Raises:
             StatisticsError: if there are no folds, there is no null or it has other counts (the
@@ -784,8 +785,8 @@ class TokenStatistics:
         Args:
             tokens: token strings, for example ``stats.high_norm()["token"]``, or one of them;
                 strings that are not among :attr:`tokens` are ignored. Compact statistics do not
-                list rare tokens, and so remember these strings, too, and drop what is known of all
-            embeddings together, since they cannot tell whether the rare tokens were among them.
+                list rare tokens, and so remember these strings, too; and they drop what is known of
+                all embeddings together, since they cannot tell whether it is about these strings.
 
         Raises:
             StatisticsError: if a table is given in place of its column of tokens.
@@ -838,10 +839,9 @@ class TokenStatistics:
         """What figures and tables need, without the means: a hundredth of the size.
 
         Q, M and V are rounded to float32, where that has room for them, and tokens with ``n_t <
-        min_count`` are left out.
-        :meth:`decomposition` needs the means, so it is computed now for each of :data:`CHOICES`,
-        and :meth:`isotropy`, which needs the covariance, if that is known. Compact statistics
-        refuse everything else that needs the means, such as merging.
+        min_count`` are left out. :meth:`decomposition` needs the means, so it is computed now for
+        each of :data:`CHOICES`, and :meth:`isotropy`, which needs the covariance, if that is known.
+        Compact statistics refuse everything else that needs the means, such as merging.
 
         Args:
             min_count: keep tokens with at least so many occurrences.
