@@ -16,21 +16,18 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.base import (
-    PATIENCE,
+from embvar_kit.explorers.base import PATIENCE, Explorer, bind, explorer_frame
+from embvar_kit.explorers.controls import (
     CountsSlider,
-    Explorer,
-    Tooltip,
-    bind,
     checkbox,
     depth_slider,
     dropdown,
-    explorer_frame,
     scrolling_image,
     with_class,
     wrapping_row,
 )
 from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
+from embvar_kit.explorers.scripted import Tooltip
 from embvar_kit.explorers.tables import number, table, times
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts

@@ -17,15 +17,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.base import (
-    Explorer,
-    bind,
-    dropdown,
-    explorer_frame,
-    scrolling_image,
-    with_class,
-    wrapping_row,
-)
+from embvar_kit.explorers.base import Explorer, bind, explorer_frame
+from embvar_kit.explorers.controls import dropdown, scrolling_image, with_class, wrapping_row
 from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher
 from embvar_kit.figures import style
 from embvar_kit.figures.style import FREQUENCY_MAP

@@ -12,14 +12,8 @@ import traitlets
 from matplotlib.artist import Artist
 
 from embvar_kit import figures
-from embvar_kit.explorers.base import (
-    Explorer,
-    bind,
-    explorer_frame,
-    scrolling_image,
-    with_class,
-    wrapping_row,
-)
+from embvar_kit.explorers.base import Explorer, bind, explorer_frame
+from embvar_kit.explorers.controls import scrolling_image, with_class, wrapping_row
 from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher
 from embvar_kit.figures.formula import formula_artists, formula_frame, running_marks, running_path
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from embvar_kit.corpora.byte_level import named, visible
 from embvar_kit.errors import EmbvarError
-from embvar_kit.explorers.base import scrolling_image, with_class, wrapping_row
+from embvar_kit.explorers.controls import scrolling_image, with_class, wrapping_row
 from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
 from embvar_kit.explorers.tables import contexts_table, number
 from embvar_kit.figures.token import moments_of_token, occurrences_in_plane

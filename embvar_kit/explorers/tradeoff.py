@@ -16,26 +16,18 @@ from matplotlib.figure import Figure
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.base import (
-    PATIENCE,
+from embvar_kit.explorers.base import PATIENCE, Explorer, bind, explorer_frame, handle_of
+from embvar_kit.explorers.controls import (
     CountsSlider,
-    Downloads,
-    Explorer,
-    File,
-    LectureButton,
-    PlotAxes,
-    PlotGuard,
     TokenList,
-    bind,
     checkbox,
     dropdown,
-    explorer_frame,
-    handle_of,
     layer_slider,
     with_class,
     wrapping_row,
 )
 from embvar_kit.explorers.rendering import DPI, png_of, svg_of
+from embvar_kit.explorers.scripted import Downloads, File, LectureButton, PlotAxes, PlotGuard
 from embvar_kit.explorers.tables import (
     MOST_NAMED,
     explained,

@@ -20,6 +20,7 @@ from reference import two_pass
 
 import embvar_kit as ek
 from embvar_kit.explorers import base, rendering
+from embvar_kit.explorers.controls import CountsSlider
 from embvar_kit.explorers.layers import LayerState
 from embvar_kit.explorers.tradeoff import MARK
 from embvar_kit.explorers.tradeoff_state import TradeoffState
@@ -891,7 +892,7 @@ def test_compact_statistics_offer_what_they_hold(stats):
     np.testing.assert_allclose(state.numbers().iloc[0, :6], state.numbers().iloc[1, :6])
     explorer = ek.LayerExplorer({"whole": stats, "compact": compact})
     assert isinstance(find(explorer, "embvar-counts"), widgets.Dropdown)
-    assert isinstance(find(ek.LayerExplorer(stats), "embvar-counts"), base.CountsSlider)
+    assert isinstance(find(ek.LayerExplorer(stats), "embvar-counts"), CountsSlider)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,129 @@
+"""Widgets of the explorers that are JavaScript in the browser: frame, files, lecture, plot."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+
+from embvar_kit.errors import EmbvarError
+
+
+def _script(name: str) -> str:
+    """The text of a file of this folder."""
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+class Tooltip(anywidget.AnyWidget):
+    """Shows the text of the area of an explorer's picture that the mouse is over."""
+
+    _esm = _script("tooltip.js")
+    areas = traitlets.List(
+        help="(left, upper, right, lower, text), edges as fractions of the picture's size"
+    ).tag(sync=True)
+
+
+class Frame(anywidget.AnyWidget):
+    """Keeps JupyterLab's shortcuts from an explorer's controls, and names what has no name.
+
+    It also brings the style sheet of the explorers.
+    """
+
+    _esm = _script("frame.js")
+    _css = _script("explorers.css")
+    pictures = traitlets.Dict(help="alternative texts of pictures, by CSS class").tag(sync=True)
+
+
+class Downloads(anywidget.AnyWidget):
+    """Buttons that give out files or code.
+
+    Args:
+        buttons: by its text, a button's tooltip, and what makes a :class:`File` or a line of code.
+            What raises an :class:`embvar_kit.EmbvarError` tells its message.
+    """
+
+    _esm = _script("downloads.js")
+    buttons = traitlets.List().tag(sync=True)
+
+    def __init__(self, buttons: Mapping[str, tuple[str, Callable[[], File | str]]]) -> None:
+        super().__init__(buttons=[(text, tooltip) for text, (tooltip, _) in buttons.items()])
+        self.add_class("embvar-downloads")
+        self._make = {text: make for text, (_, make) in buttons.items()}
+        self.on_msg(self._answer)
+
+    def _answer(self, _: object, asked: dict, __: object) -> None:
+        buffers, answer = [], {"view": asked["view"], "told": ""}
+        try:
+            made = self._make[asked["wanted"]]()
+        except EmbvarError as error:
+            answer["told"] = str(error)
+        else:
+            if isinstance(made, File):
+                answer |= {"told": f"Saved: {made.name}", "name": made.name, "type": made.type}
+                buffers = [made.content]
+            else:
+                answer["code"] = made
+        self.send(answer, buffers)
+
+
+class File(NamedTuple):
+    """A file to save: its name, its media type and its bytes."""
+
+    name: str
+    type: str
+    content: bytes
+
+
+class LectureButton(anywidget.AnyWidget):
+    """Shows its explorer on the full screen, in large type."""
+
+    _esm = _script("lecture.js")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_class("embvar-lecture-button")
+
+
+class PlotGuard(anywidget.AnyWidget):
+    """Stands below a scatter plot, and says what the wheel does there.
+
+    The wheel scrolls the page until the reader clicks into the plot or holds Ctrl; then it zooms,
+    within bounds. One click on the plot's reset button shows the whole plot again.
+
+    Args:
+        plot: the ``jscatter`` widget, in the same explorer.
+    """
+
+    _esm = _script("plot_guard.js")
+    plot = traitlets.Instance(widgets.DOMWidget).tag(sync=True, **widgets.widget_serialization)
+
+    def __init__(self, plot: widgets.DOMWidget) -> None:
+        super().__init__(plot=plot)
+        self.add_class("embvar-hint")
+
+
+class PlotAxes(anywidget.AnyWidget):
+    """Axes and legend around a scatter plot, which it keeps as wide as its column.
+
+    It stands beside the plot in a box of the class ``embvar-plot``.
+
+    Args:
+        plot: the ``jscatter`` widget, without axes of its own.
+        height: height of the plot in pixels; 0 lets it follow the width.
+    """
+
+    _esm = _script("plot_axes.js")
+    plot = traitlets.Instance(widgets.DOMWidget).tag(sync=True, **widgets.widget_serialization)
+    height = traitlets.Int(0).tag(sync=True)
+    titles = traitlets.List(["", ""], help="HTML of the two axes' titles").tag(sync=True)
+    legend = traitlets.Dict(
+        help="title, colours from left to right, and marks: (fraction of the width, HTML)"
+    ).tag(sync=True)
+
+    def __init__(self, plot: widgets.DOMWidget, height: int, **values: object) -> None:
+        super().__init__(plot=plot, height=height, **values)
+        self.add_class("embvar-axes")
