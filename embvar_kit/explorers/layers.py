@@ -32,7 +32,8 @@ from embvar_kit.explorers.tables import number, table, times
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts
 from embvar_kit.figures.style import written
-from embvar_kit.statistics.token_statistics import CHOICES, TokenStatistics
+from embvar_kit.statistics.compaction import CHOICES
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _COLUMNS = 3  # panels side by side
 _SYMBOLS = {"M": "M(X)", "V": "V(X)", "Q": "Q(X)", "V_W": "V<sub>W</sub>(X)"}
@@ -105,7 +106,7 @@ class LayerState(traitlets.HasTraits):
     def ranges(self) -> list[tuple[int, int | None]] | None:
         """The ranges of frequency on offer; ``None`` if any range can be computed.
 
-        Compact statistics hold a few: see :data:`embvar_kit.statistics.token_statistics.CHOICES`.
+        Compact statistics hold a few: see :data:`embvar_kit.statistics.compaction.CHOICES`.
         """
         if all(one.decompositions is None for one in self.sources.values()):
             return None

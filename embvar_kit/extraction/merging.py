@@ -33,6 +33,8 @@ from embvar_kit.moments.folds import (
 )
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
+from embvar_kit.statistics.compaction import choices as choices_of
+from embvar_kit.statistics.compaction import key_of
 from embvar_kit.statistics.folds import LEAST, OF_ALL_LAYERS, Folds
 from embvar_kit.statistics.merging import merged_info
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -253,7 +255,7 @@ class _Merge:
         count, odd = entries("n"), np.arange(folds) % 2 == 1
         frequent = slice(int((self.n >= LEAST).sum()))
         of_layers, decompositions = [], []
-        choices = list(statistics.choices())
+        choices = list(choices_of(statistics))
         pieces, of_choices = _pieces([chosen for _, chosen in choices])
         for layer in self.job.manifest["layers"]:
             arrays = [entries(name, f"{site}/{layer}/") for name in GroupedMoments.STATE[1:]]
@@ -265,7 +267,7 @@ class _Merge:
                 union = leave_one_out(*together(compress(pooled, its_own)))
                 found = _decompositions(apart, union, chosen, choice["unbiased"])
                 at = len(of_layers) - 1
-                decompositions.append(found.assign(at=at, **statistics.key_of(choice)))
+                decompositions.append(found.assign(at=at, **key_of(statistics, choice)))
         arrays = {
             name: of_layers[0][name]
             if name in OF_ALL_LAYERS

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,63 +18,23 @@ from embvar_kit.errors import StatisticsError, StatisticsFileError
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
-from embvar_kit.statistics import analysis, measures
-from embvar_kit.statistics.folds import (
-    COLUMNS,
-    LEAST,
-    OF_ALL_LAYERS,
-    TRADEOFF,
-    Folds,
-    with_intervals,
-)
+from embvar_kit.statistics import analysis, compaction, measures, storage
+from embvar_kit.statistics.compaction import STORED, TOKENS
+from embvar_kit.statistics.folds import COLUMNS, LEAST, TRADEOFF, Folds, with_intervals
 from embvar_kit.statistics.merging import check_mergeable, merged_info
-from embvar_kit.statistics.storage import read, write
+from embvar_kit.statistics.saved import from_parts, parts_of
+from embvar_kit.statistics.survival import evidence_of
 
 HIGH_NORM_FACTOR = 10
 """By default a token is of high norm where its Q is at least this many times the median."""
 
-CHOICES = tuple(
-    {"min_count": least, "max_count": most, "special": special, "unbiased": unbiased}
-    for least, most in ((1, None), (2, None), (10, 100_000))
-    for special in (True, False)
-    for unbiased in ((False, True) if least > 1 else (False,))
-)
-"""Arguments of :meth:`TokenStatistics.decomposition` whose results compact statistics keep: all
-tokens, those with two occurrences or more, and the paper's range; each with and without special
-tokens, plain and unbiased."""
-
-RELIABLE = 0.5
-"""Least reliability of M over two halves of the documents of a trade-off that survives."""
-
-TESTED, LEAST_TESTED = 1 / 3, 10
-"""Least share, and least number, of the tokens in the regression that the reliability has to be
-about where a trade-off survives: a few tokens in both halves say nothing of the many in neither."""
-
-EVIDENCE = (
-    *("layer", "n_tokens", "slope", "slope_low", "slope_high", "null_slope"),
-    *("r2", "r2_low", "r2_high", "null_r2", "sd_M", "sd_M_low", "sd_M_high", "null_sd_M"),
-    *("n_halves", "reliability", "reliability_low", "reliability_high"),
-    *("slope_half", "slope_iv", "slope_iv_low", "slope_iv_high"),
-    *("theil_sen", "spearman", "null_spearman", "survives"),
-)
-"""Columns of :meth:`TokenStatistics.evidence`, in their order."""
-
 _SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
 
-_LARGEST, _LEAST = 1e38, 1e-36
-"""The Q that float32 has room for; a V that is Q's rounding has to fit, too."""
-
-_NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
-_COUNT = "count_"  # before the names of columns of counts
-_TOKENS = ("min_count", "max_count", "special")  # what chooses tokens
 _OF_DOCUMENTS = {"documents", "document_squares"}
 """Counts that do not add up over parts, because a document may be in both."""
 
 _OF_ALL = {"covariance": None, "isotropies": None, "null": None}
 """What is known of all embeddings together and says nothing of a part of them, to be dropped."""
-
-_STORED = ("decompositions", "fold_decompositions", "replicates")
-"""Attributes that hold results for sets of tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +59,8 @@ class TokenStatistics:
         subwords: ``(T,)`` for words (``by="word"``), the mean number of tokens in a word; else
             ``None``.
         decompositions: for compact statistics (:meth:`compact`), the results of
-            :meth:`decomposition` for each of :data:`CHOICES`, computed before the means were left
-            out; else ``None``.
+            :meth:`decomposition` for each of :data:`compaction.CHOICES`, computed before the means
+            were left out; else ``None``.
         counts: by name, ``(T,)`` int64 counts of each token beside ``n``. Merging adds them up, but
             for those of documents, which may be in both parts: it drops these.
         null: statistics of the same occurrences with their labels permuted (``null=True``), or
@@ -109,8 +68,9 @@ class TokenStatistics:
         folds: the tokens' statistics without each fold of the documents (``folds=``), or ``None``;
             those of merged parts, and compact ones, have none.
         fold_decompositions: the results of :meth:`decomposition` without each fold, for each of
-            :data:`CHOICES`; or ``None``.
-        replicates: for compact statistics, what :attr:`folds` gave for each of :data:`CHOICES`.
+            :data:`compaction.CHOICES`; or ``None``.
+        replicates: for compact statistics, what :attr:`folds` gave for each of
+            :data:`compaction.CHOICES`; else ``None``.
         covariance: ``(L, d, d)`` covariance of all embeddings that were measured, if the pass took
             it (``extract(..., covariance=True)``); else ``None``.
         isotropies: for compact statistics, the result of :meth:`isotropy`, if the covariance was
@@ -250,7 +210,7 @@ class TokenStatistics:
                 ``min_count`` were not measured or kept.
         """
         at = self._at(layer)
-        kept = self._kept(min_count, max_count, special)
+        kept = self.kept(min_count, max_count, special)
         n, M, V = self.n[kept], self.M[at, kept], self.V[at, kept]
         if unbiased:
             M, V = analysis.unbiased(n, M, V)
@@ -303,7 +263,7 @@ class TokenStatistics:
             return table
         if weighted:
             raise StatisticsError("Intervals are kept for tokens that count alike: weighted=False.")
-        return with_intervals(table, self._replicated("tradeoff", choice), TRADEOFF)
+        return with_intervals(table, self.replicated("tradeoff", choice), TRADEOFF)
 
     def decomposition(
         self,
@@ -320,30 +280,25 @@ class TokenStatistics:
         weighted by ``n_t`` (paper, Figs. 5 and 6). Arguments as in :meth:`table`; ``unbiased``
         removes what finite samples add to M and V_B. With ``intervals=True`` come the shares
         ``M/Q, V_B/Q, V_W/Q, V_W/V``, and the 95 % intervals of all columns, as in
-        :meth:`tradeoff`; they are kept for :data:`CHOICES`.
+        :meth:`tradeoff`; they are kept for :data:`compaction.CHOICES`.
 
         Raises:
             StatisticsError: if no token is in the range, the means were left out and this
                 choice is not among those stored, or its intervals are not.
         """
+        choice = {"min_count": min_count, "max_count": max_count, "special": special}
+        choice |= {"unbiased": unbiased}
         if intervals:
-            choice = {"min_count": min_count, "max_count": max_count, "special": special}
-            choice |= {"unbiased": unbiased}
             without_each = _with_shares(self._decomposed_without_each(choice))
             whole = _with_shares(self.decomposition(**choice))
             return with_intervals(whole, without_each, whole.columns[1:].tolist())
         if self.decompositions is not None:
-            return self._stored_decomposition(
-                min_count=min_count,
-                max_count=max_count,
-                special=special,
-                unbiased=unbiased,
-            ).drop(columns="n")
+            return compaction.stored_decomposition(self, choice).drop(columns="n")
         if self.mean is None:
             raise StatisticsError(
                 "A decomposition needs the token means, which were left out of these statistics."
             )
-        kept = self._kept(min_count, max_count, special)
+        kept = self.kept(min_count, max_count, special)
         rows = []
         for at, layer in enumerate(self.layers):
             parts = analysis.decompose(
@@ -394,7 +349,7 @@ class TokenStatistics:
         without = self._decomposed_without_each(choice)
         without["anisotropy"] = _mean_dot_product(without, without["n"])
         alike = {"min_count": min_count, "max_count": None, "special": special, "unbiased": True}
-        without = without.merge(self._replicated("similarity", alike), on=["at", "fold"])
+        without = without.merge(self.replicated("similarity", alike), on=["at", "fold"])
         without["adjusted"] = without["self_similarity"] - without["anisotropy"]
         return with_intervals(table, without, columns)
 
@@ -438,9 +393,9 @@ class TokenStatistics:
             - ``theil_sen, spearman, null_spearman``: slope and correlation that no few tokens
               decide, and the correlation with the labels permuted;
             - ``survives``: whether the intervals of ``slope`` and ``slope_iv`` are below 0,
-              ``sd_M_low`` is above ``null_sd_M``, the reliability is at least :data:`RELIABLE`,
-              ``reliability_low`` is above 0, and ``n_halves`` is at least a third of ``n_tokens``
-              and at least 10.
+              ``sd_M_low`` is above ``null_sd_M``, the reliability is at least
+              :data:`survival.RELIABLE`, ``reliability_low`` is above 0, and ``n_halves`` is at
+              least a third of ``n_tokens`` and at least 10.
 
             An interval is for the value at this size of corpus: the noise in M bends ``slope``
             and lowers ``r2``, by more than their intervals show. That of ``slope_iv`` is for a
@@ -457,53 +412,7 @@ class TokenStatistics:
                 message says why that may be), or as :meth:`tradeoff`.
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
-        of_null = self._null_of(choice) if null else None
-        table = self.tradeoff(**choice, unbiased=unbiased, robust=True, intervals=True)
-        spread = self.tradeoff(**choice, unbiased=True, intervals=True)
-        halves = self._replicated("halves", {**choice, "unbiased": unbiased})
-        found = {name: spread[name] for name in ("sd_M", "sd_M_low", "sd_M_high")}
-        found |= {name: halves[name].to_numpy() for name in halves if name != "at"}
-        if of_null is not None:
-            permuted = of_null.tradeoff(**choice, unbiased=unbiased, robust=True)
-            found |= {f"null_{name}": permuted[name] for name in ("slope", "r2", "spearman")}
-            found["null_sd_M"] = of_null.tradeoff(**choice, unbiased=True)["sd_M"]
-        table = table.assign(**found)
-        if of_null is not None:
-            table["survives"] = (
-                (table["slope_high"] < 0)
-                & (table["slope_iv_high"] < 0)
-                & (table["sd_M_low"] > table["null_sd_M"])
-                & (table["reliability"] >= RELIABLE)
-                & (table["reliability_low"] > 0)
-                & (table["n_halves"] >= np.maximum(LEAST_TESTED, TESTED * table["n_tokens"]))
-            )
-        return table[[name for name in EVIDENCE if name in table]]
-
-    def _null_of(self, choice: Mapping) -> TokenStatistics:
-        """The null, if its labels were permuted over the occurrences that a choice is about.
-
-        Raises:
-            StatisticsError: if they were not, or there is none.
-        """
-        without = "evidence(null=False) leaves the null out."
-        if self.null is None:
-            raise StatisticsError(
-                "These statistics have no null to compare with. Extract with null=True, folds=20; "
-                "a null is lost where tokens are left out or statistics merged, because the labels "
-                f"would have to be permuted again over the rest. {without}"
-            )
-        if not choice["special"]:
-            raise StatisticsError(
-                "In the null, other tokens have the occurrences of special tokens, too: compare "
-                f"with special=True. {without}"
-            )
-        if not np.array_equal(np.sort(self.n), np.sort(self.null.n)):
-            raise StatisticsError(
-                "The null has other counts than the tokens: occurrences were left out by their "
-                "norm, which is known only after the labels were permuted, or only some shards "
-                f"were merged. {without}"
-            )
-        return self.null
+        return evidence_of(self, choice, unbiased=unbiased, null=null)
 
     def high_norm(
         self, *, factor: float = HIGH_NORM_FACTOR, min_count: int = 10, peak: bool = False
@@ -529,7 +438,7 @@ class TokenStatistics:
             are the first token of a sequence behind these (``first``); NaN if the statistics do
             not know. By layer, the largest ratio first; with ``peak``, by ratio alone.
         """
-        kept = np.flatnonzero(self._kept(max(min_count, self.least_count), None, True))
+        kept = np.flatnonzero(self.kept(max(min_count, self.least_count), None, True))
         Q, n = self.Q[:, kept], self.n[kept]
         ratio = Q / (np.median(Q, axis=1, keepdims=True) if len(kept) else np.nan)
         high = ratio >= factor
@@ -623,7 +532,7 @@ class TokenStatistics:
             StatisticsError: if the means were left out, fewer than 3 tokens are in the range, or
                 all have the same count.
         """
-        at, kept = self._at(layer), self._kept(min_count, max_count, special)
+        at, kept = self._at(layer), self.kept(min_count, max_count, special)
         mean = self._overall_mean(at)
         r = measures.frequency_correlations(self.mean[at][kept], self.n[kept])
         table = pd.DataFrame({"dimension": np.arange(len(r)), "mean": mean, "correlation": r})
@@ -682,7 +591,7 @@ class TokenStatistics:
             StatisticsError: if the means were left out, or no metric is given and the covariance is
                 unknown.
         """
-        at, kept = self._at(layer), self._kept(min_count, max_count, special)
+        at, kept = self._at(layer), self.kept(min_count, max_count, special)
         centre = self._overall_mean(at)
         if metric is None:
             metric = measures.precision(self._known_covariance()[at])
@@ -727,7 +636,7 @@ class TokenStatistics:
             StatisticsError: if the documents are unknown, or as
                 :func:`embvar_kit.statistics.measures.dispersion`.
         """
-        kept = self._kept(min_count, max_count, special)
+        kept = self.kept(min_count, max_count, special)
         n, documents = self.n[kept], self.effective_documents[kept]
         rows = []
         for at, layer in enumerate(self.layers):
@@ -799,7 +708,7 @@ class TokenStatistics:
         left_out = sorted({*self.info.get("left_out", ()), *named})
         kept = self.take(np.flatnonzero(~leave))
         # Those that are stored are found by the tokens left out.
-        stored = {name: getattr(self, name) for name in _STORED}
+        stored = {name: getattr(self, name) for name in STORED}
         if self.least_count > self._measured_count and not set(named) <= set(self.tokens):
             stored |= _OF_ALL
         return replace(kept, **stored, info={**self.info, "left_out": left_out})
@@ -831,7 +740,7 @@ class TokenStatistics:
         taken = arrays["tokens"]
         if self.folds is not None:
             arrays["folds"] = self.folds.of(taken[pd.Index(taken).isin(self.folds.tokens)])
-        return replace(self, **arrays, **dict.fromkeys(_STORED))
+        return replace(self, **arrays, **dict.fromkeys(STORED))
 
     def compact(
         self, *, min_count: int = 10, left_out: Iterable[Iterable[str]] = ((),)
@@ -840,8 +749,9 @@ class TokenStatistics:
 
         Q, M and V are rounded to float32, where that has room for them, and tokens with ``n_t <
         min_count`` are left out. :meth:`decomposition` needs the means, so it is computed now for
-        each of :data:`CHOICES`, and :meth:`isotropy`, which needs the covariance, if that is known.
-        Compact statistics refuse everything else that needs the means, such as merging.
+        each of :data:`compaction.CHOICES`, and :meth:`isotropy`, which needs the covariance, if
+        that is known. Compact statistics refuse everything else that needs the means, such as
+        merging.
 
         Args:
             min_count: keep tokens with at least so many occurrences.
@@ -851,44 +761,7 @@ class TokenStatistics:
             StatisticsError: if the means were left out already, or no token would be left, or
                 none for a decomposition.
         """
-        if self.mean is None:
-            raise StatisticsError(
-                "Compacting needs the token means, which were left out of these statistics."
-            )
-        kept = self.n >= min_count
-        if not kept.any():
-            raise StatisticsError(
-                f"No token occurs {min_count} times, so compact statistics would be empty: lower "
-                "min_count, or keep the whole statistics."
-            )
-        arrays = {name: getattr(self, name)[kept] for name in ("tokens", "special", "n")}
-        Q = self.Q[:, kept]
-        fits = Q.max() <= _LARGEST and Q[Q > 0].min(initial=np.inf) >= _LEAST
-        dtype = np.float32 if fits else np.float64
-        arrays |= {name: getattr(self, name)[:, kept].astype(dtype) for name in "QMV"}
-        arrays |= {"counts": {name: count[kept] for name, count in self.counts.items()}}
-        if self.subwords is not None:
-            arrays["subwords"] = self.subwords[kept]
-        info = {**self.info, "compact": {"min_count": min_count}}
-        left_out = [list(tokens) for tokens in left_out]
-        parts = [self.without(tokens) for tokens in left_out]
-        tables = [table for part in parts for table in part._decompositions()]
-        if not tables:
-            raise StatisticsError(
-                f"No token is left that occurs {self.least_count} times, the least that was "
-                "measured, so compact statistics would have no decomposition: keep the whole "
-                "statistics."
-            )
-        stored = pd.concat(tables, ignore_index=True)
-        arrays |= {"mean": None, "extra": None, "decompositions": stored, "folds": None}
-        if self.covariance is not None:
-            arrays |= {"covariance": None, "isotropies": self.isotropy()}
-        if self.folds is not None:
-            tables = [table for part in parts for table in part._replicates()]
-            arrays["replicates"] = pd.concat(tables, ignore_index=True) if tables else None
-        if self.null is not None:
-            arrays["null"] = self.null.compact(min_count=min_count)
-        return replace(self, **arrays, info=info)
+        return compaction.compact(self, min_count, left_out)
 
     # Several parts of a corpus together
 
@@ -986,40 +859,7 @@ class TokenStatistics:
             raise StatisticsFileError(
                 f"There is nothing to save in {str(path)!r}: these statistics hold no token."
             )
-        tables, tensors = {"table": self._as_table()}, {}
-        if self.mean is not None:
-            tensors["mean"] = self._means()
-        if self.covariance is not None:
-            tensors["covariance"] = {"covariance": self.covariance}
-        for name in (*_STORED, "isotropies"):
-            if (stored := getattr(self, name)) is not None:
-                tables[name] = stored
-        if self.folds is not None:
-            tensors["folds"] = self.folds.arrays()
-        if self.null is not None:
-            tables["null"] = self.null._as_table()
-            if self.null.mean is not None:
-                tensors["null_mean"] = self.null._means()
-            if self.null.decompositions is not None:
-                tables["null_decompositions"] = self.null.decompositions
-        return write(Path(path), tables, tensors, self.info)
-
-    def _as_table(self) -> pd.DataFrame:
-        """One row for each layer and token."""
-        n_layers = len(self.layers)
-        columns = {"layer": np.repeat(self.layers, len(self)), "token": self.tokens}
-        columns |= {"special": self.special, "n": self.n, "subwords": self.subwords}
-        columns |= {f"{_COUNT}{name}": count for name, count in self.counts.items()}
-        for name, column in list(columns.items())[1:]:
-            if column is None:
-                del columns[name]
-            else:
-                columns[name] = np.tile(column, n_layers)
-        return pd.DataFrame({**columns, **{name: getattr(self, name).ravel() for name in "QMV"}})
-
-    def _means(self) -> dict[str, np.ndarray]:
-        means = {"mean": self.mean, "extra": self.extra}
-        return {name: tensor for name, tensor in means.items() if tensor is not None}
+        return storage.write(Path(path), *parts_of(self), self.info)
 
     @classmethod
     def load(cls, path: str | Path) -> TokenStatistics:
@@ -1030,72 +870,12 @@ class TokenStatistics:
                 their parts do not belong together; the message names the file or folder.
         """
         try:
-            return cls._of_files(*read(Path(path)))
+            return from_parts(cls, *storage.read(Path(path)))
         except (LookupError, TypeError, ValueError, SafetensorError) as error:
             raise StatisticsFileError(
                 f"{str(path)!r} does not hold statistics as the kit writes them "
                 f"({type(error).__name__}: {error})."
             ) from error
-
-    @classmethod
-    def _of_files(
-        cls, tables: Mapping[str, pd.DataFrame], tensors: Mapping[str, Mapping], info: Mapping
-    ) -> TokenStatistics:
-        """What the files hold together.
-
-        Raises:
-            LookupError, TypeError, ValueError: if a part lacks or does not fit the others.
-        """
-        more = {name: tables[name] for name in (*_STORED, "isotropies") if name in tables}
-        more |= tensors.get("covariance", {})
-        if "null" in tables:
-            more["null"] = cls._of_table(
-                tables["null"],
-                tensors.get("null_mean", {}),
-                {**info, "permuted": True},
-                decompositions=tables.get("null_decompositions"),
-            )
-        found = cls._of_table(tables["table"], tensors.get("mean", {}), info, **more)
-        if "folds" in tensors:
-            frequent = found.tokens[found.n >= LEAST]
-            folds = Folds(tokens=frequent, **tensors["folds"])
-            for name, array in folds.arrays().items():
-                of_layers = () if name in OF_ALL_LAYERS else found.layers.shape
-                n_parts = 2 if name.startswith("half") else len(folds)
-                _check_shape(f"folds, {name}", array, (n_parts, *of_layers, *frequent.shape))
-            found = replace(found, folds=folds)
-        return found
-
-    @classmethod
-    def _of_table(
-        cls, table: pd.DataFrame, means: Mapping[str, np.ndarray], info: Mapping, **more: Any
-    ) -> TokenStatistics:
-        layers = table["layer"].unique()
-        first = table[table["layer"] == layers[0]]
-        Q, M, V = (
-            table[name].to_numpy(dtype=float).reshape(len(layers), len(first)) for name in "QMV"
-        )
-        for name, tensor in means.items():
-            _check_shape(name, tensor, (*Q.shape, *means["mean"].shape[2:]))
-        return cls(
-            tokens=first["token"].to_numpy(dtype=object),
-            special=first["special"].to_numpy(),
-            layers=layers,
-            n=first["n"].to_numpy(),
-            Q=Q,
-            M=M,
-            V=V,
-            mean=means.get("mean"),
-            extra=means.get("extra"),
-            info=info,
-            subwords=first["subwords"].to_numpy() if "subwords" in first else None,
-            counts={
-                name.removeprefix(_COUNT): first[name].to_numpy()
-                for name in first
-                if name.startswith(_COUNT)
-            },
-            **more,
-        )
 
     # Which layer, which tokens
 
@@ -1119,7 +899,7 @@ class TokenStatistics:
         """The least number of occurrences of a token that these statistics know of."""
         return max(self._measured_count, self.info.get("compact", {}).get("min_count", 1))
 
-    def _kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
+    def kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
         """``(T,)`` whether a token is in the range."""
         least = self.least_count
         if min_count < least:
@@ -1134,52 +914,6 @@ class TokenStatistics:
             kept &= self.n <= max_count
         return kept if special else kept & ~self.special
 
-    # The decompositions of compact statistics
-
-    def _decompositions(self) -> Iterator[pd.DataFrame]:
-        """The decomposition for each of :data:`CHOICES` that leaves a token.
-
-        A choice of rarer tokens than these statistics hold begins with the rarest they hold.
-        Columns: ``layer, Q, M, V, V_W, V_B``, then ``n``, the number of embeddings, then
-        ``min_count, max_count, special, unbiased, left_out``.
-        """
-        for choice, kept in self.choices():
-            n = int(self.n[kept].sum())
-            yield self.decomposition(**choice).assign(n=n, **self.key_of(choice))
-
-    def choices(self) -> Iterator[tuple[dict, np.ndarray]]:
-        """Each of :data:`CHOICES` that leaves a token, and ``(T,)`` whether it keeps a token.
-
-        A choice of rarer tokens than these statistics hold begins with the rarest they hold.
-        """
-        least = self.least_count
-        raised = [{**choice, "min_count": max(least, choice["min_count"])} for choice in CHOICES]
-        for at, choice in enumerate(raised):
-            kept = self._kept(*(choice[name] for name in _TOKENS))
-            if choice not in raised[:at] and kept.any():
-                yield choice, kept
-
-    def _stored_decomposition(self, **choice: int | bool | None) -> pd.DataFrame:
-        """One of the stored decompositions: ``layer, Q, M, V, V_W, V_B, n``."""
-        stored = self.decompositions
-        matching = pd.Series(True, index=stored.index)
-        for name, value in self.key_of(choice).items():
-            matching &= stored[name] == value
-        if not matching.any():
-            choices = {(row.min_count, row.max_count) for row in stored.itertuples()}
-            counts = ", ".join(
-                f"{least} to {'all' if most == _NO_MAXIMUM else most}"
-                for least, most in sorted(choices)
-            )
-            raise StatisticsError(
-                "These statistics are compact: the token means that a decomposition needs were "
-                "left out, and this choice is not among the choices stored. Stored are min_count "
-                f"and max_count of {counts} (unbiased from 2 on), with "
-                f"{stored['left_out'].nunique()} sets of tokens left out. Extract again for others."
-            )
-        columns = ["layer", *analysis.Decomposition._fields, "n"]
-        return stored.loc[matching, columns].reset_index(drop=True)
-
     # Folds of documents
 
     @property
@@ -1187,7 +921,7 @@ class TokenStatistics:
         """Whether intervals can be given: from folds, or from what compact statistics keep."""
         return self.folds is not None or self.replicates is not None
 
-    def _replicated(self, what: str, choice: Mapping) -> pd.DataFrame:
+    def replicated(self, what: str, choice: Mapping) -> pd.DataFrame:
         """What :class:`Folds` gives for a choice of tokens, or stored results gave.
 
         Args:
@@ -1195,7 +929,7 @@ class TokenStatistics:
             choice: arguments of :meth:`tradeoff`.
         """
         if self.folds is not None:
-            tokens = self.tokens[self._kept(*(choice[name] for name in _TOKENS))]
+            tokens = self.tokens[self.kept(*(choice[name] for name in TOKENS))]
             return self.folds.of(tokens).give(what, unbiased=choice["unbiased"])
         if self.replicates is None:
             raise StatisticsError(
@@ -1203,21 +937,9 @@ class TokenStatistics:
                 "folds=20; statistics merged from several parts have none."
             )
         stored = self.replicates.query("what == @what").drop(columns="what")
-        found = self._of_choice(stored, choice)[list(COLUMNS[what])]
+        found = compaction.stored_for_intervals(self, stored, choice)[list(COLUMNS[what])]
         # Stored beside rows that have no such number, it is no longer whole.
         return found.astype({"n_halves": int}) if "n_halves" in found else found
-
-    def _replicates(self) -> Iterator[pd.DataFrame]:
-        """All that :meth:`_replicated` gives for the choices of frequent tokens."""
-        for choice, _ in self.choices():
-            if choice["min_count"] < LEAST:
-                continue
-            asked = [("tradeoff", choice), ("halves", choice)]
-            if choice["unbiased"]:
-                asked.append(("similarity", {**choice, "max_count": None}))
-            for what, choice in asked:
-                found = self._replicated(what, choice)
-                yield found.assign(what=what, **self.key_of(choice))
 
     def _decomposed_without_each(self, choice: Mapping) -> pd.DataFrame:
         """The decomposition without each fold: ``at, fold, n, Q, M, V, V_W, V_B``."""
@@ -1226,47 +948,14 @@ class TokenStatistics:
                 "Intervals of a decomposition need folds of documents, which these statistics lack "
                 "or which hold other tokens. Extract with folds=20, and take the whole statistics."
             )
-        return self._of_choice(self.fold_decompositions, choice)
-
-    def _of_choice(self, stored: pd.DataFrame, choice: Mapping) -> pd.DataFrame:
-        """The rows of a stored table that were computed for a choice.
-
-        Raises:
-            StatisticsError: if there are none.
-        """
-        matching = pd.Series(True, index=stored.index)
-        key = self.key_of(choice)
-        for name, value in key.items():
-            matching &= stored[name] == value
-        if not matching.any():
-            given = ", ".join(f"{name}={value!r}" for name, value in choice.items())
-            raise StatisticsError(
-                f"Intervals are not stored for this choice ({given}"
-                + (", with tokens left out" if self.info.get("left_out") else "")
-                + "). Stored are those of min_count=10 and max_count=100_000, and of "
-                "decompositions of all tokens. Extract again, with folds=20, for others."
-            )
-        return stored.loc[matching].drop(columns=list(key)).reset_index(drop=True)
-
-    def key_of(self, choice: Mapping) -> dict:
-        """The values that identify a choice among the stored decompositions."""
-        most = _NO_MAXIMUM if choice["max_count"] is None else choice["max_count"]
-        left_out = json.dumps(list(self.info.get("left_out", ())), ensure_ascii=False)
-        return {**choice, "max_count": most, "left_out": left_out}
+        return compaction.stored_for_intervals(self, self.fold_decompositions, choice)
 
     def _n_occurrences(self, special: bool) -> int:
         """Occurrences of all tokens, including those that compact statistics no longer list."""
         if self.decompositions is None:
             return int(self.n[special | ~self.special].sum())
-        stored = self._stored_decomposition(
-            min_count=1, max_count=None, special=special, unbiased=False
-        )
-        return int(stored["n"].iloc[0])
-
-
-def _check_shape(name: str, array: np.ndarray, wanted: tuple[int, ...]) -> None:
-    if array.shape != wanted:
-        raise ValueError(f"{name} of shape {array.shape}, not {wanted}")
+        choice = {"min_count": 1, "max_count": None, "special": special, "unbiased": False}
+        return int(compaction.stored_decomposition(self, choice)["n"].iloc[0])
 
 
 def _merged_covariance(parts: list[TokenStatistics]) -> np.ndarray | None:

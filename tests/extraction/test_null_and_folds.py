@@ -14,6 +14,7 @@ from embvar_kit.corpora.parts import StreamedCorpus
 from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.extraction.size_of_folds import size_of_folds
 from embvar_kit.statistics import analysis
+from embvar_kit.statistics.compaction import key_of
 from embvar_kit.statistics.folds import LEAST
 from embvar_kit.statistics.storage import read, write
 
@@ -90,7 +91,7 @@ def test_decompositions_without_a_fold_are_those_never_run(model, corpus, stats,
     if not choice["special"]:
         chosen = chosen[~stats.special[stats.n >= choice["min_count"]]]
     found = stats.fold_decompositions
-    for name, value in stats.key_of(choice).items():
+    for name, value in key_of(stats, choice).items():
         found = found[found[name] == value]
     for fold in range(FOLDS):
         again = without_fold(model, corpus, fold)

@@ -16,8 +16,9 @@ from reference import two_pass
 from safetensors.numpy import load_file
 
 import embvar_kit as ek
+from embvar_kit.statistics.compaction import CHOICES
 from embvar_kit.statistics.storage import FORMAT, read, write
-from embvar_kit.statistics.token_statistics import CHOICES, TokenStatistics
+from embvar_kit.statistics.token_statistics import TokenStatistics
 
 WORDS = np.array(["the", "cat", "dog", "[CLS]", "rare"], dtype=object)
 INFO = {

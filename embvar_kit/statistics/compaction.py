@@ -1,0 +1,182 @@
+"""Compact statistics: results for a few choices of tokens in place of the means they come from.
+
+The means are a hundred times as large as all the rest. A decomposition needs them, and intervals
+need the folds, so both are computed beforehand for each of :data:`CHOICES` and found again by
+:func:`key_of`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from embvar_kit.errors import StatisticsError
+from embvar_kit.statistics import analysis
+from embvar_kit.statistics.folds import LEAST
+
+if TYPE_CHECKING:
+    from embvar_kit.statistics.token_statistics import TokenStatistics
+
+CHOICES = tuple(
+    {"min_count": least, "max_count": most, "special": special, "unbiased": unbiased}
+    for least, most in ((1, None), (2, None), (10, 100_000))
+    for special in (True, False)
+    for unbiased in ((False, True) if least > 1 else (False,))
+)
+"""Arguments of :meth:`TokenStatistics.decomposition` whose results compact statistics keep: all
+tokens, those with two occurrences or more, and the paper's range; each with and without special
+tokens, plain and unbiased."""
+
+TOKENS = ("min_count", "max_count", "special")
+"""What of a choice says which tokens are in it."""
+
+STORED = ("decompositions", "fold_decompositions", "replicates")
+"""Attributes of :class:`TokenStatistics` that hold results for choices of tokens."""
+
+_LARGEST, _LEAST = 1e38, 1e-36
+"""The Q that float32 has room for; a V that is Q's rounding has to fit, too."""
+
+_NO_MAXIMUM = -1  # stands for max_count=None in a column of integers
+
+
+def compact(
+    statistics: TokenStatistics, min_count: int, left_out: Iterable[Iterable[str]]
+) -> TokenStatistics:
+    """The statistics without their means; see :meth:`TokenStatistics.compact`.
+
+    Raises:
+        StatisticsError: if the means were left out already, or no token would be left, or none for
+            a decomposition.
+    """
+    if statistics.mean is None:
+        raise StatisticsError(
+            "Compacting needs the token means, which were left out of these statistics."
+        )
+    kept = statistics.n >= min_count
+    if not kept.any():
+        raise StatisticsError(
+            f"No token occurs {min_count} times, so compact statistics would be empty: lower "
+            "min_count, or keep the whole statistics."
+        )
+    parts = [statistics.without(list(tokens)) for tokens in left_out]
+    decompositions = [table for part in parts for table in _decompositions(part)]
+    if not decompositions:
+        raise StatisticsError(
+            f"No token is left that occurs {statistics.least_count} times, the least that was "
+            "measured, so compact statistics would have no decomposition: keep the whole "
+            "statistics."
+        )
+    Q = statistics.Q[:, kept]
+    fits = Q.max() <= _LARGEST and Q[Q > 0].min(initial=np.inf) >= _LEAST
+    dtype = np.float32 if fits else np.float64
+    fields = {name: getattr(statistics, name)[kept] for name in ("tokens", "special", "n")}
+    fields |= {name: getattr(statistics, name)[:, kept].astype(dtype) for name in "QMV"}
+    fields["counts"] = {name: count[kept] for name, count in statistics.counts.items()}
+    if statistics.subwords is not None:
+        fields["subwords"] = statistics.subwords[kept]
+    fields |= {"mean": None, "extra": None, "folds": None}
+    fields["decompositions"] = pd.concat(decompositions, ignore_index=True)
+    if statistics.covariance is not None:
+        fields |= {"covariance": None, "isotropies": statistics.isotropy()}
+    if statistics.folds is not None:
+        tables = [table for part in parts for table in _replicates(part)]
+        fields["replicates"] = pd.concat(tables, ignore_index=True) if tables else None
+    if statistics.null is not None:
+        fields["null"] = statistics.null.compact(min_count=min_count)
+    return replace(
+        statistics, **fields, info={**statistics.info, "compact": {"min_count": min_count}}
+    )
+
+
+def choices(statistics: TokenStatistics) -> Iterator[tuple[dict, np.ndarray]]:
+    """Each of :data:`CHOICES` that leaves a token, and ``(T,)`` whether it keeps a token.
+
+    A choice of rarer tokens than the statistics hold begins with the rarest they hold.
+    """
+    least = statistics.least_count
+    raised = [{**choice, "min_count": max(least, choice["min_count"])} for choice in CHOICES]
+    for at, choice in enumerate(raised):
+        kept = statistics.kept(*(choice[name] for name in TOKENS))
+        if choice not in raised[:at] and kept.any():
+            yield choice, kept
+
+
+def key_of(statistics: TokenStatistics, choice: Mapping) -> dict:
+    """The values that identify a choice among the stored results."""
+    most = _NO_MAXIMUM if choice["max_count"] is None else choice["max_count"]
+    left_out = json.dumps(list(statistics.info.get("left_out", ())), ensure_ascii=False)
+    return {**choice, "max_count": most, "left_out": left_out}
+
+
+def stored_decomposition(statistics: TokenStatistics, choice: Mapping) -> pd.DataFrame:
+    """One of the stored decompositions: ``layer, Q, M, V, V_W, V_B, n``.
+
+    Raises:
+        StatisticsError: if that of this choice is not among them.
+    """
+    stored = statistics.decompositions
+    found = _of_choice(statistics, stored, choice)
+    if found.empty:
+        ranges = {(row.min_count, row.max_count) for row in stored.itertuples()}
+        counts = ", ".join(
+            f"{least} to {'all' if most == _NO_MAXIMUM else most}" for least, most in sorted(ranges)
+        )
+        raise StatisticsError(
+            "These statistics are compact: the token means that a decomposition needs were left "
+            "out, and this choice is not among the choices stored. Stored are min_count and "
+            f"max_count of {counts} (unbiased from 2 on), with {stored['left_out'].nunique()} sets "
+            "of tokens left out. Extract again for others."
+        )
+    return found[["layer", *analysis.Decomposition._fields, "n"]]
+
+
+def stored_for_intervals(
+    statistics: TokenStatistics, stored: pd.DataFrame, choice: Mapping
+) -> pd.DataFrame:
+    """The rows of a stored table of folds that were computed for a choice.
+
+    Raises:
+        StatisticsError: if there are none.
+    """
+    found = _of_choice(statistics, stored, choice)
+    if found.empty:
+        given = ", ".join(f"{name}={value!r}" for name, value in choice.items())
+        raise StatisticsError(
+            f"Intervals are not stored for this choice ({given}"
+            + (", with tokens left out" if statistics.info.get("left_out") else "")
+            + "). Stored are those of min_count=10 and max_count=100_000, and of decompositions of "
+            "all tokens. Extract again, with folds=20, for others."
+        )
+    return found
+
+
+def _of_choice(statistics: TokenStatistics, stored: pd.DataFrame, choice: Mapping) -> pd.DataFrame:
+    """The rows of a stored table that were computed for a choice, without its key's columns."""
+    key = key_of(statistics, choice)
+    matching = np.logical_and.reduce([stored[name] == value for name, value in key.items()])
+    return stored.loc[matching].drop(columns=list(key)).reset_index(drop=True)
+
+
+def _decompositions(statistics: TokenStatistics) -> Iterator[pd.DataFrame]:
+    """The decomposition for each choice, with ``n``, the number of embeddings, and its key."""
+    for choice, kept in choices(statistics):
+        n = int(statistics.n[kept].sum())
+        yield statistics.decomposition(**choice).assign(n=n, **key_of(statistics, choice))
+
+
+def _replicates(statistics: TokenStatistics) -> Iterator[pd.DataFrame]:
+    """What the folds give for each choice of frequent tokens, with ``what`` it is, and its key."""
+    for choice, _ in choices(statistics):
+        if choice["min_count"] < LEAST:
+            continue
+        asked = [("tradeoff", choice), ("halves", choice)]
+        if choice["unbiased"]:
+            asked.append(("similarity", {**choice, "max_count": None}))
+        for what, choice in asked:
+            found = statistics.replicated(what, choice)
+            yield found.assign(what=what, **key_of(statistics, choice))
