@@ -25,6 +25,7 @@ import transformers
 from embvar_kit._version import __version__
 from embvar_kit.errors import CheckpointError, ExtractionError, as_sentence
 from embvar_kit.extraction.finishing import filling
+from embvar_kit.extraction.shard_text import check_text
 from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.models.loading import EmbeddingModel
 
@@ -218,7 +219,7 @@ def _checked(url: str, digest: str) -> None:
     with _one_at_a_time:
         job, _ = _ready(url, digest)
     job.store.check_writable()
-    job.check_text()
+    check_text(job)
 
 
 def _make(url: str, digest: str, phase: str, shard: int) -> dict[str, Any]:

@@ -21,14 +21,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pandas as pd
 import torch
@@ -37,32 +35,28 @@ import transformers
 from embvar_kit.array_file import CheckpointFile, compare, strings_as_arrays, strings_of
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.dealing import deal, documents_of
-from embvar_kit.corpora.listing import Listing
 from embvar_kit.corpora.parts import FileCorpus
 from embvar_kit.corpora.tokens import group_vocabulary
 from embvar_kit.errors import (
     CheckpointError,
     DamagedFileError,
     ExtractionError,
-    NothingLeftError,
 )
-from embvar_kit.extraction.checkpoint import EVERY, keeping, remove, settings_of
+from embvar_kit.extraction.checkpoint import settings_of
 from embvar_kit.extraction.forward import norms_for
-from embvar_kit.extraction.groups import deal_labels, merged_counts, with_dealt_labels
+from embvar_kit.extraction.groups import deal_labels, merged_counts
 from embvar_kit.extraction.leave_out import LeaveOut
-from embvar_kit.extraction.measure import NULL, Measured, info_of, measure
 from embvar_kit.extraction.merging import merge
+from embvar_kit.extraction.one_shard import make
 from embvar_kit.extraction.plan import (
     NULL_SEED,
-    Plan,
-    at_sites,
     check_leave_out,
     check_no_names,
     check_options,
     chosen_layers,
-    plan,
     whole_number,
 )
+from embvar_kit.extraction.shard_text import text_of, write_text
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel, load_model
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -71,7 +65,7 @@ FORMAT = 1
 PHASES = ("counts", "shards")
 """The folders of a store that workers fill: the groups of each shard, and the states."""
 
-_LISTING, _GROUPS = "listing.safetensors", "groups.safetensors"
+_GROUPS = "groups.safetensors"
 _REMEDY = "Use the settings it was planned with, or name another store."
 
 
@@ -215,30 +209,16 @@ class ShardedPass:
                 asked["threads"] = threads or usual_threads or torch.get_num_threads()
                 job = cls(store, {**manifest, "sha256": _digest(manifest)})
                 new = True
-            job._write_what_workers_read(model, corpus, dealt[documents], new)
+            write_text(job, corpus, dealt[documents], new=new)
+            if job.counts_first:
+                if new:
+                    store.remove(_GROUPS)
+            elif new or not store.has(_GROUPS):
+                vocabulary = group_vocabulary(model.tokenizer, by)
+                job._write_groups(vocabulary.labels, vocabulary.special)
             if new:  # last: a store without a manifest was never planned to the end
                 store.write_json("manifest.json", job.manifest)
         return job
-
-    def _write_what_workers_read(
-        self, model: EmbeddingModel, corpus: Corpus | FileCorpus, shard_of: np.ndarray, new: bool
-    ) -> None:
-        """Write the text of each shard, or the listing, and the groups; only what lacks, of old."""
-        if isinstance(corpus, FileCorpus):
-            if new or not self.store.has(_LISTING):
-                arrays = _listing_as_arrays(corpus.listing, shard_of)
-                self.write(_LISTING, arrays)
-        else:
-            documents = documents_of(corpus)
-            for shard in range(self.n_shards) if new else self.missing("text"):
-                chosen = np.flatnonzero(shard_of == shard)
-                arrays = _text_as_arrays(corpus, chosen) | {"document": documents[chosen]}
-                self.write(self.name("text", shard), arrays)
-        if self.counts_first:
-            if new:
-                self.store.remove(_GROUPS)
-        elif new or not self.store.has(_GROUPS):
-            self._write_groups(*_vocabulary(model, self.asked["by"]))
 
     @classmethod
     def open(cls, store: str | Path | Store) -> ShardedPass:
@@ -329,26 +309,6 @@ class ShardedPass:
             rows.append(("null", "labels permuted over the corpus, measured in the same pass"))
         return "\n".join(f"{name:<9}  {what}" for name, what in rows)
 
-    def groups_of_first_shard(self, model: EmbeddingModel) -> tuple[int, int]:
-        """Number of measured groups in shard 0, and of groups in its null.
-
-        Args:
-            model: it tokenizes the shard if nothing was counted.
-
-        Raises:
-            DamagedShard, CheckpointError: if what was counted is damaged.
-        """
-        null = len(self.written(self.name("null", 0))["group"]) if "null" in self.asked else 0
-        if self.counts_first:
-            file = self.read("counts", 0, whole=True)
-            measured = self.groups.index.get_indexer(strings_of(file, "label")) >= 0
-            return int(measured.sum()), null
-        try:
-            work = self._plan(self.text(0), model, None)
-        except NothingLeftError:
-            return 0, null
-        return len(work.labels), null
-
     # One shard
 
     def text(self, shard: int) -> Corpus:
@@ -357,33 +317,7 @@ class ShardedPass:
         Raises:
             CheckpointError: if its file is missing or damaged.
         """
-        text = self.manifest["corpus"]
-        if "files" in text:
-            return self._files_of(shard).read()
-        file = self.written(self.name("text", shard))
-        titles = strings_of(file, "title")
-        return Corpus(
-            text["name"],
-            strings_of(file, "sentence"),
-            [titles[at] for at in file["source"]],
-            file["position"],
-            text["unit"],
-            text["settings"],
-        )
-
-    def _document(self, shard: int) -> np.ndarray | None:
-        """``(N,)`` the document of each sentence of a shard, as in the whole; none of files."""
-        if "files" in self.manifest["corpus"]:
-            return None
-        return self.written(self.name("text", shard))["document"]
-
-    def _files_of(self, shard: int) -> FileCorpus:
-        listing = self.written(_LISTING)
-        paths, stamps = strings_of(listing, "path"), strings_of(listing, "stamp")
-        own = np.flatnonzero(listing["shard"] == shard)
-        chosen = Listing([paths[i] for i in own], listing["size"][own], [stamps[i] for i in own])
-        text = self.manifest["corpus"]
-        return FileCorpus(text["name"], chosen, text["settings"])
+        return text_of(self, shard)
 
     def write(
         self, name: str, arrays: Mapping[str, np.ndarray], told: Mapping[str, Any] | None = None
@@ -457,16 +391,6 @@ class ShardedPass:
                 "see, and plan with the model from there."
             )
 
-    def check_text(self) -> None:
-        """Check that this machine sees the corpus: of many files, the first.
-
-        Raises:
-            CorpusError: if it cannot be read.
-            CheckpointError: if the listing is missing or damaged.
-        """
-        if "files" in self.manifest["corpus"]:
-            self._files_of(0).check_first()
-
     def check_model(self, model: EmbeddingModel) -> None:
         """Check that a model is the one that the pass was planned with.
 
@@ -496,92 +420,7 @@ class ShardedPass:
         name = self.name(phase, shard)
         if self.store.has(name):
             return {"shard": shard, "tokens": 0}
-        make = self._count if phase == "counts" else self._measure
-        with _threads(self.asked["threads"]):
-            arrays, told = make(shard, model, **how)
-        self.write(name, arrays, told)
-        # Only now: if the state cannot be written, the progress is all that there is of the shard.
-        kept = phase == "shards" and how.get("checkpoint_every") is not None and self.store.local
-        if kept and self._running(shard).is_dir():
-            remove(self._running(shard))
-        return {"shard": shard, "tokens": told["tokens"]}
-
-    def _running(self, shard: int) -> Path:
-        """The folder of the progress inside a shard, in a local store."""
-        return Path(self.store.path(f"running/{shard:05}"))
-
-    def _plan(
-        self,
-        corpus: Corpus,
-        model: EmbeddingModel,
-        only: pd.Index | None,
-        document: np.ndarray | None = None,
-    ) -> Plan:
-        asked = self.asked
-        names = ("by", "layers", "batch_tokens", "long", "parse_special")
-        options = {name: asked[name] for name in names}
-        if told := asked.get("leave_out"):
-            options["leave_out"] = LeaveOut.from_told(told)
-        return plan(
-            model,
-            corpus,
-            sites=len(asked["sites"]),
-            min_count=1 if only is None else asked["min_count"],
-            covariance=asked.get("covariance", False),
-            only=only,
-            document=document,
-            **options,
-        )
-
-    def _count(self, shard: int, model: EmbeddingModel, **_: Any) -> tuple[dict, dict]:
-        try:
-            work = self._plan(self.text(shard), model, None)
-        except NothingLeftError:
-            return _nothing("n", "special") | strings_as_arrays([], "label"), {"tokens": 0}
-        arrays = {"n": work.n, "special": work.special.astype(np.uint8)}
-        return arrays | strings_as_arrays(work.labels.tolist(), "label"), {"tokens": work.n_tokens}
-
-    def _measure(
-        self,
-        shard: int,
-        model: EmbeddingModel,
-        *,
-        progress: bool = False,
-        checkpoint_every: float | None = None,
-    ) -> tuple[dict, dict]:
-        corpus = self.text(shard)
-        work = self._plan(corpus, model, self.groups.index, self._document(shard))
-        if not len(work.labels):  # none of the groups is in it; its text counts all the same
-            info = {**info_of(model, corpus, work), "corpora": []}
-            told = {"tokens": 0, "info": info, **_read_from(corpus)}
-            nothing = _nothing("group", "n", "subwords")
-            return nothing | _nothing(*(f"{NULL}{name}" for name in nothing)), told
-        kept_in = None
-        if checkpoint_every is not None and self.store.local:
-            kept_in = self._running(shard)
-        groups = {"": self.groups.index.get_indexer(work.labels)}
-        if "null" in self.asked:
-            work, groups[NULL] = with_dealt_labels(self, work, shard)
-            work = at_sites(work, len(self.asked["sites"]), model)
-        asked = {**self.asked, "shard": shard}
-        with keeping(
-            kept_in,
-            EVERY if checkpoint_every is None else checkpoint_every,
-            lambda: asked,
-            whole=False,
-        ) as kept:
-            if kept:
-                kept.begin_part(corpus)
-            measured = measure(
-                model, corpus, work, self.asked["sites"], progress=progress, kept=kept
-            )
-        work, arrays = measured.work, {}
-        for prefix, own in (("", measured), (NULL, measured.null)):
-            if own is not None:
-                arrays |= _state(own, groups[prefix], prefix)
-        info = {**measured.info, "corpora": []}
-        told = {"tokens": work.n_tokens, "info": info, "counts": list(work.counts)}
-        return arrays, told | _read_from(corpus)
+        return {"shard": shard, "tokens": make(self, phase, shard, model, **how)}
 
     # The groups of the whole corpus
 
@@ -673,42 +512,8 @@ class ShardedPass:
         )
 
 
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Let PyTorch and Numba use so many threads, when called from this one."""
-    before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(number)
-    numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        numba.set_num_threads(before[1])
-
-
 def _compare(asked: Mapping[str, Any], found: Mapping[str, Any], store: Store) -> None:
     compare(asked, found, f"The pass in {store.url!r}", _REMEDY)
-
-
-def _state(measured: Measured, groups: np.ndarray, prefix: str) -> dict[str, np.ndarray]:
-    """The arrays of what a shard's pass found, by name; ``groups`` are those of the corpus."""
-    work = measured.work
-    n = measured.held[0][0].count
-    arrays = {"group": groups, "n": n}
-    arrays |= {f"counts/{name}": count for name, count in work.counts.items()}
-    if work.subwords is not None:
-        arrays["subwords"] = work.subwords
-    for site, own in zip(measured.moments.sites, measured.held, strict=True):
-        for layer, moments in zip(work.layers, own, strict=True):
-            state = moments.state()
-            del state["count"]  # the same everywhere: n
-            arrays |= {f"{site}/{layer}/{name}": array for name, array in state.items()}
-    if not n.all():  # groups whose every occurrence was of high norm
-        kept = np.flatnonzero(n)
-        arrays = {name: array[kept] for name, array in arrays.items()}
-    for (site, layer), own in measured.moments.covariances().items():
-        arrays |= {f"{site}/{layer}/{name}": array for name, array in own.state().items()}
-    return {f"{prefix}{name}": array for name, array in arrays.items()}
 
 
 def _known(corpus: Corpus | FileCorpus) -> dict[str, Any]:
@@ -717,11 +522,6 @@ def _known(corpus: Corpus | FileCorpus) -> dict[str, Any]:
         return {"files": len(corpus)}
     known = {"fingerprint": corpus.fingerprint, "unit": corpus.unit}
     return known | {"without_text": corpus.without_text}
-
-
-def _read_from(corpus: Corpus) -> dict[str, Any]:
-    """What is known of a shard's text once it was read."""
-    return {"fingerprint": corpus.fingerprint, "without_text": corpus.without_text}
 
 
 def _digest(manifest: Any) -> str:
@@ -734,29 +534,3 @@ def _digest_of(*arrays: np.ndarray) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array, dtype="<i8"))
     return digest.hexdigest()[:16]
-
-
-def _vocabulary(model: EmbeddingModel, by: str) -> tuple[np.ndarray, np.ndarray]:
-    grouping = group_vocabulary(model.tokenizer, by)
-    return grouping.labels, grouping.special
-
-
-def _nothing(*names: str) -> dict[str, np.ndarray]:
-    return {name: np.zeros(0, dtype=np.int64) for name in names}
-
-
-def _listing_as_arrays(listing: Listing, dealt: np.ndarray) -> dict[str, np.ndarray]:
-    arrays = {"size": listing.sizes, "shard": dealt}
-    return (
-        arrays
-        | strings_as_arrays(listing.paths, "path")
-        | strings_as_arrays(listing.stamps, "stamp")
-    )
-
-
-def _text_as_arrays(corpus: Corpus, chosen: np.ndarray) -> dict[str, np.ndarray]:
-    titles: dict[str, int] = {}
-    source = [titles.setdefault(corpus.titles[i], len(titles)) for i in chosen]
-    arrays = {"source": np.array(source, dtype=np.int64), "position": corpus.positions[chosen]}
-    arrays |= strings_as_arrays(list(titles), "title")
-    return arrays | strings_as_arrays([corpus.sentences[i] for i in chosen], "sentence")

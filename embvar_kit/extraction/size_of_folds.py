@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from embvar_kit.extraction.one_shard import groups_of_first
 from embvar_kit.moments.memory import BYTES_PER_ELEMENT
 from embvar_kit.statistics.folds import Folds
 
@@ -49,7 +50,7 @@ def size_of_folds(job: ShardedPass, model: EmbeddingModel, folds: int) -> SizeOf
     Raises:
         DamagedShard, CheckpointError: if what was counted is damaged.
     """
-    in_shard, of_null = job.groups_of_first_shard(model)
+    in_shard, of_null = groups_of_first(job, model)
     sites, layers = len(job.asked["sites"]), len(job.manifest["layers"])
     mean = job.manifest["width"] * BYTES_PER_ELEMENT
     return SizeOfFolds(

@@ -85,7 +85,7 @@ def beside_one_pass(model, corpus, folder: Path) -> tuple[dict[str, float], dict
 
     The differences are the largest of Q, M and V over all tokens and layers, divided by Q.
     """
-    from embvar_kit.extraction import shards as room
+    from embvar_kit.extraction import one_shard as room
 
     spent = {"measure": 0.0, "plan of a shard": 0.0}
 

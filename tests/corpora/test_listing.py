@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import embvar_kit as ek
+from embvar_kit.extraction.shard_text import files_of
 from embvar_kit.extraction.shards import ShardedPass
 
 SENTENCES = [f"the cat number {i} sat on the mat and the dog was barking" for i in range(12)]
@@ -69,7 +70,7 @@ def test_shards_read_the_files_themselves(folder, model, tmp_path, options):
     files = sorted(
         path
         for shard in range(3)
-        for path in ShardedPass.open(store)._files_of(shard).listing.paths
+        for path in files_of(ShardedPass.open(store), shard).listing.paths
     )
     assert files == sorted(map(str, folder.iterdir())), "each file is in one shard"
 

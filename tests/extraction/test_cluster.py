@@ -18,6 +18,7 @@ import transformers
 import embvar_kit as ek
 from embvar_kit.corpora.parts import FileCorpus
 from embvar_kit.extraction import cluster, shards
+from embvar_kit.extraction.shard_text import check_text
 from embvar_kit.extraction.shards import ShardedPass
 
 distributed = pytest.importorskip("distributed")
@@ -243,7 +244,7 @@ def test_the_first_of_many_files_is_read_on_each_worker(model, threads, tmp_path
     part, read = FileCorpus._part, []
     monkeypatch.setattr(FileCorpus, "_part", lambda *a: read.append(a[1]) or part(*a))
     job = ShardedPass.plan(tmp_path / "store", model, files, shards=2)
-    job.check_text()
+    check_text(job)
     assert len(read) == 1
     (tmp_path / "texts" / read[0][-5:]).unlink()
     with pytest.raises(ek.ExtractionError, match=r"cannot take part.*cannot be read"):
