@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -9,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
+import dask
 import numpy as np
 import pytest
 import transformers
@@ -18,6 +21,7 @@ from paths import ROOT
 from tiny_models import SENTENCES
 
 import embvar_kit as ek
+from embvar_kit.cli import extract as extract_command
 from embvar_kit.cli import main
 from embvar_kit.corpora.load import CORPORA
 from embvar_kit.corpora.tokens import GROUPINGS
@@ -753,6 +757,25 @@ def test_extract_measures_on_processes_of_this_machine(command, tiny, tmp_path):
         *("--out", str(tmp_path / "out"), "--quiet"),
     )
     assert len(ek.TokenStatistics.load(tmp_path / "out")) == 7
+
+
+@pytest.mark.slow
+def test_a_worker_that_starts_slowly_after_it_was_killed_is_not_given_up():
+    """Dask gives up those that are not back in time; here it would at once."""
+    chosen = argparse.Namespace(workers=2, cluster=None, threads=1)
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}),
+        extract_command._workers(chosen) as client,
+    ):
+        client.wait_for_workers(2, timeout=120)
+        killed = next(iter(client.run(os.getpid).values()))
+        os.kill(killed, signal.SIGKILL)
+        until = time.monotonic() + 120
+        while killed in (there := client.run(os.getpid, on_error="ignore").values()) or (
+            len(there) < 2
+        ):
+            assert time.monotonic() < until, "the worker was given up"
+            time.sleep(0.1)
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def _workers(chosen: argparse.Namespace) -> Iterator[Any]:
         return
     import logging
 
+    import dask
     from distributed import Client, LocalCluster
 
     if chosen.cluster:
@@ -125,6 +126,8 @@ def _workers(chosen: argparse.Namespace) -> Iterator[Any]:
         raise ExtractionError(f"--workers must be at least 1, got {chosen.workers}.")
     threads = chosen.threads or max(1, cores() // chosen.workers)
     with (
+        # A worker that starts slowly after it was killed, or is killed again, is given up for good.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}),
         LocalCluster(
             n_workers=chosen.workers,
             threads_per_worker=threads,

@@ -11,6 +11,8 @@ import threading
 import time
 from contextlib import suppress
 
+import dask
+import distributed
 import numpy as np
 import pytest
 from effort import effort, tried
@@ -18,7 +20,6 @@ from effort import effort, tried
 import embvar_kit as ek
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-distributed = pytest.importorskip("distributed")
 
 SHARDS = 24
 A_PASS = 4  # workers killed in one pass: each takes seconds to start again
@@ -70,6 +71,8 @@ def test_workers_killed_at_random_moments(model, corpus, wanted, tmp_path):
     random.seed(0)
     until, killed, passes = effort(4, 40), 0, 0
     with (
+        # By chance Dask gives up a worker that is killed twice, just 15 s apart.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         ) as local,
