@@ -23,7 +23,7 @@ from embvar_kit.models import from_hub
 from embvar_kit.models.around import begin_and_end, sample_ids
 from embvar_kit.models.bundled import BUNDLED, verify
 from embvar_kit.models.capturing import capturing
-from embvar_kit.models.config_files import attention_asked_for, refuse_quantised
+from embvar_kit.models.from_transformers import Loaded, load
 from embvar_kit.models.identity import digests
 from embvar_kit.models.limits import max_tokens, tried_max_tokens
 from embvar_kit.models.normalization import StateNorm, placement
@@ -32,12 +32,7 @@ from embvar_kit.models.probe import Observation, probe
 from embvar_kit.models.running import cut, input_device, run, states_of
 from embvar_kit.models.silence import quiet
 from embvar_kit.models.unplaced import check_gguf_places, check_places
-from embvar_kit.models.weight_files import (
-    check_files,
-    check_tokenizer_files,
-    is_gguf,
-    refuse_adapter,
-)
+from embvar_kit.models.weight_files import check_files, is_gguf, refuse_adapter
 from embvar_kit.threads import limit_threads
 
 Keep = Callable[..., Mapping[int, torch.Tensor]]
@@ -257,13 +252,11 @@ def load_model(
             loaded = from_hub.load_from_hub(
                 name,
                 revision,
-                lambda where, more: _load(
-                    where, name, torch_dtype, {**options, **more}, device_map
-                ),
+                lambda where, more: load(where, name, torch_dtype, {**options, **more}, device_map),
             )
         else:
             options["local_files_only"] = True
-            loaded = _load(str(folder), label, torch_dtype, options, device_map)
+            loaded = load(str(folder), label, torch_dtype, options, device_map)
             if gguf and name not in BUNDLED:
                 check_gguf_places(folder / gguf, loaded.module, label)
         model = _observed(loaded, torch_device, label)
@@ -282,7 +275,7 @@ def load_model(
     )
 
 
-def _observed(loaded: _Loaded, device: torch.device | None, label: str) -> EmbeddingModel:
+def _observed(loaded: Loaded, device: torch.device | None, label: str) -> EmbeddingModel:
     """What was loaded, cut to the part that gives hidden states and tried on short sentences.
 
     Without a device, it stays where it was loaded.
@@ -505,148 +498,3 @@ def _weights_hash(name: str, folder: Path, gguf: str | None) -> str:
         return f"sha256:{BUNDLED[name].weights_sha256[:12]}"
     weights = [folder / gguf] if gguf else sorted(folder.glob("*.safetensors"))
     return "sha256:" + "+".join(sha256_of(path)[:12] for path in weights)
-
-
-# Weights and tokenizer
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """What the files hold.
-
-    Attributes:
-        module, tokenizer: as transformers loads them.
-        missing: names of weights that no file holds.
-        unexpected: names in the files that the model has no weight for.
-        mismatched: shapes in the file and by the configuration, of weights where the two differ.
-        notes: what was done otherwise than the files say.
-    """
-
-    module: Any
-    tokenizer: Any
-    missing: set[str]
-    unexpected: set[str]
-    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-    notes: tuple[str, ...]
-
-
-def _load(
-    where: str,
-    label: str,
-    dtype: torch.dtype,
-    options: dict,
-    device_map: str | Mapping[str, Any] | None,
-) -> _Loaded:
-    module, report, notes = _load_module(where, label, dtype, options, device_map)
-    mismatched = {
-        name: (tuple(held), tuple(wanted)) for name, held, wanted in report["mismatched_keys"]
-    }
-    tokenizer = _load_tokenizer(where, label, options)
-    missing, unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
-    return _Loaded(module, tokenizer, missing, unexpected, mismatched, notes)
-
-
-def _load_module(
-    where: str,
-    label: str,
-    dtype: torch.dtype,
-    options: dict,
-    device_map: str | Mapping[str, Any] | None,
-) -> tuple[Any, dict, tuple[str, ...]]:
-    from transformers import AutoModel, PreTrainedConfig
-
-    import embvar_kit.models.twin_model  # noqa: F401  teaches AutoModel the kit's own architecture
-
-    safe = {} if "gguf_file" in options else {"use_safetensors": True}
-    # With this, shapes that differ are reported, and refused by name.
-    how = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    how |= {**safe, **options}
-    if device_map is not None:
-        how["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
-    notes: tuple[str, ...] = ()
-    try:
-        told = (
-            {} if "gguf_file" in options else PreTrainedConfig.get_config_dict(where, **options)[0]
-        )
-        refuse_quantised(told, label)
-        attention = attention_asked_for(told)
-        if attention is None:
-            module, report = AutoModel.from_pretrained(where, **how)
-        else:
-            module, report = _with_own_attention(where, options, how)
-            taken = module.config._attn_implementation
-            notes = (f"attention: {taken}, not {attention} as its configuration asks for",)
-    except ModelError:
-        raise
-    except Exception as error:  # OSError, ValueError, KeyError, RuntimeError and more
-        raise _not_loaded(error, where, label, options) from error
-    return module, report, notes
-
-
-def _not_loaded(error: Exception, where: str, label: str, options: dict) -> ModelError:
-    """What to say, and to do, about an error of transformers."""
-    import transformers
-
-    said = str(error)
-    if "Unrecognized configuration class" in said:
-        return ModelError(
-            f"transformers has no bare model for the configuration of {label!r}: it describes "
-            "a part of a larger model, or a model with a task of its own. Load the whole "
-            "model that it is a part of; where that runs on text alone, or its part for text "
-            "does, the kit measures it."
-        )
-    hint = ""
-    if "trust_remote_code" in said:
-        hint = (
-            " The kit has run none of it. If you have read the code and trust it: "
-            "load_model(..., trust_remote_code=True)."
-        )
-    elif "safetensors" in said and "No such file" not in said:
-        hint = (
-            " The kit loads only safetensors and GGUF, since other weight files can carry "
-            "code; load it once with transformers and save_pretrained() it."
-        )
-    elif "gguf_file" in options:
-        hint = f" Is {options['gguf_file']} whole? Copy or download it again."
-    elif Path(where).is_dir() and not isinstance(error, OSError):
-        hint = (
-            " transformers cannot build what config.json says: correct it, copy or download it "
-            f"again, or load it with another release than {transformers.__version__}."
-        )
-    told = first_line(error) if " " in said else f"{type(error).__name__}: {first_line(error)}"
-    told = f"{told.rstrip('.')}.{hint}" if hint else told
-    return ModelError(f"Could not load the model {label!r}: {told}")
-
-
-def _with_own_attention(where: str, options: dict, how: dict) -> tuple[Any, dict]:
-    from transformers import AutoConfig, AutoModel
-
-    # Replaced before the configuration is made, whose class may refuse what is asked for.
-    config = AutoConfig.from_pretrained(where, **options, attn_implementation="sdpa")
-    config._attn_implementation = "sdpa"  # sets it in the configuration's parts, too
-    try:
-        return AutoModel.from_pretrained(where, config=config, **how)
-    except ValueError:  # the architecture has no such kernels
-        config._attn_implementation = "eager"
-        return AutoModel.from_pretrained(where, config=config, **how)
-
-
-def _load_tokenizer(where: str, label: str, options: dict) -> Any:
-    from transformers import AutoTokenizer
-
-    if Path(where).is_dir() and "gguf_file" not in options:
-        check_tokenizer_files(Path(where), label)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(where, **options)
-    except Exception as error:
-        raise ModelError(
-            f"Could not load the tokenizer of {label!r}: {first_line(error)}"
-        ) from error
-    # If the vocabulary's file is missing, transformers makes a tokenizer that knows no word.
-    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-    if len(tokenizer.get_vocab().keys() - special) < 2:
-        raise ModelError(
-            f"The tokenizer of {label!r} has no vocabulary: its files (tokenizer.json, or else "
-            "vocab.txt and the like) are missing. Save the tokenizer to the model's folder."
-        )
-    return tokenizer
