@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import platform
 import shutil
@@ -17,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numba
 import numpy as np
 import psutil
 import torch
@@ -78,6 +80,39 @@ def two_workers(model, corpus, folder: Path, rounds: int = 2) -> dict[str, float
                 if number:  # workers load the model in the first round
                     taken[name].append(spent)
     return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def two_processes(sentences: int) -> dict[int, float]:
+    """Seconds of plain passes with one thread each: one over all, then two over a half each.
+
+    Nothing of Dask or of shards is in them: their ratio is what this machine gives two processes.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    spent = {}
+    for number in (1, 2):
+        together, times = spawn.Barrier(number), spawn.SimpleQueue()
+        passes = [
+            spawn.Process(target=_plain_pass, args=(at, number, sentences, together, times))
+            for at in range(number)
+        ]
+        for one in passes:
+            one.start()
+        for one in passes:
+            one.join()
+        spent[number] = max(times.get() for _ in passes)
+    return spent
+
+
+def _plain_pass(at: int, number: int, sentences: int, together, times) -> None:
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    model = ek.load_model("minilm", device="cpu")
+    own = ek.load_corpus("wikipedia", sample=sentences)[at::number]
+    ek.extract(model, own[:200], progress=False)  # compiled code
+    together.wait()
+    started = time.perf_counter()
+    ek.extract(model, own, progress=False)
+    times.put(time.perf_counter() - started)
 
 
 def beside_one_pass(model, corpus, folder: Path) -> tuple[dict[str, float], dict[str, float]]:
@@ -286,6 +321,8 @@ def main() -> None:
         print(rounding, flush=True)
         print("two workers", flush=True)
         pair = two_workers(model, part, folder)
+        processes = two_processes(len(part))
+        print(processes, flush=True)
         print("a listing of 1 T tokens", flush=True)
         large = large_plan(folder)
         print(large, flush=True)
@@ -313,6 +350,10 @@ def main() -> None:
             f"{pair['two'] / pair['one']:.2f}",
             "≤ 0.60",
             pair["two"] <= 0.6 * pair["one"],
+        ),
+        row(
+            "two processes without Dask or shards, beside one",
+            f"{processes[2] / processes[1]:.2f}",
         ),
         row(
             "one such worker, beside the same thread without Dask",
