@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from brute_force import SequentialLoop, two_pass
 from paths import ROOT
-from reference import SequentialLoop, two_pass
 from scipy.stats import ncx2
 
 import embvar_kit as ek
