@@ -1,4 +1,4 @@
-"""All figures: one function for each figure of the paper that shows data, and some that teach.
+"""All figures: one function for each figure of the paper in :data:`PAPER`, and some that teach.
 
 A function takes the statistics of one model or of several. It draws on the Axes it is given, or
 on new ones, and returns them; a figure of several panels is returned as a Figure. :data:`PAPER`

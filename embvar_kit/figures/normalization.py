@@ -201,7 +201,8 @@ def twins_by_layer(tradeoffs: pd.DataFrame, *, site: str = "hidden", tokens: str
     """Slope and R² of V on M in the twins, layer by layer, over their seeds.
 
     Above, the trained twins; below, the same before training. A line joins the means over the
-    seeds, and a bar reaches from the smallest to the largest of them.
+    seeds, and a bar reaches from the smallest to the largest of them. Panels that stand one above
+    the other have the same axis, so that trained and untrained twins can be compared.
 
     Args:
         tradeoffs: a table from :func:`embvar_kit.twin_tradeoffs`.
@@ -231,6 +232,9 @@ def twins_by_layer(tradeoffs: pd.DataFrame, *, site: str = "hidden", tokens: str
             ax.axhline(-1, color="black", linestyle=":", linewidth=1)
         else:
             ax.set_ylim(-0.02, 1.02)
+    ends = [end for ax in axes[::2] for end in ax.get_ylim()]
+    for ax in axes[::2]:
+        ax.set_ylim(min(ends), max(ends))
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
     )

@@ -2,12 +2,14 @@
 
     python notebooks/course/homework.py release FOLDER
     python notebooks/course/homework.py grade SUBMISSION.ipynb... [--table marks.csv]
+        [--feedback FOLDER]
     python notebooks/course/homework.py course FOLDER
 
-``release`` writes the students' versions, ``grade`` prints the points of each exercise and what the
-failing tests say, and ``course`` makes a course folder for nbgrader's own commands, such as
-``nbgrader formgrader``. nbgrader does the work, in a temporary course folder; the sources in
-``notebooks/course/homework`` are only read. Grading runs a student's code as the user who calls it.
+``release`` writes the students' versions. ``grade`` prints the points of each exercise and what the
+failing tests say; with ``--feedback`` it also writes a page for each student. ``course`` makes a
+course folder for nbgrader's own commands, such as ``nbgrader formgrader``. nbgrader does the work,
+in a temporary course folder; the sources in ``notebooks/course/homework`` are only read. Grading
+runs a student's code as the user who calls it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import feedback
 import nbformat
 from nbformat.warnings import MissingIDFieldWarning
 from nbgrader.apps.api import NbGraderAPI
@@ -296,8 +299,18 @@ def _write_table(path: Path, grades: dict[Path, Grade]) -> None:
             table.writerows((submission, grade.assignment, *mark) for mark in grade.marks)
 
 
-def _grade_all(submissions: Sequence[Path], table: Path | None) -> int:
+def _pages(submissions: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Where the page of each submission goes: in folders like those that they were collected in."""
+    together = Path(os.path.commonpath([path.resolve().parent for path in submissions]))
+    return {
+        path: folder / path.resolve().relative_to(together).with_suffix(".html")
+        for path in submissions
+    }
+
+
+def _grade_all(submissions: Sequence[Path], table: Path | None, folder: Path | None) -> int:
     grades, problems = {}, 0
+    pages = _pages(submissions, folder) if folder else {}
     with temporary_course() as course:
         for submission in submissions:
             try:
@@ -308,6 +321,10 @@ def _grade_all(submissions: Sequence[Path], table: Path | None) -> int:
                 continue
             print(f"{submission}: {grades[submission].assignment}")
             print(report(grades[submission]), flush=True)
+            if folder:
+                page = pages[submission]
+                page.parent.mkdir(parents=True, exist_ok=True)
+                page.write_text(feedback.page(grades[submission], submission.name), "utf-8")
     if table:
         _write_table(table, grades)
     return 1 if problems else 0
@@ -322,12 +339,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one = commands.add_parser("grade", help="grade submissions and print the points")
     one.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION")
     one.add_argument("--table", type=Path, help="also write the marks to this CSV file")
+    one.add_argument("--feedback", type=Path, metavar="FOLDER", help="also write a page for each")
     one = commands.add_parser("course", help="make a course folder for nbgrader's own commands")
     one.add_argument("folder", type=Path)
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "grade":
-            return _grade_all(chosen.submissions, chosen.table)
+            return _grade_all(chosen.submissions, chosen.table, chosen.feedback)
         if chosen.command == "release":
             written = release(chosen.folder)
         else:

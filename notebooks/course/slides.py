@@ -30,6 +30,9 @@ NOTEBOOKS = HERE.parent
 OUTLINE = HERE / "lecture.md"
 OUT = NOTEBOOKS.parent / "data" / "cache" / "slides"
 
+KEYS = ("cell", "show", "figure", "alt")
+"""What the lines of the outline begin with that say what a slide shows."""
+
 KINDS = ("figure", "table", "text")
 """What a cell may have to show, the first of which is shown by default; ``code`` only if asked."""
 
@@ -114,7 +117,7 @@ def _read_slide(slide: Slide, text: str) -> Slide:
         key, colon, value = line.partition(": ")
         if line.startswith(">"):
             notes.append(line[1:].strip())
-        elif colon and key in ("cell", "show", "figure", "alt"):
+        elif colon and key in KEYS:
             _set(slide, key, value.strip())
         else:
             body.append(line)

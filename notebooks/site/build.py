@@ -22,10 +22,13 @@ from urllib.parse import unquote
 
 # No figure is shown, whatever backend the caller has chosen.
 os.environ["MPLBACKEND"] = "Agg"
+# The outline of the lecture is a page here, too.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "course"))
 
 import gallery
 import nbformat
 import reference
+from slides import KEYS
 from sphinx.cmd.build import main as sphinx
 
 SITE = Path(__file__).resolve().parent
@@ -59,9 +62,9 @@ SECTIONS = {
 LINK = re.compile(r"\[([^\]]*)\]\((?![a-z]+:|#)([^)\s#]+)([^)\s]*)\)")
 """A link or a picture in a Markdown page: its text, the file that it names, the anchor there."""
 
-
-DIRECTIVES = re.compile(r"^(?:cell|figure): .+(?:\n(?:show|alt): .+)*$", re.MULTILINE)
-"""What a slide of the lecture's outline shows, as ``notebooks/course/slides.py`` reads it."""
+_LINE = rf"(?:{'|'.join(KEYS)}): .+"
+DIRECTIVES = re.compile(rf"^{_LINE}(?:\n{_LINE})*$", re.MULTILINE)
+"""The lines that say what a slide of the lecture's outline shows."""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -133,6 +133,7 @@ def _page(gallery: Path, root: Path) -> str:
                 "(../notebooks/reference/figures.md#as-the-authors-draw-them).\n"
             )
         parts.append(_defined(function))
+    parts += ["### Not drawn\n", f"The kit has no function for {_not_drawn()} of the paper.\n"]
     parts += ["## Figures that teach\n"]
     papers = {entry.function.__name__ for entry in ek.figures.PAPER.values()}
     for function in ek.figures.__all__:
@@ -143,6 +144,20 @@ def _page(gallery: Path, root: Path) -> str:
         parts += _shown(gallery, function, its[0], description(function))
         parts.append(_defined(function))
     return "\n".join(parts)
+
+
+def _not_drawn() -> str:
+    """Figures and tables of the paper that the kit does not draw, up to the last that it does."""
+    found = []
+    for kind in ("Fig", "Table"):
+        drawn = set()
+        for name in ek.figures.PAPER:
+            if name.startswith(kind):
+                first, *last = map(int, re.findall(r"\d+", name))
+                drawn |= set(range(first, (last[0] if last else first) + 1))
+        dot = "." * (kind == "Fig")
+        found += [f"{kind}{dot} {n}" for n in range(1, max(drawn)) if n not in drawn]
+    return " and ".join(found)
 
 
 def _shown(gallery: Path, name: str, drawn: Drawn, alternative: str) -> Iterator[str]:

@@ -26,6 +26,16 @@ PAGES = (
     "gallery/layers.html",
     "notebooks/course/README.html",
 )
+WITH_TABLES = (
+    "README.html",
+    "gallery/index.html",
+    "notebooks/course/homework.html",
+    "notebooks/course/routes.html",
+    "notebooks/05_layer_normalization.html",
+    "notebooks/07_anisotropy.html",
+    "notebooks/reference/reliability.html",
+)
+DESKTOP, PHONE = 1280, 375
 ELSEWHERE = "This copy was executed elsewhere."
 WITH_FORMULAS = ("index.html", "notebooks/01_variance_formula.html")
 
@@ -196,6 +206,73 @@ def test_a_narrow_window_does_not_scroll_sideways(name: str, context: BrowserCon
         }).map((one) => one.outerHTML.slice(0, 100))"""
     )
     assert wide == []
+
+
+# The boxes of the tables of a page: how far each scrolls, and what stands in the way of reading it.
+BOXES = """
+() => [...document.querySelectorAll("article table")].map((table) => {
+  let box = table;
+  while (box && getComputedStyle(box).overflowX !== "auto") box = box.parentElement;
+  return {
+    said: table.innerText.slice(0, 60),
+    found: Boolean(box),
+    beyond: box ? box.scrollWidth - box.clientWidth : table.scrollWidth - innerWidth,
+    outside: box && box.getBoundingClientRect().right > innerWidth,
+    tab: box?.tabIndex, role: box?.getAttribute("role"), name: box?.getAttribute("aria-label"),
+    font: parseFloat(getComputedStyle(table).fontSize),
+    tallest: Math.max(...[...table.rows].map((row) => row.offsetHeight)),
+  };
+})
+"""
+
+
+@pytest.mark.parametrize("width", [DESKTOP, PHONE])
+@pytest.mark.parametrize("name", WITH_TABLES)
+def test_a_wide_table_scrolls_in_a_box_with_a_name(
+    name: str, width: int, context: BrowserContext, address: str
+):
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto(address + name, wait_until="networkidle")
+    boxes = page.evaluate(BOXES)
+    wide = [box for box in boxes if box["beyond"] > 0]
+    assert boxes and (wide or width == DESKTOP)
+    for box in boxes:
+        assert box["found"] and not box["outside"], box
+        assert box["font"] >= 12, box
+        assert (box["role"] == "region") == (box["beyond"] > 0), box
+    for box in wide:
+        assert box["tab"] == 0 and box["name"], box
+    names = [box["name"] for box in wide]
+    assert len(set(names)) == len(names)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+def test_a_wide_table_scrolls_by_keyboard(context: BrowserContext, address: str):
+    page = opened(context, address, "notebooks/course/routes.html")
+    page.set_viewport_size({"width": PHONE, "height": 800})
+    table = page.get_by_role("region", name="Table 1 of “The lecture of 90 minutes”")
+    last = table.get_by_role("columnheader", name="run, and ask")
+    table.focus()
+    # Its first rows below the header of the page, which stays where it is.
+    table.evaluate("one => scrollTo(0, one.getBoundingClientRect().top + scrollY - 200)")
+    expect(last).not_to_be_in_viewport(ratio=0.9)
+    for _ in range(20):
+        page.keyboard.press("ArrowRight")
+    expect(last).to_be_in_viewport(ratio=0.9)
+    page.set_viewport_size({"width": DESKTOP, "height": 800})
+    expect(table).to_have_count(0)  # it fits now, so it is no place to stop at
+
+
+def test_the_routes_can_be_read_on_a_phone(context: BrowserContext, address: str):
+    page = context.new_page()
+    page.set_viewport_size({"width": PHONE, "height": 800})
+    page.goto(f"{address}notebooks/course/routes.html", wait_until="networkidle")
+    page.screenshot(path=screenshot("site-routes-phone"))
+    routes, *others = page.evaluate(BOXES)
+    assert routes["said"].startswith("route") and routes["beyond"] <= 0
+    for table in (routes, *others):
+        assert table["font"] >= 14 and table["tallest"] < 250, table
 
 
 def test_it_prints_the_text_and_not_the_navigation(context: BrowserContext, address: str):

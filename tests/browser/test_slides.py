@@ -15,8 +15,9 @@ from .servers import ROOT
 
 WIDTH, HEIGHT = 1280, 720
 WAIT = 300_000  # milliseconds, on a busy machine
-SMALLEST = 0.8
-"""Of a figure's own size, at 100 pixels an inch: below it, labels are too small to read."""
+SMALLEST, LARGEST = 0.8, 1.25
+"""Of a figure's own pixels: below the first, labels are too small to read; above the second, a
+figure is soft."""
 
 # What of the slide that is shown lies outside the window or under the line at its foot, texts
 # included, and what is cut off where it stands.
@@ -116,13 +117,14 @@ def test_every_slide_fits(slides: Slides):
     assert not problems
 
 
-def test_figures_are_not_shrunk_and_formulas_are_set(slides: Slides):
+def test_figures_are_sharp_and_not_shrunk_and_formulas_are_set(slides: Slides):
     shown = 0
     for number in range(slides.number):
         slides.go(number)
         scales = slides.page.evaluate(FIGURES)
         shown += len(scales)
-        assert all(scale > SMALLEST for scale in scales), f"slide {number + 1}: {scales}"
+        for scale in scales:
+            assert SMALLEST < scale < LARGEST, f"slide {number + 1}: {scale}"
         assert slides.page.evaluate(UNSET) == [], f"slide {number + 1}"
     assert shown > 10
     assert slides.page.locator("section mjx-container").count() > 20

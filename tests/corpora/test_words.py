@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from brute_force import two_pass
 from gensim.utils import simple_preprocess
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import two_pass
 from tiny_models import FAMILIES
 from tokenizers import AddedToken
 

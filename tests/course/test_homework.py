@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from textwrap import dedent
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from paths import ROOT
 
 COURSE = ROOT / "notebooks" / "course"
@@ -262,7 +265,8 @@ def each_assignment(function):
 
 @pytest.fixture(scope="session")
 def homework():
-    """The script, which is in no package."""
+    """The script, which is in no package, and imports what lies beside it."""
+    sys.path.insert(0, str(COURSE))
     spec = importlib.util.spec_from_file_location("homework", COURSE / "homework.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -455,6 +459,15 @@ def test_a_course_folder_is_for_nbgraders_own_commands(homework, monkeypatch, tm
     assert config.OverwriteCells.add_missing_cells is True
     assert homework.main(["course", str(folder)]) == 1
     assert "not empty" in capsys.readouterr().err
+    handed_in = folder / "submitted" / "ada" / "1_variance_formula" / "1_variance_formula.ipynb"
+    handed_in.parent.mkdir(parents=True)
+    shutil.copy(SOURCES["1_variance_formula"], handed_in)
+    for step in ("autograde", "generate_feedback"):
+        command = [sys.executable, "-m", "nbgrader", step, "1_variance_formula"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    page = folder / "feedback" / "ada" / "1_variance_formula" / "1_variance_formula.html"
+    assert "(Score: 23.0 / 30.0)" in page.read_text(encoding="utf-8")
 
 
 # What is graded
@@ -569,6 +582,56 @@ def test_one_command_prints_the_marks_and_writes_a_table(homework, graded, tmp_p
     rows = table.read_text(encoding="utf-8").splitlines()
     assert rows[0] == "submission,assignment,cell,exercise,earned,points,message"
     assert len(rows) == 1 + len(graded("1_variance_formula", "solution").marks)
+
+
+@pytest.mark.slow
+def test_one_command_writes_a_page_for_each_student(homework, graded, tmp_path):
+    """Pages of files with the same name lie in folders of their own, as the files did."""
+    wrong = graded.submission("1_variance_formula", "n and n - 1 mixed up")
+    handed_in = [tmp_path / "in" / name / "answers <1>.ipynb" for name in ("ada", "bo")]
+    for path in handed_in:
+        path.parent.mkdir(parents=True)
+    shutil.copy(wrong, handed_in[0])
+    shutil.copy(graded.submission("1_variance_formula", "release"), handed_in[1])
+    folder = tmp_path / "pages"
+    assert homework.main(["grade", *map(str, handed_in), "--feedback", str(folder)]) == 0
+    written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html"))
+    assert written == ["ada/answers <1>.html", "bo/answers <1>.html"]
+
+    text = (folder / written[0]).read_text(encoding="utf-8")
+    page = BeautifulSoup(text, "html.parser")
+    assert "answers <1>.ipynb" in page.h1.find_next("p").get_text()
+    words = " ".join(page.main.get_text().split())
+    assert "10 of 23 points by the tests; 7 more are for answers that a person reads" in words
+    table = page.find("table", class_="marks")
+    rows = [" ".join(row.get_text().split()) for row in table.tbody.find_all("tr")]
+    assert rows[0].startswith(
+        "3 of 6 Exercise 1 · Three numbers of a set e1-V, 0 of 3 points: V of"
+    )
+    assert rows[1] == "4 by hand Exercise 2 · The point that is nearest to all"
+    grade = graded("1_variance_formula", "n and n - 1 mixed up")
+    said = {mark.cell: mark.message for mark in grade.marks if mark.message}
+    assert set(said) == {"e1-V", "e3-V", "e4-V", "e4-M"}
+    links = {link["href"][1:]: link.parent.get_text() for link in table.find_all("a")}
+    assert links.keys() == said.keys()
+    for cell, message in said.items():
+        assert message in links[cell]
+        assert message in page.find(id=cell).find(class_="message").get_text()
+    # What was hidden while the student wrote is there, and so is what the student wrote.
+    (hidden,) = HIDDEN.findall(next(c.source for c in cells(SOURCES["1_variance_formula"])
+                                    if c.id == "e1-V"))  # fmt: skip
+    test = page.find(id="e1-V").details.get_text()
+    assert all(line.strip() in test for line in hidden.splitlines())
+    assert "V = ((x - mu) ** 2).sum() / (len(x) - 1)" in page.main.get_text()
+    # The file needs no other, and no other machine.
+    assert not page.find_all(["link", "script", "img"], src=True)
+    assert all(link["href"].startswith(("data:", "#")) for link in page.find_all(href=True))
+    assert "MathJax" in page.find_all("script")[-1].string
+
+    unanswered = BeautifulSoup((folder / written[1]).read_text(encoding="utf-8"), "html.parser")
+    assert "0 of 30 points by the tests." in " ".join(unanswered.main.get_text().split())
+    for mark in graded("1_variance_formula", "release").marks:
+        assert mark.message in unanswered.find(id=mark.cell).find(class_="message").get_text()
 
 
 def test_what_is_no_homework_is_refused_by_name(homework, tmp_path, capsys):

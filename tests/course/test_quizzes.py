@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from brute_force import SequentialLoop, two_pass
 from paths import ROOT
-from reference import SequentialLoop, two_pass
 from scipy.stats import ncx2
 
 import embvar_kit as ek
@@ -575,14 +575,14 @@ def what_five_dimensions_hold(question: Question) -> Expected:
 
 @check("07", 5)
 def self_similarity_and_baseline(question: Question) -> Expected:
-    first, second = re.split(r"self_similarity_low", output("07", "6685b398"))
-    baseline, similar, adjusted = {}, {}, {}
-    for layer in (3, 5):
-        _, baseline[layer], _, _, similar[layer] = row(first, str(layer))
-        _, _, adjusted[layer], _ = row(second, str(layer))
-    same(question.given, [similar[3], similar[5], baseline[3], baseline[5]])
-    assert adjusted[5] < adjusted[3]
-    return Expected((), [(), ()], adjusted.values())
+    table = output("07", "6685b398")
+    baseline, similar, adjusted = (
+        [row(table, name)[layer] for layer in (3, 5)]
+        for name in ("anisotropy", "self_similarity", "adjusted")
+    )
+    same(question.given, [*similar, *baseline])
+    assert adjusted[1] < adjusted[0]
+    return Expected((), [(), ()], adjusted)
 
 
 # --- notebook 8 ----------------------------------------------------------------------------------

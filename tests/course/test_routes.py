@@ -52,7 +52,7 @@ def rows(text: str) -> list[list[str]]:
 def shown_in(slide) -> str:
     """The section that holds what a slide shows."""
     if slide.figure:
-        return f"`ek.figures.{slide.figure}()`"
+        return "a drawing"
     for title, cells in (
         sections(ROOT / "notebooks" / f"{slide.cell[0]}.ipynb") if slide.cell else ()
     ):

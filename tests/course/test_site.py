@@ -224,6 +224,8 @@ def test_the_gallery_shows_the_papers_figures_and_the_calls(site):
         assert all(f"ek.figures.{entry.function.__name__}(" in call for call in calls)
         for value in entry.options.values():
             assert repr(value) in section.get_text()
+    heading = next(h for h in article.find_all("h3") if h.get_text().rstrip("#") == "Not drawn")
+    assert "no function for Fig. 21 and Table 1 of the paper" in heading.parent.get_text()
 
 
 def test_the_outline_of_the_lecture_says_in_words_what_a_slide_shows(site):

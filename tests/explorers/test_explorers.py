@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import traitlets
+from brute_force import two_pass
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_rgba
 from PIL import Image
-from reference import two_pass
 
 import embvar_kit as ek
 from embvar_kit.explorers import base, rendering

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from reference import two_pass
+from brute_force import two_pass
 
 import embvar_kit as ek
 

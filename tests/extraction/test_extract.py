@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from reference import SequentialLoop, two_pass
+from brute_force import SequentialLoop, two_pass
 from transformers import AutoModel, AutoTokenizer
 
 import embvar_kit as ek

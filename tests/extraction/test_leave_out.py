@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from brute_force import two_pass
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import two_pass
 
 import embvar_kit as ek
 from embvar_kit.corpora.parts import FileCorpus, StreamedCorpus

@@ -5,8 +5,8 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from brute_force import two_pass
 from matplotlib.colors import to_hex
-from reference import two_pass
 
 import embvar_kit as ek
 from embvar_kit import figures

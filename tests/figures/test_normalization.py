@@ -114,6 +114,11 @@ def test_twins_are_drawn_with_the_range_of_their_seeds():
     ]
     own = table.query("twin == 'b' and weights == 'untrained' and site == 'hidden'")
     seeds = own.groupby("layer")["slope"]
+    slopes, fits = drawn.axes[::2], drawn.axes[1::2]
+    assert slopes[0].get_ylim() == slopes[1].get_ylim() and fits[0].get_ylim() == fits[1].get_ylim()
+    for ax in slopes:  # nothing of either is cut off
+        low, high = ax.get_ylim()
+        assert low < min(table["slope"].min(), -1) and table["slope"].max() < high
     line, _, (bars,) = drawn.axes[2].containers[1]
     np.testing.assert_allclose(line.get_ydata(orig=False), seeds.mean())
     ends = np.array([segment[:, 1] for segment in bars.get_segments()])

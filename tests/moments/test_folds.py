@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from brute_force import two_pass
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import two_pass
 
 import embvar_kit as ek
 from embvar_kit.moments import folds

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from brute_force import assert_right, cloud
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paths import ROOT
-from reference import assert_right, cloud
 from tiny_models import SENTENCES
 
 import embvar_kit as ek

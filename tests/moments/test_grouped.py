@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from brute_force import BOUND, SequentialLoop, assert_right, cloud, two_pass
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import BOUND, SequentialLoop, assert_right, cloud, two_pass
 
 import embvar_kit as ek
 from embvar_kit.moments.device import DeviceMoments, DeviceOrder

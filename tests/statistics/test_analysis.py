@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from brute_force import two_pass
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from reference import two_pass
 from scipy import stats
 from statsmodels.formula.api import ols
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from brute_force import two_pass
 from paths import ROOT
-from reference import two_pass
 
 import embvar_kit as ek
 from embvar_kit.models.bundled import BUNDLED

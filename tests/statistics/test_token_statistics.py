@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from brute_force import two_pass
 from paths import ROOT
-from reference import two_pass
 from safetensors.numpy import load_file
 
 import embvar_kit as ek
