@@ -31,8 +31,12 @@ def page(grade: Grade, submission: str) -> str:
         grade: the marks, and where the notebook lies with the output of all its tests.
         submission: the name of the file that was handed in.
     """
+    # Sanitized: what a submission makes a browser run would run where its grader opens the page.
     exporter = HTMLExporter(
-        template_name="basic", exclude_input_prompt=True, exclude_output_prompt=True
+        template_name="basic",
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        sanitize_html=True,
     )
     marks = {mark.cell: mark for mark in grade.marks}
     cells = []

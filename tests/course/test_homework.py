@@ -591,7 +591,10 @@ def test_one_command_writes_a_page_for_each_student(homework, graded, tmp_path):
     handed_in = [tmp_path / "in" / name / "answers <1>.ipynb" for name in ("ada", "bo")]
     for path in handed_in:
         path.parent.mkdir(parents=True)
-    shutil.copy(wrong, handed_in[0])
+    notebook = nbformat.read(wrong, as_version=4)
+    tricks = 'A joke: <img src="x" onerror="alert(1)"><script>alert(2)</script>'
+    notebook.cells.append(nbformat.v4.new_markdown_cell(tricks))
+    nbformat.write(notebook, handed_in[0])
     shutil.copy(graded.submission("1_variance_formula", "release"), handed_in[1])
     folder = tmp_path / "pages"
     assert homework.main(["grade", *map(str, handed_in), "--feedback", str(folder)]) == 0
@@ -623,6 +626,9 @@ def test_one_command_writes_a_page_for_each_student(homework, graded, tmp_path):
     test = page.find(id="e1-V").details.get_text()
     assert all(line.strip() in test for line in hidden.splitlines())
     assert "V = ((x - mu) ** 2).sum() / (len(x) - 1)" in page.main.get_text()
+    # But nothing of it runs in the browser of whoever opens the page.
+    assert "A joke" in page.main.get_text()
+    assert not page.main.find_all("script") and not page.main.find_all(onerror=True)
     # The file needs no other, and no other machine.
     assert not page.find_all(["link", "script", "img"], src=True)
     assert all(link["href"].startswith(("data:", "#")) for link in page.find_all(href=True))
