@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import bleach
 import jinja2
 import nbformat
 from nbconvert import HTMLExporter
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from homework import Grade
 
 HERE = Path(__file__).resolve().parent
+TAGS = bleach.ALLOWED_TAGS | {
+    *("p", "br", "hr", "div", "span", "pre", "sub", "sup", "h1", "h2", "h3", "h4", "h5", "h6"),
+    *("table", "thead", "tbody", "tr", "th", "td", "img"),
+}
 
 
 def page(grade: Grade, submission: str) -> str:
@@ -31,12 +36,12 @@ def page(grade: Grade, submission: str) -> str:
         grade: the marks, and where the notebook lies with the output of all its tests.
         submission: the name of the file that was handed in.
     """
-    # Sanitized: what a submission makes a browser run would run where its grader opens the page.
     exporter = HTMLExporter(
         template_name="basic",
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         sanitize_html=True,
+        filters={"clean_html": _clean},
     )
     marks = {mark.cell: mark for mark in grade.marks}
     cells = []
@@ -57,6 +62,15 @@ def page(grade: Grade, submission: str) -> str:
         highlight=HtmlFormatter(style="friendly").get_style_defs(".highlight"),
         mathjax=_mathjax(),
     )
+
+
+def _clean(html: str | bytes) -> str:
+    """HTML without what a browser runs: a page is opened by others than the one who handed it in.
+
+    nbconvert's own filter would take away paragraphs and headings, too.
+    """
+    html = html.decode() if isinstance(html, bytes) else str(html)
+    return bleach.clean(html, tags=TAGS, attributes={"*": ["class", "id"], "a": ["href"]})
 
 
 def _mathjax() -> str:

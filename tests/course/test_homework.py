@@ -626,6 +626,7 @@ def test_one_command_writes_a_page_for_each_student(homework, graded, tmp_path):
     test = page.find(id="e1-V").details.get_text()
     assert all(line.strip() in test for line in hidden.splitlines())
     assert "V = ((x - mu) ** 2).sum() / (len(x) - 1)" in page.main.get_text()
+    assert "Exercise 3" in " ".join(heading.get_text() for heading in page.main.find_all("h2"))
     # But nothing of it runs in the browser of whoever opens the page.
     assert "A joke" in page.main.get_text()
     assert not page.main.find_all("script") and not page.main.find_all(onerror=True)
