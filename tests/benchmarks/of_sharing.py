@@ -127,7 +127,7 @@ def report(alone: dict[str, float], beside: dict[str, float], tokens: int, round
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sentences", type=int, default=400)
+    parser.add_argument("--sentences", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5, help="counted, at least 5 to be reported")
     parser.add_argument("--out", type=Path, default=HERE / "sharing.md")
     chosen = parser.parse_args()

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contestants import OF_THE_KIT
 
 import embvar_kit as ek
 from embvar_kit.models.bundled import BUNDLED
 
 HERE = Path(__file__).parent
 
-OF_THE_KIT = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
-"""Variables that the kit sets for its own process, and which other libraries would inherit."""
+SET_BY_THE_KIT = ("GOMP_SPINCOUNT", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+"""Variables that the kit sets when it is imported before PyTorch. Other processes inherit them,
+which other libraries are not to."""
 
 
 class Failed(Exception):
@@ -42,6 +44,8 @@ class Contestant:
     """
 
     def __init__(self, name: str, folder: Path, python: str | Path = sys.executable) -> None:
+        own = name.split(",")[0] in OF_THE_KIT
+        passed_on = os.environ.keys() - (() if own else SET_BY_THE_KIT)
         self._said = (folder / f"{name}.log").open("w+")
         self._process = subprocess.Popen(
             [str(python), str(HERE / "contestants.py"), name, str(folder)],
@@ -49,7 +53,7 @@ class Contestant:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
-            env={key: value for key, value in os.environ.items() if key not in OF_THE_KIT},
+            env={key: os.environ[key] for key in passed_on},
         )
         self.told = self._answer()
 
