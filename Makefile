@@ -47,7 +47,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup models pass result run notebooks lab app course slides site check test test-long \
-  test-browser twins bench lock clean
+  test-browser twins bench bench-peers lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -162,17 +162,30 @@ test-browser: models ## the notebooks and the app in a real browser; it says if 
 twins: setup ## train the six twins from three seeds and compare them; resumes what was interrupted
 	$(PY) -m embvar_kit twins --compare 0 1 2
 
-bench: models ## time the pass against the bare forward and the reference loop; shards; folds; the explorers
+bench: models ## time the pass against the bare forward and the reference loop; shared cores; shards; folds; the explorers
 	$(PY) tests/benchmarks/run.py
+	$(PY) tests/benchmarks/of_sharing.py
 	$(PY) tests/benchmarks/of_shards.py
 	$(PY) tests/benchmarks/of_folds.py
 	$(PY) tests/benchmarks/in_browser.py
+
+# The libraries that the kit is measured against have an environment of their own.
+PEERS := .venv-peers/.packages
+
+$(PEERS): tests/benchmarks/peers.txt
+	@echo "set-up: Making .venv-peers and installing tests/benchmarks/peers.txt."
+	@$(PYTHON) -m venv --clear .venv-peers
+	@.venv-peers/bin/python -I -m pip install --quiet -r $<
+	@touch $@
+
+bench-peers: models $(PEERS) ## time the pass against other libraries, in an environment of their own
+	$(PY) tests/benchmarks/of_peers.py
 
 # --- upkeep ---
 
 lock: ## pin all dependencies again: requirements.lock and environment.yml
 	@PYTHON="$(PYTHON)" bash .ci/lock.sh $(LOCK_FLAGS)
 
-clean: ## remove .venv, executed notebooks and tools' caches; keep models and statistics
-	rm -rf .venv "$(EXECUTED)" "$(FIGURES)" "$(COURSE)" "$(SLIDES)" "$(SITE)" build *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean: ## remove .venv and .venv-peers, executed notebooks and tools' caches; keep models and statistics
+	rm -rf .venv .venv-peers "$(EXECUTED)" "$(FIGURES)" "$(COURSE)" "$(SLIDES)" "$(SITE)" build *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

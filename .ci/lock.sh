@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Writes requirements.lock, and from it environment.yml and .binder/environment.yml. Arguments go to uv: --upgrade takes the
-# newest releases; without it, pins that still fit are kept. UV=path uses an installed uv.
+# Writes requirements.lock, and from it environment.yml, .binder/environment.yml and
+# tests/benchmarks/peers.txt. Arguments go to uv: --upgrade takes the newest releases; without it,
+# pins that still fit are kept. UV=path uses an installed uv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,6 +17,9 @@ if [ -z "${UV:-}" ]; then
   "$work/venv/bin/python" -m pip install -qq --disable-pip-version-check uv
   UV=$work/venv/bin/uv
 fi
+# torch's CUDA runtime is left out, by prefix, because the list of these packages changes with
+# torch's releases.
+without_cuda() { grep -vE '^(nvidia-|cuda-)' "$1"; }
 compile() { "$UV" pip compile --quiet --no-header --no-annotate --all-extras "$@" pyproject.toml; }
 
 echo "torch==$torch" >"$work/constraints.txt"
@@ -30,8 +34,7 @@ compile --universal --python-version 3.10 --constraints "$work/constraints.txt" 
 # it needs, and a CPU wheel needs none. triton is the one that a CUDA wheel of this torch asks for.
 # No hashes: torch's wheels differ by index.
 HEADER
-  # By prefix, because the list of these packages changes with torch's releases.
-  grep -vE '^(nvidia-|cuda-)' "$work/lock.txt"
+  without_cuda "$work/lock.txt"
 } >"$work/requirements.lock"
 mv "$work/requirements.lock" requirements.lock
 
@@ -72,3 +75,16 @@ mv "$work/environment.yml" environment.yml
   direct
 } >"$work/environment.yml"
 mv "$work/environment.yml" .binder/environment.yml
+
+# What the kit is measured against, with the lock's torch and transformers.
+cp tests/benchmarks/peers.txt "$work/peers.txt"
+"$UV" pip compile --quiet --no-header --no-annotate --universal --python-version 3.10 \
+  --constraints requirements.lock --output-file "$work/peers.txt" "$@" tests/benchmarks/peers.in >/dev/null
+{
+  cat <<HEADER
+# The environment of \`make bench-peers\`, pinned as requirements.lock is, without hashes as there.
+# Made by \`make lock\` from peers.in; change that file, not this one.
+HEADER
+  without_cuda "$work/peers.txt"
+} >"$work/peers.lock"
+mv "$work/peers.lock" tests/benchmarks/peers.txt

@@ -486,6 +486,14 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--sample", "2.5"], "sample=2.5"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--device", "tpu"], "Device 'tpu'"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--dtype", "int4"], "dtype 'int4'"),
+        (
+            ["extract", "--out", "{tmp}/o", "{bert}", "--device", "cpu", "--device-map", "auto"],
+            "device='cpu' takes the whole model, and device_map='auto' spreads it",
+        ),
+        (
+            ["extract", "--out", "{tmp}/o", "{bert}", "--device-map", "auto", "--workers", "2"],
+            "leave out --device-map, or --workers",
+        ),
         (["extract", "--out", "{tmp}/o", "{text}", "--streaming"], "Only a Hub dataset"),
     ],
 )
@@ -503,6 +511,27 @@ def test_mistakes_return_1_and_one_line(
     assert code == 1
     assert is_one_line_of(err), err
     assert words in err
+
+
+PARTS = {"embeddings": "cpu", "encoder.layer.0": "disk", "encoder.layer.1": "cpu", "pooler": "cpu"}
+
+
+@pytest.mark.parametrize("given", ["auto", json.dumps(PARTS)])
+def test_a_model_that_is_spread_gives_what_it_gives_on_one_device(
+    given, command, saved, tiny, text_file, tmp_path
+):
+    arguments = ["--model", tiny("bert"), "--corpus", text_file, "--out", tmp_path, "--quiet"]
+    code, _, err = command("extract", *arguments, "--device-map", given)
+    assert code == 0, err
+    found, whole = ek.TokenStatistics.load(tmp_path), ek.TokenStatistics.load(saved)
+    for name in ("n", "Q", "M", "V"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+
+
+def test_a_device_map_that_is_no_json_is_wrong_usage(command, tmp_path):
+    code, _, err = command("extract", "--out", tmp_path, "--device-map", '{"embeddings": 0')
+    assert code == 2
+    assert "is not a JSON object: Expecting" in err
 
 
 def test_a_folder_that_cannot_be_written_is_known_before_the_pass(command, text_file):

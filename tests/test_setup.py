@@ -28,8 +28,11 @@ else:
 
 TARGETS = (
     *("result", "run", "lab", "app", "course", "slides", "site"),
-    *("check", "test", "test-browser", "bench", "lock", "clean"),
+    *("check", "test", "test-browser", "bench", "bench-peers", "lock", "clean"),
 )
+
+PEERS = ROOT / "tests" / "benchmarks" / "peers.txt"
+"""The packages of `make bench-peers`, which have an environment of their own."""
 
 
 # --- pyproject.toml, requirements.lock and environment.yml -----------------------------------
@@ -80,11 +83,13 @@ def environment_of(python: str, platform: str) -> dict[str, str]:
     }
 
 
-def locked(python: str, platform: str) -> dict[str, list[str]]:
-    """The lock's versions of each package for one Python and one platform."""
+def locked(
+    python: str, platform: str, lock: Path = ROOT / "requirements.lock"
+) -> dict[str, list[str]]:
+    """A lock's versions of each package for one Python and one platform."""
     environment = environment_of(python, platform)
     versions: dict[str, list[str]] = {}
-    for line in requirement_lines(ROOT / "requirements.lock"):
+    for line in requirement_lines(lock):
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate(environment):
             versions.setdefault(canonicalize_name(requirement.name), []).append(pin(requirement))
@@ -104,6 +109,17 @@ def test_lock_has_one_version_in_range_for_each_direct_dependency(
     for name, allowed in needed.items():
         assert name in versions, f"{name} is in pyproject.toml but not in the lock: make lock"
         assert versions[name][0] in allowed, f"{name}: pyproject.toml wants {allowed}"
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_what_the_kit_is_measured_against_runs_on_its_own_torch(python: str) -> None:
+    found, kit = locked(python, "linux", PEERS), locked(python, "linux")
+    assert all(len(versions) == 1 for versions in found.values())
+    for line in requirement_lines(PEERS.with_suffix(".in")):
+        wanted = Requirement(line)
+        assert found[canonicalize_name(wanted.name)][0] in wanted.specifier
+    for name in ("torch", "transformers", "numpy", "psutil"):
+        assert found[name] == kit[name]
 
 
 def test_conda_environment_pins_the_direct_dependencies_as_the_lock_does() -> None:
@@ -136,12 +152,13 @@ def test_binder_installs_what_the_kit_needs_and_no_cuda() -> None:
 
 
 def test_lock_is_bound_to_no_index_and_no_accelerator() -> None:
-    for name in ("requirements.lock", "environment.yml"):
-        text = (ROOT / name).read_text()
+    for path in (ROOT / "requirements.lock", ROOT / "environment.yml", PEERS):
+        text = path.read_text()
         assert "://" not in text and "--index" not in text and "@ " not in text
-    packages = [Requirement(line).name for line in requirement_lines(ROOT / "requirements.lock")]
-    assert "torch" in packages and "setuptools" in packages  # the set-up builds with the latter
-    assert not [name for name in packages if re.match(r"nvidia-|cuda-", name)]
+    for lock in (ROOT / "requirements.lock", PEERS):
+        packages = [Requirement(line).name for line in requirement_lines(lock)]
+        assert "torch" in packages and "setuptools" in packages  # the set-up builds with the latter
+        assert not [name for name in packages if re.match(r"nvidia-|cuda-", name)]
 
 
 def test_model_archives_are_pinned_by_version_and_hash() -> None:
@@ -188,6 +205,9 @@ def make_checkout(folder: Path) -> Path:
     shutil.copy(ROOT / ".ci" / "venv.sh", folder / ".ci")
     shutil.copy(ROOT / "Makefile", folder)
     (folder / "requirements.lock").write_text("# empty\n")
+    peers = folder / PEERS.relative_to(ROOT)
+    peers.parent.mkdir(parents=True)
+    peers.write_text("# empty\n")
     (folder / "pyproject.toml").write_text(PROJECT)
     (folder / "setup.py").touch()
     (folder / "backend.py").write_text(BACKEND)
@@ -381,6 +401,7 @@ def test_make_alone_lists_the_targets() -> None:
         ),
         ("test-browser", ["embvar_kit fetch", "-m pytest", "tests/browser"]),
         ("bench", ["embvar_kit fetch", "benchmarks/run.py", "benchmarks/in_browser.py"]),
+        ("bench-peers", ["embvar_kit fetch", "benchmarks/peers.txt", "benchmarks/of_peers.py"]),
     ],
 )
 def test_target_sets_up_and_then_does_its_work(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ PHASES = ("counts", "shards")
 TWINS = ("post-ln", "post-ln-frozen", "post-tanh", "pre-ln", "pre-rmsnorm", "no-norm")
 
 
-def add_model_and_corpus(command: argparse.ArgumentParser) -> None:
-    """The model and the corpus of a pass."""
+def add_model_and_corpus(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The model and the corpus of a pass; returns the model's group, to which a command may add."""
     model = command.add_argument_group("model")
     model.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
     model.add_argument("--revision", help="revision of a model on the Hub")
@@ -55,6 +56,18 @@ def add_model_and_corpus(command: argparse.ArgumentParser) -> None:
     corpus.add_argument("--split", default="train", help="split of a Hub dataset (default: train)")
     corpus.add_argument("--config", help="configuration of a Hub dataset that has several")
     corpus.add_argument("--streaming", action="store_true", help="read a Hub dataset in chunks")
+    return model
+
+
+def add_device_map(command: argparse._ActionsContainer) -> None:
+    """Several devices for one model."""
+    command.add_argument(
+        "--device-map",
+        type=device_map,
+        metavar="MAP",
+        help="spread the model over several devices, in place of --device: auto, or the device of "
+        'each module as JSON, such as \'{"embeddings": 0, "encoder": 1}\'',
+    )
 
 
 def add_pass(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -214,6 +227,16 @@ def share(text: str) -> float | int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
 
 
+def device_map(text: str) -> str | dict[str, str | int]:
+    """A word, or a JSON object of modules and devices; a type of argument."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object: {error}") from error
+
+
 # What was chosen
 
 
@@ -241,7 +264,11 @@ def model_of(chosen: argparse.Namespace) -> Any:
     from embvar_kit.models.loading import load_model
 
     return load_model(
-        chosen.model, device=chosen.device, dtype=chosen.dtype, revision=chosen.revision
+        chosen.model,
+        device=chosen.device,
+        dtype=chosen.dtype,
+        revision=chosen.revision,
+        device_map=getattr(chosen, "device_map", None),  # not every command has it
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from embvar_kit.cli.arguments import (
     add_compact,
+    add_device_map,
     add_folds,
     add_model_and_corpus,
     add_pass,
@@ -38,7 +39,7 @@ def add_extract(commands: argparse._SubParsersAction) -> None:
     extract.set_defaults(run=_extract)
     extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
     extract.add_argument("--quiet", action="store_true", help="print no plan and no progress bar")
-    add_model_and_corpus(extract)
+    add_device_map(add_model_and_corpus(extract))
     run = add_pass(extract)
     add_compact(run)
     run.add_argument(
@@ -78,6 +79,11 @@ def _extract(chosen: argparse.Namespace) -> None:
     from embvar_kit.extraction.extract import extract
 
     check_writable(Path(chosen.out))
+    if chosen.device_map is not None and (chosen.workers is not None or chosen.cluster):
+        raise ExtractionError(
+            "--device-map spreads a model that this process runs, and each worker loads it on one "
+            "device: leave out --device-map, or --workers and --cluster."
+        )
     every = checkpoint.EVERY if chosen.checkpoint_every is None else chosen.checkpoint_every
     corpus, model = corpus_of(chosen), model_of(chosen)
     with _workers(chosen) as client:

@@ -29,7 +29,7 @@ from embvar_kit.models.limits import max_tokens, tried_max_tokens
 from embvar_kit.models.normalization import StateNorm, placement
 from embvar_kit.models.parts import bare, for_text, vocabulary_rows, without_pooler
 from embvar_kit.models.probe import Observation, probe
-from embvar_kit.models.running import cut, input_device, run, states_of
+from embvar_kit.models.running import cut, input_device, run, running, states_in, states_of
 from embvar_kit.models.silence import quiet
 from embvar_kit.models.unplaced import check_gguf_places, check_places
 from embvar_kit.models.weight_files import check_files, is_gguf, refuse_adapter
@@ -168,12 +168,14 @@ class EmbeddingModel:
         def whole(
             input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
         ) -> dict[int, torch.Tensor]:
-            return dict(enumerate(self.hidden_states(input_ids, attention_mask)))
+            given = run_once(input_ids, self._mask(input_ids, attention_mask), states=True)
+            states = (cut(state, input_ids.shape[1]) for state in states_in(given))
+            return dict(enumerate(states))
 
         def kept(
             input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
         ) -> dict[int, torch.Tensor]:
-            run(self.module, input_ids, self._mask(input_ids, attention_mask))
+            run_once(input_ids, self._mask(input_ids, attention_mask))
             length = input_ids.shape[1]
             states = {layer: cut(state, length) for layer, state in taps.items()}
             taps.clear()
@@ -184,9 +186,13 @@ class EmbeddingModel:
 
         # Where the model itself returns its states, they have all been moved to one device.
         if len(layers) == self.n_states and self.places is None:
-            yield whole
+            with running(self.module) as run_once:
+                yield whole
             return
-        with capturing(self.module, layers, ids, self._mask(ids, None)) as taps:
+        with (
+            capturing(self.module, layers, ids, self._mask(ids, None)) as taps,
+            running(self.module) as run_once,
+        ):
             yield whole if taps is None else kept
 
     def _mask(

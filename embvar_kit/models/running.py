@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
@@ -29,10 +30,35 @@ def run(
         attention_mask: ``(batch, length)``, or ``None`` where nothing is padded.
         states: whether the model is to keep all its hidden states.
     """
-    # A model may take no mask at all: where none is needed, it gets none.
-    given = {} if attention_mask is None else {"attention_mask": attention_mask}
-    with quiet(), unchanged(module), torch.inference_mode():
-        return module(input_ids=input_ids, output_hidden_states=states, **given)
+    with running(module) as run_once:
+        return run_once(input_ids, attention_mask, states=states)
+
+
+@contextmanager
+def running(module: Any) -> Iterator[Callable[..., Any]]:
+    """Run a model several times: what it is like beforehand is noted only once.
+
+    Yields:
+        A function that takes what :func:`run` takes after the module. What each run changes of the
+        model is undone after it.
+    """
+
+    def run_once(
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        states: bool = False,
+    ) -> Any:
+        # A model may take no mask at all: where none is needed, it gets none.
+        given = {} if attention_mask is None else {"attention_mask": attention_mask}
+        try:
+            with torch.inference_mode():
+                return module(input_ids=input_ids, output_hidden_states=states, **given)
+        finally:
+            put_back()
+
+    with quiet(), unchanged(module) as put_back:
+        yield run_once
 
 
 def whole_states(
@@ -40,11 +66,18 @@ def whole_states(
 ) -> tuple[torch.Tensor, ...]:
     """Hidden states as the model gives them, ``(batch, length or more, d)``; empty for none.
 
-    A model whose last layer returns several things (PEGASUS-X: the states of tokens and of global
-    tokens) may give them together as one state; the first of them is the tokens'. Arguments are
-    those of :func:`run`.
+    Arguments are those of :func:`run`.
     """
-    states = run(module, input_ids, attention_mask, states=True).hidden_states
+    return states_in(run(module, input_ids, attention_mask, states=True))
+
+
+def states_in(output: Any) -> tuple[torch.Tensor, ...]:
+    """The hidden states in what a model gave, ``(batch, length or more, d)``; empty for none.
+
+    A model whose last layer returns several things (PEGASUS-X: the states of tokens and of global
+    tokens) may give them together as one state; the first of them is the tokens'.
+    """
+    states = output.hidden_states
     return tuple(state[0] if isinstance(state, tuple) else state for state in states or ())
 
 
@@ -107,7 +140,7 @@ def listening(parts: Mapping[str, nn.Module], keep: Callable[..., None]) -> Iter
 
 
 @contextmanager
-def unchanged(module: nn.Module) -> Iterator[None]:
+def unchanged(module: nn.Module) -> Iterator[Callable[[], None]]:
     """Undo what forward passes change of a model while the context lasts.
 
     BigBird, for one, replaces its sparse attention by full attention for good after one short
@@ -116,46 +149,81 @@ def unchanged(module: nn.Module) -> Iterator[None]:
 
     A model that changes weights in place keeps all that a run changed: RWKV rescales them at its
     first run and remembers that it did, and one without the other would be another model.
+
+    Yields:
+        A function that puts everything back, which whoever runs the model several times calls
+        after each run.
     """
-    before = [
-        (part, [dict(getattr(part, kind)) for kind in _KINDS], _own(part))
-        for part in module.modules()
-    ]
-    configs = {id(part.config): part.config for part in module.modules() if hasattr(part, "config")}
-    settings = [(config, dict(vars(config))) for config in configs.values()]
-    tensors = chain(module.parameters(), module.buffers())
-    weights = [(weight, _version(weight)) for weight in tensors]
+    before = _Snapshot(module)
+
+    def put_back() -> None:
+        nonlocal before
+        if before.weights_are_the_same():
+            before.put_back()
+        else:
+            before = _Snapshot(module)
+
     try:
-        yield
+        yield put_back
     finally:
-        if all(_version(weight) == version for weight, version in weights):
-            for part, held, values in before:
-                for kind, content in zip(_KINDS, held, strict=True):
-                    _put_back(getattr(part, kind), content)
-                for name in _own(part).keys() - values.keys():
-                    del vars(part)[name]
-                vars(part).update(values)
-            for config, values in settings:
-                _put_back(vars(config), values)
+        put_back()
+
+
+class _Snapshot:
+    """What a model is like before a run. Taking it costs more than finding that nothing changed."""
+
+    def __init__(self, module: nn.Module) -> None:
+        parts = list(module.modules())
+        configs = {id(part.config): part.config for part in parts if hasattr(part, "config")}
+        contents = [getattr(part, kind) for part in parts for kind in _KINDS]
+        contents += [vars(config) for config in configs.values()]
+        self._contents = [_Held(content) for content in contents]
+        self._attributes = [_Held(vars(part)) for part in parts]
+        tensors = chain(module.parameters(), module.buffers())
+        self._weights = [(weight, _version(weight)) for weight in tensors]
+
+    def weights_are_the_same(self) -> bool:
+        return all(_version(weight) == version for weight, version in self._weights)
+
+    def put_back(self) -> None:
+        for content in self._contents:
+            if content.changed():
+                content.now.clear()
+                content.now.update(content.before)
+        for attributes in self._attributes:
+            if attributes.changed():
+                before = _own(attributes.before)
+                for name in _own(attributes.now).keys() - before.keys():
+                    del attributes.now[name]
+                attributes.now.update(before)
+
+
+class _Held:
+    """A dict as it is now, and what it held before."""
+
+    def __init__(self, now: dict[str, Any]) -> None:
+        self.now, self.before = now, dict(now)
+        self._values = list(now.values())
+
+    def changed(self) -> bool:
+        """Whether it has other names, or holds other things under them."""
+        return self.now.keys() != self.before.keys() or not all(
+            map(is_, self.now.values(), self._values)
+        )
 
 
 _KINDS = ("_modules", "_parameters", "_buffers")
 _OF_TORCH = frozenset(vars(nn.Module()))
 
 
-def _own(part: nn.Module) -> dict[str, Any]:
+def _own(attributes: dict[str, Any]) -> dict[str, Any]:
     """Attributes of a module's own, but for notes on hooks: transformers installs its hooks once,
     at the first run, and notes that it did; the hooks stay."""
     return {
         name: value
-        for name, value in vars(part).items()
+        for name, value in attributes.items()
         if name not in _OF_TORCH and "hook" not in name
     }
-
-
-def _put_back(now: dict[str, Any], content: dict[str, Any]) -> None:
-    now.clear()
-    now.update(content)
 
 
 def _version(weight: torch.Tensor) -> int:

@@ -273,10 +273,14 @@ def test_what_has_no_words_or_no_offsets_is_refused(minilm, monkeypatch):
 def test_nan_is_found_though_the_last_batch_has_no_word(minilm, monkeypatch):
     """The device form checks for NaN only at times, so it must check at the end, too."""
     monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", ())
-    states = type(minilm).hidden_states
-    monkeypatch.setattr(
-        type(minilm), "hidden_states", lambda *a: tuple(x * np.nan for x in states(*a))
-    )
+    run = type(minilm.module).forward
+
+    def forward(*given, **options):
+        found = run(*given, **options)
+        found.hidden_states = tuple(x * np.nan for x in found.hidden_states or ())
+        return found
+
+    monkeypatch.setattr(type(minilm.module), "forward", forward)
     corpus = ek.Corpus.of(["the cat sat on the mat", "12"])
     with pytest.raises(ek.ExtractionError, match="NaN or infinity in layer 0"):
         ek.extract(minilm, corpus, by="word", batch_tokens=4, progress=False)

@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import embvar_kit as ek
-from embvar_kit.models.running import alike, unchanged
+from embvar_kit.models.running import alike, running, states_in, states_of, unchanged
 
 SIZES = {
     "vocab_size": 30522,
@@ -133,6 +133,29 @@ def test_what_a_run_changes_of_a_model_is_undone(saved):
         assert model.module.attention_type == "original_full"
     assert [type(part) for part in model.module.modules()] == before
     assert model.module.attention_type == "block_sparse"
+
+
+def test_each_of_several_runs_is_undone():
+    module = MODELS["bigbird"]().eval()
+    before = [type(part) for part in module.modules()]
+    with running(module) as run_once:
+        for _ in range(2):
+            run_once(torch.tensor([[101, 2023, 102]]))
+            assert module.attention_type == "block_sparse"
+            assert [type(part) for part in module.modules()] == before
+
+
+def test_weights_that_a_run_changes_stay_so_and_what_tells_it_too():
+    """RWKV rescales its weights at its first run, and undoes that where it is trained."""
+    config = transformers.RwkvConfig(
+        vocab_size=200, hidden_size=32, num_hidden_layers=2, rescale_every=1
+    )
+    module, ids = transformers.RwkvModel(config).eval(), torch.tensor([[11, 12, 13]])
+    with running(module) as run_once:
+        states = [states_in(run_once(ids, states=True)) for _ in range(3)]
+    assert module.layers_are_rescaled
+    for again in (*states[1:], states_of(module, ids)):
+        assert all(torch.equal(one, two) for one, two in zip(again, states[0], strict=True))
 
 
 def test_a_pass_is_quiet_about_what_transformers_warns_of(saved):
