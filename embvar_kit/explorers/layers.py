@@ -16,18 +16,16 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.base import PATIENCE, Explorer, bind, explorer_frame
+from embvar_kit.explorers.base import PATIENCE, bind, explorer_frame
 from embvar_kit.explorers.controls import (
     CountsSlider,
     checkbox,
     depth_slider,
     dropdown,
-    scrolling_image,
-    with_class,
     wrapping_row,
 )
-from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
-from embvar_kit.explorers.scripted import Tooltip
+from embvar_kit.explorers.pictured import PicturedExplorer
+from embvar_kit.explorers.rendering import BlittedFigure, nearest_first
 from embvar_kit.explorers.tables import number, table, times
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts
@@ -243,7 +241,7 @@ class LayerState(traitlets.HasTraits):
         self.set_trait("setting", Setting(**{**values, "shown": tuple(self.shown)}))
 
 
-class LayerExplorer(Explorer):
+class LayerExplorer(PicturedExplorer):
     """Stacked parts of Q(X) or V(X) by layer; a slider selects a layer.
 
     The pictures of all layers are drawn in the background, starting with the selected one. When a
@@ -266,29 +264,21 @@ class LayerExplorer(Explorer):
         self.state = LayerState(stats, **values)
         self._drawing = threading.RLock()
         self._figures: dict[Setting, tuple[BlittedFigure, dict[str, Axes]]] = {}
-        size = _size(len(self.state.shown))
-        self._picture, self._shown = scrolling_image("embvar-picture", 480, size)
-        scrolling = {"max_width": "100%", "overflow": "auto"}
-        self._numbers = with_class(widgets.HTML(layout=scrolling), "embvar-numbers")
-        self._message = with_class(widgets.HTML(), "embvar-message")
-        self._tooltip, self._areas_of = Tooltip(), None
-        self.pictures = Prefetcher(self._draw, self._show_picture, self._show_error, keep=400)
+        self._areas_of: Setting | None = None
+        super().__init__(_size(len(self.state.shown)), 480, keep=400, on_click=self._select_bar)
         self.view = self._layout()
         self.state.observe(lambda _: self._update(), ["setting", "step"])
         self._update()
 
-    def wait(self, seconds: float = 60.0) -> bool:
-        """Wait until all layers' pictures are drawn; return whether they were in time."""
-        return self.pictures.wait(seconds)
-
     def still(self) -> bytes:
         """The current picture as a PNG with a palette."""
-        return self._draw((self.state.setting, self.state.step), small=True)
+        return self._draw((self.state.setting, self.state.step, 1), small=True)
 
-    def _draw(self, key: tuple[Setting, int], *, small: bool = False) -> bytes:
-        setting, step = key
+    def _draw(self, key: tuple[Setting, int, int], *, small: bool = False) -> bytes:
+        setting, step, scale = key
         with self._drawing:
             blitted, axes = self._figure(setting)
+            blitted.enlarge(scale)
             marks = [self._mark(ax, name, setting, step) for name, ax in axes.items()]
             try:
                 return blitted.png(marks, small=small)
@@ -392,13 +382,23 @@ class LayerExplorer(Explorer):
         ):
             bind(state, name, control, self._show_message)
         controls = [
-            wrapping_row(play, layer, of, absolute),
+            wrapping_row(play, layer, of, absolute, self._lecture),
             wrapping_row(self._counts_control(), special, sinks, unbiased),
         ]
         if len(state.sources) > 1:
             controls.append(self._model_checkboxes())
         below = (self._message, self._shown, self._numbers, self._tooltip)
         return explorer_frame(*controls, *below, kind="layers")
+
+    def _select_bar(self, area: int) -> None:
+        """Select the layer of a bar that was clicked, by the number of its area."""
+        state = self.state
+        for name in state.shown:
+            layers = len(state.sources[name].layers)
+            if area < layers:
+                state.step = round(area / max(1, layers - 1) * (state.steps() - 1))
+                return
+            area -= layers
 
     def _depths(self) -> list[str]:
         """The positions of the deepest model's layers on the axis, as its slider names them."""
@@ -464,26 +464,20 @@ class LayerExplorer(Explorer):
         return wrapping_row(widgets.HTML("models"), *boxes.values())
 
     def _update(self) -> None:
-        state = self.state
+        state, scale = self.state, self._scale
         others = nearest_first(range(state.steps()), state.step)
         self.pictures.request(
-            (state.setting, state.step), ((state.setting, other) for other in others)
+            (state.setting, state.step, scale), ((state.setting, other, scale) for other in others)
         )
 
-    def _show_picture(self, key: tuple[Setting, int], png: bytes) -> None:
-        setting, step = key
-        self._picture.show(png)
+    def _show_picture(self, key: tuple[Setting, int, int], png: bytes) -> None:
+        setting, step, _ = key
+        super()._show_picture(key, png)
         if setting != self._areas_of:
             self._tooltip.areas, self._areas_of = self._areas(setting), setting
         numbers = self.state.numbers(step, setting)
         self._numbers.value = numbers_table(numbers, setting)
         self._describe("embvar-picture", description(numbers, setting))
-
-    def _show_message(self, text: str) -> None:
-        self._message.value = html.escape(text)
-
-    def _show_error(self, error: Exception) -> None:
-        self._show_message(f"This could not be drawn: {error}")
 
 
 def _size(models: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Widgets of the explorers that are JavaScript in the browser: frame, files, lecture, plot."""
+"""Widgets of the explorers that are JavaScript: frame, mouse, files, lecture, plot."""
 
 from __future__ import annotations
 
@@ -19,12 +19,41 @@ def _script(name: str) -> str:
 
 
 class Tooltip(anywidget.AnyWidget):
-    """Shows the text of the area of an explorer's picture that the mouse is over."""
+    """Shows the text of the area of an explorer's picture that the mouse is over.
+
+    Args:
+        on_click: called with the index of the area that is clicked.
+        values: values of the traits.
+    """
 
     _esm = _script("tooltip.js")
+    picture = traitlets.Unicode("embvar-picture", help="CSS class of the picture").tag(sync=True)
     areas = traitlets.List(
         help="(left, upper, right, lower, text), edges as fractions of the picture's size"
     ).tag(sync=True)
+    clickable = traitlets.Bool(False, help="whether a click does something").tag(sync=True)
+
+    def __init__(self, *, on_click: Callable[[int], None] | None = None, **values: object) -> None:
+        super().__init__(clickable=on_click is not None, **values)
+        if on_click is not None:
+            self.on_msg(lambda _, told, __: on_click(int(told["clicked"])))
+
+
+class Drag(anywidget.AnyWidget):
+    """Says that a part of an explorer's picture can be dragged on, and where the reader does so."""
+
+    _esm = _script("drag.js")
+    hint = traitlets.Unicode(help="what the reader is told").tag(sync=True)
+    frame = traitlets.Tuple(
+        help="left, upper, right and lower edge of the part, as fractions of the picture's size"
+    ).tag(sync=True)
+    place = traitlets.List(
+        help="where the reader drags: fractions of the part's width and height, from lower left"
+    ).tag(sync=True)
+
+    def __init__(self, **values: object) -> None:
+        super().__init__(**values)
+        self.add_class("embvar-hint")
 
 
 class Frame(anywidget.AnyWidget):
@@ -82,6 +111,7 @@ class LectureButton(anywidget.AnyWidget):
     """Shows its explorer on the full screen, in large type."""
 
     _esm = _script("lecture.js")
+    on = traitlets.Bool(False, help="whether it does so now").tag(sync=True)
 
     def __init__(self) -> None:
         super().__init__()

@@ -323,6 +323,7 @@ class TokenCard:
             neighbours,
             layer=layer,
             what=what,
+            name=named(token, text_of[token]),
             ax=blitted.figure.subplots(),
         )
         return blitted.png()

@@ -350,7 +350,7 @@ class TradeoffExplorer(Explorer):
         state = self.state
         figure = Figure(figsize=(7.4, 5.0), dpi=dpi, layout="constrained")
         ax = figure.subplots()
-        table = state.table()[::-1]
+        table = state.table().assign(shown=state.points.shown)[::-1]
         limits = count_range(table["n"])
         log = state.scales == "log"
         points, _ = scatter_V_on_M(ax, table, limits, size=9, log=log)
@@ -369,7 +369,7 @@ class TradeoffExplorer(Explorer):
             M, V = marked["M"].to_numpy(), marked["V"].to_numpy()
             ax.scatter(M, V, s=40, facecolors="none", edgecolors=MARK, zorder=5)
             png_of(figure)  # labels are placed after the layout is known
-            label_points(ax, M, V, [as_label(token) for token in marked["token"]])
+            label_points(ax, M, V, [as_label(name) for name in marked["shown"]])
         return figure
 
     def _downloads(self) -> Downloads:
