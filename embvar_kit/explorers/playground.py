@@ -1,8 +1,7 @@
-"""Explorers of the definitions: a cloud whose mean and spread are set, and a running sequence."""
+"""The playground: a cloud whose mean and spread are set or dragged, and its Q, M and V."""
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping
 
 import ipywidgets as widgets
@@ -13,20 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import Transform
 
 from embvar_kit import figures
-from embvar_kit.explorers.base import bind, explorer_frame
-from embvar_kit.explorers.controls import checkbox, dropdown, with_class, wrapping_row
-from embvar_kit.explorers.pictured import PicturedExplorer
+from embvar_kit.explorers.blitted import BlittedExplorer
 from embvar_kit.explorers.rendering import BlittedFigure
 from embvar_kit.explorers.scripted import Drag
-from embvar_kit.figures.formula import (
-    NEAR,
-    formula_artists,
-    formula_frame,
-    near_from,
-    running_artists,
-    running_frame,
-    running_path,
-)
+from embvar_kit.figures.formula import formula_artists, formula_frame
 
 _FARTHEST, _WIDEST = 3.0, 1.5  # largest mean and largest spread of a feature of the cloud
 _CUT = 2.2  # length of normal vectors beyond which they are drawn again
@@ -39,7 +28,6 @@ _MEANINGS = {
     "M": "squared length of their mean",
     "V": "mean squared distance from their mean",
 }
-_SPEEDS = {"slow": 500, "normal": 200, "fast": 40}  # milliseconds a vector
 
 
 class CloudState(traitlets.HasTraits):
@@ -79,129 +67,7 @@ class CloudState(traitlets.HasTraits):
         return np.array([self.mean_1, self.mean_2]) + noise * [self.spread_1, self.spread_2]
 
 
-class SequenceState(traitlets.HasTraits):
-    """A sequence of vectors, how many of them have been seen, and whether the end is shown.
-
-    Args:
-        x: ``(N, d)`` vectors.
-        values: initial values of the traits.
-    """
-
-    k = traitlets.Int(1, min=1, help="number of vectors seen")
-    answer = traitlets.Bool(False, help="whether the values after all vectors are shown")
-    moments = traitlets.Dict(read_only=True, help="Q, M and V after k vectors")
-
-    def __init__(self, x: np.ndarray, **values: int) -> None:
-        self.x = np.asarray(x)
-        self.path = running_path(self.x)
-        super().__init__(**values)
-
-    def near_from(self) -> dict[str, int]:
-        """From which k on Q, M and V stay within a tenth of their values after all vectors."""
-        return {name: near_from(values) for name, values in self.path.items()}
-
-    @traitlets.validate("k")
-    def _in_range(self, proposal: Mapping) -> int:
-        if proposal["value"] > len(self.x):
-            raise traitlets.TraitError(f"k={proposal['value']}: there are {len(self.x)} vectors.")
-        return proposal["value"]
-
-    @traitlets.default("moments")
-    def _initial_moments(self) -> dict[str, float]:
-        return figures.moments_of(self.x[: self.k])
-
-    @traitlets.observe("k")
-    def _update_moments(self, _: object) -> None:
-        self.set_trait("moments", figures.moments_of(self.x[: self.k]))
-
-
-class _BlittedExplorer(PicturedExplorer):
-    """Controls above a picture of which only the artists given by a subclass are redrawn.
-
-    Pictures are drawn in the background, so that a dragged slider need not wait for the pictures
-    of values that it has already left.
-
-    Args:
-        state: the explorer's state.
-        controls: by the name of the state's value that each is bound to.
-        blitted: figure whose background is ready to be drawn.
-        before: widgets placed before the controls.
-        below: widgets placed below the picture.
-    """
-
-    drawn: tuple[str, ...]
-    """Names of the state's values that the picture depends on."""
-
-    shows: str
-    """What the picture shows, for its alternative text."""
-
-    def __init__(
-        self,
-        state: traitlets.HasTraits,
-        controls: Mapping[str, widgets.Widget],
-        blitted: BlittedFigure,
-        *,
-        before: tuple[widgets.Widget, ...] = (),
-        below: tuple[widgets.Widget, ...] = (),
-    ) -> None:
-        super().__init__(tuple(blitted.figure.get_size_inches()), 560)
-        self.state, self._figure = state, blitted
-        # The artists must exist when the background is laid out, to be given space, but must not
-        # be drawn on it.
-        self._artists = self._artists_of(self._values())
-        for artist in self._artists:
-            artist.set_animated(True)
-        blitted.draw_background()
-        for name, control in controls.items():
-            css = f"embvar-{name.replace('_', '-')}"
-            bind(state, name, with_class(control, css), self._show_message)
-        # Registered after the state's own observers, so that its moments are up to date. Observing
-        # the moments would not do: they may stay the same while the cloud moves.
-        state.observe(lambda _: self._update(), list(self.drawn))
-        above = wrapping_row(*before, *controls.values(), self._lecture)
-        parts = (above, self._shown, *below, self._numbers, self._message, self._tooltip)
-        self.view = explorer_frame(*parts)
-        self._update()
-        self.wait()
-
-    def still(self) -> bytes:
-        """The current picture as a PNG with a palette."""
-        self.wait()
-        return self._draw((self._values(), 1), small=True)
-
-    @abc.abstractmethod
-    def artists(self, values: Mapping[str, float]) -> list[Artist]:
-        """Draw what depends on these values of the state; return its artists."""
-
-    def _values(self) -> tuple[float, ...]:
-        return tuple(getattr(self.state, name) for name in self.drawn)
-
-    def _artists_of(self, values: tuple[float, ...]) -> list[Artist]:
-        return self.artists(dict(zip(self.drawn, values, strict=True)))
-
-    def _draw(self, key: tuple[tuple[float, ...], int], *, small: bool = False) -> bytes:
-        values, scale = key
-        for artist in self._artists:
-            if artist is not artist.axes.title:  # a title is kept and given a new text
-                artist.remove()
-        self._artists = []
-        self._figure.enlarge(scale)
-        self._artists = self._artists_of(values)
-        return self._figure.png(self._artists, small=small)
-
-    def _update(self) -> None:
-        self.pictures.request((self._values(), self._scale))
-        numbers = [f"{name} = {value:.3f}" for name, value in self.state.moments.items()]
-        self._numbers.value = " &emsp; ".join([*numbers, *self._remarks()])
-        told = ", ".join([*numbers, *self._remarks()])
-        self._describe("embvar-picture", f"{self.shows} {told}.")
-
-    def _remarks(self) -> list[str]:
-        """What is said beside Q, M and V."""
-        return []
-
-
-class VariancePlayground(_BlittedExplorer):
+class VariancePlayground(BlittedExplorer):
     """Set the mean and the spread of a cloud, or drag it, and see that ``Q = M + V`` holds.
 
     >>> playground = VariancePlayground()
@@ -268,58 +134,3 @@ def _edges(
     corners = (of or ax.transData).transform([lower_left, upper_right])
     (left, lower), (right, upper) = ax.figure.transFigure.inverted().transform(corners)
     return float(left), float(1 - upper), float(right), float(1 - lower)
-
-
-class SequencePlayer(_BlittedExplorer):
-    """Step through the occurrences of a token, and see Q, M and V grow; the end is hidden at first.
-
-    Args:
-        x: ``(N, d)`` embeddings in the order in which they arrive.
-    """
-
-    drawn = ("k", "answer")
-    shows = "Q, M and V of the first k vectors, against k."
-
-    def __init__(self, x: np.ndarray) -> None:
-        state = SequenceState(x)
-        blitted = BlittedFigure(7.5, 3.8)
-        self._ax = running_frame(state.path, ax=blitted.figure.subplots())
-        slider = widgets.IntSlider(
-            min=1,
-            max=len(state.x),
-            description="seen, k",
-            tooltip="number of occurrences seen; arrow keys move it",
-        )
-        player = widgets.Play(
-            min=1,
-            max=len(state.x),
-            interval=_SPEEDS["normal"],
-            tooltip="play the sequence",
-        )
-        traitlets.link((player, "value"), (slider, "value"))
-        speed = dropdown(
-            "speed", "embvar-speed", list(_SPEEDS.items()), "how fast it plays", "150px"
-        )
-        speed.value = _SPEEDS["normal"]
-        traitlets.link((speed, "value"), (player, "interval"))
-        answer = checkbox(
-            "show the end",
-            "embvar-answer",
-            f"the values after all vectors, each in a band of ±{NEAR:.0%}",
-        )
-        controls = {"k": slider, "answer": answer}
-        super().__init__(
-            state, controls, blitted, before=(with_class(player, "embvar-play"), speed)
-        )
-
-    def artists(self, values: Mapping[str, float]) -> list[Artist]:
-        """The curves up to k, and the values that they end at if these are shown."""
-        return running_artists(
-            self._ax, self.state.path, int(values["k"]), answer=bool(values["answer"])
-        )
-
-    def _remarks(self) -> list[str]:
-        if not self.state.answer:
-            return []
-        first = ", ".join(f"{name} from k = {k}" for name, k in self.state.near_from().items())
-        return [f"within {NEAR:.0%} of the end: {first}"]

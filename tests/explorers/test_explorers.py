@@ -23,9 +23,9 @@ from reference import two_pass
 import embvar_kit as ek
 from embvar_kit.explorers import base, rendering
 from embvar_kit.explorers.controls import CountsSlider
-from embvar_kit.explorers.layers import LayerState
+from embvar_kit.explorers.layers_state import LayerState
 from embvar_kit.explorers.playground import CloudState
-from embvar_kit.explorers.tradeoff import MARK
+from embvar_kit.explorers.tradeoff_plot import MARK
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 from embvar_kit.extraction.embeddings import Occurrences
 from embvar_kit.figures.token import moments_of_token, occurrences_in_plane
