@@ -65,13 +65,14 @@ class SequencePlayer(BlittedExplorer):
 
     Args:
         x: ``(N, d)`` embeddings in the order in which they arrive.
+        values: initial values of the state, for example ``k=10``.
     """
 
     drawn = ("k", "answer")
     shows = "Q, M and V of the first k vectors, against k."
 
-    def __init__(self, x: np.ndarray) -> None:
-        state = SequenceState(x)
+    def __init__(self, x: np.ndarray, **values: int) -> None:
+        state = SequenceState(x, **values)
         blitted = BlittedFigure(7.5, 3.8)
         self._ax = running_frame(state.path, ax=blitted.figure.subplots())
         slider = widgets.IntSlider(
@@ -86,7 +87,8 @@ class SequencePlayer(BlittedExplorer):
             interval=_SPEEDS["normal"],
             tooltip="play the sequence",
         )
-        traitlets.link((player, "value"), (slider, "value"))
+        slider.value = state.k
+        traitlets.link((slider, "value"), (player, "value"))
         speed = dropdown(
             "speed", "embvar-speed", list(_SPEEDS.items()), "how fast it plays", "150px"
         )

@@ -68,17 +68,17 @@ class Frame(anywidget.AnyWidget):
 
 
 class Downloads(anywidget.AnyWidget):
-    """Buttons that give out files or code.
+    """Buttons that give out files, code or links.
 
     Args:
-        buttons: by its text, a button's tooltip, and what makes a :class:`File` or a line of code.
-            What raises an :class:`embvar_kit.EmbvarError` tells its message.
+        buttons: by its text, a button's tooltip, and what makes a :class:`File`, a line of code,
+            or a :class:`Link`. What raises an :class:`embvar_kit.EmbvarError` tells its message.
     """
 
     _esm = _script("downloads.js")
     buttons = traitlets.List().tag(sync=True)
 
-    def __init__(self, buttons: Mapping[str, tuple[str, Callable[[], File | str]]]) -> None:
+    def __init__(self, buttons: Mapping[str, tuple[str, Callable[[], File | Link | str]]]) -> None:
         super().__init__(buttons=[(text, tooltip) for text, (tooltip, _) in buttons.items()])
         self.add_class("embvar-downloads")
         self._make = {text: make for text, (_, make) in buttons.items()}
@@ -94,6 +94,8 @@ class Downloads(anywidget.AnyWidget):
             if isinstance(made, File):
                 answer |= {"told": f"Saved: {made.name}", "name": made.name, "type": made.type}
                 buffers = [made.content]
+            elif isinstance(made, Link):
+                answer["query"] = made.query
             else:
                 answer["code"] = made
         self.send(answer, buffers)
@@ -105,6 +107,12 @@ class File(NamedTuple):
     name: str
     type: str
     content: bytes
+
+
+class Link(NamedTuple):
+    """The address of the page, with another query."""
+
+    query: str
 
 
 class LectureButton(anywidget.AnyWidget):

@@ -1,10 +1,19 @@
 // Shows the text of the area of an explorer's picture that the mouse is over, and tells of clicks.
+// Over a line that names an area, it rings that area in the picture.
 function render({ model, el }) {
   el.style.display = "none";
   const tip = document.createElement("div");
   tip.className = "embvar-tip";
   tip.setAttribute("role", "tooltip");
-  document.body.append(tip);
+  const ring = document.createElement("div");
+  ring.className = "embvar-ring";
+  document.body.append(tip, ring);
+  // What fills the screen covers all that is outside of it.
+  const bring = (one) => {
+    const home = document.fullscreenElement ?? document.body;
+    if (one.parentElement !== home) home.append(one);
+    one.style.display = "block";
+  };
   const at = (event) => {
     const explorer = el.closest(".embvar-explorer"), image = event.target;
     const ours = explorer?.contains(image) && image.matches(`img.${model.get("picture")}`);
@@ -17,13 +26,27 @@ function render({ model, el }) {
     if (found < 0 && image.style.cursor === "pointer") image.style.cursor = "";
     return found;
   };
+  const circle = (event) => {
+    ring.style.display = "none";
+    const line = event.target instanceof Element && event.target.closest("[data-area]");
+    const explorer = el.closest(".embvar-explorer");
+    if (!line || !explorer?.contains(line)) return;
+    const image = explorer.querySelector(`img.${model.get("picture")}`);
+    const area = model.get("areas")[Number(line.dataset.area)];
+    if (!area || !image?.checkVisibility()) return;
+    const box = image.getBoundingClientRect();
+    bring(ring);
+    ring.style.left = `${box.left + (area[0] + area[2]) / 2 * box.width}px`;
+    ring.style.top = `${box.top + (area[1] + area[3]) / 2 * box.height}px`;
+  };
   const move = (event) => {
+    circle(event);
     const found = at(event);
-    tip.style.display = found >= 0 ? "block" : "none";
-    if (found < 0) return;
-    // What fills the screen covers all that is outside of it.
-    const home = document.fullscreenElement ?? document.body;
-    if (tip.parentElement !== home) home.append(tip);
+    if (found < 0) {
+      tip.style.display = "none";
+      return;
+    }
+    bring(tip);
     tip.textContent = model.get("areas")[found][4];
     const right = event.clientX + 14 + tip.offsetWidth < window.innerWidth;
     tip.style.left = `${right ? event.clientX + 14 : event.clientX - 14 - tip.offsetWidth}px`;
@@ -41,6 +64,7 @@ function render({ model, el }) {
     document.removeEventListener("mousemove", move);
     document.removeEventListener("click", click);
     tip.remove();
+    ring.remove();
   };
 }
 export default { render };

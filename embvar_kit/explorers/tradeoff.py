@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
+import traitlets
 from matplotlib.figure import Figure
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import StatisticsError
+from embvar_kit.explorers import links
 from embvar_kit.explorers.base import PATIENCE, Explorer, bind, explorer_frame, handle_of
 from embvar_kit.explorers.controls import (
     CountsSlider,
@@ -26,7 +28,7 @@ from embvar_kit.explorers.controls import (
 )
 from embvar_kit.explorers.points import Points, Statistics
 from embvar_kit.explorers.rendering import DPI, png_of, svg_of
-from embvar_kit.explorers.scripted import Downloads, File, LectureButton, PlotGuard
+from embvar_kit.explorers.scripted import Downloads, File, LectureButton, Link, PlotGuard
 from embvar_kit.explorers.tables import (
     MOST_NAMED,
     explained,
@@ -43,6 +45,7 @@ from embvar_kit.figures.tradeoff import scatter_V_on_M
 if TYPE_CHECKING:
     from embvar_kit.models.loading import EmbeddingModel
 
+_LINK = "tradeoff"  # name of the state in a link
 _NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
 _PRINT = 200  # dots per inch of a figure that is saved
 _TYPING = 0.3  # seconds without a key after which what was typed is looked for
@@ -95,6 +98,7 @@ class TradeoffExplorer(Explorer):
             (["drawn"], self._show_fit),
             (["drawn", "marked"], self._show_marked),
             (["drawn", "compare", "distance"], self._show_moved),
+            (["drawn"], self._show_residuals),
             (["drawn", "search"], self._show_matches),
             (["drawn", "token"], self._show_card),
         ):
@@ -129,6 +133,20 @@ class TradeoffExplorer(Explorer):
             del values["site"]
         told = ", ".join(f"{name}={value!r}" for name, value in values.items())
         return f"{handle_of(self) or 'explorer'}.state.restore({told})"
+
+    def follow_link(self, query: str | None = None) -> None:
+        """Show what a link shows; if that is not there, say so and leave all as it is.
+
+        Args:
+            query: the query of the link; by default that of the app's address.
+        """
+        before = self.state.values()
+        try:
+            if values := links.values_in(_LINK, query):
+                self.state.restore(**values)
+        except (ValueError, traitlets.TraitError) as error:
+            self.state.restore(**before)
+            self._show_message(f"The link cannot be followed. {error}")
 
     def figure(self, dpi: float = DPI) -> Figure:
         """The figure of :func:`embvar_kit.figures.V_on_M`, the marked tokens labelled."""
@@ -175,14 +193,16 @@ class TradeoffExplorer(Explorer):
                 raise StatisticsError("No token is marked: search for some, or draw a lasso.")
             return file("-marked.csv", "text/csv", self.marked.to_csv(index=False).encode())
 
-        return Downloads(
-            {
-                "PNG": ("the figure with axes, legend and marked names, as an image", png),
-                "SVG": ("the figure with axes, legend and marked names, as a drawing", svg),
-                "CSV": ("the marked tokens as a table", csv),
-                "code": ("a line of Python that shows all this again", lambda: self.code),
-            }
-        )
+        buttons = {
+            "PNG": ("the figure with axes, legend and marked names, as an image", png),
+            "SVG": ("the figure with axes, legend and marked names, as a drawing", svg),
+            "CSV": ("the marked tokens as a table", csv),
+            "code": ("a line of Python that shows all this again", lambda: self.code),
+        }
+        if links.in_app():
+            told = "an address of this page that shows all this again"
+            buttons["link"] = told, lambda: Link(links.query_of(_LINK, self.state.values()))
+        return Downloads(buttons)
 
     # Controls
 
@@ -245,7 +265,7 @@ class TradeoffExplorer(Explorer):
                 self._downloads(),
             ],
             "search": self._search_box(),
-            "compare": self._compare_box(),
+            "compare": [*self._compare_box(), *self._residuals_box()],
             "marked": [self._marked],
             "card": [self.card.view],
         }
@@ -323,6 +343,17 @@ class TradeoffExplorer(Explorer):
         moved = [self._moved_title, self._moved.head, self._moved]
         return [heading, self._compare, distance, *moved]
 
+    def _residuals_box(self) -> list[widgets.Widget]:
+        self._residuals = TokenList(
+            "embvar-residuals",
+            "tokens farthest from the line; choosing one marks it and opens its card",
+            ("token", "residual", "M", "V"),
+            10,
+            self._mark,
+        )
+        heading = _heading("Which tokens lie farthest from the line?")
+        return [heading, self._residuals.head, self._residuals]
+
     def _compare_options(self) -> list[tuple[str, int]]:
         layers = [int(layer) for layer in self.state.stats.layers]
         return [("no other layer", _NO_LAYER), *((f"layer {layer}", layer) for layer in layers)]
@@ -369,6 +400,15 @@ class TradeoffExplorer(Explorer):
         report = html.escape(self.state.search_report())
         self._found.value = f"<span role='status'>{report}</span>" if report else ""
         self._found.layout.display = None if report else "none"
+
+    def _show_residuals(self) -> None:
+        found = self.state.residuals()
+        names = self.state.points.shown[self.state.points.indices_of(found["token"])]
+        cells = (
+            (name, signed(row.residual), number(row.M), number(row.V))
+            for name, row in zip(names, found.itertuples(index=False), strict=True)
+        )
+        self._residuals.fill(zip(found["token"].astype(str), cells, strict=True))
 
     def _show_moved(self) -> None:
         state = self.state

@@ -158,6 +158,19 @@ class TradeoffState(traitlets.HasTraits):
         """What a search found besides a token itself, and what it did not find; may be empty."""
         return self._looked_for(self.search).report(self.counts)
 
+    def residuals(self, most: int = 10) -> pd.DataFrame:
+        """The tokens that lie farthest from the line: ``token, n, residual, M, V``.
+
+        A residual is V minus what the line gives for M: positive above the line. The table is empty
+        if there is no line.
+        """
+        table = self.table().assign(residual=np.nan)[["token", "n", "residual", "M", "V"]]
+        if "slope" not in self.fit:
+            return table[:0]
+        table["residual"] = table["V"] - self.fit["intercept"] - self.fit["slope"] * table["M"]
+        order = np.argsort(-table["residual"].abs().to_numpy(), kind="stable")[:most]
+        return table.iloc[order].reset_index(drop=True)
+
     def moved(self, most: int = 10) -> pd.DataFrame:
         """The tokens that moved most between the layers :attr:`compare` and :attr:`layer`.
 

@@ -98,13 +98,12 @@ def occurrences_in_plane(
             "occurrences, and a neighbour for each."
         )
     ax = style.new_axes(ax, 5.4, 3.4)
-    if not np.ptp(x, axis=0).any():
+    if (found := in_plane(x)) is None:
         note = "all these vectors are the same"
         ax.text(0.5, 0.5, note, ha="center", va="center", transform=ax.transAxes)
         ax.set(xticks=(), yticks=(), title=f"layer {layer}")
         return ax
-    centre, axes, share = analysis.principal_axes(x)
-    flat = (x - centre) @ axes.T
+    flat, share = found
     often = [n for n, _ in Counter(n for n in neighbours if n is not None).most_common()]
     marked = often[:MOST_NEIGHBOURS]
     rest = np.array([n not in marked for n in neighbours])
@@ -124,3 +123,18 @@ def occurrences_in_plane(
     ax.set_title(title, fontsize=10)
     ax.legend(title=what, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return ax
+
+
+def in_plane(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Vectors on their first two principal axes; ``None`` if all are the same.
+
+    Args:
+        x: ``(n, d)`` vectors, at least three.
+
+    Returns:
+        their places ``(n, 2)``, and the share of the variance on each axis ``(2,)``.
+    """
+    if not np.ptp(x, axis=0).any():
+        return None
+    centre, axes, share = analysis.principal_axes(x)
+    return (x - centre) @ axes.T, share

@@ -393,6 +393,37 @@ def test_a_context_is_one_line_with_the_neighbours_at_the_token(
     explorer.locator(".embvar-clear").click()
 
 
+def test_a_dot_shows_its_sentence_and_a_sentence_its_dot(notebook: Notebook, explorer: Locator):
+    page = notebook.page
+    explorer.locator(".embvar-search input").fill("state")
+    explorer.locator(".embvar-kwic").wait_for(timeout=180_000)
+    image = explorer.locator("img.embvar-card-plane")
+    poll(lambda: "embvar-waiting" in image.get_attribute("class"), lambda waits: not waits)
+    ring, tip = page.locator(".embvar-ring:visible"), page.locator(".embvar-tip:visible")
+    lines = explorer.locator(".embvar-kwic tr[data-area]")
+    for line in (lines.first, lines.last):
+        view.in_the_middle(line)
+        line.hover()
+        ring.wait_for()
+        box, picture = ring.bounding_box(), image.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        assert picture["x"] < x < picture["x"] + picture["width"]
+        assert picture["y"] < y < picture["y"] + picture["height"]
+        page.screenshot(path=screenshot("tradeoff-ring"))
+        if not 100 < y < 850:  # the dot has scrolled out of the window with its picture
+            offset = y - picture["y"]
+            y = view.in_the_middle(image)["y"] + offset
+        page.mouse.move(x, y)
+        tip.wait_for()
+        before = line.locator(".embvar-before span").inner_text()
+        told = tip.inner_text()
+        assert before[-10:] in told and "[" in told
+        assert ring.count() == 0
+    page.screenshot(path=screenshot("tradeoff-sentence"))
+    away(notebook)
+    explorer.locator(".embvar-clear").click()
+
+
 # Results
 
 

@@ -528,6 +528,20 @@ def test_what_moved_most_is_the_largest_distance(stats):
         state.layer, state.compare = 2, 4
 
 
+def test_the_tokens_farthest_from_the_line_are_its_largest_residuals(stats):
+    state = TradeoffState(stats, layer=2, counts=(5, None))
+    found = state.residuals(most=7)
+    table = stats.table(2, min_count=5).set_index("token")
+    slope, intercept = np.polyfit(table["M"], table["V"], 1)
+    residual = table["V"] - (slope * table["M"] + intercept)
+    expected = residual.loc[residual.abs().nlargest(7).index]
+    assert found["token"].tolist() == expected.index.tolist()
+    np.testing.assert_allclose(found["residual"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found[["M", "V"]], table.loc[found["token"], ["M", "V"]])
+    one = tradeoff_of_tokens(["only"])
+    assert TradeoffState(one, counts=(2, None)).residuals().empty, "without a line there are none"
+
+
 def test_another_model_keeps_the_depth_and_the_tokens_it_has(stats, model):
     few = ek.extract(
         model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2, 4, 6], progress=False
@@ -725,6 +739,18 @@ def test_comparing_layers_lists_the_tokens_that_moved(explorer):
     assert state.compare is None and moved.options == ()
 
 
+def test_the_tokens_farthest_from_the_line_are_listed_and_can_be_chosen(explorer):
+    far, state = find(explorer, "embvar-residuals"), explorer.state
+    wanted = state.residuals()
+    assert [token for _, token in far.options] == wanted["token"].tolist()
+    assert without_tags(far.head.value).split() == ["token", "residual", "M", "V"]
+    assert re.search(r"[+−][\d.,]+", far.options[0][0])
+    state.layer = 5
+    assert [token for _, token in far.options] == state.residuals()["token"].tolist()
+    far.value = far.options[2][1]
+    assert state.token == state.marked[0] == state.residuals()["token"][2]
+
+
 def test_a_refused_range_is_named_and_the_last_valid_one_stays(explorer, stats):
     slider, state = find(explorer, "embvar-counts"), explorer.state
     assert 100 < stats.n.max() < 50_000
@@ -798,6 +824,22 @@ def test_a_card_without_a_model_says_what_it_needs(explorer):
     picture(find(explorer, "embvar-card-profile"))
 
 
+def check_dots(explorer, listed: str) -> None:
+    """Check that each dot of the card tells its sentence, and each line listed names its dot."""
+    areas = explorer.card._sentences.areas
+    image = Image.open(io.BytesIO(picture(find(explorer, "embvar-card-plane")))).convert("RGB")
+    pixels = np.asarray(image)
+    for left, upper, right, lower, text in areas:
+        x, y = (left + right) / 2 * image.width, (upper + lower) / 2 * image.height
+        around = pixels[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3]
+        assert around.min() < 200, "a dot is darker than the background"
+        assert "[state]" in text.lower()
+    lines = re.findall(r"data-area='(\d+)'.*?<span>(.*?)</span>", listed)
+    assert 3 < len(lines) <= len(areas)
+    for at, before in lines:
+        assert areas[int(at)][4].startswith(f"{before}[")
+
+
 @pytest.mark.slow
 def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     explorer = ek.TradeoffExplorer(stats, model, corpus, counts=(5, None), layer=2)
@@ -813,6 +855,7 @@ def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     assert "<b>state</b>" in text and "https://en.wikipedia.org/wiki/" in text
     profile = picture(find(explorer, "embvar-card-profile"))
     plane = picture(find(explorer, "embvar-card-plane"))
+    check_dots(explorer, text)
     find(explorer, "embvar-card-side").value = "before"
     assert explorer.wait() and picture(find(explorer, "embvar-card-plane")) != plane
     passes = explorer.card.samples.computed
@@ -1232,6 +1275,38 @@ def test_the_state_comes_out_as_code_that_restores_it(stats):
     assert again.state.counts == (1, None)
     with pytest.raises(traitlets.TraitError, match="no value 'colour'"):
         again.state.restore(colour="red")
+
+
+def test_a_link_of_the_app_shows_the_same_again(stats, monkeypatch):
+    def made():
+        return ek.TradeoffExplorer({"one": stats, "other": stats}, counts=(5, None), layer=2)
+
+    assert "link" not in dict(find(made(), "embvar-downloads").buttons), "a notebook has none"
+    monkeypatch.setenv("VOILA_REQUEST_URL", "http://127.0.0.1/?token=secret")
+    explorer = made()
+    state = explorer.state
+    state.model, state.counts, state.marked, state.token = "other", (20, None), ["the", "of"], "of"
+    values = state.values()
+    message, _ = answer_of(find(explorer, "embvar-downloads"), "link")
+    monkeypatch.setenv("QUERY_STRING", f"token=another&{message['query']}")
+    again = made()
+    again.follow_link()
+    assert again.state.values() == values and find(again, "embvar-message").value == ""
+    for query, why in (
+        ("tradeoff=%7B%22layer%22:99%7D", "Layer 99 was not extracted"),
+        ("tradeoff=%7B%22marked%22:[%22no<b>%22]%7D", "&#x27;no&lt;b&gt;&#x27;: not among"),
+        ("tradeoff=%7B%22colour%22:1%7D", "no value &#x27;colour&#x27;"),
+        ("tradeoff=[1]", "no values by name"),
+        ("tradeoff=%7B", "Expecting"),
+    ):
+        again.follow_link(query)
+        assert again.state.values() == values
+        told = find(again, "embvar-message").value
+        assert told.startswith("The link cannot be followed. ") and why in told
+    monkeypatch.setenv("QUERY_STRING", "token=another")
+    first = made()
+    first.follow_link()
+    assert first.state.layer == 2 and find(first, "embvar-message").value == ""
 
 
 def answer_of(downloads, button):
