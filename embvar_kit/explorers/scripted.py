@@ -145,7 +145,7 @@ class PlotGuard(anywidget.AnyWidget):
 
 
 class PlotAxes(anywidget.AnyWidget):
-    """Axes and legend around a scatter plot, which it keeps as wide as its column.
+    """Axes, legend and some names of a scatter plot, which it keeps as wide as its column.
 
     It stands beside the plot in a box of the class ``embvar-plot``.
 
@@ -158,6 +158,7 @@ class PlotAxes(anywidget.AnyWidget):
     plot = traitlets.Instance(widgets.DOMWidget).tag(sync=True, **widgets.widget_serialization)
     height = traitlets.Int(0).tag(sync=True)
     titles = traitlets.List(["", ""], help="HTML of the two axes' titles").tag(sync=True)
+    names = traitlets.List(help="(M, V, name) of the points that are named").tag(sync=True)
     legend = traitlets.Dict(
         help="title, colours from left to right, and marks: (fraction of the width, HTML)"
     ).tag(sync=True)

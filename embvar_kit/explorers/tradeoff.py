@@ -438,7 +438,7 @@ class TradeoffExplorer(Explorer):
         shown = state.table().assign(token=state.points.shown)
         shown = shown.iloc[state.points.indices_of(state.marked)]
         hidden = len(state.marked) - len(shown)
-        handle = handle_of(self)
+        handle = None if links.in_app() else handle_of(self)  # there are no cells
         self._marked.value = marked_table(shown, state.layer, hidden, handle and f"{handle}.marked")
 
     def _show_card(self) -> None:

@@ -13,7 +13,7 @@ from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
 
 from embvar_kit.explorers.controls import with_class
 from embvar_kit.explorers.scripted import PlotAxes
-from embvar_kit.explorers.tables import explained
+from embvar_kit.explorers.tables import MOST_NAMED, explained
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 from embvar_kit.figures.style import FREQUENCY_MAP, count_range
 
@@ -71,13 +71,17 @@ class TradeoffPlot:
         self.widget = with_class(scatter.widget, "embvar-scatter")
         self.widget.toolbar_buttons = _BUTTONS
         self._axes = PlotAxes(
-            self.widget, height or 0, titles=self._titles(), legend=self._legend()
+            self.widget,
+            height or 0,
+            titles=self._titles(),
+            legend=self._legend(),
+            names=self._names(),
         )
         self.view = with_class(widgets.VBox([self.widget, self._axes]), "embvar-plot")
         self._fix_colours()
         self._select_marked()
         state.observe(lambda _: self._update(), "drawn")
-        state.observe(lambda _: self._select_marked(), "marked")
+        state.observe(lambda _: self._show_marked(), "marked")
         state.observe(lambda _: scatter.annotations(self._lines()), ["marked", "compare"])
         self.widget.observe(self._mark_selected, "selection")
 
@@ -125,6 +129,7 @@ class TradeoffPlot:
                 self._select_marked(force=True)
             scatter.annotations(self._lines())
         self._axes.titles, self._axes.legend = self._titles(), self._legend()
+        self._axes.names = self._names()
 
     def _fix_colours(self) -> None:
         """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
@@ -169,6 +174,13 @@ class TradeoffPlot:
             "marks": [(float(norm(x)), powers[x]) for x in range(low, high + 1)],
         }
 
+    def _names(self) -> list[tuple[float, float, str]]:
+        """The marked tokens that are named in the plot, and where their points are drawn."""
+        points = self.state.points
+        rows = points.indices_of(self.state.marked)[:MOST_NAMED]
+        places = self._data[[_X, _Y]].to_numpy()[rows].tolist()
+        return [(x, y, points.shown[row]) for (x, y), row in zip(places, rows, strict=True)]
+
     # Lines
 
     def _lines(self) -> list[Line]:
@@ -204,6 +216,11 @@ class TradeoffPlot:
         return list(zip(M.tolist(), V.tolist(), strict=True))
 
     # Selection
+
+    def _show_marked(self) -> None:
+        if self._shown is self.state.points:  # else the points are about to be drawn anew
+            self._axes.names = self._names()
+        self._select_marked()
 
     def _select_marked(self, force: bool = False) -> None:
         """Select the marked tokens' points, if they are not selected or ``force`` is set."""

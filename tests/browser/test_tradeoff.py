@@ -424,6 +424,29 @@ def test_a_dot_shows_its_sentence_and_a_sentence_its_dot(notebook: Notebook, exp
     explorer.locator(".embvar-clear").click()
 
 
+def test_marked_tokens_are_named_beside_their_points(notebook: Notebook, explorer: Locator):
+    explorer.locator(".embvar-search input").fill("state the")
+    names = explorer.locator(".embvar-name")
+    for key in ("ArrowRight", "ArrowLeft"):
+        view.slider(explorer).focus()
+        before = names.evaluate_all("all => all.map((one) => one.getBoundingClientRect().x)")
+        notebook.page.keyboard.press(key)
+        poll(
+            lambda: names.evaluate_all("all => all.map((one) => one.getBoundingClientRect().x)"),
+            lambda now, then=before: len(now) == 2 and now != then,
+        )
+        assert sorted(names.all_inner_texts()) == ["state", "the"]
+        rows = view.table(explorer)
+        for name in names.all():
+            row, box = rows.loc[name.inner_text()], name.bounding_box()
+            x, y = view.Axes(explorer).at(row["M"], row["V"])
+            apart = box["x"] - x if box["x"] > x else x - box["x"] - box["width"]
+            assert 0 < apart < 15 and box["y"] < y < box["y"] + box["height"]
+    notebook.page.screenshot(path=screenshot("tradeoff-names"))
+    explorer.locator(".embvar-clear").click()
+    assert poll(names.count, lambda count: count == 0) == 0
+
+
 # Results
 
 

@@ -656,6 +656,37 @@ def test_marks_stay_with_their_tokens(explorer):
     assert len(widget.selection) == 0 and find(explorer, "embvar-marked").value == ""
 
 
+def test_marked_tokens_are_named_in_the_plot(explorer, stats):
+    axes, state = explorer.plot._axes, explorer.state
+    assert axes.names == []
+    state.search = "the of"
+    for layer in (2, 4):
+        state.layer = layer
+        table = stats.table(layer).set_index("token")
+        assert [name for *_, name in axes.names] == ["the", "of"]
+        np.testing.assert_allclose(
+            [p[:2] for p in axes.names], table.loc[["the", "of"], ["M", "V"]]
+        )
+    state.search = "*e*"
+    assert len(axes.names) == 12 < len(state.marked)
+    state.counts = (50, None)
+    assert {name for *_, name in axes.names} <= set(stats.table(4, min_count=50)["token"])
+    state.clear()
+    assert axes.names == []
+
+
+def test_names_follow_a_change_of_model_to_fewer_tokens(stats):
+    few = stats.without(stats.tokens[stats.n < 20])
+    explorer = ek.TradeoffExplorer({"all": stats, "few": few}, counts=(5, None))
+    rare = stats.table(0, min_count=5, max_count=10)["token"].iloc[0]
+    explorer.state.marked = ["the", rare]
+    assert len(explorer.plot._axes.names) == 2
+    explorer.state.model = "few"
+    ((M, V, name),) = explorer.plot._axes.names
+    row = few.table(explorer.state.layer).set_index("token").loc["the"]
+    assert (name, M, V) == ("the", pytest.approx(row["M"]), pytest.approx(row["V"]))
+
+
 def test_marks_keep_their_colour(stats):
     """jscatter replaces the colour of selected points whenever it gets another map or norm."""
     explorer = ek.TradeoffExplorer({"one": stats, "other": stats}, counts=(5, None))
