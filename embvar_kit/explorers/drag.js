@@ -1,4 +1,4 @@
-// Tells where in a part of an explorer's picture the reader drags the mouse, a pen or a finger.
+// Tells where in a part of an explorer's picture the reader drags the mouse, or taps.
 function render({ model, el }) {
   el.textContent = model.get("hint");
   let held = null;  // the picture that is dragged on
@@ -10,12 +10,10 @@ function render({ model, el }) {
     const y = ((event.clientY - box.top) / box.height - upper) / (lower - upper);
     return [x, 1 - y];
   };
-  const over = (event) => {
-    const image = event.target;
-    if (!(image instanceof HTMLImageElement) || !image.matches("img.embvar-picture") ||
-      !explorer()?.contains(image)) return null;
-    return place(image, event).every((at) => at >= 0 && at <= 1) ? image : null;
-  };
+  const ours = ({ target }) => explorer()?.contains(target) && target.matches("img.embvar-picture");
+  const over = (event) =>
+    ours(event) && place(event.target, event).every((at) => at >= 0 && at <= 1)
+      ? event.target : null;
   const tell = (image, event) => {
     model.set("place", place(image, event).map((at) => Math.min(1, Math.max(0, at))));
     model.save_changes();
@@ -29,9 +27,7 @@ function render({ model, el }) {
   };
   const move = (event) => {
     if (held) return tell(held, event);
-    const image = over(event);
-    if (image) image.style.cursor = "grab";
-    else if (event.target instanceof HTMLImageElement) event.target.style.cursor = "";
+    if (ours(event)) event.target.style.cursor = over(event) ? "grab" : "";
   };
   const up = () => { held = null; };
   const still = (event) => { if (over(event)) event.preventDefault(); };
