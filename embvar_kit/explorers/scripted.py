@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -14,8 +15,12 @@ from embvar_kit.errors import EmbvarError
 
 
 def _script(name: str) -> str:
-    """The text of a file of this folder."""
-    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    """The text of a file of this folder, without comments: it goes out with each explorer."""
+    text = importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    if name.endswith(".css"):
+        text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
 class Tooltip(anywidget.AnyWidget):
@@ -31,10 +36,12 @@ class Tooltip(anywidget.AnyWidget):
     areas = traitlets.List(
         help="(left, upper, right, lower, text), edges as fractions of the picture's size"
     ).tag(sync=True)
+    hint = traitlets.Unicode(help="what the reader is told of it").tag(sync=True)
     clickable = traitlets.Bool(False, help="whether a click does something").tag(sync=True)
 
     def __init__(self, *, on_click: Callable[[int], None] | None = None, **values: object) -> None:
         super().__init__(clickable=on_click is not None, **values)
+        self.add_class("embvar-hint")
         if on_click is not None:
             self.on_msg(lambda _, told, __: on_click(int(told["clicked"])))
 

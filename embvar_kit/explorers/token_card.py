@@ -124,10 +124,11 @@ class TokenCard:
             style={"description_width": "initial", "button_width": "160px"},
         )
         with_class(self.side, "embvar-card-side").observe(lambda _: self._request_plane(), "value")
-        self._sentences = Tooltip(picture="embvar-card-plane")
-        hint = widgets.HTML("Point at a dot for its sentence, or at a sentence below for its dot.")
-        with_class(hint, "embvar-hint")
-        self._right = widgets.VBox([self.side, plane, hint, self._sentences])
+        self._sentences = Tooltip(
+            picture="embvar-card-plane",
+            hint="Point at a dot for its sentence, or at a sentence below for its dot.",
+        )
+        self._right = widgets.VBox([self.side, plane, self._sentences])
         self.view = widgets.VBox(
             [
                 self._head,

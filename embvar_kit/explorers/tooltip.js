@@ -1,7 +1,8 @@
 // Shows the text of the area of an explorer's picture that the mouse is over, and tells of clicks.
 // Over a line that names an area, it rings that area in the picture.
 function render({ model, el }) {
-  el.style.display = "none";
+  el.textContent = model.get("hint");
+  if (!el.textContent) el.style.display = "none";
   const tip = document.createElement("div");
   tip.className = "embvar-tip";
   tip.setAttribute("role", "tooltip");
@@ -48,8 +49,9 @@ function render({ model, el }) {
     }
     bring(tip);
     tip.textContent = model.get("areas")[found][4];
-    const right = event.clientX + 14 + tip.offsetWidth < window.innerWidth;
-    tip.style.left = `${right ? event.clientX + 14 : event.clientX - 14 - tip.offsetWidth}px`;
+    const { offsetWidth: width } = tip, room = window.innerWidth - width - 4;
+    const right = event.clientX + 14, left = event.clientX - 14 - width;
+    tip.style.left = `${right <= room ? right : Math.max(4, Math.min(left, room))}px`;
     tip.style.top = `${event.clientY + 14}px`;
   };
   const click = (event) => {

@@ -128,15 +128,17 @@ class TradeoffPlot:
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
                 self._select_marked(force=True)
             scatter.annotations(self._lines())
-        self._axes.titles, self._axes.legend = self._titles(), self._legend()
-        self._axes.names = self._names()
+        self._axes.titles, self._axes.names = self._titles(), self._names()
+        if not same_tokens:
+            self._axes.legend = self._legend()
 
     def _fix_colours(self) -> None:
         """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
         widget = self.widget
         # A single selection or hover colour is applied only to points not coloured by a column:
         # give it one entry for each colour of the map.
-        widget.color_selected = [to_rgba(MARK)] * len(widget.color)
+        mark = [round(part, 3) for part in to_rgba(MARK)]
+        widget.color_selected = [mark] * len(widget.color)
         widget.color_hover = [to_rgba("black")] * len(widget.color)
         widget.opacity_by = None  # the default, by density, makes rare tokens vanish
         widget.opacity = 0.9

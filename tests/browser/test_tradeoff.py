@@ -418,6 +418,8 @@ def test_a_dot_shows_its_sentence_and_a_sentence_its_dot(notebook: Notebook, exp
         before = line.locator(".embvar-before span").inner_text()
         told = tip.inner_text()
         assert before[-10:] in told and "[" in told
+        box = tip.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= WINDOW["width"]
         assert ring.count() == 0
     page.screenshot(path=screenshot("tradeoff-sentence"))
     away(notebook)
@@ -435,10 +437,10 @@ def test_marked_tokens_are_named_beside_their_points(notebook: Notebook, explore
             lambda: names.evaluate_all("all => all.map((one) => one.getBoundingClientRect().x)"),
             lambda now, then=before: len(now) == 2 and now != then,
         )
-        assert sorted(names.all_inner_texts()) == ["state", "the"]
+        assert sorted(names.all_text_contents()) == ["state", "the"]
         rows = view.table(explorer)
         for name in names.all():
-            row, box = rows.loc[name.inner_text()], name.bounding_box()
+            row, box = rows.loc[name.text_content()], name.bounding_box()
             x, y = view.Axes(explorer).at(row["M"], row["V"])
             apart = box["x"] - x if box["x"] > x else x - box["x"] - box["width"]
             assert 0 < apart < 15 and box["y"] < y < box["y"] + box["height"]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import traitlets
 from IPython.core.interactiveshell import InteractiveShell
-from matplotlib.colors import to_hex, to_rgba
+from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -694,7 +694,7 @@ def test_marks_keep_their_colour(stats):
         setattr(explorer.state, name, value)
         widget = explorer.plot.widget
         assert np.shape(widget.color_selected) == (len(widget.color), 4)
-        assert {tuple(colour) for colour in widget.color_selected} == {to_rgba(MARK)}
+        assert {to_hex(colour) for colour in widget.color_selected} == {MARK}
 
 
 def test_selecting_points_marks_them_and_a_single_one_opens_its_card(explorer):
