@@ -23,6 +23,7 @@ from embvar_kit.explorers.controls import (
     checkbox,
     dropdown,
     layer_slider,
+    paragraph,
     with_class,
     wrapping_row,
 )
@@ -208,8 +209,8 @@ class TradeoffExplorer(Explorer):
 
     def _layout(self) -> widgets.Widget:
         state, sources = self.state, self.state.sources
-        self._message = with_class(widgets.HTML(), "embvar-message")
-        self._numbers = with_class(widgets.HTML(), "embvar-numbers")
+        self._numbers = paragraph("embvar-numbers")
+        self._message = paragraph("embvar-message", self._numbers)
         layers = state.stats.layers
         play, layer = layer_slider(int(layers[0]), int(layers[-1]), state.layer)
         self._layer = layer
@@ -300,13 +301,14 @@ class TradeoffExplorer(Explorer):
             ("token", "occurrences"),
             5,
             self._mark,
+            self._numbers,
         )
         clear = widgets.Button(
             description="clear marks", tooltip="remove all marks and close the card"
         )
         with_class(clear, "embvar-clear").on_click(lambda _: self._clear())
         found = [self._found, self._matches.head, self._matches]
-        return [_heading("Find a token"), self._search, *found, clear]
+        return [self._heading("Find a token"), self._search, *found, clear]
 
     def _compare_box(self) -> list[widgets.Widget]:
         state = self.state
@@ -331,15 +333,16 @@ class TradeoffExplorer(Explorer):
             "unit of the distance that a token moved in the plane of M and V",
         )
         bind(state, "distance", distance, self._show_message)
-        self._moved_title = with_class(widgets.HTML(), "embvar-moved-title")
+        self._moved_title = paragraph("embvar-moved-title", self._numbers)
         self._moved = TokenList(
             "embvar-moved",
             "tokens that moved most; choosing one marks it and opens its card",
             ("token", "distance", "M", "V"),
             10,
             self._mark,
+            self._numbers,
         )
-        heading = _heading("Which token moved most between two layers?")
+        heading = self._heading("Which token moved most between two layers?")
         moved = [self._moved_title, self._moved.head, self._moved]
         return [heading, self._compare, distance, *moved]
 
@@ -350,9 +353,13 @@ class TradeoffExplorer(Explorer):
             ("token", "residual", "M", "V"),
             10,
             self._mark,
+            self._numbers,
         )
-        heading = _heading("Which tokens lie farthest from the line?")
+        heading = self._heading("Which tokens lie farthest from the line?")
         return [heading, self._residuals.head, self._residuals]
+
+    def _heading(self, words: str) -> widgets.HTML:
+        return paragraph("embvar-heading", self._numbers, f"<b>{words}</b>")
 
     def _compare_options(self) -> list[tuple[str, int]]:
         layers = [int(layer) for layer in self.state.stats.layers]
@@ -472,7 +479,3 @@ class TradeoffExplorer(Explorer):
 
 def _plain(text: str) -> str:
     return text.replace("$", r"\$")
-
-
-def _heading(text: str) -> widgets.HTML:
-    return widgets.HTML(f"<b>{text}</b>")

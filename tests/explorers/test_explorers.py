@@ -675,6 +675,17 @@ def test_marked_tokens_are_named_in_the_plot(explorer, stats):
     assert axes.names == []
 
 
+def test_texts_share_what_makes_them_look_alike(explorer):
+    """Each layout and each style is a widget that is sent when the explorer opens."""
+    numbers = find(explorer, "embvar-numbers")
+    for css in ("message", "moved-title"):
+        other = find(explorer, f"embvar-{css}")
+        assert other.layout is numbers.layout and other.style is numbers.style
+    explorer.state.search = "zzzz"
+    assert find(explorer, "embvar-matches").head.layout is numbers.layout
+    assert numbers.layout.display is None, "nothing that is shown or hidden shares it"
+
+
 def test_names_follow_a_change_of_model_to_fewer_tokens(stats):
     few = stats.without(stats.tokens[stats.n < 20])
     explorer = ek.TradeoffExplorer({"all": stats, "few": few}, counts=(5, None))
