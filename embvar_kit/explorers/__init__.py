@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from embvar_kit.explorers.layers import LayerExplorer
 from embvar_kit.explorers.normalization import NormalizationBench
-from embvar_kit.explorers.playground import SequencePlayer, VariancePlayground
+from embvar_kit.explorers.player import SequencePlayer
+from embvar_kit.explorers.playground import VariancePlayground
 from embvar_kit.explorers.tradeoff import TradeoffExplorer
 
 __all__ = [

@@ -71,6 +71,15 @@ def with_class(control: DOMWidget, css: str) -> DOMWidget:
     return control
 
 
+def paragraph(css: str, like: widgets.HTML | None = None, value: str = "") -> widgets.HTML:
+    """A text with a CSS class; ``like`` another, it shares that one's layout and style.
+
+    Each of the two would be a widget of its own, and a kilobyte when the explorer opens.
+    """
+    shared = {} if like is None else {"layout": like.layout, "style": like.style}
+    return with_class(widgets.HTML(value, **shared), css)
+
+
 # Controls
 
 
@@ -182,6 +191,7 @@ class TokenList(widgets.Select):
         columns: the columns' heads; the first is of the tokens' names.
         lines: how many lines are visible.
         on_choice: called with the token that the reader chooses.
+        like: a text whose look the heads have.
 
     Attributes:
         head: the line of heads, to be shown above the list.
@@ -194,10 +204,11 @@ class TokenList(widgets.Select):
         columns: Sequence[str],
         lines: int,
         on_choice: Callable[[str], None],
+        like: widgets.HTML | None = None,
     ) -> None:
         super().__init__(options=(), rows=lines, tooltip=tooltip, layout={"width": "auto"})
         with_class(with_class(self, css), "embvar-list")
-        self.head = with_class(widgets.HTML(), "embvar-list-head")
+        self.head = paragraph("embvar-list-head", like)
         self._columns = tuple(columns)
         self._filling = False
         self._on_choice = on_choice

@@ -1,4 +1,5 @@
-// Buttons that ask the kernel for a file, which the browser saves, or for code, which it copies.
+// Buttons that ask the kernel for a file, which the browser saves, or for code or the query of a
+// link, which it copies.
 function render({ model, el }) {
   const own = Math.random().toString(36).slice(2);  // another view of the same explorer stays quiet
   const said = document.createElement("span");
@@ -39,6 +40,8 @@ function render({ model, el }) {
     if (message.view !== own) return;
     said.textContent = message.told;
     if (message.code) copy(message.code);
+    // Without the token that opens the app: whoever follows the link needs one of their own.
+    if (message.query) copy(`${location.origin}${location.pathname}?${message.query}`);
     if (message.name) save(message.name, message.type, buffers[0]);
   };
   model.on("msg:custom", answered);

@@ -24,9 +24,18 @@ function name(explorer, pictures) {
       set(handle, "aria-valuetext", ends ? shown.split("-")[at] ?? shown : shown);
     });
   }
+  for (const player of explorer.querySelectorAll(".widget-play, .jupyter-widget-play")) {
+    const buttons = player.querySelectorAll("button");
+    buttons.forEach((button, at) => {
+      const what = ["play or pause", "stop and go back", "repeat"][at];
+      set(button, "aria-label", `${what}: ${player.title}`);
+      set(button, "title", what);
+    });
+  }
   for (const control of explorer.querySelectorAll("select, input, button")) {
     const told = control.labels?.length && control.labels[0].textContent.trim();
-    if (told || control.textContent.trim() && control.matches("button")) continue;
+    const written = control.matches("button") && control.textContent.trim();
+    if (told || written || control.closest(".widget-play, .jupyter-widget-play")) continue;
     set(control, "aria-label", control.title || control.closest("[title]")?.title || control.name);
   }
   for (const part of explorer.querySelectorAll(".embvar-scroll")) {

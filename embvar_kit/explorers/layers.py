@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import html
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import ipywidgets as widgets
-import numpy as np
 import pandas as pd
 import traitlets
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.base import PATIENCE, Explorer, bind, explorer_frame
+from embvar_kit.explorers.base import PATIENCE, bind, explorer_frame
 from embvar_kit.explorers.controls import (
     CountsSlider,
     checkbox,
     depth_slider,
     dropdown,
-    scrolling_image,
-    with_class,
     wrapping_row,
 )
-from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
-from embvar_kit.explorers.scripted import Tooltip
-from embvar_kit.explorers.tables import number, table, times
+from embvar_kit.explorers.layers_state import LayerState, Setting
+from embvar_kit.explorers.pictured import PicturedExplorer
+from embvar_kit.explorers.rendering import BlittedFigure, nearest_first
+from embvar_kit.explorers.tables import number, table
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts
 from embvar_kit.figures.style import written
-from embvar_kit.statistics.compaction import CHOICES
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _COLUMNS = 3  # panels side by side
@@ -40,210 +36,7 @@ _SYMBOLS = {"M": "M(X)", "V": "V(X)", "Q": "Q(X)", "V_W": "V<sub>W</sub>(X)"}
 _SYMBOLS["V_B"] = "V<sub>B</sub>(X)"
 
 
-class Setting(NamedTuple):
-    """Everything that a picture depends on except the layer."""
-
-    shown: tuple[str, ...]
-    of: str
-    absolute: bool
-    counts: tuple[int, int | None]
-    special: bool
-    sinks: bool
-    unbiased: bool
-
-
-class LayerState(traitlets.HasTraits):
-    """What the layer explorer shows. Invalid values are rejected.
-
-    Args:
-        stats: one model's statistics, or those of several models by name.
-        values: initial values of the traits.
-
-    Raises:
-        StatisticsError: if ``stats`` is something else, or empty.
-        traitlets.TraitError: if a value is invalid, at the start or later.
-    """
-
-    shown = traitlets.List(traitlets.Unicode(), minlen=1, help="the models shown")
-    of = traitlets.Enum(("Q", "V"), default_value="Q", help="what is split: Q(X) or V(X)")
-    absolute = traitlets.Bool(False, help="show the parts themselves, not their shares")
-    counts = traitlets.Tuple(
-        traitlets.Int(min=1),
-        traitlets.Int(min=1, allow_none=True),
-        default_value=(10, 100_000),
-        help="least and most occurrences; None means no limit",
-    )
-    special = traitlets.Bool(True, help="whether special tokens are included")
-    sinks = traitlets.Bool(True, help="whether high-norm tokens are included")
-    unbiased = traitlets.Bool(False, help="subtract the finite-sample bias of M and V_B")
-    step = traitlets.Int(0, min=0, help="index of the selected layer in the deepest model shown")
-    setting = traitlets.Instance(
-        Setting, read_only=True, help="everything that a picture depends on except the step"
-    )
-
-    def __init__(
-        self, stats: TokenStatistics | Mapping[str, TokenStatistics], **values: object
-    ) -> None:
-        if isinstance(stats, TokenStatistics):
-            stats = {str(stats.info["model"]["name"]): stats}
-        if not isinstance(stats, Mapping) or not stats:
-            raise StatisticsError("Give TokenStatistics, or several by name: {name: statistics}.")
-        self.sources = {str(name): one for name, one in stats.items()}
-        if not all(isinstance(one, TokenStatistics) for one in self.sources.values()):
-            raise StatisticsError("Give TokenStatistics by name: {name: statistics}.")
-        self._lock = threading.RLock()  # pictures are drawn in a thread
-        self._without: dict[str, TokenStatistics] = {}
-        self._parts: dict[tuple, pd.DataFrame] = {}
-        self._ready = False
-        super().__init__(shown=list(self.sources))
-        self._ready = True
-        for name, value in values.items():
-            if not self.has_trait(name):
-                raise traitlets.TraitError(f"The layer explorer has no value {name!r}.")
-            setattr(self, name, value)
-        self._update_setting()
-
-    def ranges(self) -> list[tuple[int, int | None]] | None:
-        """The ranges of frequency on offer; ``None`` if any range can be computed.
-
-        Compact statistics hold a few: see :data:`embvar_kit.statistics.compaction.CHOICES`.
-        """
-        if all(one.decompositions is None for one in self.sources.values()):
-            return None
-        pairs = [(choice["min_count"], choice["max_count"]) for choice in CHOICES]
-        return list(dict.fromkeys(pairs))
-
-    def relative(self, shown: Sequence[str] | None = None) -> bool:
-        """Whether layers are drawn at their relative depth: if the models shown differ in depth."""
-        shown = self.shown if shown is None else shown
-        return len({int(self.sources[name].layers[-1]) for name in shown}) > 1
-
-    def depth(self, name: str, shown: Sequence[str] | None = None) -> np.ndarray:
-        """``(L,)`` positions of a model's layers: their numbers, or relative depths in 0 to 1."""
-        layers = self.sources[name].layers
-        if self.relative(shown):
-            return layers / max(1, int(layers[-1]))
-        return layers.astype(float)
-
-    def steps(self, shown: Sequence[str] | None = None) -> int:
-        """How many layers the deepest of the models shown has."""
-        shown = self.shown if shown is None else shown
-        return max(len(self.sources[name].layers) for name in shown)
-
-    def row(self, name: str, step: int, shown: Sequence[str] | None = None) -> int:
-        """The row of a model's layer that is nearest in relative depth to a step."""
-        number = len(self.sources[name].layers)
-        return round(step / max(1, self.steps(shown) - 1) * (number - 1))
-
-    def parts(self, name: str, setting: Setting | None = None) -> pd.DataFrame:
-        """The decomposition of a model: ``layer, Q, M, V, V_W, V_B``, one row per layer.
-
-        It is computed once for each choice of tokens.
-        """
-        setting = self.setting if setting is None else setting
-        key = (name, setting.counts, setting.special, setting.sinks, setting.unbiased)
-        with self._lock:
-            if key not in self._parts:
-                one = self.sources[name] if setting.sinks else self.without_sinks(name)
-                self._parts[key] = one.decomposition(
-                    min_count=setting.counts[0],
-                    max_count=setting.counts[1],
-                    special=setting.special,
-                    unbiased=setting.unbiased,
-                )
-            return self._parts[key]
-
-    def without_sinks(self, name: str) -> TokenStatistics:
-        """A model's statistics without its high-norm tokens, if it has any."""
-        with self._lock:
-            if name not in self._without:
-                one = self.sources[name]
-                high = one.high_norm()["token"]
-                self._without[name] = one.without(high) if len(high) else one
-            return self._without[name]
-
-    def numbers(self, step: int | None = None, setting: Setting | None = None) -> pd.DataFrame:
-        """The numbers of the selected layer, one row per model shown.
-
-        Columns ``layer, Q, M, V, V_W, V_B``, then the shares of the total, such as ``M/Q``.
-        """
-        setting = self.setting if setting is None else setting
-        step = self.step if step is None else step
-        lines = []
-        for name in setting.shown:
-            row = self.parts(name, setting).iloc[self.row(name, step, setting.shown)]
-            shares = {
-                f"{part}/{setting.of}": row[part] / row[setting.of] for part in PARTS_OF[setting.of]
-            }
-            lines.append({"model": name, **row.to_dict(), "layer": int(row["layer"]), **shares})
-        return pd.DataFrame(lines).set_index("model")
-
-    @traitlets.validate("shown")
-    def _known(self, proposal: Mapping) -> list[str]:
-        value = proposal["value"]
-        if absent := [name for name in value if name not in self.sources]:
-            raise traitlets.TraitError(
-                f"There is no model {absent[0]!r} here, only {', '.join(self.sources)}."
-            )
-        value = [name for name in self.sources if name in value]
-        if self._ready:
-            self._check(shown=value)
-        return value
-
-    @traitlets.validate("counts", "special", "sinks", "unbiased")
-    def _computable(self, proposal: Mapping) -> tuple[int, int | None] | bool:
-        if self._ready:
-            self._check(**{proposal["trait"].name: proposal["value"]})
-        return proposal["value"]
-
-    @traitlets.validate("step")
-    def _in_range(self, proposal: Mapping) -> int:
-        if self._ready and proposal["value"] >= self.steps():
-            raise traitlets.TraitError(
-                f"step={proposal['value']}: the models shown have at most {self.steps()} layers."
-            )
-        return proposal["value"]
-
-    def _check(self, **changed: object) -> None:
-        """Reject a setting that cannot be computed, before it is drawn."""
-        current = {name: getattr(self, name) for name in Setting._fields if name != "of"}
-        setting = {**current, **changed}
-        least, most = setting["counts"]
-        try:
-            if setting["unbiased"] and least < 2:
-                raise StatisticsError(
-                    "The unbiased forms need two occurrences of each token: start the range at 2."
-                )
-            for name in setting["shown"]:
-                one = self.sources[name] if setting["sinks"] else self.without_sinks(name)
-                choice = {"min_count": least, "max_count": most, "special": setting["special"]}
-                if one.decompositions is not None:
-                    try:
-                        one.decomposition(**choice, unbiased=setting["unbiased"])
-                    except StatisticsError as error:
-                        raise StatisticsError(
-                            f"The statistics of {name} are compact: they hold the decompositions "
-                            "of a few choices of tokens only, and this one is not among them."
-                        ) from error
-                elif one.table(int(one.layers[0]), **choice).empty:
-                    raise StatisticsError(f"No token of {name} occurs {times((least, most))}.")
-        except StatisticsError as error:
-            kept = f" The range stays: {times(self.counts)}." if "counts" in changed else ""
-            raise traitlets.TraitError(f"{error}{kept}") from error
-
-    @traitlets.observe(*Setting._fields)
-    def _change(self, _: object) -> None:
-        if self._ready:
-            self._update_setting()
-
-    def _update_setting(self) -> None:
-        if self.step >= self.steps():
-            self.step = self.steps() - 1
-        values = {name: getattr(self, name) for name in Setting._fields}
-        self.set_trait("setting", Setting(**{**values, "shown": tuple(self.shown)}))
-
-
-class LayerExplorer(Explorer):
+class LayerExplorer(PicturedExplorer):
     """Stacked parts of Q(X) or V(X) by layer; a slider selects a layer.
 
     The pictures of all layers are drawn in the background, starting with the selected one. When a
@@ -256,7 +49,7 @@ class LayerExplorer(Explorer):
         values: initial values of the state, for example ``sinks=False``.
 
     Attributes:
-        state: see :class:`embvar_kit.explorers.layers.LayerState`.
+        state: see :class:`embvar_kit.explorers.layers_state.LayerState`.
         pictures: the pictures drawn so far, by setting and step.
     """
 
@@ -266,29 +59,21 @@ class LayerExplorer(Explorer):
         self.state = LayerState(stats, **values)
         self._drawing = threading.RLock()
         self._figures: dict[Setting, tuple[BlittedFigure, dict[str, Axes]]] = {}
-        size = _size(len(self.state.shown))
-        self._picture, self._shown = scrolling_image("embvar-picture", 480, size)
-        scrolling = {"max_width": "100%", "overflow": "auto"}
-        self._numbers = with_class(widgets.HTML(layout=scrolling), "embvar-numbers")
-        self._message = with_class(widgets.HTML(), "embvar-message")
-        self._tooltip, self._areas_of = Tooltip(), None
-        self.pictures = Prefetcher(self._draw, self._show_picture, self._show_error, keep=400)
+        self._areas_of: Setting | None = None
+        super().__init__(_size(len(self.state.shown)), 480, keep=400, on_click=self._select_bar)
         self.view = self._layout()
         self.state.observe(lambda _: self._update(), ["setting", "step"])
         self._update()
 
-    def wait(self, seconds: float = 60.0) -> bool:
-        """Wait until all layers' pictures are drawn; return whether they were in time."""
-        return self.pictures.wait(seconds)
-
     def still(self) -> bytes:
         """The current picture as a PNG with a palette."""
-        return self._draw((self.state.setting, self.state.step), small=True)
+        return self._draw((self.state.setting, self.state.step, 1), small=True)
 
-    def _draw(self, key: tuple[Setting, int], *, small: bool = False) -> bytes:
-        setting, step = key
+    def _draw(self, key: tuple[Setting, int, int], *, small: bool = False) -> bytes:
+        setting, step, scale = key
         with self._drawing:
             blitted, axes = self._figure(setting)
+            blitted.enlarge(scale)
             marks = [self._mark(ax, name, setting, step) for name, ax in axes.items()]
             try:
                 return blitted.png(marks, small=small)
@@ -392,13 +177,23 @@ class LayerExplorer(Explorer):
         ):
             bind(state, name, control, self._show_message)
         controls = [
-            wrapping_row(play, layer, of, absolute),
+            wrapping_row(play, layer, of, absolute, self._lecture),
             wrapping_row(self._counts_control(), special, sinks, unbiased),
         ]
         if len(state.sources) > 1:
             controls.append(self._model_checkboxes())
         below = (self._message, self._shown, self._numbers, self._tooltip)
         return explorer_frame(*controls, *below, kind="layers")
+
+    def _select_bar(self, area: int) -> None:
+        """Select the layer of a bar that was clicked, by the number of its area."""
+        state = self.state
+        for name in state.shown:
+            layers = len(state.sources[name].layers)
+            if area < layers:
+                state.step = round(area / max(1, layers - 1) * (state.steps() - 1))
+                return
+            area -= layers
 
     def _depths(self) -> list[str]:
         """The positions of the deepest model's layers on the axis, as its slider names them."""
@@ -464,26 +259,20 @@ class LayerExplorer(Explorer):
         return wrapping_row(widgets.HTML("models"), *boxes.values())
 
     def _update(self) -> None:
-        state = self.state
+        state, scale = self.state, self._scale
         others = nearest_first(range(state.steps()), state.step)
         self.pictures.request(
-            (state.setting, state.step), ((state.setting, other) for other in others)
+            (state.setting, state.step, scale), ((state.setting, other, scale) for other in others)
         )
 
-    def _show_picture(self, key: tuple[Setting, int], png: bytes) -> None:
-        setting, step = key
-        self._picture.show(png)
+    def _show_picture(self, key: tuple[Setting, int, int], png: bytes) -> None:
+        setting, step, _ = key
+        super()._show_picture(key, png)
         if setting != self._areas_of:
             self._tooltip.areas, self._areas_of = self._areas(setting), setting
         numbers = self.state.numbers(step, setting)
         self._numbers.value = numbers_table(numbers, setting)
         self._describe("embvar-picture", description(numbers, setting))
-
-    def _show_message(self, text: str) -> None:
-        self._message.value = html.escape(text)
-
-    def _show_error(self, error: Exception) -> None:
-        self._show_message(f"This could not be drawn: {error}")
 
 
 def _size(models: int) -> tuple[float, float]:

@@ -1,5 +1,5 @@
 // A button that shows the whole explorer on the full screen, in large type.
-function render({ el }) {
+function render({ model, el }) {
   const button = document.createElement("button");
   button.className = "jupyter-button widget-button";
   button.title = "the explorer on the full screen, in large type; Escape ends it";
@@ -9,6 +9,9 @@ function render({ el }) {
     explorer()?.classList.toggle("embvar-lecture", on);
     button.textContent = on ? "end lecture" : "lecture";
     button.setAttribute("aria-pressed", on);
+    if (on === model.get("on")) return;
+    model.set("on", on);  // pictures are drawn anew, in more pixels
+    model.save_changes();
   };
   button.addEventListener("click", async () => {
     const on = !explorer().classList.contains("embvar-lecture");

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -17,9 +16,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.base import Explorer, bind, explorer_frame
-from embvar_kit.explorers.controls import dropdown, scrolling_image, with_class, wrapping_row
-from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher
+from embvar_kit.explorers.base import bind, explorer_frame
+from embvar_kit.explorers.controls import dropdown, with_class, wrapping_row
+from embvar_kit.explorers.pictured import PicturedExplorer
+from embvar_kit.explorers.rendering import BlittedFigure
 from embvar_kit.figures import style
 from embvar_kit.figures.style import FREQUENCY_MAP
 from embvar_kit.figures.tradeoff import fit_text
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # this imports torch, which takes seconds
 
 SITES = ("norm_input", "standardized", "norm_output")
 _TITLES = ("the norm's input", "standardized", r"$\gamma$ and $\beta$ mixed in")
-_SIZE = 11.5, 4  # of the picture, in inches
+_SIZE = 9.4, 4.4  # of the picture, in inches: it fits a window of 1000 pixels
 _SHOWN = 0.99  # fraction of the tokens that lies inside the axes
 
 
@@ -83,7 +83,7 @@ class NormalizationState(traitlets.HasTraits):
         return dict(zip(SITES, (before, part.tradeoff(0, 0), mixed), strict=True))
 
 
-class NormalizationBench(Explorer):
+class NormalizationBench(PicturedExplorer):
     """Three plots of V on M: at the norm's input, standardized, and with γ and β mixed in.
 
     Args:
@@ -95,13 +95,10 @@ class NormalizationBench(Explorer):
     """
 
     def __init__(self, parts: Mapping[int, AffineMoments], inputs: TokenStatistics) -> None:
+        super().__init__(_SIZE, 680)
         self.state = NormalizationState(parts, inputs)
         self._drawing = threading.RLock()
         self._figures: dict[int, tuple[BlittedFigure, list[Axes]]] = {}
-        self._picture, shown = scrolling_image("embvar-picture", 860, _SIZE)
-        self._numbers = with_class(widgets.HTML(), "embvar-numbers")
-        self._message = with_class(widgets.HTML(), "embvar-message")
-        self.pictures = Prefetcher(self._draw, lambda _, png: self._picture.show(png))
         layers = [(f"layer {layer}", layer) for layer in self.state.parts]
         layer = dropdown("", "embvar-layer", layers, "the hidden state shown", width="120px")
         controls = {"layer": layer}
@@ -113,30 +110,28 @@ class NormalizationBench(Explorer):
                 description=f"{what} mixed in",
                 tooltip=f"0: without {what}; 1: {what} as trained; arrow keys move it",
                 style={"description_width": "initial"},
-                layout={"width": "300px"},
+                layout={"width": "280px"},
             )
         for name, control in controls.items():
             bind(self.state, name, with_class(control, f"embvar-{name}"), self._show_message)
         self.state.observe(lambda _: self._update(), ["layer", "gamma", "beta"])
-        above = wrapping_row(*controls.values())
-        self.view = explorer_frame(above, shown, self._numbers, self._message, kind="normalization")
+        above = wrapping_row(*controls.values(), self._lecture)
+        parts = (above, self._shown, self._numbers, self._message)
+        self.view = explorer_frame(*parts, kind="normalization")
         self._update()
         self.wait()
 
-    def wait(self, seconds: float = 60.0) -> bool:
-        """Wait for the picture of the current state; return whether it was drawn in time."""
-        return self.pictures.wait(seconds)
-
     def still(self) -> bytes:
         """The current picture as a PNG with a palette."""
-        return self._draw(self._key(), small=True)
+        return self._draw((*self._key()[:-1], 1), small=True)
 
     def _update(self) -> None:
         self.pictures.request(self._key())
-        self._numbers.value = " &emsp; ".join(
+        numbers = (
             f"<b>{site}</b>: slope {line.slope:.3f}, R² {line.r2:.3f}, CV of Q {line.cv_Q:.3f}"
             for site, line in self.state.lines.items()
         )
+        self._numbers.value = " &emsp; ".join([f"<b>layer {self.state.layer}</b>", *numbers])
         lines = "; ".join(
             f"{site}: slope {line.slope:.3f}, R² {line.r2:.3f}"
             for site, line in self.state.lines.items()
@@ -145,16 +140,17 @@ class NormalizationBench(Explorer):
             "embvar-picture", f"Three plots of V on M at layer {self.state.layer}. {lines}."
         )
 
-    def _key(self) -> tuple[int, float, float]:
-        return self.state.layer, self.state.gamma, self.state.beta
+    def _key(self) -> tuple[int, float, float, int]:
+        return self.state.layer, self.state.gamma, self.state.beta, self._scale
 
-    def _draw(self, key: tuple[int, float, float], *, small: bool = False) -> bytes:
-        layer, gamma, beta = key
+    def _draw(self, key: tuple[int, float, float, int], *, small: bool = False) -> bytes:
+        layer, gamma, beta, scale = key
         part = self.state.parts[layer]
         with self._drawing:
             if layer not in self._figures:
                 self._figures[layer] = self._new_figure(layer)
             blitted, axes = self._figures[layer]
+            blitted.enlarge(scale)
             line = part.tradeoff(gamma, beta)
             points = _plot_points(axes[2], part.mixed(gamma, beta), line)
             try:
@@ -170,15 +166,16 @@ class NormalizationBench(Explorer):
         axes = list(blitted.figure.subplots(1, 3))
         before = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
         mixtures = [part.mixed(*shares) for shares in ((0, 0), (1, 1), (1, 0), (0, 1))]
-        # Points, regression line, and the tables that must fit on the axes.
+        # Points, regression line, the tables that must fit on the axes, and how much of them. In
+        # the middle M + V is the same for all tokens: none lies far out, and the line ends inside.
         plots = (
-            (table, before, [table]),
-            (mixtures[0], part.tradeoff(0, 0), mixtures[:1]),
-            (None, None, mixtures),
+            (table, before, [table], _SHOWN),
+            (mixtures[0], part.tradeoff(0, 0), mixtures[:1], 1.0),
+            (None, None, mixtures, _SHOWN),
         )
-        for ax, name, (points, line, fitting) in zip(axes, _TITLES, plots, strict=True):
+        for ax, name, (points, line, fitting, shown) in zip(axes, _TITLES, plots, strict=True):
             for axis, column in (("x", "M"), ("y", "V")):
-                most = max(float(one[column].quantile(_SHOWN)) for one in fitting)
+                most = max(float(one[column].quantile(shown)) for one in fitting)
                 ax.set(**{f"{axis}lim": (0, 1.08 * most), f"{axis}label": f"${column}(X_t)$"})
             style.few_ticks(ax)
             if points is None:
@@ -192,12 +189,10 @@ class NormalizationBench(Explorer):
                 ax.text(0.97, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=8)
         blitted.figure.suptitle(f"layer {layer}", fontsize=11)
         colours = ScalarMappable(Normalize(*style.count_range(part.n)), FREQUENCY_MAP)
-        blitted.figure.colorbar(colours, ax=axes, label=r"$\log_{10} n_t$")
+        below = {"location": "bottom", "shrink": 0.5, "aspect": 40}
+        blitted.figure.colorbar(colours, ax=axes, label=r"$\log_{10} n_t$", **below)
         blitted.draw_background()
         return blitted, axes
-
-    def _show_message(self, text: str) -> None:
-        self._message.value = html.escape(text)
 
 
 def _same_tokens(part: AffineMoments, inputs: TokenStatistics) -> pd.DataFrame:

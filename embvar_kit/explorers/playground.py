@@ -1,35 +1,45 @@
-"""Explorers of the definitions: a cloud whose mean and spread are set, and a running sequence."""
+"""The playground: a cloud whose mean and spread are set or dragged, and its Q, M and V."""
 
 from __future__ import annotations
 
-import abc
-import html
 from collections.abc import Mapping
 
 import ipywidgets as widgets
 import numpy as np
 import traitlets
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.transforms import Transform
 
 from embvar_kit import figures
-from embvar_kit.explorers.base import Explorer, bind, explorer_frame
-from embvar_kit.explorers.controls import scrolling_image, with_class, wrapping_row
-from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher
-from embvar_kit.figures.formula import formula_artists, formula_frame, running_marks, running_path
+from embvar_kit.explorers.blitted import BlittedExplorer
+from embvar_kit.explorers.rendering import BlittedFigure
+from embvar_kit.explorers.scripted import Drag
+from embvar_kit.figures.formula import formula_artists, formula_frame
 
-_LIMIT = 5.0  # end of both axes of the cloud
+_FARTHEST, _WIDEST = 3.0, 1.5  # largest mean and largest spread of a feature of the cloud
+_CUT = 2.2  # length of normal vectors beyond which they are drawn again
+_FAR = 2.6  # largest distance from the mean in a feature, in standard deviations
+_LIMIT = 7.0  # end of both axes of the cloud, which no cloud reaches
+_TOP = 1.1 * 2 * (_FARTHEST**2 + _WIDEST**2)  # end of the axis of squared norms
+_STEP = 0.1  # of the sliders
+_MEANINGS = {
+    "Q": "mean squared length of the vectors",
+    "M": "squared length of their mean",
+    "V": "mean squared distance from their mean",
+}
 
 
 class CloudState(traitlets.HasTraits):
     """A 2-D cloud: its mean, its spread and its number of vectors; :attr:`moments` follow.
 
-    Values out of range are rejected.
+    Values out of range are rejected. Within them no vector leaves the plot.
     """
 
-    mean_1 = traitlets.Float(2.0, min=-3.0, max=3.0, help="mean of feature 1")
-    mean_2 = traitlets.Float(1.0, min=-3.0, max=3.0, help="mean of feature 2")
-    spread_1 = traitlets.Float(0.8, min=0.0, max=2.0, help="standard deviation of feature 1")
-    spread_2 = traitlets.Float(0.4, min=0.0, max=2.0, help="standard deviation of feature 2")
+    mean_1 = traitlets.Float(2.0, min=-_FARTHEST, max=_FARTHEST, help="mean of feature 1")
+    mean_2 = traitlets.Float(1.0, min=-_FARTHEST, max=_FARTHEST, help="mean of feature 2")
+    spread_1 = traitlets.Float(0.8, min=0, max=_WIDEST, help="standard deviation of feature 1")
+    spread_2 = traitlets.Float(0.4, min=0, max=_WIDEST, help="standard deviation of feature 2")
     n = traitlets.Int(300, min=2, max=2000, help="number of vectors")
     seed = traitlets.Int(0, min=0, help="seed of the random draw")
     moments = traitlets.Dict(read_only=True, help="Q, M and V of the cloud")
@@ -43,135 +53,22 @@ class CloudState(traitlets.HasTraits):
         self.set_trait("moments", figures.moments_of(self.cloud()))
 
     def cloud(self) -> np.ndarray:
-        """``(n, 2)`` normal vectors, rescaled to have exactly the mean and spread set."""
-        noise = np.random.default_rng(self.seed).normal(size=(self.n, 2))
-        noise = (noise - noise.mean(axis=0)) / noise.std(axis=0)
+        """``(n, 2)`` normal vectors, rescaled to have exactly the mean and spread set.
+
+        The few that lie far out are drawn again.
+        """
+        rng = np.random.default_rng(self.seed)
+        noise = np.full((self.n, 2), np.inf)
+        while np.abs(noise).max() > _FAR:  # rescaling a handful of vectors may enlarge them
+            noise = rng.normal(size=(self.n, 2))
+            while (far := np.hypot(*noise.T) > _CUT).any():
+                noise[far] = rng.normal(size=(far.sum(), 2))
+            noise = (noise - noise.mean(axis=0)) / noise.std(axis=0)
         return np.array([self.mean_1, self.mean_2]) + noise * [self.spread_1, self.spread_2]
 
 
-class SequenceState(traitlets.HasTraits):
-    """A sequence of vectors, and how many of them have been seen.
-
-    Args:
-        x: ``(N, d)`` vectors.
-        values: initial values of the traits.
-    """
-
-    k = traitlets.Int(1, min=1, help="number of vectors seen")
-    moments = traitlets.Dict(read_only=True, help="Q, M and V after k vectors")
-
-    def __init__(self, x: np.ndarray, **values: int) -> None:
-        self.x = np.asarray(x)
-        super().__init__(**values)
-
-    @traitlets.validate("k")
-    def _in_range(self, proposal: Mapping) -> int:
-        if proposal["value"] > len(self.x):
-            raise traitlets.TraitError(f"k={proposal['value']}: there are {len(self.x)} vectors.")
-        return proposal["value"]
-
-    @traitlets.default("moments")
-    def _initial_moments(self) -> dict[str, float]:
-        return figures.moments_of(self.x[: self.k])
-
-    @traitlets.observe("k")
-    def _update_moments(self, _: object) -> None:
-        self.set_trait("moments", figures.moments_of(self.x[: self.k]))
-
-
-class _BlittedExplorer(Explorer):
-    """Controls above a picture of which only the artists given by a subclass are redrawn.
-
-    Pictures are drawn in the background, so that a dragged slider need not wait for the pictures
-    of values that it has already left.
-
-    Args:
-        state: the explorer's state.
-        controls: by the name of the state's value that each is bound to.
-        blitted: figure whose background is ready to be drawn.
-        before: widgets placed before the controls.
-    """
-
-    drawn: tuple[str, ...]
-    """Names of the state's values that the picture depends on."""
-
-    shows: str
-    """What the picture shows, for its alternative text."""
-
-    def __init__(
-        self,
-        state: traitlets.HasTraits,
-        controls: Mapping[str, widgets.Widget],
-        blitted: BlittedFigure,
-        before: tuple[widgets.Widget, ...] = (),
-    ) -> None:
-        self.state, self._figure = state, blitted
-        self._artists: list[Artist] = []
-        size = tuple(blitted.figure.get_size_inches())
-        self._picture, shown = scrolling_image("embvar-picture", 560, size)
-        self._numbers = with_class(widgets.HTML(), "embvar-numbers")
-        self._message = with_class(widgets.HTML(), "embvar-message")
-        # The artists must exist when the background is laid out, to be given space, but must not
-        # be drawn on it.
-        for artist in self._replace_artists(self._values()):
-            artist.set_animated(True)
-        blitted.draw_background()
-        self.pictures = Prefetcher(self._draw, lambda _, png: self._picture.show(png))
-        for name, control in controls.items():
-            bind(
-                state,
-                name,
-                with_class(control, f"embvar-{name.replace('_', '-')}"),
-                self._show_message,
-            )
-        # Registered after the state's own observers, so that its moments are up to date. Observing
-        # the moments would not do: they may stay the same while the cloud moves.
-        state.observe(lambda _: self._update(), list(self.drawn))
-        above = wrapping_row(*before, *controls.values())
-        self.view = explorer_frame(above, shown, self._numbers, self._message)
-        self._update()
-        self.wait()
-
-    def wait(self, seconds: float = 60.0) -> bool:
-        """Wait for the picture of the current state; return whether it was drawn in time."""
-        return self.pictures.wait(seconds)
-
-    def still(self) -> bytes:
-        """The current picture as a PNG with a palette."""
-        self.wait()
-        return self._figure.png(self._artists, small=True)
-
-    @abc.abstractmethod
-    def artists(self, values: Mapping[str, float]) -> list[Artist]:
-        """Draw what depends on these values of the state; return its artists."""
-
-    def _values(self) -> tuple[float, ...]:
-        return tuple(getattr(self.state, name) for name in self.drawn)
-
-    def _replace_artists(self, values: tuple[float, ...]) -> list[Artist]:
-        for artist in self._artists:
-            if artist is not artist.axes.title:  # a title is kept and given a new text
-                artist.remove()
-        self._artists = self.artists(dict(zip(self.drawn, values, strict=True)))
-        return self._artists
-
-    def _draw(self, values: tuple[float, ...]) -> bytes:
-        return self._figure.png(self._replace_artists(values))
-
-    def _update(self) -> None:
-        self.pictures.request(self._values())
-        self._numbers.value = " &emsp; ".join(
-            f"{name} = {value:.3f}" for name, value in self.state.moments.items()
-        )
-        numbers = ", ".join(f"{name} = {value:.3f}" for name, value in self.state.moments.items())
-        self._describe("embvar-picture", f"{self.shows} {numbers}.")
-
-    def _show_message(self, text: str) -> None:
-        self._message.value = html.escape(text)
-
-
-class VariancePlayground(_BlittedExplorer):
-    """Set the mean and the spread of a cloud, and see that ``Q = M + V`` holds.
+class VariancePlayground(BlittedExplorer):
+    """Set the mean and the spread of a cloud, or drag it, and see that ``Q = M + V`` holds.
 
     >>> playground = VariancePlayground()
     >>> playground.state.mean_1, playground.state.mean_2 = 3.0, 0.0
@@ -183,56 +80,57 @@ class VariancePlayground(_BlittedExplorer):
     shows = "A cloud of vectors in the plane, and its moments as bars."
 
     def __init__(self) -> None:
-        blitted = BlittedFigure(11, 3.9)
-        self._axes = formula_frame(blitted.figure, _LIMIT)
+        blitted = BlittedFigure(11, 4.125)
+        self._axes = formula_frame(blitted.figure, _LIMIT, _TOP)
         controls = {}
         for name, what, least, most in (
-            ("mean", "mean", -3, 3),
-            ("spread", "standard deviation", 0, 2),
+            ("mean", "mean", -_FARTHEST, _FARTHEST),
+            ("spread", "standard deviation", 0, _WIDEST),
         ):
             for feature in (1, 2):
                 controls[f"{name}_{feature}"] = widgets.FloatSlider(
                     min=least,
                     max=most,
-                    step=0.1,
+                    step=_STEP,
                     description=f"{name} {feature}",
                     tooltip=f"{what} of feature {feature}; arrow keys move it",
                 )
-        super().__init__(CloudState(), controls, blitted)
+        self._drag = Drag(
+            hint="Drag the cloud, or move its sliders; point at a bar for its number."
+        )
+        super().__init__(CloudState(), controls, blitted, below=(self._drag,))
+        self._drag.frame = _edges(self._axes[0], (0, 0), (1, 1), self._axes[0].transAxes)
+        self._drag.observe(lambda change: self._move(*change["new"]), "place")
 
     def artists(self, values: Mapping[str, float]) -> list[Artist]:
         """Cloud, triangle and bars of :func:`embvar_kit.figures.variance_formula`."""
         state = CloudState(**values)
         return formula_artists(self._axes, state.cloud(), state.moments)
 
+    def _move(self, across: float, up: float) -> None:
+        """Put the mean where the reader drags it, as far as the sliders go."""
+        with self.state.hold_trait_notifications():
+            for name, at in (("mean_1", across), ("mean_2", up)):
+                mean = round((2 * at - 1) * _LIMIT / _STEP) * _STEP
+                setattr(self.state, name, float(np.clip(round(mean, 1), -_FARTHEST, _FARTHEST)))
 
-class SequencePlayer(_BlittedExplorer):
-    """Step through the occurrences of a token, and see Q, M and V converge.
+    def _show_picture(self, key: tuple, png: bytes) -> None:
+        super()._show_picture(key, png)
+        moments, areas = CloudState(**dict(zip(self.drawn, key[0], strict=True))).moments, []
+        for name, at, bottom in (("Q", 0, 0.0), ("M", 1, 0.0), ("V", 1, moments["M"])):
+            ends = (at - 0.3, bottom), (at + 0.3, bottom + moments[name])
+            text = f"{name} = {moments[name]:.3f}\n{_MEANINGS[name]}"
+            areas.append([*_edges(self._axes[2], *ends), text])
+        self._tooltip.areas = areas
 
-    Args:
-        x: ``(N, d)`` embeddings in the order in which they arrive.
-    """
 
-    drawn = ("k",)
-    shows = "Q, M and V of the first k vectors, against k."
-
-    def __init__(self, x: np.ndarray) -> None:
-        state = SequenceState(x)
-        blitted = BlittedFigure(7.5, 3.8)
-        self._ax = figures.running_moments(state.x, ax=blitted.figure.subplots())
-        self._path = running_path(state.x)
-        slider = widgets.IntSlider(
-            min=1,
-            max=len(state.x),
-            description="seen, k",
-            tooltip="number of occurrences seen; arrow keys move it",
-        )
-        player = widgets.Play(
-            min=1, max=len(state.x), interval=200, show_repeat=False, tooltip="play the sequence"
-        )
-        traitlets.link((player, "value"), (slider, "value"))
-        super().__init__(state, {"k": slider}, blitted, before=(with_class(player, "embvar-play"),))
-
-    def artists(self, values: Mapping[str, float]) -> list[Artist]:
-        """The marks of :func:`embvar_kit.figures.running_moments`."""
-        return running_marks(self._ax, self._path, int(values["k"]))
+def _edges(
+    ax: Axes,
+    lower_left: tuple[float, float],
+    upper_right: tuple[float, float],
+    of: Transform | None = None,
+) -> tuple[float, float, float, float]:
+    """Left, upper, right and lower edge of a part of Axes, as fractions of the picture's size."""
+    corners = (of or ax.transData).transform([lower_left, upper_right])
+    (left, lower), (right, upper) = ax.figure.transFigure.inverted().transform(corners)
+    return float(left), float(1 - upper), float(right), float(1 - lower)

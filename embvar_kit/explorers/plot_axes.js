@@ -1,4 +1,4 @@
-// Draws the axes and the legend of a scatter plot, and keeps the plot as wide as its column.
+// Draws the axes, the legend and some names of a scatter plot, and keeps the plot as wide as its column.
 // jscatter's own axes stand at the right, their numbers are 10 pixels high, titles are plain text,
 // and a plot that is wider than high shows values on both sides at which there can be no point.
 const APART = 6;  // least distance of two numbers of an axis, in heights of a letter
@@ -61,6 +61,29 @@ async function render({ model, el }) {
     return made;
   };
   const groups = { x: add(lines, "g", { class: "x-axis" }), y: add(lines, "g", { class: "y-axis" }) };
+  const named = add(lines, "g", {});
+  // Names of points, right of them or left; where neither has room, a point stays without.
+  const nameThem = (left, upper, plot, type) => {
+    named.replaceChildren();
+    const across = axis("x"), up = axis("y"), taken = [];
+    for (const [x, y, text] of model.get("names")) {
+      const [right, high] = [across.place(x), up.place(y)];
+      if (!(right >= 0 && right <= 1 && high >= 0 && high <= 1)) continue;
+      const at = { x: left + right * plot.width, y: upper + (1 - high) * plot.height + 0.35 * type };
+      const name = add(named, "text", { class: "embvar-name", y: at.y }, text);
+      const fits = ["start", "end"].some((anchor) => {
+        name.setAttribute("text-anchor", anchor);
+        name.setAttribute("x", at.x + (anchor === "start" ? 1 : -1) * 0.7 * type);
+        const box = name.getBBox(), [ends, foot] = [box.x + box.width, box.y + box.height];
+        const free = taken.every((one) => one.x > ends || one.x + one.width < box.x ||
+          one.y > foot || one.y + one.height < box.y);
+        if (!free || box.x < left || ends > left + plot.width) return false;
+        taken.push(box);
+        return true;
+      });
+      if (!fits) name.remove();
+    }
+  };
   const draw = () => {
     waiting = 0;
     if (!canvas?.clientWidth) return;  // out of sight, as while JupyterLab changes its theme
@@ -82,6 +105,7 @@ async function render({ model, el }) {
         add(tick, "text", text, written(value));
       }
     }
+    nameThem(left, upper, plot, type);
     xTitle.style.left = `${left}px`;
     xTitle.style.width = `${plot.width}px`;
     xTitle.style.top = `${upper + plot.height + 1.5 * type}px`;
@@ -148,12 +172,14 @@ async function render({ model, el }) {
     `change:${trait}`).join(" ");
   scatter.on(ends, soon);
   model.on("change:titles change:legend", titles);
+  model.on("change:names", soon);
   return () => {
     looked.disconnect();
     resized.disconnect();
     window.removeEventListener("resize", fit);
     scatter.off(ends, soon);
     model.off("change:titles change:legend", titles);
+    model.off("change:names", soon);
   };
 }
 export default { render };

@@ -66,6 +66,7 @@ class BlittedFigure:
         self.figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         self._canvas = _Canvas(self.figure)
         self._background: Any = None  # matplotlib's buffer region has no public type
+        self._scale = 1
 
     def draw_background(self) -> None:
         """Draw everything now on the figure that is not animated: the background of all pictures.
@@ -76,6 +77,19 @@ class BlittedFigure:
             self._canvas.draw()
             self.figure.set_layout_engine("none")
             self._background = self._canvas.copy_from_bbox(self.figure.bbox)
+
+    def enlarge(self, scale: int) -> None:
+        """Draw the same in so many times the pixels from now on.
+
+        To be called while no artist is on the figure that changes from picture to picture: the
+        background is drawn anew.
+        """
+        if scale == self._scale:
+            return
+        self._scale = scale
+        with _DRAWING:
+            self.figure.set_dpi(DPI * scale)
+            self.draw_background()
 
     def png(self, animated: Iterable[Artist] = (), *, small: bool = False) -> bytes:
         """The background with these artists over it, as a PNG.

@@ -1,8 +1,9 @@
-"""Widgets of the explorers that are JavaScript in the browser: frame, files, lecture, plot."""
+"""Widgets of the explorers that are JavaScript: frame, mouse, files, lecture, plot."""
 
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -14,17 +15,52 @@ from embvar_kit.errors import EmbvarError
 
 
 def _script(name: str) -> str:
-    """The text of a file of this folder."""
-    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    """The text of a file of this folder, without comments: it goes out with each explorer."""
+    text = importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    if name.endswith(".css"):
+        text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
 class Tooltip(anywidget.AnyWidget):
-    """Shows the text of the area of an explorer's picture that the mouse is over."""
+    """Shows the text of the area of an explorer's picture that the mouse is over.
+
+    Args:
+        on_click: called with the index of the area that is clicked.
+        values: values of the traits.
+    """
 
     _esm = _script("tooltip.js")
+    picture = traitlets.Unicode("embvar-picture", help="CSS class of the picture").tag(sync=True)
     areas = traitlets.List(
         help="(left, upper, right, lower, text), edges as fractions of the picture's size"
     ).tag(sync=True)
+    hint = traitlets.Unicode(help="what the reader is told of it").tag(sync=True)
+    clickable = traitlets.Bool(False, help="whether a click does something").tag(sync=True)
+
+    def __init__(self, *, on_click: Callable[[int], None] | None = None, **values: object) -> None:
+        super().__init__(clickable=on_click is not None, **values)
+        self.add_class("embvar-hint")
+        if on_click is not None:
+            self.on_msg(lambda _, told, __: on_click(int(told["clicked"])))
+
+
+class Drag(anywidget.AnyWidget):
+    """Says that a part of an explorer's picture can be dragged on, and where the reader does so."""
+
+    _esm = _script("drag.js")
+    hint = traitlets.Unicode(help="what the reader is told").tag(sync=True)
+    frame = traitlets.Tuple(
+        help="left, upper, right and lower edge of the part, as fractions of the picture's size"
+    ).tag(sync=True)
+    place = traitlets.List(
+        help="where the reader drags: fractions of the part's width and height, from lower left"
+    ).tag(sync=True)
+
+    def __init__(self, **values: object) -> None:
+        super().__init__(**values)
+        self.add_class("embvar-hint")
 
 
 class Frame(anywidget.AnyWidget):
@@ -39,17 +75,17 @@ class Frame(anywidget.AnyWidget):
 
 
 class Downloads(anywidget.AnyWidget):
-    """Buttons that give out files or code.
+    """Buttons that give out files, code or links.
 
     Args:
-        buttons: by its text, a button's tooltip, and what makes a :class:`File` or a line of code.
-            What raises an :class:`embvar_kit.EmbvarError` tells its message.
+        buttons: by its text, a button's tooltip, and what makes a :class:`File`, a line of code,
+            or a :class:`Link`. What raises an :class:`embvar_kit.EmbvarError` tells its message.
     """
 
     _esm = _script("downloads.js")
     buttons = traitlets.List().tag(sync=True)
 
-    def __init__(self, buttons: Mapping[str, tuple[str, Callable[[], File | str]]]) -> None:
+    def __init__(self, buttons: Mapping[str, tuple[str, Callable[[], File | Link | str]]]) -> None:
         super().__init__(buttons=[(text, tooltip) for text, (tooltip, _) in buttons.items()])
         self.add_class("embvar-downloads")
         self._make = {text: make for text, (_, make) in buttons.items()}
@@ -65,6 +101,8 @@ class Downloads(anywidget.AnyWidget):
             if isinstance(made, File):
                 answer |= {"told": f"Saved: {made.name}", "name": made.name, "type": made.type}
                 buffers = [made.content]
+            elif isinstance(made, Link):
+                answer["query"] = made.query
             else:
                 answer["code"] = made
         self.send(answer, buffers)
@@ -78,10 +116,17 @@ class File(NamedTuple):
     content: bytes
 
 
+class Link(NamedTuple):
+    """The address of the page, with another query."""
+
+    query: str
+
+
 class LectureButton(anywidget.AnyWidget):
     """Shows its explorer on the full screen, in large type."""
 
     _esm = _script("lecture.js")
+    on = traitlets.Bool(False, help="whether it does so now").tag(sync=True)
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +152,7 @@ class PlotGuard(anywidget.AnyWidget):
 
 
 class PlotAxes(anywidget.AnyWidget):
-    """Axes and legend around a scatter plot, which it keeps as wide as its column.
+    """Axes, legend and some names of a scatter plot, which it keeps as wide as its column.
 
     It stands beside the plot in a box of the class ``embvar-plot``.
 
@@ -120,6 +165,7 @@ class PlotAxes(anywidget.AnyWidget):
     plot = traitlets.Instance(widgets.DOMWidget).tag(sync=True, **widgets.widget_serialization)
     height = traitlets.Int(0).tag(sync=True)
     titles = traitlets.List(["", ""], help="HTML of the two axes' titles").tag(sync=True)
+    names = traitlets.List(help="(M, V, name) of the points that are named").tag(sync=True)
     legend = traitlets.Dict(
         help="title, colours from left to right, and marks: (fraction of the width, HTML)"
     ).tag(sync=True)

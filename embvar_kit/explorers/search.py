@@ -1,4 +1,4 @@
-"""Looking for tokens: by name or text, by how they begin or end, several at once.
+"""Looking for tokens: by name or text, by how they begin or end, several at once; and a report.
 
 A search consists of parts, separated by blanks. A part without a star is a token's name or text; if
 there is none, it is a beginning. ``stat*`` is a beginning, ``*ing`` an end, ``*tat*`` anything
@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+
+MOST_MARKED = 500
+"""A search marks at most this many tokens, the most frequent ones."""
 
 _HOW = {
     (False, False): ("is or begins with", "beginning with"),
@@ -73,6 +76,14 @@ class Vocabulary:
     ) -> None:
         self._tokens, self._texts, self._n, self._any_case = tokens, texts, n, any_case
 
+    def often(self, indices: Iterable[int]) -> list[int]:
+        """These tokens without repetitions, the most frequent first."""
+        return sorted(dict.fromkeys(map(int, indices)), key=lambda i: -self._n[i])
+
+    def count(self, at: int) -> int:
+        """How often a token occurs."""
+        return int(self._n[at])
+
     def parts(self, search: str) -> list[Part]:
         """The parts of a search; none if it is blank.
 
@@ -131,6 +142,83 @@ class Vocabulary:
         given = self._tokens, self._texts
         names, texts = ([self._fold(str(one)) for one in words] for words in given)
         return [names, texts, [text.strip() for text in texts]]
+
+
+class Search:
+    """What a search finds among the tokens shown, and what is to be said of it.
+
+    Args:
+        text: what is looked for.
+        shown: the tokens shown; indices are of these.
+        whole: all tokens, in which it is looked for what is not shown.
+    """
+
+    def __init__(self, text: str, shown: Vocabulary, whole: Vocabulary) -> None:
+        self._shown, self._whole = shown, whole
+        self._parts = shown.parts(text)
+
+    def found(self, most: int) -> list[int]:
+        """Tokens found: those that are the text itself, then the most frequent of the others."""
+        exact = [int(i) for part in self._parts for i in part.exact]
+        others = self._shown.often(i for part in self._parts for i in part.found)
+        return list(dict.fromkeys([*exact, *others]))[:most]
+
+    @property
+    def marked(self) -> list[int]:
+        """The tokens meant; of too many, the most frequent."""
+        meant = self._meant()
+        return meant if len(meant) <= MOST_MARKED else self._shown.often(meant)[:MOST_MARKED]
+
+    @property
+    def single(self) -> int | None:
+        """The token that is named in full, if the search is nothing else."""
+        exact = self._parts[0].exact if len(self._parts) == 1 else ()
+        return int(exact[0]) if len(exact) else None
+
+    def report(self, counts: tuple[int, int | None]) -> str:
+        """What was found besides tokens named in full, and what was not; may be empty.
+
+        Args:
+            counts: least and most occurrences of the tokens shown.
+        """
+        told = [self._report(part, counts) for part in self._parts if not len(part.exact)]
+        if len(self._meant()) > MOST_MARKED:
+            told.append(f"Only the {MOST_MARKED} most frequent are marked.")
+        return " ".join(told)
+
+    def _meant(self) -> list[int]:
+        return list(dict.fromkeys(int(i) for part in self._parts for i in part.marked))
+
+    def _report(self, part: Part, counts: tuple[int, int | None]) -> str:
+        """What is to be said of a part of the search that is no token shown."""
+        text = part.text
+        found = f"Found: {counted(len(part.found))} {part.participle} {text!r}."
+        exact = () if part.starred else self._whole.part(text).exact
+        if len(exact):
+            hidden = self._why_hidden(text, int(exact[0]), counts)
+            return f"{hidden} {found}" if len(part.found) else hidden
+        if len(part.found):
+            return found if part.starred else f"No token is {text!r}. {found}"
+        if hidden := len(self._whole.like(part)):
+            return f"Outside the range shown: {counted(hidden)} {part.participle} {text!r}."
+        return f"No token {part.verb} {text!r}."
+
+    def _why_hidden(self, text: str, at: int, counts: tuple[int, int | None]) -> str:
+        """Why a token of the whole is not among those shown."""
+        n, (least, most) = self._whole.count(at), counts
+        if n < least or (most is not None and n > most):
+            often = "once" if n == 1 else f"{n:,} times"
+            return f"{text!r} occurs {often}: outside the range shown."
+        return f"{text!r} is a special token, and these are not shown."
+
+
+def counted(count: int) -> str:
+    """A number of tokens in words.
+
+    >>> counted(1), counted(1200)
+    ('1 token', '1,200 tokens')
+    """
+    return "1 token" if count == 1 else f"{count:,} tokens"
 
 
 def is_uncased(texts: Iterable[str]) -> bool:

@@ -96,13 +96,15 @@ def contexts_table(contexts: Sequence[Context], count: int, corpus: str) -> str:
     """HTML: some of a token's occurrences, the keyword in the middle, each with its source.
 
     Args:
-        contexts: the occurrences in the plot; those listed are spread evenly over them.
+        contexts: the occurrences in the plot; those listed are spread evenly over them. A line
+            tells which of them it is, for the dot that the plot rings.
         count: how often the token occurs.
         corpus: name of the corpus.
     """
     lines = []
     spread = np.unique(np.linspace(0, len(contexts) - 1, MOST_NAMED).astype(int))
-    for context in [contexts[at] for at in spread]:
+    for at in spread:
+        context = contexts[at]
         left, keyword, right, where = map(
             html.escape, (context.left, context.keyword, context.right, context.where)
         )
@@ -111,7 +113,7 @@ def contexts_table(contexts: Sequence[Context], count: int, corpus: str) -> str:
             link = html.escape(context.link, quote=True)
             source = f"<a href='{link}' target='_blank' rel='noopener'>{where}</a>"
         lines.append(
-            f"<tr><td class='embvar-before'><div><span>{left}</span></div></td>"
+            f"<tr data-area='{at}'><td class='embvar-before'><div><span>{left}</span></div></td>"
             f"<td><b>{keyword}</b></td><td class='embvar-after'>{right}</td>"
             f"<td class='embvar-source' title='{html.escape(context.where)}'>{source}</td></tr>"
         )

@@ -6,7 +6,7 @@ import html
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import ipywidgets as widgets
 from matplotlib.axes import Axes
@@ -15,8 +15,9 @@ from embvar_kit.corpora.byte_level import named, visible
 from embvar_kit.errors import EmbvarError
 from embvar_kit.explorers.controls import scrolling_image, with_class, wrapping_row
 from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
+from embvar_kit.explorers.scripted import Tooltip
 from embvar_kit.explorers.tables import contexts_table, number
-from embvar_kit.figures.token import moments_of_token, occurrences_in_plane
+from embvar_kit.figures.token import in_plane, moments_of_token, occurrences_in_plane
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -34,6 +35,7 @@ _STEPS = (
     "Running the model on the token's sentences",
     "Reading the token's contexts",
 )
+_REACH = 5  # pixels around a dot in which the mouse is on it
 _SITES = ("hidden",)  # where embeddings of single occurrences can be collected
 
 OccurrencesKey = tuple[int, str]
@@ -63,6 +65,18 @@ class OccurrenceSample:
     def neighbours(self, side: str) -> list[str | None]:
         """The token next to each occurrence; ``side`` is ``"after"`` or ``"before"``."""
         return [getattr(context, side) for context in self.contexts]
+
+
+class Plane(NamedTuple):
+    """The picture of occurrences in two dimensions, and where in it each occurrence is.
+
+    Attributes:
+        png: the picture.
+        areas: of each occurrence, the edges of its dot and its sentence, for a tooltip.
+    """
+
+    png: bytes
+    areas: list[list[float | str]]
 
 
 class TokenCard:
@@ -110,7 +124,11 @@ class TokenCard:
             style={"description_width": "initial", "button_width": "160px"},
         )
         with_class(self.side, "embvar-card-side").observe(lambda _: self._request_plane(), "value")
-        self._right = widgets.VBox([self.side, plane])
+        self._sentences = Tooltip(
+            picture="embvar-card-plane",
+            hint="Point at a dot for its sentence, or at a sentence below for its dot.",
+        )
+        self._right = widgets.VBox([self.side, plane, self._sentences])
         self.view = widgets.VBox(
             [
                 self._head,
@@ -124,7 +142,7 @@ class TokenCard:
         self.profiles = Prefetcher(self._draw_profile, lambda _, png: self._profile.show(png))
         self.samples = Prefetcher(self._sample, self._show_sample, self._show_error, keep=20)
         self.planes = Prefetcher(
-            self._draw_plane, lambda _, png: self._plane.show(png), self._show_error
+            self._draw_plane, lambda _, plane: self._show_plane(plane), self._show_error
         )
         self.show(None, None, 0)
 
@@ -174,6 +192,7 @@ class TokenCard:
         if before is None or before[:2] != self._requested[:2]:
             self._profile.wait()
             self._plane.wait()
+            self._sentences.areas = []
             self.profiles.request(self._requested, ahead)
             self._request_sample()
         else:
@@ -308,7 +327,11 @@ class TokenCard:
         ahead = [(source, token, one, side) for one in nearest_first(layers, layers.index(layer))]
         self.planes.request((source, token, layer, side), ahead[:2])
 
-    def _draw_plane(self, key: PlaneKey) -> bytes:
+    def _show_plane(self, plane: Plane) -> None:
+        self._plane.show(plane.png)
+        self._sentences.areas = plane.areas
+
+    def _draw_plane(self, key: PlaneKey) -> Plane:
         source, token, layer, side = key
         sample, stats = self.samples[source, token], self._sources[source]
         text_of = dict(zip(map(str, stats.tokens), stats.texts, strict=True))
@@ -318,14 +341,25 @@ class TokenCard:
         ]
         blitted = BlittedFigure(*_PLANE)
         what = {"after": "followed by", "before": "preceded by"}[side]
-        occurrences_in_plane(
+        ax = occurrences_in_plane(
             sample.occurrences,
             neighbours,
             layer=layer,
             what=what,
+            name=named(token, text_of[token]),
             ax=blitted.figure.subplots(),
         )
-        return blitted.png()
+        png = blitted.png()  # before it the layout is not known
+        if (found := in_plane(sample.occurrences.at(layer))) is None:
+            return Plane(png, [])
+        width, height = blitted.figure.bbox.size
+        areas = []
+        for (x, y), context in zip(ax.transData.transform(found[0]), sample.contexts, strict=True):
+            left, upper = (x - _REACH) / width, 1 - (y + _REACH) / height
+            right, lower = (x + _REACH) / width, 1 - (y - _REACH) / height
+            text = f"{context.left}[{context.keyword}]{context.right}"
+            areas.append([*map(float, (left, upper, right, lower)), text])
+        return Plane(png, areas)
 
     def _show_error(self, error: Exception) -> None:
         if isinstance(error, _CancelledError):

@@ -1,31 +1,72 @@
-// Shows the text of the area of an explorer's picture that the mouse is over.
+// Shows the text of the area of an explorer's picture that the mouse is over, and tells of clicks.
+// Over a line that names an area, it rings that area in the picture.
 function render({ model, el }) {
-  el.style.display = "none";
+  el.textContent = model.get("hint");
+  if (!el.textContent) el.style.display = "none";
   const tip = document.createElement("div");
   tip.className = "embvar-tip";
-  tip.style.cssText = "position:fixed; z-index:1000; pointer-events:none; display:none;" +
-    "padding:3px 8px; background:#fff; color:#000; border:1px solid #888; font-size:12px;" +
-    "white-space:pre";
-  document.body.append(tip);
-  const move = (event) => {
+  tip.setAttribute("role", "tooltip");
+  const ring = document.createElement("div");
+  ring.className = "embvar-ring";
+  document.body.append(tip, ring);
+  // What fills the screen covers all that is outside of it.
+  const bring = (one) => {
+    const home = document.fullscreenElement ?? document.body;
+    if (one.parentElement !== home) home.append(one);
+    one.style.display = "block";
+  };
+  const at = (event) => {
+    const explorer = el.closest(".embvar-explorer"), image = event.target;
+    const ours = explorer?.contains(image) && image.matches(`img.${model.get("picture")}`);
+    if (!ours) return -1;
+    const box = image.getBoundingClientRect();
+    const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
+    const found = model.get("areas").findIndex(([x0, y0, x1, y1]) =>
+      x >= x0 && x < x1 && y >= y0 && y < y1);
+    image.style.cursor = found >= 0 && model.get("clickable") ? "pointer" : image.style.cursor;
+    if (found < 0 && image.style.cursor === "pointer") image.style.cursor = "";
+    return found;
+  };
+  const circle = (event) => {
+    ring.style.display = "none";
+    const line = event.target instanceof Element && event.target.closest("[data-area]");
     const explorer = el.closest(".embvar-explorer");
-    const image = event.target;
-    if (!explorer || !explorer.contains(image) || !image.matches("img.embvar-picture")) {
+    if (!line || !explorer?.contains(line)) return;
+    const image = explorer.querySelector(`img.${model.get("picture")}`);
+    const area = model.get("areas")[Number(line.dataset.area)];
+    if (!area || !image?.checkVisibility()) return;
+    const box = image.getBoundingClientRect();
+    bring(ring);
+    ring.style.left = `${box.left + (area[0] + area[2]) / 2 * box.width}px`;
+    ring.style.top = `${box.top + (area[1] + area[3]) / 2 * box.height}px`;
+  };
+  const move = (event) => {
+    circle(event);
+    const found = at(event);
+    if (found < 0) {
       tip.style.display = "none";
       return;
     }
-    const box = image.getBoundingClientRect();
-    const x = (event.clientX - box.left) / box.width, y = (event.clientY - box.top) / box.height;
-    const area = model.get("areas").find(([x0, y0, x1, y1]) =>
-      x >= x0 && x < x1 && y >= y0 && y < y1);
-    tip.style.display = area ? "block" : "none";
-    if (!area) return;
-    tip.textContent = area[4];
-    const right = event.clientX + 14 + tip.offsetWidth < window.innerWidth;
-    tip.style.left = `${right ? event.clientX + 14 : event.clientX - 14 - tip.offsetWidth}px`;
+    bring(tip);
+    tip.textContent = model.get("areas")[found][4];
+    const { offsetWidth: width } = tip, room = window.innerWidth - width - 4;
+    const right = event.clientX + 14, left = event.clientX - 14 - width;
+    tip.style.left = `${right <= room ? right : Math.max(4, Math.min(left, room))}px`;
     tip.style.top = `${event.clientY + 14}px`;
   };
+  const click = (event) => {
+    const found = at(event);
+    if (found < 0) return;
+    move(event);  // a finger does not move before it clicks
+    if (model.get("clickable")) model.send({ clicked: found });
+  };
   document.addEventListener("mousemove", move);
-  return () => { document.removeEventListener("mousemove", move); tip.remove(); };
+  document.addEventListener("click", click);
+  return () => {
+    document.removeEventListener("mousemove", move);
+    document.removeEventListener("click", click);
+    tip.remove();
+    ring.remove();
+  };
 }
 export default { render };

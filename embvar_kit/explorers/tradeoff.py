@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
+import traitlets
 from matplotlib.figure import Figure
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import StatisticsError
+from embvar_kit.explorers import links
 from embvar_kit.explorers.base import PATIENCE, Explorer, bind, explorer_frame, handle_of
 from embvar_kit.explorers.controls import (
     CountsSlider,
@@ -23,11 +23,13 @@ from embvar_kit.explorers.controls import (
     checkbox,
     dropdown,
     layer_slider,
+    paragraph,
     with_class,
     wrapping_row,
 )
+from embvar_kit.explorers.points import Points, Statistics
 from embvar_kit.explorers.rendering import DPI, png_of, svg_of
-from embvar_kit.explorers.scripted import Downloads, File, LectureButton, PlotAxes, PlotGuard
+from embvar_kit.explorers.scripted import Downloads, File, LectureButton, Link, PlotGuard
 from embvar_kit.explorers.tables import (
     MOST_NAMED,
     explained,
@@ -36,231 +38,18 @@ from embvar_kit.explorers.tables import (
     signed,
 )
 from embvar_kit.explorers.token_card import TokenCard
-from embvar_kit.explorers.tradeoff_state import Points, Statistics, TradeoffState
-from embvar_kit.figures.style import FREQUENCY_MAP, as_label, count_range, label_points, symbol
+from embvar_kit.explorers.tradeoff_plot import MARK, TradeoffPlot
+from embvar_kit.explorers.tradeoff_state import TradeoffState
+from embvar_kit.figures.style import as_label, count_range, label_points, symbol
 from embvar_kit.figures.tradeoff import scatter_V_on_M
 
 if TYPE_CHECKING:
-    from jscatter import Line
-
     from embvar_kit.models.loading import EmbeddingModel
 
-MARK = "#d55e00"
-"""Colour of marks: vermilion, not in viridis and distinct from it for colour-blind readers."""
-
+_LINK = "tradeoff"  # name of the state in a link
 _NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
-_MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
 _PRINT = 200  # dots per inch of a figure that is saved
-_SHADES = 64  # colours of the points
 _TYPING = 0.3  # seconds without a key after which what was typed is looked for
-_BUTTONS = ["pan_zoom", "lasso", "lasso_type", "lasso_brush_size", "divider", "reset"]
-_X, _Y, _COLOUR = "across", "up", "log10 n_t"  # columns of the plot's data
-
-
-class TradeoffPlot:
-    """The scatter plot of a state: its points, regression line, marks and selection.
-
-    Args:
-        state: the explorer's state.
-        height: in pixels; ``None`` lets it follow the width.
-
-    Attributes:
-        scatter: the ``jscatter.Scatter``.
-        widget: its widget.
-        view: the widget with axes and legend.
-    """
-
-    def __init__(self, state: TradeoffState, height: int | None) -> None:
-        from jscatter import Scatter  # takes a second to import
-
-        self.state = state
-        self._expect_deselection = False
-        self._shown = state.points
-        self._data = self._new_data()
-        x, y = self._scales()
-        self.scatter = scatter = Scatter(data=self._data, x=_X, y=_Y, x_scale=x, y_scale=y)
-        scatter.options(
-            transition_points=False,
-            regl_scatterplot_options={
-                "pointSizeSelected": 5,
-                "pointOutlineWidth": 2,
-                "opacityInactiveMax": 1,
-            },
-        )
-        # A colour of a map takes a hundred bytes, in several lists: 64 look the same as 256.
-        shades = np.round(colormaps[FREQUENCY_MAP](np.linspace(0, 1, _SHADES)), 3)
-        scatter.color(by=_COLOUR, map=shades.tolist(), norm=self._norm())
-        scatter.size(default=4)
-        scatter.axes(False)
-        scatter.legend(False)
-        properties = ["token", "occurrences", "Q", "M", "V"]
-        scatter.tooltip(True, properties=properties, histograms=False, size="small")
-        scatter.annotations(self._lines())
-        self.widget = with_class(scatter.widget, "embvar-scatter")
-        self.widget.toolbar_buttons = _BUTTONS
-        self._axes = PlotAxes(
-            self.widget, height or 0, titles=self._titles(), legend=self._legend()
-        )
-        self.view = with_class(widgets.VBox([self.widget, self._axes]), "embvar-plot")
-        self._fix_colours()
-        self._select_marked()
-        state.observe(lambda _: self._update(), "drawn")
-        state.observe(lambda _: self._select_marked(), "marked")
-        state.observe(lambda _: scatter.annotations(self._lines()), ["marked", "compare"])
-        self.widget.observe(self._mark_selected, "selection")
-
-    # Points
-
-    def _new_data(self) -> pd.DataFrame:
-        """Positions and colours of the points; Q, M and V as the tooltip shows them."""
-        points = self.state.points
-        columns = {_COLOUR: np.log10(points.n), "token": points.shown, "occurrences": points.n}
-        return pd.DataFrame({**self._layer_columns(), **columns})
-
-    def _layer_columns(self) -> dict[str, np.ndarray]:
-        """The columns that depend on the layer."""
-        points = self.state.points
-        at = points.at(self.state.layer)
-        M, V = points.M[at], points.V[at]
-        if self.state.scales == "log":  # zeros are shown at the edge
-            (low_M, _), (low_V, _) = self.state.limits()
-            M, V = np.maximum(M, low_M), np.maximum(V, low_V)
-        return {_X: M, _Y: V} | {name: _four_digits(getattr(points, name)[at]) for name in "QMV"}
-
-    def _update(self) -> None:
-        """Show the state's points and line; sent in one message, so that they change together."""
-        before, same_tokens = len(self._data), self._shown is self.state.points
-        self._shown = self.state.points
-        scatter, (x, y) = self.scatter, self._scales()
-        with self.widget.hold_sync():
-            if same_tokens:
-                self._data = self._data.assign(**self._layer_columns())
-                self.widget.data = self._data
-                scatter.xy(self._data[_X], self._data[_Y], x_scale=x, y_scale=y, animate=False)
-            else:
-                self._data = self._new_data()
-                if len(self._data) != before:
-                    # jscatter clears its selection when the number of points changes.
-                    selection = self.widget.selection
-                    self._expect_deselection = selection is not None and len(selection) > 0
-                # By column again: the branch above sets arrays. jscatter fits the scale of before
-                # to the columns of before, and a logarithmic one fails where they have a zero.
-                scatter.xy(_X, _Y, x_scale="linear", y_scale="linear")
-                scatter.color(norm=self._norm())
-                scatter.data(self._data)
-                self._fix_colours()
-                scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
-                self._select_marked(force=True)
-            scatter.annotations(self._lines())
-        self._axes.titles, self._axes.legend = self._titles(), self._legend()
-
-    def _fix_colours(self) -> None:
-        """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
-        widget = self.widget
-        # A single selection or hover colour is applied only to points not coloured by a column:
-        # give it one entry for each colour of the map.
-        widget.color_selected = [to_rgba(MARK)] * len(widget.color)
-        widget.color_hover = [to_rgba("black")] * len(widget.color)
-        widget.opacity_by = None  # the default, by density, makes rare tokens vanish
-        widget.opacity = 0.9
-        widget.opacity_unselected = 0.45
-
-    def _scales(self) -> tuple[Normalize, Normalize]:
-        kind = LogNorm if self.state.scales == "log" else Normalize
-        x, y = self.state.limits()
-        return kind(*x), kind(*y)
-
-    def _norm(self) -> Normalize:
-        low, high = count_range(self.state.points.n)
-        return Normalize(np.floor(low), np.ceil(high))  # round numbers in the legend
-
-    def _titles(self) -> list[str]:
-        tilde, form = ("\N{COMBINING TILDE}", ", unbiased") if self.state.unbiased else ("", "")
-        of = "(<i>X<sub>t</sub></i>)"
-        what = {"M": "squared norm of the mean", "V": "variance"}
-        return [
-            f"{explained(name, f'<i>{name}{tilde}</i>{of}')}, {text}{form}"
-            for name, text in what.items()
-        ]
-
-    def _legend(self) -> dict[str, Any]:
-        """The colours of the points, and the powers of ten on their scale."""
-        norm = self._norm()
-        low, high = int(norm.vmin), int(norm.vmax)
-        powers = {power: f"10<sup>{power}</sup>" for power in range(low, high + 1)} | {
-            0: "1",
-            1: "10",
-        }
-        return {
-            "title": "occurrences <i>n<sub>t</sub></i>",
-            "colours": [to_hex(colormaps[FREQUENCY_MAP](at)) for at in np.linspace(0, 1, 12)],
-            "marks": [(float(norm(x)), powers[x]) for x in range(low, high + 1)],
-        }
-
-    # Lines
-
-    def _lines(self) -> list[Line]:
-        """The regression line, and a trail from each marked token's place in the other layer."""
-        from jscatter import Line
-
-        state, points = self.state, self.state.points
-        at = points.at(state.layer)
-        drawn = []
-        if "slope" in state.fit:
-            M = points.M[at]
-            along = np.geomspace if state.scales == "log" else np.linspace
-            (left, right), _ = state.limits()
-            ends = along(max(M.min(), left), min(M.max(), right), 200)
-            V = state.fit["intercept"] + state.fit["slope"] * ends
-            drawn.append((self._clip(ends, V), "#000000"))
-        if state.compare is not None:
-            then = points.at(state.compare)
-            for row in points.indices_of(state.marked[:_MOST_TRAILS]):
-                M, V = (np.linspace(x[then, row], x[at, row], 200) for x in (points.M, points.V))
-                drawn.append((self._clip(M, V), MARK))
-        return [Line(line, line_color=colour, line_width=2) for line, colour in drawn if line]
-
-    def _clip(self, M: np.ndarray, V: np.ndarray) -> list[tuple[float, float]]:
-        """The vertices of a line that lie inside the axes; on linear axes, the two ends of it."""
-        (x0, x1), (y0, y1) = self.state.limits()
-        inside = (M >= x0) & (M <= x1) & (V >= y0) & (V <= y1)
-        if inside.sum() < 2:
-            return []
-        M, V = M[inside], V[inside]
-        if self.state.scales != "log":
-            M, V = M[[0, -1]], V[[0, -1]]
-        return list(zip(M.tolist(), V.tolist(), strict=True))
-
-    # Selection
-
-    def _select_marked(self, force: bool = False) -> None:
-        """Select the marked tokens' points, if they are not selected or ``force`` is set."""
-        marked = self.state.points.indices_of(self.state.marked)
-        selected = self.widget.selection
-        if force or selected is None or not np.array_equal(marked, selected):
-            self.scatter.selection(marked)
-
-    def _mark_selected(self, change: Mapping) -> None:
-        """Mark the tokens of the points clicked or lassoed; a single one also opens its card."""
-        state = self.state
-        selected = [] if change["new"] is None else np.asarray(change["new"]).astype(int)
-        marked = state.points.indices_of(state.marked)
-        if self._expect_deselection and not len(selected):
-            self._expect_deselection = False
-            self.scatter.selection(marked)
-            return
-        if np.array_equal(np.sort(selected), np.sort(marked)):
-            return
-        tokens = [str(token) for token in state.points.tokens[selected]]
-        state.marked = tokens
-        if len(tokens) == 1:
-            state.token = tokens[0]
-
-
-def _four_digits(x: np.ndarray) -> np.ndarray:
-    """Values rounded to four significant digits."""
-    scale = 10.0 ** (3 - np.floor(np.log10(np.maximum(np.abs(x), 1e-12))))
-    return np.round(x * scale) / scale
 
 
 class TradeoffExplorer(Explorer):
@@ -310,6 +99,7 @@ class TradeoffExplorer(Explorer):
             (["drawn"], self._show_fit),
             (["drawn", "marked"], self._show_marked),
             (["drawn", "compare", "distance"], self._show_moved),
+            (["drawn"], self._show_residuals),
             (["drawn", "search"], self._show_matches),
             (["drawn", "token"], self._show_card),
         ):
@@ -345,12 +135,26 @@ class TradeoffExplorer(Explorer):
         told = ", ".join(f"{name}={value!r}" for name, value in values.items())
         return f"{handle_of(self) or 'explorer'}.state.restore({told})"
 
+    def follow_link(self, query: str | None = None) -> None:
+        """Show what a link shows; if that is not there, say so and leave all as it is.
+
+        Args:
+            query: the query of the link; by default that of the app's address.
+        """
+        before = self.state.values()
+        try:
+            if values := links.values_in(_LINK, query):
+                self.state.restore(**values)
+        except (ValueError, traitlets.TraitError) as error:
+            self.state.restore(**before)
+            self._show_message(f"The link cannot be followed. {error}")
+
     def figure(self, dpi: float = DPI) -> Figure:
         """The figure of :func:`embvar_kit.figures.V_on_M`, the marked tokens labelled."""
         state = self.state
         figure = Figure(figsize=(7.4, 5.0), dpi=dpi, layout="constrained")
         ax = figure.subplots()
-        table = state.table()[::-1]
+        table = state.table().assign(shown=state.points.shown)[::-1]
         limits = count_range(table["n"])
         log = state.scales == "log"
         points, _ = scatter_V_on_M(ax, table, limits, size=9, log=log)
@@ -369,7 +173,7 @@ class TradeoffExplorer(Explorer):
             M, V = marked["M"].to_numpy(), marked["V"].to_numpy()
             ax.scatter(M, V, s=40, facecolors="none", edgecolors=MARK, zorder=5)
             png_of(figure)  # labels are placed after the layout is known
-            label_points(ax, M, V, [as_label(token) for token in marked["token"]])
+            label_points(ax, M, V, [as_label(name) for name in marked["shown"]])
         return figure
 
     def _downloads(self) -> Downloads:
@@ -390,21 +194,23 @@ class TradeoffExplorer(Explorer):
                 raise StatisticsError("No token is marked: search for some, or draw a lasso.")
             return file("-marked.csv", "text/csv", self.marked.to_csv(index=False).encode())
 
-        return Downloads(
-            {
-                "PNG": ("the figure with axes, legend and marked names, as an image", png),
-                "SVG": ("the figure with axes, legend and marked names, as a drawing", svg),
-                "CSV": ("the marked tokens as a table", csv),
-                "code": ("a line of Python that shows all this again", lambda: self.code),
-            }
-        )
+        buttons = {
+            "PNG": ("the figure with axes, legend and marked names, as an image", png),
+            "SVG": ("the figure with axes, legend and marked names, as a drawing", svg),
+            "CSV": ("the marked tokens as a table", csv),
+            "code": ("a line of Python that shows all this again", lambda: self.code),
+        }
+        if links.in_app():
+            told = "an address of this page that shows all this again"
+            buttons["link"] = told, lambda: Link(links.query_of(_LINK, self.state.values()))
+        return Downloads(buttons)
 
     # Controls
 
     def _layout(self) -> widgets.Widget:
         state, sources = self.state, self.state.sources
-        self._message = with_class(widgets.HTML(), "embvar-message")
-        self._numbers = with_class(widgets.HTML(), "embvar-numbers")
+        self._numbers = paragraph("embvar-numbers")
+        self._message = paragraph("embvar-message", self._numbers)
         layers = state.stats.layers
         play, layer = layer_slider(int(layers[0]), int(layers[-1]), state.layer)
         self._layer = layer
@@ -460,7 +266,7 @@ class TradeoffExplorer(Explorer):
                 self._downloads(),
             ],
             "search": self._search_box(),
-            "compare": self._compare_box(),
+            "compare": [*self._compare_box(), *self._residuals_box()],
             "marked": [self._marked],
             "card": [self.card.view],
         }
@@ -495,13 +301,14 @@ class TradeoffExplorer(Explorer):
             ("token", "occurrences"),
             5,
             self._mark,
+            self._numbers,
         )
         clear = widgets.Button(
             description="clear marks", tooltip="remove all marks and close the card"
         )
         with_class(clear, "embvar-clear").on_click(lambda _: self._clear())
         found = [self._found, self._matches.head, self._matches]
-        return [_heading("Find a token"), self._search, *found, clear]
+        return [self._heading("Find a token"), self._search, *found, clear]
 
     def _compare_box(self) -> list[widgets.Widget]:
         state = self.state
@@ -526,17 +333,33 @@ class TradeoffExplorer(Explorer):
             "unit of the distance that a token moved in the plane of M and V",
         )
         bind(state, "distance", distance, self._show_message)
-        self._moved_title = with_class(widgets.HTML(), "embvar-moved-title")
+        self._moved_title = paragraph("embvar-moved-title", self._numbers)
         self._moved = TokenList(
             "embvar-moved",
             "tokens that moved most; choosing one marks it and opens its card",
             ("token", "distance", "M", "V"),
             10,
             self._mark,
+            self._numbers,
         )
-        heading = _heading("Which token moved most between two layers?")
+        heading = self._heading("Which token moved most between two layers?")
         moved = [self._moved_title, self._moved.head, self._moved]
         return [heading, self._compare, distance, *moved]
+
+    def _residuals_box(self) -> list[widgets.Widget]:
+        self._residuals = TokenList(
+            "embvar-residuals",
+            "tokens farthest from the line; choosing one marks it and opens its card",
+            ("token", "residual", "M", "V"),
+            10,
+            self._mark,
+            self._numbers,
+        )
+        heading = self._heading("Which tokens lie farthest from the line?")
+        return [heading, self._residuals.head, self._residuals]
+
+    def _heading(self, words: str) -> widgets.HTML:
+        return paragraph("embvar-heading", self._numbers, f"<b>{words}</b>")
 
     def _compare_options(self) -> list[tuple[str, int]]:
         layers = [int(layer) for layer in self.state.stats.layers]
@@ -585,6 +408,15 @@ class TradeoffExplorer(Explorer):
         self._found.value = f"<span role='status'>{report}</span>" if report else ""
         self._found.layout.display = None if report else "none"
 
+    def _show_residuals(self) -> None:
+        found = self.state.residuals()
+        names = self.state.points.shown[self.state.points.indices_of(found["token"])]
+        cells = (
+            (name, signed(row.residual), number(row.M), number(row.V))
+            for name, row in zip(names, found.itertuples(index=False), strict=True)
+        )
+        self._residuals.fill(zip(found["token"].astype(str), cells, strict=True))
+
     def _show_moved(self) -> None:
         state = self.state
         found = state.moved()
@@ -613,7 +445,7 @@ class TradeoffExplorer(Explorer):
         shown = state.table().assign(token=state.points.shown)
         shown = shown.iloc[state.points.indices_of(state.marked)]
         hidden = len(state.marked) - len(shown)
-        handle = handle_of(self)
+        handle = None if links.in_app() else handle_of(self)  # there are no cells
         self._marked.value = marked_table(shown, state.layer, hidden, handle and f"{handle}.marked")
 
     def _show_card(self) -> None:
@@ -647,7 +479,3 @@ class TradeoffExplorer(Explorer):
 
 def _plain(text: str) -> str:
     return text.replace("$", r"\$")
-
-
-def _heading(text: str) -> widgets.HTML:
-    return widgets.HTML(f"<b>{text}</b>")

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import traitlets
 
-from embvar_kit.corpora.byte_level import named
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.search import Part, Vocabulary, is_uncased
+from embvar_kit.explorers.points import Points, Statistics, by_name, least_count, points_of
+from embvar_kit.explorers.search import Search, Vocabulary, counted, is_uncased
 from embvar_kit.explorers.tables import times
 from embvar_kit.figures.tradeoff import ZERO
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
-
-MOST_MARKED = 500
-"""A search marks at most this many tokens, the most frequent ones."""
 
 _RESTORED = (
     *("model", "site", "counts", "special", "unbiased"),
@@ -28,134 +24,6 @@ _RESTORED = (
 )
 
 _SAME_AXES = 8.0  # layers whose ranges differ by at most this factor share their axes
-
-Statistics = (
-    TokenStatistics | Mapping[str, TokenStatistics] | Mapping[str, Mapping[str, TokenStatistics]]
-)
-"""One model's statistics, several by name, or ``{name: {site: statistics}}``."""
-
-
-@dataclass(frozen=True)
-class Points:
-    """The tokens of a choice, the rarest first, with their moments at all layers.
-
-    Attributes:
-        tokens: ``(T,)`` names.
-        texts: ``(T,)`` their texts, which differ from the names of byte-level tokens.
-        n: ``(T,)`` occurrences.
-        layers: ``(L,)`` numbers of the layers.
-        Q: ``(L, T)`` squared norms.
-        M: ``(L, T)`` squared norms of the mean, measured or unbiased as chosen.
-        V: ``(L, T)`` variances, measured or unbiased as chosen.
-    """
-
-    tokens: np.ndarray
-    texts: np.ndarray
-    n: np.ndarray
-    layers: np.ndarray
-    Q: np.ndarray
-    M: np.ndarray
-    V: np.ndarray
-
-    def at(self, layer: int) -> int:
-        """The row of a layer in Q, M and V."""
-        return int(np.flatnonzero(self.layers == layer)[0])
-
-    def indices_of(self, tokens: Iterable[str]) -> np.ndarray:
-        """Positions of these tokens, in the order given; tokens that are absent are skipped."""
-        tokens = list(tokens)
-        found = self._index.get_indexer(tokens) if tokens else np.array([], dtype=int)
-        return found[found >= 0]
-
-    @cached_property
-    def shown(self) -> np.ndarray:
-        """``(T,)`` each name, with its text beside it where the two differ."""
-        pairs = zip(self.tokens, self.texts, strict=True)
-        return np.array([named(str(token), text) for token, text in pairs], dtype=object)
-
-    @cached_property
-    def high_norm(self) -> bool:
-        """Whether some token's Q is far above the median at some layer."""
-        return bool((self.Q.max(axis=1) >= HIGH_NORM_FACTOR * np.median(self.Q, axis=1)).any())
-
-    @cached_property
-    def _index(self) -> pd.Index:
-        return pd.Index(self.tokens)
-
-
-def by_name(stats: Statistics) -> dict[str, dict[str, TokenStatistics]]:
-    """Statistics by model and site.
-
-    The result of :func:`embvar_kit.extract` for a list of sites, ``{site: statistics}``, is taken
-    as one model's.
-
-    Raises:
-        StatisticsError: if ``stats`` is empty or something else.
-    """
-
-    def site(one: TokenStatistics) -> str:
-        return str(one.info.get("convention", {}).get("site", "hidden"))
-
-    def model(one: TokenStatistics) -> str:
-        return str(one.info["model"]["name"])
-
-    if isinstance(stats, TokenStatistics):
-        return {model(stats): {site(stats): stats}}
-    if not isinstance(stats, Mapping) or not stats:
-        raise StatisticsError("Give TokenStatistics, or several by name: {name: statistics}.")
-    ones = list(stats.values())
-    sites_of_one = (
-        len(ones) > 1
-        and all(isinstance(one, TokenStatistics) for one in ones)
-        and [site(one) for one in ones] == list(stats)
-        and len({model(one) for one in ones}) == 1
-    )
-    if sites_of_one:
-        return {model(ones[0]): dict(stats)}
-    found = {}
-    for name, one in stats.items():
-        sites = {site(one): one} if isinstance(one, TokenStatistics) else one
-        values = list(sites.values()) if isinstance(sites, Mapping) else []
-        if not values or not all(isinstance(each, TokenStatistics) for each in values):
-            raise StatisticsError("Give TokenStatistics by name, or {name: {site: statistics}}.")
-        found[str(name)] = dict(sites)
-    return found
-
-
-def points_of(
-    stats: TokenStatistics, counts: tuple[int, int | None], *, special: bool, unbiased: bool
-) -> Points:
-    """The tokens of a choice, at all layers.
-
-    Args:
-        stats: one model's statistics.
-        counts: least and most occurrences; ``None`` means no limit.
-        special: whether special tokens are kept.
-        unbiased: whether M and V are corrected for finite samples.
-
-    Raises:
-        StatisticsError: if no token is left, the range is empty, or the unbiased forms are not
-            defined in it.
-    """
-    least, most = counts
-    choice = {"min_count": least, "max_count": most, "special": special}
-    table = stats.table(int(stats.layers[0]), **choice)
-    if table.empty:
-        raise StatisticsError(f"No token occurs {times(counts)}.")
-    if unbiased and least < 2:
-        raise StatisticsError(
-            "The unbiased forms need two occurrences of each token: start the range at 2."
-        )
-    kept = pd.Index(stats.tokens).get_indexer(table["token"])[::-1]
-    n, M, V = stats.n[kept], stats.M[:, kept], stats.V[:, kept]
-    if unbiased:
-        M, V = analysis.unbiased(n, M, V)
-    return Points(stats.tokens[kept], stats.texts[kept], n, stats.layers, stats.Q[:, kept], M, V)
-
-
-def least_count(stats: TokenStatistics) -> int:
-    """The smallest count that statistics hold."""
-    return int(stats.info.get("compact", {}).get("min_count", 1))
 
 
 class TradeoffState(traitlets.HasTraits):
@@ -269,9 +137,7 @@ class TradeoffState(traitlets.HasTraits):
             if points.high_norm
             else ""
         )
-        edge = (
-            f" At the edge: {_number_of(at_edge)} with M or V near 0 or below." if at_edge else ""
-        )
+        edge = f" At the edge: {counted(at_edge)} with M or V near 0 or below." if at_edge else ""
         return f"Logarithmic axes{why}.{edge}"
 
     def matches(self, text: str | None = None, most: int = 50) -> pd.DataFrame:
@@ -285,46 +151,31 @@ class TradeoffState(traitlets.HasTraits):
             most: how many tokens to return at most.
         """
         points = self.points
-        parts = self._shown_vocabulary.parts(self.search if text is None else text)
-        exact = [i for part in parts for i in part.exact]
-        others = sorted((i for part in parts for i in part.found), key=lambda i: -points.n[i])
-        order = list(dict.fromkeys([*exact, *others]))[:most]
+        order = self._looked_for(self.search if text is None else text).found(most)
         return pd.DataFrame({"token": points.tokens[order], "n": points.n[order]})
 
     def search_report(self) -> str:
         """What a search found besides a token itself, and what it did not find; may be empty."""
-        parts = self._shown_vocabulary.parts(self.search)
-        told = [self._report(part) for part in parts if not len(part.exact)]
-        if len(self._sought()) > MOST_MARKED:
-            told.append(f"Only the {MOST_MARKED} most frequent are marked.")
-        return " ".join(told)
+        return self._looked_for(self.search).report(self.counts)
 
-    def _report(self, part: Part) -> str:
-        """What is to be said of a part of a search that is no token shown."""
-        text, whole = part.text, self._whole_vocabulary
-        found = f"Found: {_number_of(len(part.found))} {part.participle} {text!r}."
-        exact = () if part.starred else whole.part(text).exact
-        if len(exact):
-            hidden = self._why_hidden(text, int(exact[0]))
-            return f"{hidden} {found}" if len(part.found) else hidden
-        if len(part.found):
-            return found if part.starred else f"No token is {text!r}. {found}"
-        if hidden := len(whole.like(part)):
-            return f"Outside the range shown: {_number_of(hidden)} {part.participle} {text!r}."
-        return f"No token {part.verb} {text!r}."
+    def residuals(self, most: int = 10) -> pd.DataFrame:
+        """The tokens that lie farthest from the line: ``token, n, residual, M, V``.
 
-    def _why_hidden(self, text: str, at: int) -> str:
-        """Why a token of the statistics is not among those shown."""
-        n, (least, most) = int(self.stats.n[at]), self.counts
-        if n < least or (most is not None and n > most):
-            times = "once" if n == 1 else f"{n:,} times"
-            return f"{text!r} occurs {times}: outside the range shown."
-        return f"{text!r} is a special token, and these are not shown."
-
-    def _sought(self) -> list[int]:
-        """Indices of the tokens that the search means."""
-        parts = self._shown_vocabulary.parts(self.search)
-        return list(dict.fromkeys(int(i) for part in parts for i in part.marked))
+        A residual is V minus what the line gives for M: positive above the line. The table is empty
+        if there is no line.
+        """
+        columns = ["token", "n", "residual", "M", "V"]
+        if "slope" not in self.fit:
+            return pd.DataFrame(columns=columns)
+        points = self.points
+        at = points.at(self.layer)
+        M, V = points.M[at], points.V[at]
+        residual = V - (self.fit["intercept"] + self.fit["slope"] * M)
+        far = np.abs(residual)
+        order = np.argpartition(-far, min(most, len(far)) - 1)[:most]  # a sort takes milliseconds
+        order = order[np.argsort(-far[order], kind="stable")]
+        values = (points.tokens, points.n, residual, M, V)
+        return pd.DataFrame({n: v[order] for n, v in zip(columns, values, strict=True)})
 
     def moved(self, most: int = 10) -> pd.DataFrame:
         """The tokens that moved most between the layers :attr:`compare` and :attr:`layer`.
@@ -458,13 +309,9 @@ class TradeoffState(traitlets.HasTraits):
     @traitlets.observe("search")
     def _mark_sought(self, _: object) -> None:
         """Mark the tokens searched for; the card opens only for a single token named in full."""
-        points, parts = self.points, self._shown_vocabulary.parts(self.search)
-        sought = self._sought()
-        if len(sought) > MOST_MARKED:
-            sought = sorted(sought, key=lambda i: -points.n[i])[:MOST_MARKED]
-        self.marked = [str(token) for token in points.tokens[sought]]
-        exact = len(parts) == 1 and len(parts[0].exact)
-        self.token = str(points.tokens[parts[0].exact[0]]) if exact else None
+        tokens, search = self.points.tokens, self._looked_for(self.search)
+        self.marked = [str(token) for token in tokens[search.marked]]
+        self.token = None if search.single is None else str(tokens[search.single])
 
     def _update_fit(self) -> None:
         points = self.points
@@ -485,15 +332,11 @@ class TradeoffState(traitlets.HasTraits):
             self._names[key] = {str(token) for token in self.stats.tokens}
         return self._names[key]
 
-    @property
-    def _whole_vocabulary(self) -> Vocabulary:
-        """All tokens of the statistics shown, to search in."""
-        return self._vocabulary_of(self.model, self.site, None)
-
-    @property
-    def _shown_vocabulary(self) -> Vocabulary:
-        """The tokens of the current choice, to search in."""
-        return self._vocabulary_of(self.model, self.site, (self.counts, self.special))
+    def _looked_for(self, text: str) -> Search:
+        """A search among the tokens of the current choice, and besides among all others."""
+        model, site = self.model, self.site
+        shown = self._vocabulary_of(model, site, (self.counts, self.special))
+        return Search(text, shown, self._vocabulary_of(model, site, None))
 
     def _make_vocabulary(self, model: str, site: str, choice: tuple | None) -> Vocabulary:
         among = self.sources[model][site] if choice is None else self.points
@@ -517,7 +360,3 @@ class TradeoffState(traitlets.HasTraits):
         spans = np.ptp(Q, axis=1), np.ptp(self.points.M, axis=1)
         widest = [float(span.max() / max(np.median(span), 1e-12)) for span in spans]
         return "same" if max(widest) < _SAME_AXES else "own"
-
-
-def _number_of(count: int) -> str:
-    return "1 token" if count == 1 else f"{count:,} tokens"

@@ -13,11 +13,15 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures.style import COLOURS, GROUP_MARKERS, new_axes
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
+
+NEAR = 0.1
+"""A value counts as near its final value within this fraction of it."""
 
 _CLOUD = "#56b4e9"
 
@@ -41,7 +45,7 @@ def variance_formula(x: np.ndarray, *, limit: float | None = None) -> Figure:
         limit: half the width of the cloud's plot. It fixes the scales of all three plots, so that
             animated figures keep them; by default they follow the vectors.
     """
-    figure = plt.figure(figsize=(11, 3.9), layout="constrained")
+    figure = plt.figure(figsize=(11, 4.125), layout="constrained")
     moments = moments_of(x)
     if limit is None:
         axes = formula_frame(figure, float(np.abs(x).max() * 1.1), 1.15 * moments["Q"])
@@ -65,10 +69,13 @@ def formula_frame(figure: Figure, limit: float, top: float | None = None) -> tup
     reach = 1.15 * float(np.sqrt(top))
     cloud.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     cloud.set(xlabel="feature 1", ylabel="feature 2", title="the cloud")
+    for axis in (cloud.xaxis, cloud.yaxis):  # the same numbers on both
+        axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     cloud.plot([], [], "o", color=_CLOUD, markersize=3, alpha=0.6, label="embeddings $x$")
     cloud.plot([], [], color=COLOURS["M"], linewidth=2, label=r"mean $\mu$, length $\sqrt{M}$")
     cloud.plot([], [], color=COLOURS["V"], linewidth=2, label=r"circle of radius $\sqrt{V}$")
-    cloud.legend(loc="lower left", fontsize=8, framealpha=0.9).set_zorder(6)
+    # Below the plots: inside them a cloud could lie where the legend is.
+    figure.legend(loc="outside lower left", ncols=3, fontsize=9, frameon=False)
     triangle.set(xlim=(-0.05 * reach, reach), ylim=(-0.05 * reach, reach), aspect="equal")
     triangle.set(xlabel="length", ylabel="length", title="Pythagoras")
     bars.set(xlim=(-0.5, 1.5), xticks=(0, 1), xticklabels=("$Q$", "$M+V$"))
@@ -164,17 +171,16 @@ def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None =
         upto: mark the values after this many vectors.
         ax: the Axes to draw on; by default new ones.
     """
-    ax = new_axes(ax, 7.5, 3.8)
     path = running_path(x)
+    ax = _running_axes(ax)
     k = np.arange(1, len(x) + 1)
     for name in "QMV":
         ax.plot(k, path[name], color=COLOURS[name], linewidth=2, label=f"${name}$")
         ax.axhline(path[name][-1], color=COLOURS[name], linestyle=":", linewidth=1)
     if upto is not None:
-        running_marks(ax, path, upto)
-    ax.set_xscale("log")
-    ax.set(xlabel="occurrences seen, $k$", ylabel="squared norm", ylim=(0, None))
-    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        _running_marks(ax, path, upto)
+    ax.set_ylim(0, None)
+    _running_legend(ax)
     return ax
 
 
@@ -187,14 +193,67 @@ def running_path(x: np.ndarray) -> dict[str, np.ndarray]:
     return {**path, "V": path["Q"] - path["M"]}
 
 
-def running_marks(ax: Axes, path: Mapping[str, np.ndarray], upto: int) -> list[Artist]:
-    """Mark the values after ``upto`` vectors on the Axes of :func:`running_moments`."""
+def running_frame(path: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Axes:
+    """The Axes of :func:`running_moments` without curves, wide and high enough for all of them."""
+    ax = _running_axes(ax)
+    ax.set_xlim(0.9, 1.12 * max(len(path["Q"]), 2))
+    ax.set_ylim(0, 1.02 * (1 + NEAR) * max(values.max() for values in path.values()) or 1.0)
+    return ax
+
+
+def running_artists(
+    ax: Axes, path: Mapping[str, np.ndarray], upto: int, *, answer: bool
+) -> list[Artist]:
+    """Draw the curves of :func:`running_moments` as far as they go after ``upto`` vectors.
+
+    Args:
+        ax: the Axes, from :func:`running_frame`.
+        path: Q, M and V after each vector, from :func:`running_path`.
+        upto: how many vectors have arrived.
+        answer: also draw the values after all vectors, each in a band of :data:`NEAR` around it.
+    """
+    k = np.arange(1, upto + 1)
+    drawn: list[Artist] = []
+    for name in "QMV":
+        final, colour = path[name][-1], COLOURS[name]
+        if answer:
+            drawn.append(
+                ax.axhspan((1 - NEAR) * final, (1 + NEAR) * final, color=colour, alpha=0.15)
+            )
+            drawn.append(ax.axhline(final, color=colour, linestyle=":", linewidth=1))
+        drawn += ax.plot(k, path[name][:upto], color=colour, linewidth=2, label=f"${name}$")
+    return [*drawn, *_running_marks(ax, path, upto), _running_legend(ax)]
+
+
+def near_from(values: np.ndarray) -> int:
+    """From which k on all values ``(N,)`` after k vectors are within :data:`NEAR` of the last.
+
+    >>> near_from(np.array([0.0, 9.5, 8.0, 10.5, 10.0]))
+    4
+    """
+    far = np.abs(values - values[-1]) > NEAR * np.abs(values[-1])
+    return int(np.flatnonzero(far)[-1]) + 2 if far.any() else 1
+
+
+def _running_axes(ax: Axes | None) -> Axes:
+    ax = new_axes(ax, 7.5, 3.8)
+    ax.set_xscale("log")
+    ax.set(xlabel="occurrences seen, $k$", ylabel="squared norm")
+    return ax
+
+
+def _running_marks(ax: Axes, path: Mapping[str, np.ndarray], upto: int) -> list[Artist]:
+    """Mark the values after ``upto`` vectors."""
     marks = [
         point
         for name in "QMV"
         for point in ax.plot(upto, path[name][upto - 1], "o", color=COLOURS[name], markersize=8)
     ]
     return [*marks, ax.axvline(upto, color="black", linewidth=0.8)]
+
+
+def _running_legend(ax: Axes) -> Artist:
+    return ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 def subtraction_error(

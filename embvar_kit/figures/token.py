@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
+from embvar_kit.corpora.byte_level import named
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures import style
 from embvar_kit.figures.style import COLOURS, GROUP_MARKERS, as_label, written
@@ -58,8 +59,8 @@ def moments_of_token(
         ax.set_ylim(bottom=min(0.0, float(np.nanmin(values))))
     ax.set_ylabel("squared norm")
     style.depth_axis(ax, "layer")
-    name = written(stats.info["model"]["name"])
-    ax.set_title(f"{as_label(token)} in {name}, by layer", fontsize=10)
+    name, shown = written(stats.info["model"]["name"]), named(token, stats.texts[at])
+    ax.set_title(f"{as_label(shown)} in {name}, by layer", fontsize=10)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return ax
 
@@ -70,6 +71,7 @@ def occurrences_in_plane(
     *,
     layer: int,
     what: str = "neighbour",
+    name: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Embeddings of one token on their first two principal axes, marked by a neighbouring token.
@@ -82,6 +84,7 @@ def occurrences_in_plane(
         neighbours: ``(n,)`` the token before or after each occurrence.
         layer: one of the layers collected.
         what: the legend's heading.
+        name: what the title calls the token, by default as the statistics do.
         ax: the Axes to draw on; by default new ones.
 
     Raises:
@@ -95,20 +98,19 @@ def occurrences_in_plane(
             "occurrences, and a neighbour for each."
         )
     ax = style.new_axes(ax, 5.4, 3.4)
-    if not np.ptp(x, axis=0).any():
+    if (found := in_plane(x)) is None:
         note = "all these vectors are the same"
         ax.text(0.5, 0.5, note, ha="center", va="center", transform=ax.transAxes)
         ax.set(xticks=(), yticks=(), title=f"layer {layer}")
         return ax
-    centre, axes, share = analysis.principal_axes(x)
-    flat = (x - centre) @ axes.T
+    flat, share = found
     often = [n for n, _ in Counter(n for n in neighbours if n is not None).most_common()]
-    named = often[:MOST_NEIGHBOURS]
-    rest = np.array([n not in named for n in neighbours])
+    marked = often[:MOST_NEIGHBOURS]
+    rest = np.array([n not in marked for n in neighbours])
     if rest.any():
         look = {"color": "#b0b0b0", "s": 14, "linewidths": 0}
         ax.scatter(*flat[rest].T, label=f"others ({rest.sum()})", **look)
-    for at, neighbour in enumerate(named):
+    for at, neighbour in enumerate(marked):
         own = np.array([n == neighbour for n in neighbours])
         look = {"color": style.model_colour(at), "marker": GROUP_MARKERS[at], "s": 26}
         label = f"{as_label(neighbour)} ({own.sum()})"
@@ -116,7 +118,23 @@ def occurrences_in_plane(
     ax.set_xlabel(f"first principal axis ({share[0]:.0%})")
     ax.set_ylabel(f"second ({share[1]:.0%})")
     style.few_ticks(ax)
-    title = f"{len(x)} occurrences of {as_label(occurrences.token)}, layer {layer}"
+    shown = as_label(occurrences.token if name is None else name)
+    title = f"{len(x)} occurrences of {shown}, layer {layer}"
     ax.set_title(title, fontsize=10)
     ax.legend(title=what, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     return ax
+
+
+def in_plane(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Vectors on their first two principal axes; ``None`` if all are the same.
+
+    Args:
+        x: ``(n, d)`` vectors, at least three.
+
+    Returns:
+        their places ``(n, 2)``, and the share of the variance on each axis ``(2,)``.
+    """
+    if not np.ptp(x, axis=0).any():
+        return None
+    centre, axes, share = analysis.principal_axes(x)
+    return (x - centre) @ axes.T, share

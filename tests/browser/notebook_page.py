@@ -239,6 +239,17 @@ class Notebook:
         assert found.count() == number
         return [found.nth(i) for i in range(number)]
 
+    def choose_theme(self, theme: str) -> None:
+        """Choose "JupyterLab Light" or "JupyterLab Dark", and wait until its colours are there."""
+        page = self.page
+        page.locator(".lm-MenuBar-item", has_text="Settings").first.click()
+        page.locator(".lm-Menu-item", has_text="Theme").first.hover()
+        page.locator(".lm-Menu-item", has_text=theme).first.click()
+        light = "true" if theme.endswith("Light") else "false"
+        page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(1500)  # colours fade from one theme to the other
+
     def close(self) -> None:
         """Close the page and end its kernel."""
         self.page.evaluate(

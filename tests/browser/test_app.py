@@ -73,6 +73,33 @@ def test_it_shows_no_code_and_no_error(page: Page):
     assert page.locator(".jp-RenderedText[data-mime-type*=stderr]").count() == 0
 
 
+def test_a_link_shows_the_same_again(page: Page, app: servers.Server):
+    explorer = page.locator(".embvar-tradeoff")
+    explorer.locator(".embvar-search input").fill("state")
+    assert "state" in poll(lambda: view.text_of(explorer, "marked"), lambda text: "state" in text)
+    view.slider(explorer).focus()
+    page.keyboard.press("End")
+    poll(lambda: view.readout(explorer), lambda layer: layer == 6)
+    page.keyboard.press("ArrowLeft")
+    wanted = poll(lambda: view.Fit.shown(explorer), lambda fit: fit.layer == 5)
+    explorer.locator(".embvar-downloads button", has_text="link").click()
+    link = explorer.locator(".embvar-downloads code").inner_text()
+    assert link.startswith(f"http://127.0.0.1:{app.port}/") and app.token not in link
+    other = page.context.new_page()
+    other.set_default_timeout(WAIT)
+    try:
+        other.goto(link)
+        other.wait_for_selector(".embvar-tradeoff canvas", state="attached")
+        again = other.locator(".embvar-tradeoff")
+        assert view.Fit.shown(again) == wanted and wanted.layer == 5
+        assert "state" in view.text_of(again, "marked")
+        assert view.text_of(again, "card-head").startswith("state ")
+        assert view.text_of(again, "message") == ""
+        other.screenshot(path=screenshot("app-link"))
+    finally:
+        other.close()
+
+
 def test_it_needs_the_token_and_this_machine(app: servers.Server):
     here = f"http://127.0.0.1:{app.port}/"
     for path in ("", "?token=guessed"):

@@ -8,7 +8,8 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from playwright.sync_api import Locator
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page
 
 import embvar_kit as ek
 
@@ -309,6 +310,18 @@ def cut_off(explorer: Locator) -> list[str]:
           return found;
         }"""
     )
+
+
+def violations(page: Page) -> dict[str, list[str]]:
+    """What axe-core finds in the explorers that is serious or critical, by the rule's name."""
+    found = Axe().run(page, context=".embvar-explorer").response
+    checked = {one["id"] for one in found["passes"]}
+    assert {"button-name", "aria-input-field-name", "select-name", "image-alt"} <= checked
+    return {
+        violation["id"]: [node["html"][:200] for node in violation["nodes"]]
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+    }
 
 
 def controls(explorer: Locator) -> set[str]:

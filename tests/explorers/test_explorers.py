@@ -15,15 +15,20 @@ import pytest
 import traitlets
 from brute_force import two_pass
 from IPython.core.interactiveshell import InteractiveShell
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 import embvar_kit as ek
 from embvar_kit.explorers import base, rendering
 from embvar_kit.explorers.controls import CountsSlider
-from embvar_kit.explorers.layers import LayerState
-from embvar_kit.explorers.tradeoff import MARK
+from embvar_kit.explorers.layers_state import LayerState
+from embvar_kit.explorers.playground import CloudState
+from embvar_kit.explorers.tradeoff_plot import MARK
 from embvar_kit.explorers.tradeoff_state import TradeoffState
+from embvar_kit.extraction.embeddings import Occurrences
+from embvar_kit.figures.token import moments_of_token, occurrences_in_plane
 
 
 @pytest.fixture(scope="module")
@@ -104,13 +109,54 @@ def test_state_and_sliders_follow_each_other_and_the_picture_follows_both():
     assert playground.wait()
     after = picture(shown)
     assert after != before
-    playground.state.spread_1 = 1.7
-    assert find(playground, "embvar-spread-1").value == 1.7
+    playground.state.spread_1 = 1.4
+    assert find(playground, "embvar-spread-1").value == 1.4
     assert playground.wait()
     assert picture(shown) != after
     state = playground.state.moments
     assert f"V = {state['V']:.3f}" in find(playground, "embvar-numbers").value
     assert state["Q"] == pytest.approx(state["M"] + state["V"], rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 3, 8, 20, 300, 2000])
+def test_no_cloud_leaves_its_plot(n):
+    playground = ek.VariancePlayground()
+    low, high = playground._axes[0].get_xlim()
+    assert (low, high) == playground._axes[0].get_ylim()
+    for seed in range(20):
+        state = CloudState(mean_1=-3, mean_2=3, spread_1=1.5, spread_2=1.5, n=n, seed=seed)
+        radius = np.sqrt(state.moments["V"])
+        assert low < state.cloud().min() and state.cloud().max() < high
+        assert low < -3 - radius and 3 + radius < high
+        np.testing.assert_allclose(state.cloud().std(axis=0), 1.5)
+
+
+def test_the_cloud_follows_the_mouse_as_far_as_the_sliders_go():
+    playground = ek.VariancePlayground()
+    drag, state = playground._drag, playground.state
+    limit = playground._axes[0].get_xlim()[1]
+    drag.place = [0.5 + 1.5 / (2 * limit), 0.5 - 2.2 / (2 * limit)]
+    assert (state.mean_1, state.mean_2) == (1.5, -2.2)
+    assert find(playground, "embvar-mean-2").value == -2.2
+    drag.place = [1.0, 0.0]
+    assert (state.mean_1, state.mean_2) == (3.0, -3.0)
+    left, upper, right, lower = drag.frame
+    assert 0 < left < right < 0.5 and 0 < upper < lower < 1, "the cloud is the left plot"
+
+
+def test_pointing_at_a_bar_shows_its_number():
+    playground = ek.VariancePlayground()
+    playground.state.mean_1, playground.state.spread_1 = 3.0, 1.5
+    assert playground.wait()
+    image = np.asarray(Image.open(io.BytesIO(playground._picture.value)).convert("RGB"))
+    colours = set()
+    for name, (left, upper, right, lower, text) in zip(
+        "QMV", playground._tooltip.areas, strict=True
+    ):
+        assert text.startswith(f"{name} = {playground.state.moments[name]:.3f}\n")
+        x, y = left + 0.1 * (right - left), (upper + lower) / 2
+        colours.add(to_hex(image[int(y * image.shape[0]), int(x * image.shape[1])] / 255))
+    assert colours == {ek.figures.COLOURS[name] for name in "QMV"}
 
 
 def test_a_cloud_without_spread_is_a_point():
@@ -167,6 +213,42 @@ def test_the_player_steps_through_the_occurrences():
     assert slider.value == find(player, "embvar-play").value == 30
     with pytest.raises(traitlets.TraitError, match="there are 30 vectors"):
         player.state.k = 31
+
+
+def test_the_players_curves_grow_and_their_end_is_hidden_until_asked():
+    x = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32) + 1
+    player = ek.SequencePlayer(x)
+    player.state.k = 12
+    assert player.wait()
+    curves = [artist for artist in player._artists if isinstance(artist, Line2D)]
+    assert max(len(line.get_xdata()) for line in curves) == 12
+    ends = two_pass(x)
+    bands = [artist for artist in player._artists if isinstance(artist, Rectangle)]
+    assert bands == [] and "k =" not in find(player, "embvar-numbers").value
+    find(player, "embvar-answer").value = True
+    assert player.wait()
+    bands = [artist for artist in player._artists if isinstance(artist, Rectangle)]
+    edges = [(band.get_y(), band.get_y() + band.get_height()) for band in bands]
+    np.testing.assert_allclose(edges, [(0.9 * value, 1.1 * value) for value in ends], rtol=1e-6)
+    low, high = player._ax.get_ylim()
+    assert low <= min(map(min, edges)) and max(map(max, edges)) < high
+    told = find(player, "embvar-numbers").value
+    for name, k in player.state.near_from().items():
+        assert f"{name} from k = {k}" in told
+        values = np.array([two_pass(x[:at])["QMV".index(name)] for at in range(1, 31)])
+        near = np.abs(values / values[-1] - 1) <= 0.1
+        assert near[k - 1 :].all() and (k == 1 or not near[k - 2])
+
+
+def test_the_player_has_a_speed_and_a_loop():
+    player = ek.SequencePlayer(np.eye(4, dtype=np.float32))
+    play, speed = find(player, "embvar-play"), find(player, "embvar-speed")
+    assert play.show_repeat
+    seen = []
+    for name, milliseconds in speed.options:
+        speed.value = milliseconds
+        seen.append((name, play.interval))
+    assert seen == [("slow", 500), ("normal", 200), ("fast", 40)]
 
 
 # The trade-off: state
@@ -252,7 +334,7 @@ def tradeoff_of_high_norm():
     return tradeoff_of_tokens([f"t{i}" for i in range(20)], high=3)
 
 
-def tradeoff_of_tokens(tokens, high=None):
+def tradeoff_of_tokens(tokens, high=None, **about):
     """Statistics of tokens with these names, each of which occurs twenty times."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20 * len(tokens), 8)).astype(np.float32)
@@ -261,6 +343,7 @@ def tradeoff_of_tokens(tokens, high=None):
     m = ek.GroupedMoments(len(tokens), 8)
     m.update(x, groups)
     info = {"model": {"name": "made up", "n_states": 1}, "corpora": [{"name": "none"}]}
+    info |= about
     return ek.TokenStatistics.from_moments(
         [m],
         tokens=np.array(tokens, dtype=object),
@@ -445,6 +528,20 @@ def test_what_moved_most_is_the_largest_distance(stats):
         state.layer, state.compare = 2, 4
 
 
+def test_the_tokens_farthest_from_the_line_are_its_largest_residuals(stats):
+    state = TradeoffState(stats, layer=2, counts=(5, None))
+    found = state.residuals(most=7)
+    table = stats.table(2, min_count=5).set_index("token")
+    slope, intercept = np.polyfit(table["M"], table["V"], 1)
+    residual = table["V"] - (slope * table["M"] + intercept)
+    expected = residual.loc[residual.abs().nlargest(7).index]
+    assert found["token"].tolist() == expected.index.tolist()
+    np.testing.assert_allclose(found["residual"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found[["M", "V"]], table.loc[found["token"], ["M", "V"]])
+    one = tradeoff_of_tokens(["only"])
+    assert TradeoffState(one, counts=(2, None)).residuals().empty, "without a line there are none"
+
+
 def test_another_model_keeps_the_depth_and_the_tokens_it_has(stats, model):
     few = ek.extract(
         model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2, 4, 6], progress=False
@@ -559,6 +656,48 @@ def test_marks_stay_with_their_tokens(explorer):
     assert len(widget.selection) == 0 and find(explorer, "embvar-marked").value == ""
 
 
+def test_marked_tokens_are_named_in_the_plot(explorer, stats):
+    axes, state = explorer.plot._axes, explorer.state
+    assert axes.names == []
+    state.search = "the of"
+    for layer in (2, 4):
+        state.layer = layer
+        table = stats.table(layer).set_index("token")
+        assert [name for *_, name in axes.names] == ["the", "of"]
+        np.testing.assert_allclose(
+            [p[:2] for p in axes.names], table.loc[["the", "of"], ["M", "V"]]
+        )
+    state.search = "*e*"
+    assert len(axes.names) == 12 < len(state.marked)
+    state.counts = (50, None)
+    assert {name for *_, name in axes.names} <= set(stats.table(4, min_count=50)["token"])
+    state.clear()
+    assert axes.names == []
+
+
+def test_texts_share_what_makes_them_look_alike(explorer):
+    """Each layout and each style is a widget that is sent when the explorer opens."""
+    numbers = find(explorer, "embvar-numbers")
+    for css in ("message", "moved-title"):
+        other = find(explorer, f"embvar-{css}")
+        assert other.layout is numbers.layout and other.style is numbers.style
+    explorer.state.search = "zzzz"
+    assert find(explorer, "embvar-matches").head.layout is numbers.layout
+    assert numbers.layout.display is None, "nothing that is shown or hidden shares it"
+
+
+def test_names_follow_a_change_of_model_to_fewer_tokens(stats):
+    few = stats.without(stats.tokens[stats.n < 20])
+    explorer = ek.TradeoffExplorer({"all": stats, "few": few}, counts=(5, None))
+    rare = stats.table(0, min_count=5, max_count=10)["token"].iloc[0]
+    explorer.state.marked = ["the", rare]
+    assert len(explorer.plot._axes.names) == 2
+    explorer.state.model = "few"
+    ((M, V, name),) = explorer.plot._axes.names
+    row = few.table(explorer.state.layer).set_index("token").loc["the"]
+    assert (name, M, V) == ("the", pytest.approx(row["M"]), pytest.approx(row["V"]))
+
+
 def test_marks_keep_their_colour(stats):
     """jscatter replaces the colour of selected points whenever it gets another map or norm."""
     explorer = ek.TradeoffExplorer({"one": stats, "other": stats}, counts=(5, None))
@@ -566,7 +705,7 @@ def test_marks_keep_their_colour(stats):
         setattr(explorer.state, name, value)
         widget = explorer.plot.widget
         assert np.shape(widget.color_selected) == (len(widget.color), 4)
-        assert {tuple(colour) for colour in widget.color_selected} == {to_rgba(MARK)}
+        assert {to_hex(colour) for colour in widget.color_selected} == {MARK}
 
 
 def test_selecting_points_marks_them_and_a_single_one_opens_its_card(explorer):
@@ -642,6 +781,18 @@ def test_comparing_layers_lists_the_tokens_that_moved(explorer):
     assert state.compare is None and moved.options == ()
 
 
+def test_the_tokens_farthest_from_the_line_are_listed_and_can_be_chosen(explorer):
+    far, state = find(explorer, "embvar-residuals"), explorer.state
+    wanted = state.residuals()
+    assert [token for _, token in far.options] == wanted["token"].tolist()
+    assert without_tags(far.head.value).split() == ["token", "residual", "M", "V"]
+    assert re.search(r"[+−][\d.,]+", far.options[0][0])
+    state.layer = 5
+    assert [token for _, token in far.options] == state.residuals()["token"].tolist()
+    far.value = far.options[2][1]
+    assert state.token == state.marked[0] == state.residuals()["token"][2]
+
+
 def test_a_refused_range_is_named_and_the_last_valid_one_stays(explorer, stats):
     slider, state = find(explorer, "embvar-counts"), explorer.state
     assert 100 < stats.n.max() < 50_000
@@ -715,6 +866,22 @@ def test_a_card_without_a_model_says_what_it_needs(explorer):
     picture(find(explorer, "embvar-card-profile"))
 
 
+def check_dots(explorer, listed: str) -> None:
+    """Check that each dot of the card tells its sentence, and each line listed names its dot."""
+    areas = explorer.card._sentences.areas
+    image = Image.open(io.BytesIO(picture(find(explorer, "embvar-card-plane")))).convert("RGB")
+    pixels = np.asarray(image)
+    for left, upper, right, lower, text in areas:
+        x, y = (left + right) / 2 * image.width, (upper + lower) / 2 * image.height
+        around = pixels[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3]
+        assert around.min() < 200, "a dot is darker than the background"
+        assert "[state]" in text.lower()
+    lines = re.findall(r"data-area='(\d+)'.*?<span>(.*?)</span>", listed)
+    assert 3 < len(lines) <= len(areas)
+    for at, before in lines:
+        assert areas[int(at)][4].startswith(f"{before}[")
+
+
 @pytest.mark.slow
 def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     explorer = ek.TradeoffExplorer(stats, model, corpus, counts=(5, None), layer=2)
@@ -730,6 +897,7 @@ def test_a_card_shows_moments_contexts_and_occurrences(stats, model, corpus):
     assert "<b>state</b>" in text and "https://en.wikipedia.org/wiki/" in text
     profile = picture(find(explorer, "embvar-card-profile"))
     plane = picture(find(explorer, "embvar-card-plane"))
+    check_dots(explorer, text)
     find(explorer, "embvar-card-side").value = "before"
     assert explorer.wait() and picture(find(explorer, "embvar-card-plane")) != plane
     passes = explorer.card.samples.computed
@@ -789,6 +957,21 @@ def test_pictures_have_alternative_texts_with_their_numbers(stats):
     playground.state.mean_1 = 1.0
     moments = playground.state.moments
     assert f"M = {moments['M']:.3f}" in playground._frame.pictures["embvar-picture"]
+
+
+def test_pictures_name_a_byte_level_token_with_its_text():
+    tokens = ["Ġthe", "Ã©", "b", "c"]
+    stats = tradeoff_of_tokens(tokens, byte_level={"verbatim": []})
+    x = np.random.default_rng(0).normal(size=(1, 5, 8))
+    found = Occurrences("Ġthe", np.array([0]), x, *np.zeros((2, 5), int))
+    plane = occurrences_in_plane(found, [None] * 5, layer=0, name="Ġthe (' the')")
+    assert plane.get_title() == "5 occurrences of Ġthe (' the'), layer 0"
+    assert moments_of_token(stats, "Ã©").get_title().startswith("Ã© (é) in ")
+    plt.close("all")
+    explorer = ek.TradeoffExplorer(stats, counts=(2, None))
+    explorer.state.marked = tokens[:2]
+    labels = {text.get_text() for text in explorer.figure().axes[0].texts}
+    assert {"Ġthe (' the')", "Ã© (é)"} <= labels
 
 
 def test_a_card_loads_the_model_and_the_text_by_name(stats):
@@ -869,6 +1052,43 @@ def test_tooltips_cover_each_layers_bar_and_show_its_numbers(stats):
     explorer.state.of = "V"
     assert explorer.wait()
     assert "V_W/V" in explorer._tooltip.areas[0][4]
+
+
+def test_a_click_on_a_bar_selects_its_layer(stats, model):
+    few = ek.extract(model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2, 3], progress=False)
+    explorer = ek.LayerExplorer({"one": stats, "other": few}, counts=(3, None))
+    assert explorer.wait()
+    for at, (*_, text) in enumerate(explorer._tooltip.areas):
+        explorer._tooltip._handle_custom_msg({"clicked": at}, [])
+        name, layer = re.match(r"(\w+), layer (\d+)", text).groups()
+        assert explorer.state.numbers().loc[name, "layer"] == int(layer)
+
+
+@pytest.mark.parametrize("kind", ["playground", "player", "layers"])
+def test_in_a_lecture_the_picture_comes_in_twice_its_pixels(kind, stats):
+    made = {
+        "playground": ek.VariancePlayground,
+        "player": lambda: ek.SequencePlayer(np.eye(4, dtype=np.float32)),
+        "layers": lambda: ek.LayerExplorer(stats),
+    }
+    explorer = made[kind]()
+    assert explorer.wait()
+    shown, button = find(explorer, "embvar-picture"), find(explorer, "embvar-lecture-button")
+    before, still = picture(shown), explorer.still()
+
+    def size():
+        return Image.open(io.BytesIO(picture(shown))).size
+
+    small = size()
+    button.on = True
+    assert explorer.wait()
+    assert size() == pytest.approx([2 * side for side in small], abs=1)
+    large = Image.open(io.BytesIO(picture(shown))).convert("L").resize(small, Image.BOX)
+    first = Image.open(io.BytesIO(before)).convert("L")
+    assert np.abs(np.subtract(large, first, dtype=float)).mean() < 4, "the same, but sharper"
+    assert explorer.still() == still, "a saved page keeps its size"
+    button.on = False
+    assert explorer.wait() and picture(shown) == before
 
 
 def test_without_high_norm_is_the_decomposition_without_them():
@@ -1097,6 +1317,38 @@ def test_the_state_comes_out_as_code_that_restores_it(stats):
     assert again.state.counts == (1, None)
     with pytest.raises(traitlets.TraitError, match="no value 'colour'"):
         again.state.restore(colour="red")
+
+
+def test_a_link_of_the_app_shows_the_same_again(stats, monkeypatch):
+    def made():
+        return ek.TradeoffExplorer({"one": stats, "other": stats}, counts=(5, None), layer=2)
+
+    assert "link" not in dict(find(made(), "embvar-downloads").buttons), "a notebook has none"
+    monkeypatch.setenv("VOILA_REQUEST_URL", "http://127.0.0.1/?token=secret")
+    explorer = made()
+    state = explorer.state
+    state.model, state.counts, state.marked, state.token = "other", (20, None), ["the", "of"], "of"
+    values = state.values()
+    message, _ = answer_of(find(explorer, "embvar-downloads"), "link")
+    monkeypatch.setenv("QUERY_STRING", f"token=another&{message['query']}")
+    again = made()
+    again.follow_link()
+    assert again.state.values() == values and find(again, "embvar-message").value == ""
+    for query, why in (
+        ("tradeoff=%7B%22layer%22:99%7D", "Layer 99 was not extracted"),
+        ("tradeoff=%7B%22marked%22:[%22no<b>%22]%7D", "&#x27;no&lt;b&gt;&#x27;: not among"),
+        ("tradeoff=%7B%22colour%22:1%7D", "no value &#x27;colour&#x27;"),
+        ("tradeoff=[1]", "no values by name"),
+        ("tradeoff=%7B", "Expecting"),
+    ):
+        again.follow_link(query)
+        assert again.state.values() == values
+        told = find(again, "embvar-message").value
+        assert told.startswith("The link cannot be followed. ") and why in told
+    monkeypatch.setenv("QUERY_STRING", "token=another")
+    first = made()
+    first.follow_link()
+    assert first.state.layer == 2 and find(first, "embvar-message").value == ""
 
 
 def answer_of(downloads, button):

@@ -171,6 +171,25 @@ def test_the_bench_is_tied_both_ways_and_redrawn(measured):
     assert "image/png" in bundle and "need a running notebook" in bundle["text/plain"]
 
 
+def test_the_bench_names_its_layer_and_its_middle_line_stays_in_frame(measured):
+    parts, inputs, _ = measured
+    bench = ek.NormalizationBench(parts, inputs)
+    for layer in parts:
+        bench.state.layer = layer
+        assert bench.wait()
+        (numbers,) = (part for part in bench.view.children if "embvar-numbers" in part._dom_classes)
+        assert numbers.value.startswith(f"<b>layer {layer}</b>")
+        blitted, axes = bench._figures[layer]
+        assert blitted.figure.get_suptitle() == f"layer {layer}"
+        (line,) = axes[1].lines
+        (left, right), (low, high) = axes[1].get_xlim(), axes[1].get_ylim()
+        M, V = line.get_data()
+        assert left <= M.min() and M.max() < right and low <= V.min() and V.max() < high
+        (colours,) = (ax for ax in blitted.figure.axes if ax not in axes)
+        box = colours.get_position()
+        assert box.width > 4 * box.height, "it lies below the plots, so that these may be wider"
+
+
 def test_the_bench_refuses_what_makes_no_sense(measured):
     parts, inputs, _ = measured
     bench = ek.NormalizationBench(parts, inputs)

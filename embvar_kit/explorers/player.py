@@ -1,0 +1,117 @@
+"""The player: Q, M and V of a sequence while its vectors arrive; the end is hidden until asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ipywidgets as widgets
+import numpy as np
+import traitlets
+from matplotlib.artist import Artist
+
+from embvar_kit import figures
+from embvar_kit.explorers.blitted import BlittedExplorer
+from embvar_kit.explorers.controls import checkbox, dropdown, with_class
+from embvar_kit.explorers.rendering import BlittedFigure
+from embvar_kit.figures.formula import (
+    NEAR,
+    near_from,
+    running_artists,
+    running_frame,
+    running_path,
+)
+
+_SPEEDS = {"slow": 500, "normal": 200, "fast": 40}  # milliseconds a vector
+
+
+class SequenceState(traitlets.HasTraits):
+    """A sequence of vectors, how many of them have been seen, and whether the end is shown.
+
+    Args:
+        x: ``(N, d)`` vectors.
+        values: initial values of the traits.
+    """
+
+    k = traitlets.Int(1, min=1, help="number of vectors seen")
+    answer = traitlets.Bool(False, help="whether the values after all vectors are shown")
+    moments = traitlets.Dict(read_only=True, help="Q, M and V after k vectors")
+
+    def __init__(self, x: np.ndarray, **values: int) -> None:
+        self.x = np.asarray(x)
+        self.path = running_path(self.x)
+        super().__init__(**values)
+
+    def near_from(self) -> dict[str, int]:
+        """From which k on Q, M and V stay within a tenth of their values after all vectors."""
+        return {name: near_from(values) for name, values in self.path.items()}
+
+    @traitlets.validate("k")
+    def _in_range(self, proposal: Mapping) -> int:
+        if proposal["value"] > len(self.x):
+            raise traitlets.TraitError(f"k={proposal['value']}: there are {len(self.x)} vectors.")
+        return proposal["value"]
+
+    @traitlets.default("moments")
+    def _initial_moments(self) -> dict[str, float]:
+        return figures.moments_of(self.x[: self.k])
+
+    @traitlets.observe("k")
+    def _update_moments(self, _: object) -> None:
+        self.set_trait("moments", figures.moments_of(self.x[: self.k]))
+
+
+class SequencePlayer(BlittedExplorer):
+    """Step through the occurrences of a token, and see Q, M and V grow; the end is hidden at first.
+
+    Args:
+        x: ``(N, d)`` embeddings in the order in which they arrive.
+        values: initial values of the state, for example ``k=10``.
+    """
+
+    drawn = ("k", "answer")
+    shows = "Q, M and V of the first k vectors, against k."
+
+    def __init__(self, x: np.ndarray, **values: int) -> None:
+        state = SequenceState(x, **values)
+        blitted = BlittedFigure(7.5, 3.8)
+        self._ax = running_frame(state.path, ax=blitted.figure.subplots())
+        slider = widgets.IntSlider(
+            min=1,
+            max=len(state.x),
+            description="seen, k",
+            tooltip="number of occurrences seen; arrow keys move it",
+        )
+        player = widgets.Play(
+            min=1,
+            max=len(state.x),
+            interval=_SPEEDS["normal"],
+            tooltip="play the sequence",
+        )
+        slider.value = state.k
+        traitlets.link((slider, "value"), (player, "value"))
+        speed = dropdown(
+            "speed", "embvar-speed", list(_SPEEDS.items()), "how fast it plays", "150px"
+        )
+        speed.value = _SPEEDS["normal"]
+        traitlets.link((speed, "value"), (player, "interval"))
+        answer = checkbox(
+            "show the end",
+            "embvar-answer",
+            f"the values after all vectors, each in a band of ±{NEAR:.0%}",
+        )
+        controls = {"k": slider, "answer": answer}
+        super().__init__(
+            state, controls, blitted, before=(with_class(player, "embvar-play"), speed)
+        )
+
+    def artists(self, values: Mapping[str, float]) -> list[Artist]:
+        """The curves up to k, and the values that they end at if these are shown."""
+        return running_artists(
+            self._ax, self.state.path, int(values["k"]), answer=bool(values["answer"])
+        )
+
+    def _remarks(self) -> list[str]:
+        if not self.state.answer:
+            return []
+        first = ", ".join(f"{name} from k = {k}" for name, k in self.state.near_from().items())
+        return [f"within {NEAR:.0%} of the end: {first}"]

@@ -1,0 +1,254 @@
+"""The scatter plot of the trade-off explorer: points, line, marks and selection of a state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets as widgets
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
+
+from embvar_kit.explorers.controls import with_class
+from embvar_kit.explorers.scripted import PlotAxes
+from embvar_kit.explorers.tables import MOST_NAMED, explained
+from embvar_kit.explorers.tradeoff_state import TradeoffState
+from embvar_kit.figures.style import FREQUENCY_MAP, count_range
+
+if TYPE_CHECKING:
+    from jscatter import Line
+
+MARK = "#d55e00"
+"""Colour of marks: vermilion, not in viridis and distinct from it for colour-blind readers."""
+
+_MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
+_SHADES = 64  # colours of the points
+_BUTTONS = ["pan_zoom", "lasso", "lasso_type", "lasso_brush_size", "divider", "reset"]
+_X, _Y, _COLOUR = "across", "up", "log10 n_t"  # columns of the plot's data
+
+
+class TradeoffPlot:
+    """The scatter plot of a state: its points, regression line, marks and selection.
+
+    Args:
+        state: the explorer's state.
+        height: in pixels; ``None`` lets it follow the width.
+
+    Attributes:
+        scatter: the ``jscatter.Scatter``.
+        widget: its widget.
+        view: the widget with axes and legend.
+    """
+
+    def __init__(self, state: TradeoffState, height: int | None) -> None:
+        from jscatter import Scatter  # takes a second to import
+
+        self.state = state
+        self._expect_deselection = False
+        self._shown = state.points
+        self._data = self._new_data()
+        x, y = self._scales()
+        self.scatter = scatter = Scatter(data=self._data, x=_X, y=_Y, x_scale=x, y_scale=y)
+        scatter.options(
+            transition_points=False,
+            regl_scatterplot_options={
+                "pointSizeSelected": 5,
+                "pointOutlineWidth": 2,
+                "opacityInactiveMax": 1,
+            },
+        )
+        # A colour of a map takes a hundred bytes, in several lists: 64 look the same as 256.
+        shades = np.round(colormaps[FREQUENCY_MAP](np.linspace(0, 1, _SHADES)), 3)
+        scatter.color(by=_COLOUR, map=shades.tolist(), norm=self._norm())
+        scatter.size(default=4)
+        scatter.axes(False)
+        scatter.legend(False)
+        properties = ["token", "occurrences", "Q", "M", "V"]
+        scatter.tooltip(True, properties=properties, histograms=False, size="small")
+        scatter.annotations(self._lines())
+        self.widget = with_class(scatter.widget, "embvar-scatter")
+        self.widget.toolbar_buttons = _BUTTONS
+        self._axes = PlotAxes(
+            self.widget,
+            height or 0,
+            titles=self._titles(),
+            legend=self._legend(),
+            names=self._names(),
+        )
+        self.view = with_class(widgets.VBox([self.widget, self._axes]), "embvar-plot")
+        self._fix_colours()
+        self._select_marked()
+        state.observe(lambda _: self._update(), "drawn")
+        state.observe(lambda _: self._show_marked(), "marked")
+        state.observe(lambda _: scatter.annotations(self._lines()), ["marked", "compare"])
+        self.widget.observe(self._mark_selected, "selection")
+
+    # Points
+
+    def _new_data(self) -> pd.DataFrame:
+        """Positions and colours of the points; Q, M and V as the tooltip shows them."""
+        points = self.state.points
+        columns = {_COLOUR: np.log10(points.n), "token": points.shown, "occurrences": points.n}
+        return pd.DataFrame({**self._layer_columns(), **columns})
+
+    def _layer_columns(self) -> dict[str, np.ndarray]:
+        """The columns that depend on the layer."""
+        points = self.state.points
+        at = points.at(self.state.layer)
+        M, V = points.M[at], points.V[at]
+        if self.state.scales == "log":  # zeros are shown at the edge
+            (low_M, _), (low_V, _) = self.state.limits()
+            M, V = np.maximum(M, low_M), np.maximum(V, low_V)
+        return {_X: M, _Y: V} | {name: _four_digits(getattr(points, name)[at]) for name in "QMV"}
+
+    def _update(self) -> None:
+        """Show the state's points and line; sent in one message, so that they change together."""
+        before, same_tokens = len(self._data), self._shown is self.state.points
+        self._shown = self.state.points
+        scatter, (x, y) = self.scatter, self._scales()
+        with self.widget.hold_sync():
+            if same_tokens:
+                self._data = self._data.assign(**self._layer_columns())
+                self.widget.data = self._data
+                scatter.xy(self._data[_X], self._data[_Y], x_scale=x, y_scale=y, animate=False)
+            else:
+                self._data = self._new_data()
+                if len(self._data) != before:
+                    # jscatter clears its selection when the number of points changes.
+                    selection = self.widget.selection
+                    self._expect_deselection = selection is not None and len(selection) > 0
+                # By column again: the branch above sets arrays. jscatter fits the scale of before
+                # to the columns of before, and a logarithmic one fails where they have a zero.
+                scatter.xy(_X, _Y, x_scale="linear", y_scale="linear")
+                scatter.color(norm=self._norm())
+                scatter.data(self._data)
+                self._fix_colours()
+                scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
+                self._select_marked(force=True)
+            scatter.annotations(self._lines())
+        self._axes.titles, self._axes.names = self._titles(), self._names()
+        if not same_tokens:
+            self._axes.legend = self._legend()
+
+    def _fix_colours(self) -> None:
+        """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
+        widget = self.widget
+        # A single selection or hover colour is applied only to points not coloured by a column:
+        # give it one entry for each colour of the map.
+        mark = [round(part, 3) for part in to_rgba(MARK)]
+        widget.color_selected = [mark] * len(widget.color)
+        widget.color_hover = [to_rgba("black")] * len(widget.color)
+        widget.opacity_by = None  # the default, by density, makes rare tokens vanish
+        widget.opacity = 0.9
+        widget.opacity_unselected = 0.45
+
+    def _scales(self) -> tuple[Normalize, Normalize]:
+        kind = LogNorm if self.state.scales == "log" else Normalize
+        x, y = self.state.limits()
+        return kind(*x), kind(*y)
+
+    def _norm(self) -> Normalize:
+        low, high = count_range(self.state.points.n)
+        return Normalize(np.floor(low), np.ceil(high))  # round numbers in the legend
+
+    def _titles(self) -> list[str]:
+        tilde, form = ("\N{COMBINING TILDE}", ", unbiased") if self.state.unbiased else ("", "")
+        of = "(<i>X<sub>t</sub></i>)"
+        what = {"M": "squared norm of the mean", "V": "variance"}
+        return [
+            f"{explained(name, f'<i>{name}{tilde}</i>{of}')}, {text}{form}"
+            for name, text in what.items()
+        ]
+
+    def _legend(self) -> dict[str, Any]:
+        """The colours of the points, and the powers of ten on their scale."""
+        norm = self._norm()
+        low, high = int(norm.vmin), int(norm.vmax)
+        powers = {power: f"10<sup>{power}</sup>" for power in range(low, high + 1)} | {
+            0: "1",
+            1: "10",
+        }
+        return {
+            "title": "occurrences <i>n<sub>t</sub></i>",
+            "colours": [to_hex(colormaps[FREQUENCY_MAP](at)) for at in np.linspace(0, 1, 12)],
+            "marks": [(float(norm(x)), powers[x]) for x in range(low, high + 1)],
+        }
+
+    def _names(self) -> list[tuple[float, float, str]]:
+        """The marked tokens that are named in the plot, and where their points are drawn."""
+        points = self.state.points
+        rows = points.indices_of(self.state.marked)[:MOST_NAMED]
+        places = self._data[[_X, _Y]].to_numpy()[rows].tolist()
+        return [(x, y, points.shown[row]) for (x, y), row in zip(places, rows, strict=True)]
+
+    # Lines
+
+    def _lines(self) -> list[Line]:
+        """The regression line, and a trail from each marked token's place in the other layer."""
+        from jscatter import Line
+
+        state, points = self.state, self.state.points
+        at = points.at(state.layer)
+        drawn = []
+        if "slope" in state.fit:
+            M = points.M[at]
+            along = np.geomspace if state.scales == "log" else np.linspace
+            (left, right), _ = state.limits()
+            ends = along(max(M.min(), left), min(M.max(), right), 200)
+            V = state.fit["intercept"] + state.fit["slope"] * ends
+            drawn.append((self._clip(ends, V), "#000000"))
+        if state.compare is not None:
+            then = points.at(state.compare)
+            for row in points.indices_of(state.marked[:_MOST_TRAILS]):
+                M, V = (np.linspace(x[then, row], x[at, row], 200) for x in (points.M, points.V))
+                drawn.append((self._clip(M, V), MARK))
+        return [Line(line, line_color=colour, line_width=2) for line, colour in drawn if line]
+
+    def _clip(self, M: np.ndarray, V: np.ndarray) -> list[tuple[float, float]]:
+        """The vertices of a line that lie inside the axes; on linear axes, the two ends of it."""
+        (x0, x1), (y0, y1) = self.state.limits()
+        inside = (M >= x0) & (M <= x1) & (V >= y0) & (V <= y1)
+        if inside.sum() < 2:
+            return []
+        M, V = M[inside], V[inside]
+        if self.state.scales != "log":
+            M, V = M[[0, -1]], V[[0, -1]]
+        return list(zip(M.tolist(), V.tolist(), strict=True))
+
+    # Selection
+
+    def _show_marked(self) -> None:
+        if self._shown is self.state.points:  # else the points are about to be drawn anew
+            self._axes.names = self._names()
+        self._select_marked()
+
+    def _select_marked(self, force: bool = False) -> None:
+        """Select the marked tokens' points, if they are not selected or ``force`` is set."""
+        marked = self.state.points.indices_of(self.state.marked)
+        selected = self.widget.selection
+        if force or selected is None or not np.array_equal(marked, selected):
+            self.scatter.selection(marked)
+
+    def _mark_selected(self, change: Mapping) -> None:
+        """Mark the tokens of the points clicked or lassoed; a single one also opens its card."""
+        state = self.state
+        selected = [] if change["new"] is None else np.asarray(change["new"]).astype(int)
+        marked = state.points.indices_of(state.marked)
+        if self._expect_deselection and not len(selected):
+            self._expect_deselection = False
+            self.scatter.selection(marked)
+            return
+        if np.array_equal(np.sort(selected), np.sort(marked)):
+            return
+        tokens = [str(token) for token in state.points.tokens[selected]]
+        state.marked = tokens
+        if len(tokens) == 1:
+            state.token = tokens[0]
+
+
+def _four_digits(x: np.ndarray) -> np.ndarray:
+    """Values rounded to four significant digits."""
+    scale = 10.0 ** (3 - np.floor(np.log10(np.maximum(np.abs(x), 1e-12))))
+    return np.round(x * scale) / scale

@@ -1,0 +1,235 @@
+"""The other explorers in a notebook of their own: mouse, lecture, accessibility."""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+import numpy as np
+import pytest
+from playwright.sync_api import Locator, expect
+
+from . import servers, view
+from .conftest import Desk, screenshot
+from .notebook_page import WINDOW, Notebook, poll
+
+NAME = "explorers.ipynb"
+CELLS = (
+    "import numpy as np\n\nimport embvar_kit as ek\n\nek.VariancePlayground()",
+    "rng = np.random.default_rng(0)\n"
+    "ek.SequencePlayer(rng.normal(0.5, 1, (60, 20)).astype(np.float32))",
+    'ek.LayerExplorer(ek.cached_statistics("minilm", progress=False))',
+    'model, corpus = ek.load_model("minilm"), ek.load_corpus("wikipedia", limit=300)\n'
+    'how = {"layers": [2, 6], "progress": False}\n'
+    'inputs = ek.extract(model, corpus, site="norm_input", **how)\n'
+    "ek.NormalizationBench(ek.affine_moments(model, corpus, layers=[2, 6]), inputs)",
+)
+KINDS = ("playground", "player", "layers", "bench")
+
+
+@pytest.fixture(scope="module")
+def notebook(lab: servers.Server, desk: Desk) -> Notebook:
+    """A notebook with one explorer of each kind."""
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(made, lab.folder / NAME)
+    return desk.open(NAME)
+
+
+@pytest.fixture
+def explorers(notebook: Notebook) -> dict[str, Locator]:
+    """The explorers by kind."""
+    return dict(zip(KINDS, notebook.explorers(len(KINDS)), strict=True))
+
+
+def at_rest(explorer: Locator) -> view.Watch:
+    """The pixels of an explorer's picture, in view and at rest; the caller stops the watch."""
+    view.in_the_middle(explorer.locator("img.embvar-picture"))
+    picture = view.watch(explorer)
+    picture.rest()
+    return picture
+
+
+def test_the_cloud_can_be_dragged_and_stays_in_its_plot(
+    notebook: Notebook, explorers: dict[str, Locator]
+):
+    page, explorer = notebook.page, explorers["playground"]
+    picture = at_rest(explorer)
+    box = view.in_the_middle(explorer.locator("img.embvar-picture"))
+    expect(explorer.locator(".embvar-hint")).to_have_text(re.compile("Drag the cloud"))
+    # The plot of the cloud is the left third; its middle is the origin, 7 units from each edge.
+    before = [view.readout(explorer, f"mean-{feature}") for feature in (1, 2)]
+    assert before == [2, 1]
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.4 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.15 * box["width"], box["y"] + 0.55 * box["height"], steps=8)
+    there = poll(lambda: view.readout(explorer, "mean-1"), lambda now: now < 0)
+    page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.72 * box["height"], steps=8)
+    page.mouse.up()
+    place = [poll(lambda f=f: view.readout(explorer, f"mean-{f}"), lambda now: now == -3)
+             for f in (1, 2)]  # fmt: skip
+    assert there < 0 and place == [-3, -3], "the farthest that the sliders go"
+    numbers = poll(lambda: view.text_of(explorer, "numbers"), lambda text: "M = 18.000" in text)
+    assert "M = 18.000" in numbers
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 0.3 * box["height"])
+    page.wait_for_timeout(300)
+    assert view.readout(explorer, "mean-1") == -3, "released, the cloud stays"
+    picture.rest()
+    page.screenshot(path=screenshot("playground-dragged"))
+    picture.stop()
+
+
+def test_a_bar_of_the_playground_tells_its_number(
+    notebook: Notebook, explorers: dict[str, Locator]
+):
+    page, explorer = notebook.page, explorers["playground"]
+    at_rest(explorer).stop()
+    box = view.in_the_middle(explorer.locator("img.embvar-picture"))
+    told = {}
+    for x in np.linspace(0.8, 0.96, 5):
+        for y in np.linspace(0.1, 0.78, 60):
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            tip = page.locator(".embvar-tip:visible")
+            if tip.count():
+                name, value = re.match(r"([QMV]) = ([\d.]+)\n", tip.inner_text()).groups()
+                told[name] = value
+    numbers = view.text_of(explorer, "numbers")
+    assert sorted(told) == ["M", "Q", "V"]
+    for name, value in told.items():
+        assert f"{name} = {value}" in numbers
+    page.mouse.move(3, 300)
+
+
+def test_the_player_plays_at_a_speed_hides_the_end_and_loops(
+    notebook: Notebook, explorers: dict[str, Locator]
+):
+    page, explorer = notebook.page, explorers["player"]
+    picture = at_rest(explorer)
+    assert "k =" not in view.text_of(explorer, "numbers")
+    explorer.locator(".embvar-speed select").select_option("fast")
+    play, stop, repeat = explorer.locator(".embvar-play button").all()
+    repeat.click()
+    play.click()
+    seen = [view.readout(explorer, "k")]
+    poll(
+        lambda: seen.append(view.readout(explorer, "k")) or seen[-1] < max(seen),
+        bool,
+        90,
+    )
+    assert seen[-1] < max(seen) and max(seen) > 50, "after the end it began again"
+    play.click()
+    picture.rest()
+    pixels = picture.hash
+    explorer.locator(".embvar-answer input").focus()
+    assert picture.press("Space")["hash"] != pixels
+    numbers = poll(lambda: view.text_of(explorer, "numbers"), lambda text: "V from k = " in text)
+    assert re.search(r"within 10% of the end: Q from k = \d+, M from k = \d+, V from k", numbers)
+    page.screenshot(path=screenshot("player-end"))
+    explorer.locator(".embvar-answer input").focus()
+    assert picture.press("Space")["hash"] == pixels
+    stop.click()
+    assert poll(lambda: view.readout(explorer, "k"), lambda now: now == 1) == 1
+    picture.stop()
+
+
+def test_a_click_on_a_bar_selects_its_layer(notebook: Notebook, explorers: dict[str, Locator]):
+    page, explorer = notebook.page, explorers["layers"]
+    picture = at_rest(explorer)
+    box = view.in_the_middle(explorer.locator("img.embvar-picture"))
+    for share in (0.5, 0.8, 0.2):
+        page.mouse.click(box["x"] + share * box["width"], box["y"] + 0.4 * box["height"])
+        tip = page.locator(".embvar-tip:visible")
+        layer = int(re.match(r"minilm, layer (\d+)", tip.inner_text())[1])
+        assert poll(lambda: view.readout(explorer), lambda now, n=layer: now == n) == layer
+        shown = poll(
+            lambda: view.shown_parts(explorer)["layer"].iloc[0], lambda now, n=layer: now == n
+        )
+        assert shown == layer
+    page.mouse.move(3, 300)
+    picture.stop()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 700), (1440, 900)])
+def test_the_bench_shows_all_three_plots_its_colours_and_its_layer(
+    notebook: Notebook, explorers: dict[str, Locator], width: int, height: int
+):
+    page, explorer = notebook.page, explorers["bench"]
+    page.set_viewport_size({"width": width, "height": height})
+    picture = at_rest(explorer)
+    image = explorer.locator("img.embvar-picture")
+    shown, whole = image.evaluate(
+        "image => [image.getBoundingClientRect().width, image.parentElement.clientWidth]"
+    )
+    assert 0.75 * image.evaluate("image => image.naturalWidth") < shown <= whole, "it scrolls not"
+    assert view.text_of(explorer, "numbers").startswith("layer ")
+    page.screenshot(path=screenshot(f"bench-{width}"))
+    page.set_viewport_size(WINDOW)
+    picture.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_lecture_fills_the_screen_in_large_type(
+    notebook: Notebook, explorers: dict[str, Locator], kind: str
+):
+    page, explorer = notebook.page, explorers[kind]
+    at_rest(explorer).stop()
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    image = explorer.locator("img.embvar-picture")
+    natural = image.evaluate("image => image.naturalWidth")
+    explorer.locator(".embvar-lecture-button button").click()
+    assert explorer.evaluate("explorer => explorer === document.fullscreenElement")
+    sharp = poll(lambda: image.evaluate("i => i.naturalWidth"), lambda now: now > 1.9 * natural)
+    assert sharp == pytest.approx(2 * natural, abs=1)
+    box = poll(image.bounding_box, lambda box: box["width"] > 1300)
+    assert box["width"] > 1300
+    assert box["width"] / box["height"] == pytest.approx(
+        image.evaluate("i => i.naturalWidth / i.naturalHeight"), rel=0.01
+    )
+    parts = [image, *explorer.locator(".widget-label, .widget-readout, .embvar-numbers").all()]
+    for part in filter(lambda one: one.is_visible(), parts):
+        place = part.bounding_box()
+        assert place["x"] >= 0 and place["x"] + place["width"] <= 1920
+        assert place["y"] >= 0 and place["y"] + place["height"] <= 1080, part.inner_text()
+    for part in parts[1:]:
+        assert part.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
+    picture = view.watch(explorer)
+    first = picture.rest()["hash"]
+    handle = explorer.locator(".noUi-handle").first
+    handle.focus()
+    there, back = "ArrowLeft", "ArrowRight"
+    if handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemin"):
+        there, back = back, there
+    assert picture.press(there)["hash"] != first
+    assert picture.press(back)["hash"] == first
+    picture.stop()
+    page.screenshot(path=screenshot(f"{kind}-lecture"))
+    page.evaluate("() => document.exitFullscreen()")  # as Escape does
+    poll(lambda: image.evaluate("i => i.naturalWidth"), lambda now: now == natural)
+    assert image.evaluate("i => i.naturalWidth") == natural
+    page.set_viewport_size(WINDOW)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_axe_finds_no_serious_violation_and_all_has_a_name(
+    notebook: Notebook, explorers: dict[str, Locator], theme: str
+):
+    page = notebook.page
+    notebook.choose_theme(theme)
+    for kind, explorer in explorers.items():
+        at_rest(explorer).stop()
+        text = explorer.locator("img.embvar-picture").get_attribute("alt")
+        assert re.search(r"\d\.\d", text) and len(text) > 40, text
+        names = explorer.locator("button, select, input, [role=slider]").evaluate_all(
+            """(all) => all.filter((one) => one.checkVisibility()).map((one) =>
+              one.getAttribute("aria-label") || one.labels?.[0]?.textContent || one.textContent)"""
+        )
+        assert all(name.strip() for name in names) and len(names) > 3
+        assert len(set(names)) == len(names), "no two controls have the same name"
+        for width, height in ((1000, 700), (1440, 900)):
+            page.set_viewport_size({"width": width, "height": height})
+            explorer.scroll_into_view_if_needed()
+            page.wait_for_timeout(300)
+            page.screenshot(path=screenshot(f"{kind}-{width}-{theme.split()[1].lower()}"))
+    page.set_viewport_size(WINDOW)
+    assert view.violations(page) == {}
