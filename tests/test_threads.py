@@ -89,14 +89,33 @@ def test_pytorch_has_no_more_threads_than_a_quota_unless_told_so(quota, given, u
     assert run(LOADS.format(quota=quota), environment).split() == [used, "5"]
 
 
+STARTS = """
+import numpy as np
+import torch
+torch.set_num_threads(3)
+from embvar_kit.moments.grouped import GroupedMoments
+for _ in range(2):  # the first may compile
+    GroupedMoments(2, 4).update(np.ones((8, 4), np.float32), np.zeros(8, int))
+print(torch.get_num_threads())
+"""
+
+
+def test_pytorch_keeps_its_threads_when_numbas_start():
+    """They share OpenMP, whose number of threads Numba sets to its own."""
+    assert run(STARTS, {**os.environ, "NUMBA_NUM_THREADS": "16"}).split() == ["3"]
+
+
 def test_kernels_are_shared_out_among_as_many_threads_as_a_quota_grants(monkeypatch):
+    import numba
+
     from embvar_kit.moments import kernels
 
-    most = kernels.n_threads()
-    monkeypatch.setattr(threads, "granted", lambda: 1)
-    assert kernels.n_threads() == 1
-    monkeypatch.setattr(threads, "granted", lambda: most + 1)
-    assert kernels.n_threads() == most
+    most = numba.get_num_threads()
+    for quota, wanted in ((1, 1), (most + 1, most), (None, most)):
+        monkeypatch.setattr(threads, "granted", lambda quota=quota: quota)
+        with kernels.sharing_out() as number:
+            assert number == numba.get_num_threads() == wanted
+        assert numba.get_num_threads() == most
 
 
 WAITS = """

@@ -128,8 +128,9 @@ def without_each_fold(
         *(undefined(n_folds) for _ in "MV"),
     )
     arrays = _as_compiled(starts, fold, count, mean, extra, squares, deviations)
-    n_parts = max(1, min(kernels.n_threads(), n_groups))
-    _all_groups(*arrays, half.astype(np.int64), *out, n_parts)
+    with kernels.sharing_out() as n_threads:
+        n_parts = max(1, min(n_threads, n_groups))
+        _all_groups(*arrays, half.astype(np.int64), *out, n_parts)
     return out
 
 

@@ -221,18 +221,19 @@ class GroupedMoments:
             MomentsError: if a value is NaN or infinite. Groups without such a value have then
                 taken in the batch, so the moments should not be used further.
         """
-        refused = kernels.update(
-            x,
-            order.rows,
-            order.starts,
-            order.groups,
-            self.count,
-            self.mean,
-            self._extra,
-            self._squares,
-            self._deviations,
-            min(kernels.n_threads(), len(order.groups)),
-        )
+        with kernels.sharing_out() as n_threads:
+            refused = kernels.update(
+                x,
+                order.rows,
+                order.starts,
+                order.groups,
+                self.count,
+                self.mean,
+                self._extra,
+                self._squares,
+                self._deviations,
+                min(n_threads, len(order.groups)),
+            )
         if refused:
             self._check_finite(x, order)
 

@@ -8,6 +8,10 @@ features the cost is memory traffic, so each row and each mean is read only once
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import numba
 import numpy as np
@@ -190,6 +194,32 @@ def squared_norms_of_means(mean, extra):
     return out
 
 
-def n_threads() -> int:
-    """Number of threads that kernels are shared out among: Numba's, or what a quota grants."""
-    return min(numba.get_num_threads(), threads.granted() or numba.get_num_threads())
+@contextmanager
+def sharing_out() -> Iterator[int]:
+    """The number of threads that kernels are shared out among: Numba's, or what a quota grants.
+
+    While the context lasts, Numba wakes no others. It would wake all that it has, and they stand in
+    the way of each other and of PyTorch's, though only some are given work.
+    """
+    _start_threads()
+    before = numba.get_num_threads()
+    number = min(before, threads.granted() or before)
+    numba.set_num_threads(number)
+    try:
+        yield number
+    finally:
+        numba.set_num_threads(before)
+
+
+@cache
+def _start_threads() -> None:
+    """Start Numba's threads, and leave PyTorch the number that it had.
+
+    GNU's OpenMP serves both, and as Numba starts it sets OpenMP's number to its own: all cores that
+    are seen, whatever a quota or the user gave PyTorch.
+    """
+    torch = sys.modules.get("torch")
+    given = torch and torch.get_num_threads()
+    numba.get_num_threads()
+    if torch:
+        torch.set_num_threads(given)
