@@ -23,8 +23,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from embvar_kit import threads as _threads
 from embvar_kit._version import __version__
-from embvar_kit.threads import sleep_soon as _sleep_soon
 
 if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a name is used
     from embvar_kit import figures
@@ -181,7 +181,8 @@ _MODULES = (
 )
 """Public names that are modules themselves."""
 
-_sleep_soon()
+_threads.sleep_soon()
+_threads.agree()
 
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names} | {"figures": ""}
 

@@ -27,6 +27,16 @@ def sleep_soon(environment: MutableMapping[str, str] = os.environ) -> None:
         environment.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
+def agree(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let Numba take the number of threads that OpenMP was given, unless it has one of its own.
+
+    Numba reads this once, when it is loaded.
+    """
+    given = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if given.isdecimal() and int(given):
+        environment.setdefault("NUMBA_NUM_THREADS", given)
+
+
 def cores(root: Path = Path("/")) -> int:
     """Number of cores that this process can keep busy, at least 1.
 

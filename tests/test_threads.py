@@ -89,6 +89,15 @@ def test_pytorch_has_no_more_threads_than_a_quota_unless_told_so(quota, given, u
     assert run(LOADS.format(quota=quota), environment).split() == [used, "5"]
 
 
+def test_numba_takes_the_number_that_openmp_was_given():
+    for said, number in (("1", "1"), (" 4,2", "4"), ("0", None), ("many", None), (None, None)):
+        environment = {} if said is None else {"OMP_NUM_THREADS": said}
+        threads.agree(environment)
+        assert environment.get("NUMBA_NUM_THREADS") == number
+    threads.agree(environment := {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "3"})
+    assert environment["NUMBA_NUM_THREADS"] == "3"
+
+
 STARTS = """
 import numpy as np
 import torch
@@ -103,6 +112,20 @@ print(torch.get_num_threads())
 def test_pytorch_keeps_its_threads_when_numbas_start():
     """They share OpenMP, whose number of threads Numba sets to its own."""
     assert run(STARTS, {**os.environ, "NUMBA_NUM_THREADS": "16"}).split() == ["3"]
+
+
+LATER = """
+import numpy as np
+from embvar_kit.moments.grouped import GroupedMoments
+GroupedMoments(2, 4).update(np.ones((8, 4), np.float32), np.zeros(8, int))
+import torch
+print(torch.get_num_threads())
+"""
+
+
+def test_pytorch_loaded_after_numbas_start_has_the_number_that_openmp_was_given():
+    environment = {name: said for name, said in os.environ.items() if "NUM_THREADS" not in name}
+    assert run(LATER, {**environment, "OMP_NUM_THREADS": "1"}).split() == ["1"]
 
 
 def test_kernels_are_shared_out_among_as_many_threads_as_a_quota_grants(monkeypatch):

@@ -132,7 +132,7 @@ def _workers(chosen: argparse.Namespace) -> Iterator[Any]:
         raise ExtractionError(f"--workers must be at least 1, got {chosen.workers}.")
     threads = chosen.threads or max(1, cores() // chosen.workers)
     with (
-        # A worker that starts slowly after it was killed, or is killed again, is given up for good.
+        # By default Dask gives up for good a worker that is slow to start after it was killed.
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1 day"}),
         LocalCluster(
             n_workers=chosen.workers,

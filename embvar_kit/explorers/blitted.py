@@ -81,13 +81,14 @@ class BlittedExplorer(PicturedExplorer):
 
     def _draw(self, key: tuple[tuple[float, ...], int], *, small: bool = False) -> bytes:
         values, scale = key
-        for artist in self._artists:
-            if artist is not artist.axes.title:  # a title is kept and given a new text
-                artist.remove()
-        self._artists = []
-        self._figure.enlarge(scale)
-        self._artists = self._artists_of(values)
-        return self._figure.png(self._artists, small=small)
+        with self._drawing:
+            for artist in self._artists:
+                if artist is not artist.axes.title:  # a title is kept and given a new text
+                    artist.remove()
+            self._artists = []
+            self._figure.enlarge(scale)
+            self._artists = self._artists_of(values)
+            return self._figure.png(self._artists, small=small)
 
     def _update(self) -> None:
         self.pictures.request((self._values(), self._scale))

@@ -26,6 +26,7 @@ function render({ model, el }) {
     tell(held, event);
   };
   const move = (event) => {
+    if (held && !(event.buttons & 1)) held = null;  // let go where nobody saw it
     if (held) return tell(held, event);
     if (ours(event)) event.target.style.cursor = over(event) ? "grab" : "";
   };

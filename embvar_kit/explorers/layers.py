@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import threading
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -57,7 +56,6 @@ class LayerExplorer(PicturedExplorer):
         self, stats: TokenStatistics | Mapping[str, TokenStatistics], **values: object
     ) -> None:
         self.state = LayerState(stats, **values)
-        self._drawing = threading.RLock()
         self._figures: dict[Setting, tuple[BlittedFigure, dict[str, Axes]]] = {}
         self._areas_of: Setting | None = None
         super().__init__(_size(len(self.state.shown)), 480, keep=400, on_click=self._select_bar)
@@ -188,7 +186,7 @@ class LayerExplorer(PicturedExplorer):
     def _select_bar(self, area: int) -> None:
         """Select the layer of a bar that was clicked, by the number of its area."""
         state = self.state
-        for name in state.shown:
+        for name in self._areas_of.shown:  # of the picture that was clicked
             layers = len(state.sources[name].layers)
             if area < layers:
                 state.step = round(area / max(1, layers - 1) * (state.steps() - 1))

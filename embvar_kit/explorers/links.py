@@ -49,4 +49,6 @@ def values_in(name: str, query: str | None = None) -> dict[str, Any]:
     values = json.loads(found[0])
     if not isinstance(values, dict):
         raise ValueError(f"{found[0]!r} are no values by name.")
-    return {key: tuple(one) if key == "counts" else one for key, one in values.items()}
+    if isinstance(counts := values.get("counts"), list):
+        values["counts"] = tuple(counts)
+    return values

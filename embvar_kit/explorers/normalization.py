@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -97,7 +96,6 @@ class NormalizationBench(PicturedExplorer):
     def __init__(self, parts: Mapping[int, AffineMoments], inputs: TokenStatistics) -> None:
         super().__init__(_SIZE, 680)
         self.state = NormalizationState(parts, inputs)
-        self._drawing = threading.RLock()
         self._figures: dict[int, tuple[BlittedFigure, list[Axes]]] = {}
         layers = [(f"layer {layer}", layer) for layer in self.state.parts]
         layer = dropdown("", "embvar-layer", layers, "the hidden state shown", width="120px")

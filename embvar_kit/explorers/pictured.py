@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import html
+import threading
 from typing import Any
 
 import ipywidgets as widgets
@@ -36,6 +37,7 @@ class PicturedExplorer(Explorer):
     def __init__(
         self, size: tuple[float, float], min_width: int, *, keep: int = 200, **tooltip: Any
     ) -> None:
+        self._drawing = threading.RLock()  # the reader's thread draws too: a still picture
         self._picture, self._shown = scrolling_image("embvar-picture", min_width, size)
         scrolling = {"max_width": "100%", "overflow": "auto"}
         self._numbers = with_class(widgets.HTML(layout=scrolling), "embvar-numbers")

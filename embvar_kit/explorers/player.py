@@ -36,7 +36,9 @@ class SequenceState(traitlets.HasTraits):
     answer = traitlets.Bool(False, help="whether the values after all vectors are shown")
     moments = traitlets.Dict(read_only=True, help="Q, M and V after k vectors")
 
-    def __init__(self, x: np.ndarray, **values: int) -> None:
+    def __init__(self, x: np.ndarray, **values: int | bool) -> None:
+        if unknown := values.keys() - self.trait_names():
+            raise traitlets.TraitError(f"A sequence has no value {min(unknown)!r}.")
         self.x = np.asarray(x)
         self.path = running_path(self.x)
         super().__init__(**values)
@@ -71,7 +73,7 @@ class SequencePlayer(BlittedExplorer):
     drawn = ("k", "answer")
     shows = "Q, M and V of the first k vectors, against k."
 
-    def __init__(self, x: np.ndarray, **values: int) -> None:
+    def __init__(self, x: np.ndarray, **values: int | bool) -> None:
         state = SequenceState(x, **values)
         blitted = BlittedFigure(7.5, 3.8)
         self._ax = running_frame(state.path, ax=blitted.figure.subplots())

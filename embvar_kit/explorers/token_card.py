@@ -141,9 +141,7 @@ class TokenCard:
         with_class(self.view, "embvar-card")
         self.profiles = Prefetcher(self._draw_profile, lambda _, png: self._profile.show(png))
         self.samples = Prefetcher(self._sample, self._show_sample, self._show_error, keep=20)
-        self.planes = Prefetcher(
-            self._draw_plane, lambda _, plane: self._show_plane(plane), self._show_error
-        )
+        self.planes = Prefetcher(self._draw_plane, self._show_plane, self._show_error)
         self.show(None, None, 0)
 
     def show(
@@ -327,7 +325,9 @@ class TokenCard:
         ahead = [(source, token, one, side) for one in nearest_first(layers, layers.index(layer))]
         self.planes.request((source, token, layer, side), ahead[:2])
 
-    def _show_plane(self, plane: Plane) -> None:
+    def _show_plane(self, key: PlaneKey, plane: Plane) -> None:
+        if self._requested is None or key[:3] != self._requested[:3]:
+            return  # it was drawn for a token that the card has left
         self._plane.show(plane.png)
         self._sentences.areas = plane.areas
 

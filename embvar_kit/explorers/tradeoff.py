@@ -145,7 +145,7 @@ class TradeoffExplorer(Explorer):
         try:
             if values := links.values_in(_LINK, query):
                 self.state.restore(**values)
-        except (ValueError, traitlets.TraitError) as error:
+        except (ValueError, TypeError, traitlets.TraitError, StatisticsError) as error:
             self.state.restore(**before)
             self._show_message(f"The link cannot be followed. {error}")
 

@@ -278,6 +278,13 @@ class TradeoffState(traitlets.HasTraits):
         if not self._settled:
             return
         self._settled = False
+        try:
+            self._adapt(change)
+        finally:
+            self._settled = True
+        self._update_fit()
+
+    def _adapt(self, change: Mapping) -> None:
         before = self.sources[change["old"]] if change["name"] == "model" else None
         if before is not None and self.site not in self.sources[self.model]:
             self.site = next(iter(self.sources[self.model]))
@@ -291,15 +298,18 @@ class TradeoffState(traitlets.HasTraits):
             self.layer = int(layers[np.abs(layers - self.layer).argmin()])
         if self.compare is not None and self.compare not in layers:
             self.compare = None
-        if self.counts[0] < least_count(self.stats):
-            self.counts = (least_count(self.stats), self.counts[1])
+        rarest = max(least_count(self.stats), 2 if self.unbiased else 1)
+        counts = (max(self.counts[0], rarest), self.counts[1])
+        try:
+            self._points(self.model, self.site, counts, self.special, self.unbiased)
+        except StatisticsError:  # a range of the other model, in which this one has no token
+            counts = (rarest, None)
+        self.counts = counts
         known = self._known
         self.marked = [token for token in self.marked if token in known]
         if self.token not in known:
             self.token = None
         self.scales = self._fitting_scales()
-        self._settled = True
-        self._update_fit()
 
     @traitlets.observe("layer", "counts", "special", "unbiased", "scales")
     def _change_points(self, _: object) -> None:

@@ -23,6 +23,7 @@ from embvar_kit.extraction.onednn import BatchLimit, free_memory, out_of_memory,
 from embvar_kit.extraction.plan import Plan
 from embvar_kit.models.loading import EmbeddingModel, Keep
 from embvar_kit.models.normalization import Norm, NormCall, record_norms
+from embvar_kit.models.running import use_of
 from embvar_kit.moments import memory
 from embvar_kit.moments.device import send
 
@@ -158,6 +159,7 @@ def forward(
     shared = shared or sharing(model, work)
     sample = _sample(work).to(model.device)
     with (
+        use_of(model.module),
         shortened(model, work.layers, norms, sample),
         packed(model.module),
         model.keeping(work.layers, sample) as run,

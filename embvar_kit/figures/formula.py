@@ -185,12 +185,22 @@ def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None =
 
 
 def running_path(x: np.ndarray) -> dict[str, np.ndarray]:
-    """Q, M and V after each vector of a sequence ``(N, d)``, as arrays ``(N,)``."""
-    k = np.arange(1, len(x) + 1)
+    """Q, M and V after each vector of a sequence ``(N, d)``, as arrays ``(N,)``.
+
+    V is taken from the deviations, by the recurrence of notebook 2: identical vectors give exactly
+    0, and no V is negative.
+    """
     wide = x.astype(np.float64)
-    mean = np.cumsum(wide, axis=0) / k[:, None]
-    path = {"Q": np.cumsum((wide**2).sum(axis=1)) / k, "M": (mean**2).sum(axis=1)}
-    return {**path, "V": path["Q"] - path["M"]}
+    mean, squares, deviations = np.zeros(wide.shape[1]), 0.0, 0.0
+    path: dict[str, list[float]] = {"Q": [], "M": [], "V": []}
+    for k, vector in enumerate(wide, start=1):
+        moved = vector - mean
+        mean = mean + moved / k
+        squares += vector @ vector
+        deviations += (moved @ moved) * (k - 1) / k
+        for name, value in zip("QMV", (squares / k, mean @ mean, deviations / k), strict=True):
+            path[name].append(value)
+    return {name: np.array(values) for name, values in path.items()}
 
 
 def running_frame(path: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Axes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from operator import is_
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -57,8 +59,22 @@ def running(module: Any) -> Iterator[Callable[..., Any]]:
         finally:
             put_back()
 
-    with quiet(), unchanged(module) as put_back:
+    with use_of(module), quiet(), unchanged(module) as put_back:
         yield run_once
+
+
+def use_of(module: Any) -> threading.RLock:
+    """The lock of a model, which whoever runs it holds.
+
+    Hooks, layers that are cut off and packed weights are those of the one module: a pass in another
+    thread would run a model that is not its own. A pass holds it from the first batch to the last.
+    """
+    with _choosing:
+        return _locks.setdefault(module, threading.RLock())
+
+
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_choosing = threading.Lock()
 
 
 def whole_states(

@@ -218,8 +218,11 @@ def _start_threads() -> None:
     GNU's OpenMP serves both, and as Numba starts it sets OpenMP's number to its own: all cores that
     are seen, whatever a quota or the user gave PyTorch.
     """
-    torch = sys.modules.get("torch")
-    given = torch and torch.get_num_threads()
+    if "torch" not in sys.modules:
+        numba.get_num_threads()
+        return
+    import torch  # waits where another thread has begun to import it
+
+    given = torch.get_num_threads()
     numba.get_num_threads()
-    if torch:
-        torch.set_num_threads(given)
+    torch.set_num_threads(given)

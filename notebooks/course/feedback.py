@@ -7,12 +7,14 @@ needs no network: MathJax stands in it, copied from the package *sphinx-mathjax-
 from __future__ import annotations
 
 import importlib.util
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bleach
 import jinja2
 import nbformat
+from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 TAGS = bleach.ALLOWED_TAGS | {
     *("p", "br", "hr", "div", "span", "pre", "sub", "sup", "h1", "h2", "h3", "h4", "h5", "h6"),
-    *("table", "thead", "tbody", "tr", "th", "td", "img"),
+    *("table", "thead", "tbody", "tr", "th", "td", "img", "details", "summary", "del", "u", "kbd"),
 }
 
 
@@ -47,6 +49,10 @@ def page(grade: Grade, submission: str) -> str:
     cells = []
     for cell in nbformat.read(grade.run, as_version=4).cells:
         known = cell.metadata.get("nbgrader", {})
+        for output in cell.get("outputs", ()):
+            output.pop("metadata", None)  # nbconvert writes sizes and file names as they are
+            if output.output_type in ("display_data", "execute_result"):
+                output["metadata"] = {}
         shown, _ = exporter.from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
         is_test = bool(known.get("grade")) and not known.get("solution")
         cells.append((marks.get(known.get("grade_id")), is_test, shown))
@@ -61,6 +67,7 @@ def page(grade: Grade, submission: str) -> str:
         cells=cells,
         highlight=HtmlFormatter(style="friendly").get_style_defs(".highlight"),
         mathjax=_mathjax(),
+        nonce=secrets.token_urlsafe(),
     )
 
 
@@ -70,7 +77,25 @@ def _clean(html: str | bytes) -> str:
     nbconvert's own filter would take away paragraphs and headings, too.
     """
     html = html.decode() if isinstance(html, bytes) else str(html)
-    return bleach.clean(html, tags=TAGS, attributes={"*": ["class", "id"], "a": ["href"]})
+    soup = BeautifulSoup(html, "html.parser")
+    for code in soup.find_all(["script", "style"]):
+        code.decompose()
+    cells = ["colspan", "rowspan"]
+    attributes = {
+        "*": ["class", "id"],
+        "a": ["href"],
+        "img": _of_image,
+        "ol": ["start"],
+        "th": cells,
+        "td": cells,
+    }
+    schemes = bleach.ALLOWED_PROTOCOLS | {"data"}
+    return bleach.clean(str(soup), tags=TAGS, attributes=attributes, protocols=schemes, strip=True)
+
+
+def _of_image(tag: str, name: str, value: str) -> bool:
+    """Whether an image keeps an attribute: pictures that stand in the notebook are shown."""
+    return name == "alt" or (name == "src" and value.startswith("data:image/"))
 
 
 def _mathjax() -> str:

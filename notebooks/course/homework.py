@@ -303,7 +303,7 @@ def _pages(submissions: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Where the page of each submission goes: in folders like those that they were collected in."""
     together = Path(os.path.commonpath([path.resolve().parent for path in submissions]))
     return {
-        path: folder / path.resolve().relative_to(together).with_suffix(".html")
+        path: folder / f"{str(path.resolve().relative_to(together)).removesuffix('.ipynb')}.html"
         for path in submissions
     }
 
@@ -311,6 +311,11 @@ def _pages(submissions: Sequence[Path], folder: Path) -> dict[Path, Path]:
 def _grade_all(submissions: Sequence[Path], table: Path | None, folder: Path | None) -> int:
     grades, problems = {}, 0
     pages = _pages(submissions, folder) if folder else {}
+    for page in pages.values():
+        try:
+            page.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HomeworkError(f"No page can be written to {folder}: {error.strerror}.") from error
     with temporary_course() as course:
         for submission in submissions:
             try:
@@ -322,9 +327,12 @@ def _grade_all(submissions: Sequence[Path], table: Path | None, folder: Path | N
             print(f"{submission}: {grades[submission].assignment}")
             print(report(grades[submission]), flush=True)
             if folder:
-                page = pages[submission]
-                page.parent.mkdir(parents=True, exist_ok=True)
-                page.write_text(feedback.page(grades[submission], submission.name), "utf-8")
+                try:
+                    page = feedback.page(grades[submission], submission.name)
+                    pages[submission].write_text(page, "utf-8")
+                except Exception as error:  # a notebook can be broken in any way
+                    problems += 1
+                    print(f"{submission}: no page was made of it ({error}).", file=sys.stderr)
     if table:
         _write_table(table, grades)
     return 1 if problems else 0

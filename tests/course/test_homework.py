@@ -593,7 +593,14 @@ def test_one_command_writes_a_page_for_each_student(homework, graded, tmp_path):
         path.parent.mkdir(parents=True)
     notebook = nbformat.read(wrong, as_version=4)
     tricks = 'A joke: <img src="x" onerror="alert(1)"><script>alert(2)</script>'
-    notebook.cells.append(nbformat.v4.new_markdown_cell(tricks))
+    publishes = (
+        "from IPython.display import publish_display_data\n"
+        "size = {'width': '1 onerror=document.title=1'}\n"
+        "publish_display_data({'image/png': 'AAAA'}, {'image/png': size})"
+    )
+    notebook.cells.append(nbformat.v4.new_code_cell(publishes))
+    drawn = '<details><summary>my sketch</summary><img src="data:image/png;base64,AAAA"></details>'
+    notebook.cells += [nbformat.v4.new_markdown_cell(text) for text in (tricks, drawn)]
     nbformat.write(notebook, handed_in[0])
     shutil.copy(graded.submission("1_variance_formula", "release"), handed_in[1])
     folder = tmp_path / "pages"
@@ -630,8 +637,13 @@ def test_one_command_writes_a_page_for_each_student(homework, graded, tmp_path):
     # But nothing of it runs in the browser of whoever opens the page.
     assert "A joke" in page.main.get_text()
     assert not page.main.find_all("script") and not page.main.find_all(onerror=True)
+    assert page.main.find("summary", string="my sketch")
+    assert page.main.find("img", src="data:image/png;base64,AAAA")
     # The file needs no other, and no other machine.
-    assert not page.find_all(["link", "script", "img"], src=True)
+    sources = [one["src"] for one in page.find_all(src=True)]
+    assert all(source.startswith("data:") for source in sources) and len(sources) == 2
+    (policy,) = page.find_all("meta", attrs={"http-equiv": "Content-Security-Policy"})
+    assert page.find_all("script")[-1]["nonce"] in policy["content"]
     assert all(link["href"].startswith(("data:", "#")) for link in page.find_all(href=True))
     assert "MathJax" in page.find_all("script")[-1].string
 

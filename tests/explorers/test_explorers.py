@@ -558,6 +558,19 @@ def test_another_model_keeps_the_depth_and_the_tokens_it_has(stats, model):
     assert state.fit["n_tokens"] == len(few.table(0, min_count=3))
 
 
+def test_a_range_that_leaves_no_line_in_another_model_is_widened(stats, model):
+    few = ek.extract(model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2], progress=False)
+    most = int(few.n.max())
+    state = TradeoffState({"all": stats, "few": few}, counts=(most + 1, None))
+    state.model = "few"
+    assert state.counts == (1, None) and state.fit["n_tokens"] == len(few)
+    state.model, drawn = "all", state.drawn
+    with pytest.raises(traitlets.TraitError, match="The range stays"):
+        state.counts = (10**6, None)
+    state.layer = 1
+    assert state.drawn > drawn
+
+
 def test_sites_of_one_pass_belong_to_one_model(sites):
     state = TradeoffState(sites, counts=(5, None))
     assert state.sources.keys() == {"minilm"}
@@ -1340,6 +1353,8 @@ def test_a_link_of_the_app_shows_the_same_again(stats, monkeypatch):
         ("tradeoff=%7B%22colour%22:1%7D", "no value &#x27;colour&#x27;"),
         ("tradeoff=[1]", "no values by name"),
         ("tradeoff=%7B", "Expecting"),
+        ("tradeoff=%7B%22counts%22:5%7D", "counts"),
+        ("tradeoff=%7B%22counts%22:null%7D", "counts"),
     ):
         again.follow_link(query)
         assert again.state.values() == values

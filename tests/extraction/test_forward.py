@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -65,3 +67,19 @@ def test_the_model_is_whole_again_after_an_error(minilm):
         assert blocks() < before
         raise ZeroDivisionError
     assert blocks() == before
+
+
+def test_passes_of_two_threads_over_one_model_take_turns(loaded):
+    """Hooks, and the layers that are cut off, are the model's: a pass holds it to its end."""
+    model, corpus = loaded("bert"), ek.Corpus.of(SENTENCES * 40)
+    asked = [[0], list(range(LAYERS + 1))] * 2
+
+    def run(layers: list[int]) -> ek.TokenStatistics:
+        return ek.extract(model, corpus, layers=layers, batch_tokens=64, progress=False)
+
+    wanted = [run(layers) for layers in asked]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        found = list(pool.map(run, asked))
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one.V, other.V)
+        np.testing.assert_array_equal(one.mean, other.mean)
