@@ -49,7 +49,7 @@ class LayerExplorer(PicturedExplorer):
 
     Attributes:
         state: see :class:`embvar_kit.explorers.layers_state.LayerState`.
-        pictures: the pictures drawn so far, by setting and step.
+        pictures: the pictures drawn so far, by setting, step and scale.
     """
 
     def __init__(

@@ -55,7 +55,8 @@ class CloudState(traitlets.HasTraits):
     def cloud(self) -> np.ndarray:
         """``(n, 2)`` normal vectors, rescaled to have exactly the mean and spread set.
 
-        The few that lie far out are drawn again.
+        Before that, vectors farther than 2.2 from the origin, one in eleven, are drawn again: the
+        cloud is of a truncated normal distribution.
         """
         rng = np.random.default_rng(self.seed)
         noise = np.full((self.n, 2), np.inf)

@@ -196,10 +196,13 @@ def squared_norms_of_means(mean, extra):
 
 @contextmanager
 def sharing_out() -> Iterator[int]:
-    """The number of threads that kernels are shared out among: Numba's, or what a quota grants.
+    """Share kernels out among no more threads than a quota grants.
 
     While the context lasts, Numba wakes no others. It would wake all that it has, and they stand in
     the way of each other and of PyTorch's, though only some are given work.
+
+    Yields:
+        Their number: Numba's, or what a quota grants if that is less.
     """
     _start_threads()
     before = numba.get_num_threads()

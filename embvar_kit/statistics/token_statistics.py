@@ -59,8 +59,9 @@ class TokenStatistics:
         subwords: ``(T,)`` for words (``by="word"``), the mean number of tokens in a word; else
             ``None``.
         decompositions: for compact statistics (:meth:`compact`), the results of
-            :meth:`decomposition` for each of :data:`compaction.CHOICES`, computed before the means
-            were left out; else ``None``.
+            :meth:`decomposition` for each of
+            :data:`embvar_kit.statistics.compaction.CHOICES`, computed before the means were
+            left out; else ``None``.
         counts: by name, ``(T,)`` int64 counts of each token beside ``n``. Merging adds them up, but
             for those of documents, which may be in both parts: it drops these.
         null: statistics of the same occurrences with their labels permuted (``null=True``), or
@@ -68,9 +69,9 @@ class TokenStatistics:
         folds: the tokens' statistics without each fold of the documents (``folds=``), or ``None``;
             those of merged parts, and compact ones, have none.
         fold_decompositions: the results of :meth:`decomposition` without each fold, for each of
-            :data:`compaction.CHOICES`; or ``None``.
+            :data:`embvar_kit.statistics.compaction.CHOICES`; or ``None``.
         replicates: for compact statistics, what :attr:`folds` gave for each of
-            :data:`compaction.CHOICES`; else ``None``.
+            :data:`embvar_kit.statistics.compaction.CHOICES`; else ``None``.
         covariance: ``(L, d, d)`` covariance of all embeddings that were measured, if the pass took
             it (``extract(..., covariance=True)``); else ``None``.
         isotropies: for compact statistics, the result of :meth:`isotropy`, if the covariance was
@@ -280,7 +281,8 @@ class TokenStatistics:
         weighted by ``n_t`` (paper, Figs. 5 and 6). Arguments as in :meth:`table`; ``unbiased``
         removes what finite samples add to M and V_B. With ``intervals=True`` come the shares
         ``M/Q, V_B/Q, V_W/Q, V_W/V``, and the 95 % intervals of all columns, as in
-        :meth:`tradeoff`; they are kept for :data:`compaction.CHOICES`.
+        :meth:`tradeoff`; they are kept for
+        :data:`embvar_kit.statistics.compaction.CHOICES`.
 
         Raises:
             StatisticsError: if no token is in the range, the means were left out and this
@@ -394,8 +396,8 @@ class TokenStatistics:
               decide, and the correlation with the labels permuted;
             - ``survives``: whether the intervals of ``slope`` and ``slope_iv`` are below 0,
               ``sd_M_low`` is above ``null_sd_M``, the reliability is at least
-              :data:`survival.RELIABLE`, ``reliability_low`` is above 0, and ``n_halves`` is at
-              least a third of ``n_tokens`` and at least 10.
+              :data:`embvar_kit.statistics.survival.RELIABLE`, ``reliability_low`` is above 0,
+              and ``n_halves`` is at least a third of ``n_tokens`` and at least 10.
 
             An interval is for the value at this size of corpus: the noise in M bends ``slope``
             and lowers ``r2``, by more than their intervals show. That of ``slope_iv`` is for a
@@ -749,9 +751,9 @@ class TokenStatistics:
 
         Q, M and V are rounded to float32, where that has room for them, and tokens with ``n_t <
         min_count`` are left out. :meth:`decomposition` needs the means, so it is computed now for
-        each of :data:`compaction.CHOICES`, and :meth:`isotropy`, which needs the covariance, if
-        that is known. Compact statistics refuse everything else that needs the means, such as
-        merging.
+        each of :data:`embvar_kit.statistics.compaction.CHOICES`, and :meth:`isotropy`, which
+        needs the covariance, if that is known. Compact statistics refuse everything else that needs
+        the means, such as merging.
 
         Args:
             min_count: keep tokens with at least so many occurrences.
@@ -900,7 +902,16 @@ class TokenStatistics:
         return max(self._measured_count, self.info.get("compact", {}).get("min_count", 1))
 
     def kept(self, min_count: int, max_count: int | None, special: bool) -> np.ndarray:
-        """``(T,)`` whether a token is in the range."""
+        """``(T,)`` whether a token is in the range.
+
+        Args:
+            min_count: least ``n_t``.
+            max_count: largest ``n_t``, or ``None`` for any.
+            special: keep special tokens.
+
+        Raises:
+            StatisticsError: if ``min_count`` is less than :attr:`least_count`.
+        """
         least = self.least_count
         if min_count < least:
             measured = self._measured_count == least
@@ -922,11 +933,20 @@ class TokenStatistics:
         return self.folds is not None or self.replicates is not None
 
     def replicated(self, what: str, choice: Mapping) -> pd.DataFrame:
-        """What :class:`Folds` gives for a choice of tokens, or stored results gave.
+        """What :attr:`folds` give for a choice of tokens, or gave before they were left out.
 
         Args:
-            what: ``"tradeoff"``, ``"similarity"`` or ``"halves"``.
-            choice: arguments of :meth:`tradeoff`.
+            what: ``"tradeoff"``, ``"similarity"`` or ``"halves"``, the tables of
+                :meth:`embvar_kit.statistics.folds.Folds.give`.
+            choice: ``min_count``, ``max_count``, ``special`` and ``unbiased``, as
+                :meth:`tradeoff` takes them.
+
+        Returns:
+            The table: one row for each layer and fold, or for ``"halves"`` one for each layer.
+
+        Raises:
+            StatisticsError: if there are no folds and no results stored for the choice, or it
+                holds tokens that are too rare for folds or for these statistics.
         """
         if self.folds is not None:
             tokens = self.tokens[self.kept(*(choice[name] for name in TOKENS))]

@@ -166,14 +166,15 @@ def measure(contestant: Contestant, steps: int) -> dict[str, float]:
 
 def report(found: dict[Contestant, dict[str, float]], steps: int, load: list[float]) -> str:
     """The measurements beside their bars, as Markdown."""
+    busy = " (other work ran before it)" if load[0] >= 1 else ""
     lines = [
         "# The explorers in a browser",
         "",
         "Measured by `make bench`: JupyterLab, kernel and Chromium without a window and without a "
         f"GPU (software rendering) on {os.cpu_count()} cores of {platform.machine()}, Python "
         f"{platform.python_version()}, embvar-kit {ek.__version__}; load average {load[0]:.1f} "
-        f"before and {load[1]:.1f} after. Medians of {steps} steps of the layer slider, after "
-        f"{WARM_UP} steps that are not counted.",
+        f"before{busy} and {load[1]:.1f} after. Medians of {steps} steps of the layer slider, "
+        f"after {WARM_UP} steps that are not counted.",
     ]
     for one, values in found.items():
         rows = (
@@ -186,7 +187,7 @@ def report(found: dict[Contestant, dict[str, float]], steps: int, load: list[flo
         lines += ["", f"## {one.name}", "", f"{one.what}.", ""]
         lines += ["| | measured | bar | |", "| --- | ---: | ---: | --- |"]
         for what, value, bar in rows:
-            shown = f"{value:.0f}" if value >= 20 else f"{value:.2g}"
+            shown = f"{value:.0f}" if value >= 20 else f"{value:.2f}"
             met = "met" if value <= bar else "**missed**"
             lines.append(f"| {what} | {shown} | ≤ {bar} | {met} |")
         lines += ["", f"The slowest step took {values['slowest']:.0f} ms."]

@@ -93,7 +93,7 @@ def two_processes(sentences: int) -> dict[int, float]:
     spawn = multiprocessing.get_context("spawn")
     spent = {}
     for number in (1, 2):
-        together, times = spawn.Barrier(number), spawn.SimpleQueue()
+        together, times = spawn.Barrier(number, timeout=300), spawn.SimpleQueue()
         passes = [
             spawn.Process(target=_plain_pass, args=(at, number, sentences, together, times))
             for at in range(number)
@@ -102,6 +102,9 @@ def two_processes(sentences: int) -> dict[int, float]:
             one.start()
         for one in passes:
             one.join()
+        if failed := [one.exitcode for one in passes if one.exitcode]:
+            # Its time is missing, and waiting for it would never end.
+            sys.exit(f"Plain passes failed, with exit status {failed}.")
         spent[number] = max(times.get() for _ in passes)
     return spent
 

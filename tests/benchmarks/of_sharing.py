@@ -49,11 +49,15 @@ def busy(number: int) -> Iterator[None]:
             process.wait()
 
 
-def measure(folder: Path, rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of each contestant, the shortest alone and the median beside busy processes."""
+Times = dict[str, list[float]]
+"""Seconds of each contestant, round by round."""
+
+
+def measure(folder: Path, rounds: int) -> tuple[Times, Times]:
+    """Seconds of each contestant alone, and of some beside busy processes."""
     running = {name: Contestant(name, folder) for name in ALONE}
-    alone: dict[str, list[float]] = {name: [] for name in ALONE}
-    beside: dict[str, list[float]] = {name: [] for name in BESIDE}
+    alone: Times = {name: [] for name in ALONE}
+    beside: Times = {name: [] for name in BESIDE}
     for number in range(rounds + 1):  # the first round is not counted
         first = number % len(running)
         names = list(running)
@@ -68,26 +72,29 @@ def measure(folder: Path, rounds: int) -> tuple[dict[str, float], dict[str, floa
     for contestant in running.values():
         contestant.close()
     return (
-        {name: min(found[1:]) for name, found in alone.items()},
-        {name: statistics.median(found[1:]) for name, found in beside.items()},
+        {name: found[1:] for name, found in alone.items()},
+        {name: found[1:] for name, found in beside.items()},
     )
 
 
-def report(alone: dict[str, float], beside: dict[str, float], tokens: int, rounds: int) -> str:
+def report(alone: Times, beside: Times, tokens: int, rounds: int) -> str:
     """The measurements beside their bars, as Markdown."""
-    slower = {name: beside[name] / alone[name] for name in BESIDE}
+    shortest = {name: min(found) for name, found in alone.items()}
+    usual = {name: statistics.median(found) for name, found in alone.items()}
+    disturbed = {name: statistics.median(found) for name, found in beside.items()}
+    slowdown = {name: disturbed[name] / usual[name] for name in BESIDE}
     under_quota = f"extract, 16, {CORES}"
     rows = [
         (
-            f"`extract` slows down beside {CORES} busy processes, over what a plain forward pass "
-            "does",
-            slower["extract"] / slower["plain"],
+            f"slowdown of `extract` / slowdown of a plain forward pass, beside {CORES} busy "
+            "processes",
+            slowdown["extract"] / slowdown["plain"],
             1.3,
         ),
         (
             f"`extract` with a quota of {CORES} where 16 cores are seen, over the same where "
             f"{CORES} are",
-            alone[under_quota] / alone["extract"],
+            shortest[under_quota] / shortest["extract"],
             1.2,
         ),
     ]
@@ -97,8 +104,8 @@ def report(alone: dict[str, float], beside: dict[str, float], tokens: int, round
         f"Measured by `python tests/benchmarks/of_sharing.py` in one run: {CORES} cores of "
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"embvar-kit {ek.__version__}. minilm over {tokens:,} tokens of the excerpt. The "
-        f"contestants take turns; times alone are the shortest of {rounds} rounds, those beside "
-        "busy processes the median.",
+        f"contestants take turns, in {rounds} rounds. A slowdown divides the median beside busy "
+        "processes by the median alone; the quota's row divides the shortest times.",
         "",
         "| | measured | bar | |",
         "| --- | ---: | ---: | --- |",
@@ -107,14 +114,16 @@ def report(alone: dict[str, float], beside: dict[str, float], tokens: int, round
             for what, found, bar in rows
         ),
         "",
-        f"| tokens/s | alone | beside {CORES} busy processes | slower |",
-        "| --- | ---: | ---: | ---: |",
+        f"| tokens/s | alone, shortest | alone, median | beside {CORES} busy processes, median "
+        "| slowdown |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, title in ALONE.items():
         rest = " | | |"
         if name in beside:
-            rest = f" | {tokens / beside[name]:,.0f} | {slower[name]:.2f} |"
-        lines.append(f"| {title} | {tokens / alone[name]:,.0f}{rest}")
+            rest = f" | {tokens / disturbed[name]:,.0f} | {slowdown[name]:.2f} |"
+        of_rounds = f"{tokens / shortest[name]:,.0f} | {tokens / usual[name]:,.0f}"
+        lines.append(f"| {title} | {of_rounds}{rest}")
     lines += [
         "",
         "The plain pass is PyTorch's and transformers' alone, in a process that does not load the "
