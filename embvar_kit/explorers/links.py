@@ -13,6 +13,9 @@ from urllib.parse import parse_qs, urlencode
 
 _VOILA, _QUERY = "VOILA_REQUEST_URL", "QUERY_STRING"
 
+LONGEST = 8_000
+"""Characters of a query that servers and browsers take; some close the connection at more."""
+
 
 def in_app() -> bool:
     """Whether this is the kernel of a page that Voila serves."""

@@ -202,8 +202,21 @@ class TradeoffExplorer(Explorer):
         }
         if links.in_app():
             told = "an address of this page that shows all this again"
-            buttons["link"] = told, lambda: Link(links.query_of(_LINK, self.state.values()))
+            buttons["link"] = told, lambda: Link(self._link())
         return Downloads(buttons)
+
+    def _link(self) -> str:
+        """The query of a link to what is shown.
+
+        Raises:
+            StatisticsError: if so many tokens are marked that no server takes the address.
+        """
+        query = links.query_of(_LINK, self.state.values())
+        if len(query) > links.LONGEST:
+            raise StatisticsError(
+                f"{len(self.state.marked):,} marked tokens are too many for a link: mark fewer."
+            )
+        return query
 
     # Controls
 
