@@ -10,6 +10,7 @@ import traitlets
 from matplotlib.artist import Artist
 
 from embvar_kit import figures
+from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.blitted import BlittedExplorer
 from embvar_kit.explorers.controls import checkbox, dropdown, with_class
 from embvar_kit.explorers.rendering import BlittedFigure
@@ -30,6 +31,9 @@ class SequenceState(traitlets.HasTraits):
     Args:
         x: ``(N, d)`` vectors.
         values: initial values of the traits.
+
+    Raises:
+        StatisticsError: if they are no vectors, or one is not finite.
     """
 
     k = traitlets.Int(1, min=1, help="number of vectors seen")
@@ -40,6 +44,12 @@ class SequenceState(traitlets.HasTraits):
         if unknown := values.keys() - self.trait_names():
             raise traitlets.TraitError(f"A sequence has no value {min(unknown)!r}.")
         self.x = np.asarray(x)
+        if self.x.ndim != 2 or not self.x.size or not np.isfinite(self.x).all():
+            raise StatisticsError(
+                "A sequence is (N, d) finite vectors, at least one of them; this is an array of "
+                f"shape {self.x.shape}"
+                + ("." if self.x.ndim != 2 or not self.x.size else " with NaN or infinity.")
+            )
         self.path = running_path(self.x)
         super().__init__(**values)
 

@@ -141,7 +141,7 @@ class TokenCard:
         with_class(self.view, "embvar-card")
         self.profiles = Prefetcher(self._draw_profile, lambda _, png: self._profile.show(png))
         self.samples = Prefetcher(self._sample, self._show_sample, self._show_error, keep=20)
-        self.planes = Prefetcher(self._draw_plane, self._show_plane, self._show_error)
+        self.planes = Prefetcher(self._draw_plane, self._show_plane, self._show_no_plane)
         self.show(None, None, 0)
 
     def show(
@@ -368,6 +368,13 @@ class TokenCard:
             str(error) if isinstance(error, EmbvarError) else f"{type(error).__name__}: {error}"
         )
         self._show_instead(html.escape(reason))
+
+    def _show_no_plane(self, error: Exception) -> None:
+        """Say why the occurrences are in no plane; their sentences stay."""
+        self._right.layout.display = "none"
+        said = f"<p><i>{html.escape(str(error))}</i></p>"
+        if said not in self._contexts.value:
+            self._contexts.value += said
 
 
 def _progress(step: int) -> str:

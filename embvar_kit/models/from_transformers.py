@@ -95,6 +95,12 @@ def _load_module(
     except ModelError:
         raise
     except Exception as error:  # OSError, ValueError, KeyError, RuntimeError and more
+        if device_map is not None and not isinstance(error, OSError):
+            raise ModelError(
+                f"Could not load the model {label!r} with device_map={device_map!r}: "
+                f"{type(error).__name__}: {first_line(error)} Give 'auto', or the device of each "
+                "of its modules, as transformers' from_pretrained takes it."
+            ) from error
         raise _not_loaded(error, where, label, options) from error
     return module, report, notes
 

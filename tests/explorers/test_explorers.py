@@ -987,6 +987,29 @@ def test_pictures_name_a_byte_level_token_with_its_text():
     assert {"Ġthe (' the')", "Ã© (é)"} <= labels
 
 
+def test_a_card_of_a_rare_token_shows_its_sentences_without_a_plane(stats, model, corpus):
+    rare = str(stats.tokens[stats.n == 1][0])
+    explorer = ek.TradeoffExplorer(stats, model=model, corpus=corpus, counts=(1, None))
+    explorer.state.token = rare
+    assert explorer.card.wait()
+    contexts = find(explorer, "embvar-card-contexts").value
+    assert "<table" in contexts and "at least three" in contexts
+
+
+@pytest.mark.parametrize(
+    "x", [np.ones(3), np.ones((0, 3)), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]])]
+)
+def test_a_player_of_no_vectors_is_refused(x):
+    with pytest.raises(ek.StatisticsError, match=r"\(N, d\) finite vectors"):
+        ek.SequencePlayer(x)
+
+
+def test_identical_vectors_have_no_variance_in_the_player():
+    x = np.repeat(np.random.default_rng(0).normal(size=(1, 384)), 100, axis=0)
+    state = ek.SequencePlayer(x).state
+    assert not state.path["V"].any() and state.near_from()["V"] == 1
+
+
 def test_a_card_loads_the_model_and_the_text_by_name(stats):
     explorer = ek.TradeoffExplorer(stats, recall=True, counts=(5, None))
     explorer.state.search = "state"

@@ -53,6 +53,12 @@ def test_all_on_one_device_is_the_plain_model(tiny):
     assert {model.place(layer) for layer in range(model.n_states)} == {model.device}
 
 
+@pytest.mark.parametrize("wrong", ["nope", {"": 97}, {"": ["cpu"]}])
+def test_a_device_map_that_transformers_refuses_is_named(tiny, wrong):
+    with pytest.raises(ek.ModelError, match=r"with device_map=.*Give 'auto', or the device of"):
+        ek.load_model(tiny("bert"), device_map=wrong)
+
+
 def test_device_and_device_map_exclude_each_other(tiny):
     with pytest.raises(ek.ModelError, match="name one of them"):
         ek.load_model(tiny("bert"), device="cpu", device_map="auto")
