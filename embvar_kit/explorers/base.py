@@ -19,6 +19,7 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
+from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.controls import with_class
 from embvar_kit.explorers.scripted import Frame
 
@@ -48,8 +49,12 @@ class Explorer(abc.ABC):
         # widget manager where there is one, and release 7 of ipywidgets, Colab's, has no bundle.
         bundle, metadata = self._frame._repr_mimebundle_(**options)
         bundle[WIDGET] = {**bundle[WIDGET], "model_id": self.view.model_id}
-        bundle["image/png"] = base64.b64encode(self.still()).decode()
         bundle["text/plain"] = f"{type(self).__name__}: its controls need a running notebook"
+        try:
+            bundle["image/png"] = base64.b64encode(self.still()).decode()
+        except StatisticsError as error:  # of two tokens, say: the controls work all the same
+            bundle["text/plain"] += f"; there is no picture: {error}"
+            return bundle, metadata
         shows = (inspect.getdoc(type(self)) or "").partition("\n")[0].replace("`", "")
         alternative = {"alt": f"A still picture of an explorer. {shows}"}
         return bundle, {**metadata, "image/png": alternative}

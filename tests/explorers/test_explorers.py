@@ -996,6 +996,13 @@ def test_a_card_of_a_rare_token_shows_its_sentences_without_a_plane(stats, model
     assert "<table" in contexts and "at least three" in contexts
 
 
+def test_an_explorer_of_two_tokens_is_shown_without_a_picture(stats):
+    explorer = ek.TradeoffExplorer(stats.take(np.arange(2)), counts=(1, None))
+    bundle, _ = explorer._repr_mimebundle_()
+    assert "image/png" not in bundle and "there is no picture: " in bundle["text/plain"]
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+
+
 @pytest.mark.parametrize(
     "x", [np.ones(3), np.ones((0, 3)), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]])]
 )
