@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -357,14 +358,25 @@ class SmallMemory:
     def __getattr__(self, name):
         return getattr(self.model, name)
 
-    def hidden_states(self, ids, mask=None):
+    def fail(self, ids) -> None:
+        """Fail as PyTorch does where these token ids are too many."""
         self.ran.append(ids.numel())
         if ids.numel() > self.room:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    def hidden_states(self, ids, mask=None):
+        self.fail(ids)
         return self.model.hidden_states(ids, mask)
 
+    @contextmanager
     def keeping(self, layers, ids):
-        return type(self.model).keeping(self, layers, ids)  # with the hidden states of this one
+        with self.model.keeping(layers, ids) as run:
+
+            def run_or_fail(ids, mask=None):
+                self.fail(ids)
+                return run(ids, mask)
+
+            yield run_or_fail
 
 
 def test_a_batch_too_large_for_the_memory_is_halved(model, corpus, whole, monkeypatch):
@@ -387,11 +399,11 @@ def test_a_sequence_too_large_for_the_memory_is_named(model, corpus):
 class CannotCompile(SmallMemory):
     """A model in a process where oneDNN, once out of memory, cannot compile any more."""
 
-    def hidden_states(self, ids, mask=None):
+    def fail(self, ids) -> None:
+        """Fail as PyTorch does where oneDNN cannot compile, after the first runs."""
         self.ran.append(torch.backends.mkldnn.enabled)
         if self.ran[-1] and len(self.ran) > self.room:
             raise RuntimeError("could not create a primitive")
-        return self.model.hidden_states(ids, mask)
 
 
 def test_a_pass_goes_on_where_onednn_cannot_compile(model, corpus, whole, recwarn):
