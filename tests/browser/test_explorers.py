@@ -57,7 +57,7 @@ def test_the_cloud_can_be_dragged_and_stays_in_its_plot(
     page, explorer = notebook.page, explorers["playground"]
     picture = at_rest(explorer)
     box = view.in_the_middle(explorer.locator("img.embvar-picture"))
-    expect(explorer.locator(".embvar-hint")).to_have_text(re.compile("Drag the cloud"))
+    expect(explorer.locator(".embvar-hint:visible")).to_have_text(re.compile("Drag the cloud"))
     # The plot of the cloud is the left third; its middle is the origin, 7 units from each edge.
     before = [view.readout(explorer, f"mean-{feature}") for feature in (1, 2)]
     assert before == [2, 1]
