@@ -137,8 +137,3 @@ def points_of(
     if unbiased:
         M, V = analysis.unbiased(n, M, V)
     return Points(stats.tokens[kept], stats.texts[kept], n, stats.layers, stats.Q[:, kept], M, V)
-
-
-def least_count(stats: TokenStatistics) -> int:
-    """The smallest count that statistics hold."""
-    return int(stats.info.get("compact", {}).get("min_count", 1))

@@ -11,7 +11,7 @@ import pandas as pd
 import traitlets
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.points import Points, Statistics, by_name, least_count, points_of
+from embvar_kit.explorers.points import Points, Statistics, by_name, points_of
 from embvar_kit.explorers.search import Search, Vocabulary, counted, is_uncased
 from embvar_kit.explorers.tables import times
 from embvar_kit.figures.tradeoff import ZERO
@@ -76,7 +76,7 @@ class TradeoffState(traitlets.HasTraits):
         first = next(iter(self.sources))
         super().__init__(model=values.pop("model", first))
         self.site = values.pop("site", next(iter(self.sources[self.model])))
-        least = max(10, least_count(self.stats))
+        least = max(10, self.stats.least_count)
         self.counts = values.get("counts", (least, 100_000))
         self._settled = True
         self.layer = int(self.stats.layers[len(self.stats.layers) // 2])
@@ -298,7 +298,7 @@ class TradeoffState(traitlets.HasTraits):
             self.layer = int(layers[np.abs(layers - self.layer).argmin()])
         if self.compare is not None and self.compare not in layers:
             self.compare = None
-        rarest = max(least_count(self.stats), 2 if self.unbiased else 1)
+        rarest = max(self.stats.least_count, 2 if self.unbiased else 1)
         counts = (max(self.counts[0], rarest), self.counts[1])
         try:
             self._points(self.model, self.site, counts, self.special, self.unbiased)

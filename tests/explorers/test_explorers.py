@@ -558,6 +558,15 @@ def test_another_model_keeps_the_depth_and_the_tokens_it_has(stats, model):
     assert state.fit["n_tokens"] == len(few.table(0, min_count=3))
 
 
+def test_a_model_of_which_rare_tokens_were_not_measured_is_shown(stats, model):
+    corpus = ek.load_corpus("wikipedia", limit=60)
+    few = ek.extract(model, corpus, layers=[0, 2], min_count=15, progress=False)
+    assert TradeoffState(few).counts[0] == 15
+    state = TradeoffState({"all": stats, "few": few}, counts=(3, None))
+    state.model = "few"
+    assert state.counts == (15, None)
+
+
 def test_a_range_that_leaves_no_line_in_another_model_is_widened(stats, model):
     few = ek.extract(model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2], progress=False)
     most = int(few.n.max())
