@@ -187,8 +187,8 @@ def running_moments(x: np.ndarray, *, upto: int | None = None, ax: Axes | None =
 def running_path(x: np.ndarray) -> dict[str, np.ndarray]:
     """Q, M and V after each vector of a sequence ``(N, d)``, as arrays ``(N,)``.
 
-    V is taken from the deviations, by the recurrence of notebook 2: identical vectors give exactly
-    0, and no V is negative.
+    V comes from deviations (Welford 1962), not as ``Q - M``: identical vectors give exactly 0, and
+    no V is negative.
     """
     wide = x.astype(np.float64)
     mean, squares, deviations = np.zeros(wide.shape[1]), 0.0, 0.0
