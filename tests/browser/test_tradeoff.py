@@ -96,7 +96,7 @@ MOST_ZOOM = 50
 def plot(notebook: Notebook, explorer: Locator) -> Iterator[view.Watch]:
     """The plot's pixels; no token is marked, nothing is zoomed, the mouse is elsewhere."""
     away(notebook)
-    explorer.locator(".embvar-clear").click()
+    view.clear(explorer)
     picture = view.watch(explorer)
     picture.rest()
     yield picture
@@ -360,7 +360,7 @@ def test_marked_tokens_scroll_and_lists_have_heads_above_their_columns(
         )
         assert ink[0] == ink[1] == pytest.approx(width, abs=0.2), "letters of one width"
     explorer.locator(".embvar-compare select").select_option("no other layer")
-    explorer.locator(".embvar-clear").click()
+    view.clear(explorer)
 
 
 @pytest.mark.parametrize("width", [1000, 1440])
@@ -390,7 +390,7 @@ def test_a_context_is_one_line_with_the_neighbours_at_the_token(
     assert page_fits
     notebook.page.screenshot(path=screenshot(f"tradeoff-contexts-{width}"))
     notebook.page.set_viewport_size(WINDOW)
-    explorer.locator(".embvar-clear").click()
+    view.clear(explorer)
 
 
 def test_a_dot_shows_its_sentence_and_a_sentence_its_dot(notebook: Notebook, explorer: Locator):
@@ -423,7 +423,7 @@ def test_a_dot_shows_its_sentence_and_a_sentence_its_dot(notebook: Notebook, exp
         assert ring.count() == 0
     page.screenshot(path=screenshot("tradeoff-sentence"))
     away(notebook)
-    explorer.locator(".embvar-clear").click()
+    view.clear(explorer)
 
 
 def test_marked_tokens_are_named_beside_their_points(notebook: Notebook, explorer: Locator):
@@ -445,7 +445,7 @@ def test_marked_tokens_are_named_beside_their_points(notebook: Notebook, explore
             apart = box["x"] - x if box["x"] > x else x - box["x"] - box["width"]
             assert 0 < apart < 15 and box["y"] < y < box["y"] + box["height"]
     notebook.page.screenshot(path=screenshot("tradeoff-names"))
-    explorer.locator(".embvar-clear").click()
+    view.clear(explorer)
     assert poll(names.count, lambda count: count == 0) == 0
 
 
@@ -476,7 +476,7 @@ def test_results_come_out_by_buttons(notebook: Notebook, explorer: Locator):
     explorer.locator(".embvar-downloads button", has_text="code").click()
     told = poll(lambda: view.text_of(explorer, "downloads code"), lambda text: state in text)
     assert "marked=['state']" in told and f"layer={layer}" in told
-    explorer.locator(".embvar-clear").click()
+    view.clear(explorer)
 
 
 # Waiting, and who cannot see it
@@ -548,7 +548,7 @@ def test_axe_finds_no_serious_violation_and_pictures_have_texts(
     ticks = view.Axes(explorer).ticks
     assert min(map(len, ticks)) > 3, "the axes are there in either theme"
     page.screenshot(path=screenshot(f"tradeoff-{theme.split()[1].lower()}"))
-    explorer.locator(".embvar-clear").click()
+    view.clear(explorer)
 
 
 # The search box

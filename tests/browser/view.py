@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from functools import cache
 
@@ -30,37 +31,47 @@ def as_number(text: str) -> float:
     return float(text.replace(",", "").replace("−", "-"))
 
 
-def in_the_middle(element: Locator) -> dict[str, float]:
+def in_the_middle(element: Locator, seconds: float = 10.0) -> dict[str, float]:
     """Scroll an element to the middle of the window; return its rectangle once it stays there.
 
     JupyterLab gives cells their real heights only when they come into view, and that moves those
     below: a rectangle read at once may be one that the element is about to leave. And Chromium
     sometimes gives none to an image that was replaced out of sight, until it is laid out anew.
+    An element that is replaced or hidden for a moment is looked for again.
     """
-    element.evaluate(
-        """async (element) => {
-          const place = () => {
-            const { x, y, width, height } = element.getBoundingClientRect();
-            return [x, y, width, height].join();
-          };
-          let last = "", since = performance.now();
-          while (performance.now() - since < 500) {
-            element.scrollIntoView({ block: "center" });
-            await new Promise(requestAnimationFrame);
-            if (!element.getClientRects().length) {
-              element.style.display = "none";
-              element.offsetHeight;
-              element.style.display = "";
-            }
-            const now = place();
-            if (now !== last) since = performance.now();
-            last = now;
-          }
-        }"""
-    )
-    box = element.bounding_box()
-    assert box and box["height"] > 0, "the element has no place in the layout"
-    return box
+    until = time.monotonic() + seconds
+    while True:
+        element.evaluate(
+            """async (element) => {
+              const place = () => {
+                const { x, y, width, height } = element.getBoundingClientRect();
+                return [x, y, width, height].join();
+              };
+              let last = "", since = performance.now();
+              while (performance.now() - since < 500) {
+                element.scrollIntoView({ block: "center" });
+                await new Promise(requestAnimationFrame);
+                if (!element.getClientRects().length) {
+                  element.style.display = "none";
+                  element.offsetHeight;
+                  element.style.display = "";
+                }
+                const now = place();
+                if (now !== last) since = performance.now();
+                last = now;
+              }
+            }"""
+        )
+        box = element.bounding_box()
+        if box and box["height"] > 0:
+            return box
+        assert time.monotonic() < until, "the element has no place in the layout"
+
+
+def clear(explorer: Locator) -> None:
+    """Empty the search, and wait until its card is closed: a new search must not find that one."""
+    explorer.locator(".embvar-clear").click()
+    explorer.locator(".embvar-card-contexts").wait_for(state="hidden")
 
 
 def text_of(explorer: Locator, css: str) -> str:
