@@ -14,8 +14,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,9 @@ _MOST_LOSSES = 20
 """How often workers may be lost while they measure one shard before it is blamed for that."""
 
 _FIRST_WORKER = 600  # seconds
+
+_LOOK = 15.0
+"""Seconds between two looks at whether the workers are paused."""
 
 _TRIM_OF_DASK = "65536"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from malloc.h
@@ -62,7 +65,7 @@ def on_cluster(
     def make(phase: str, shards: list[int]) -> None:
         tasks = _Tasks(client, job, phase)
         try:
-            with filling(job, phase, shards, progress=progress) as done:
+            with _telling_of_pauses(client), filling(job, phase, shards, progress=progress) as done:
                 for told in tasks.run(shards):
                     done(told)
         finally:
@@ -136,6 +139,39 @@ class _Tasks:
         self.shard_of[future.key] = shard
         self.futures.add(future)
         return future
+
+
+@contextmanager
+def _telling_of_pauses(client: Client) -> Iterator[None]:
+    """Say so, once, if all workers are paused.
+
+    Dask gives no task to a worker whose memory is nearly full, and tells only the worker's own log.
+    """
+    ended = threading.Event()
+
+    def look() -> None:
+        paused_before = False
+        while not ended.wait(_LOOK):
+            with suppress(OSError, ValueError):  # the pass itself reports a scheduler that is gone
+                workers = client.scheduler_info()["workers"].values()
+                paused = bool(workers) and all(one["status"] == "paused" for one in workers)
+                if paused and paused_before:
+                    print(
+                        f"waits      all workers ({len(workers)}) are paused by Dask, since their "
+                        "memory is nearly full. Give them more (--memory-limit), or cancel and "
+                        "plan more, smaller shards",
+                        flush=True,
+                    )
+                    return
+                paused_before = paused
+
+    watcher = threading.Thread(target=look, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def threads_of_workers(client: Client) -> int:

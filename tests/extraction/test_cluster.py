@@ -165,6 +165,35 @@ def test_a_process_gives_the_bits_of_a_covariance(tiny, corpus, tmp_path, monkey
     np.testing.assert_array_equal(there.covariance, here.covariance)
 
 
+def test_workers_that_dask_pauses_are_told_of(model, corpus, wanted, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "_LOOK", 0.2)
+    told = []
+
+    def resume() -> None:
+        until = time.monotonic() + 60
+        while not told and time.monotonic() < until:
+            time.sleep(0.2)
+            told.extend(line for line in capsys.readouterr().out.splitlines() if "paused" in line)
+        client.run(_limit_memory, 2**40)
+
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0"
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        client.run(_limit_memory, 2**20)  # less than this process takes
+        resuming = threading.Thread(target=resume)
+        resuming.start()
+        same(extract(model, corpus, tmp_path / "store", client), wanted)
+        resuming.join()
+    assert len(told) == 1 and "all workers (1) are paused by Dask" in told[0]
+
+
+def _limit_memory(limit: int, dask_worker: object) -> None:
+    dask_worker.memory_manager.memory_limit = limit
+
+
 @pytest.mark.slow
 def test_a_killed_worker_costs_nothing_but_time(model, corpus, wanted, processes, tmp_path):
     """SIGKILL of one worker, as soon as the first shard is there."""
