@@ -126,7 +126,7 @@ def test_the_playground_shows_the_moments_of_its_sliders(opened: Notebook):
 
 @notebooks_with("SequencePlayer")
 def test_the_player_steps(opened: Notebook):
-    """``test_explorers.py`` holds the numbers to the definitions; here they must add up."""
+    """``test_player.py`` holds the numbers to the definitions; here they must add up."""
     page = opened.page
     explorer = page.locator(".embvar-explorer", has=page.locator(".embvar-k")).first
     picture = view.watch(explorer)

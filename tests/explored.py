@@ -1,0 +1,83 @@
+"""What tests of explorers look for in them, and made-up statistics to show."""
+
+import html
+import re
+
+import ipywidgets as widgets
+import numpy as np
+
+import embvar_kit as ek
+
+
+def find(explorer, css):
+    """The explorer's only widget with this CSS class."""
+    found = []
+
+    def walk(widget):
+        if css in getattr(widget, "_dom_classes", ()):
+            found.append(widget)
+        for child in getattr(widget, "children", ()):
+            walk(child)
+
+    walk(explorer.view)
+    assert len(found) == 1, f"{len(found)} widgets of class {css}"
+    return found[0]
+
+
+def without_tags(text: str) -> str:
+    return html.unescape(re.sub("<[^>]*>", "", text))
+
+
+def controls(explorer) -> list[widgets.Widget]:
+    found = []
+
+    def walk(widget):
+        if hasattr(widget, "value") and not isinstance(widget, (widgets.HTML, widgets.Image)):
+            found.append(widget)
+        for child in getattr(widget, "children", ()):
+            walk(child)
+
+    walk(explorer.view)
+    return found
+
+
+def picture(widget) -> bytes:
+    data = bytes(widget.value)
+    assert data.startswith(b"\x89PNG")
+    return data
+
+
+def answer_of(downloads, button):
+    """What a button sends to the browser: the message, and its buffers."""
+    sent = []
+    downloads.send = lambda content, buffers=None: sent.append((content, buffers))
+    downloads._handle_custom_msg({"wanted": button, "view": "a"}, [])
+    ((message, buffers),) = sent
+    assert message["view"] == "a"
+    return message, buffers
+
+
+def tradeoff_of_high_norm():
+    """Statistics with one token whose squared norm is about a thousand times the others'."""
+    return tradeoff_of_tokens([f"t{i}" for i in range(20)], high=3)
+
+
+def tradeoff_of_tokens(tokens, high=None, **about):
+    """Statistics of tokens with these names, each of which occurs twenty times."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20 * len(tokens), 8)).astype(np.float32)
+    groups = np.repeat(np.arange(len(tokens)), 20)
+    x[groups == high] *= 40
+    m = ek.GroupedMoments(len(tokens), 8)
+    m.update(x, groups)
+    info = {"model": {"name": "made up", "n_states": 1}, "corpora": [{"name": "none"}]}
+    info |= about
+    return ek.TokenStatistics.from_moments(
+        [m],
+        tokens=np.array(tokens, dtype=object),
+        special=np.zeros(len(tokens), dtype=bool),
+        layers=[0],
+        mean=m.mean[None],
+        extra=np.zeros((1, len(tokens), 8), dtype=np.int8),
+        info=info,
+    )

@@ -1,0 +1,78 @@
+"""The layer explorer: its pictures, tooltips and sliders follow the state."""
+
+import io
+import re
+
+import numpy as np
+from explored import find, picture
+from PIL import Image
+
+import embvar_kit as ek
+
+
+def test_tooltips_cover_each_layers_bar_and_show_its_numbers(stats):
+    explorer = ek.LayerExplorer({"one": stats, "other": stats})
+    assert explorer.wait()
+    areas = explorer._tooltip.areas
+    parts = explorer.state.parts("one")
+    assert len(areas) == 2 * len(parts)
+    image = np.asarray(Image.open(io.BytesIO(explorer._picture.value)).convert("RGB"))
+    for at, row in enumerate(parts.itertuples(index=False)):
+        left, upper, right, lower, text = areas[at]
+        assert text.startswith(f"one, layer {row.layer}\n")
+        assert f"V_B/Q = {row.V_B / row.Q:.3f}" in text
+        x, y = (left + right) / 2 * image.shape[1], (upper + (lower - upper) * 0.9) * image.shape[0]
+        assert image[int(y), int(x)].std() > 10, "a bar is coloured, the background is not"
+    first, second = areas[0], areas[len(parts)]
+    assert first[2] < second[0], "the second model's panel is to the right of the first's"
+    explorer.state.of = "V"
+    assert explorer.wait()
+    assert "V_W/V" in explorer._tooltip.areas[0][4]
+
+
+def test_a_click_on_a_bar_selects_its_layer(stats, model):
+    few = ek.extract(model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2, 3], progress=False)
+    explorer = ek.LayerExplorer({"one": stats, "other": few}, counts=(3, None))
+    assert explorer.wait()
+    for at, (*_, text) in enumerate(explorer._tooltip.areas):
+        explorer._tooltip._handle_custom_msg({"clicked": at}, [])
+        name, layer = re.match(r"(\w+), layer (\d+)", text).groups()
+        assert explorer.state.numbers().loc[name, "layer"] == int(layer)
+
+
+def test_pictures_of_all_layers_are_prefetched_once(stats):
+    explorer = ek.LayerExplorer(stats)
+    assert explorer.wait()
+    assert explorer.pictures.computed == len(stats.layers)
+    shown = find(explorer, "embvar-picture")
+    seen = set()
+    for layer in stats.layers:
+        find(explorer, "embvar-layer").value = int(layer)
+        seen.add(picture(shown))
+    assert len(seen) == len(stats.layers) == explorer.pictures.computed
+    assert f">{stats.layers[-1]}</td>" in find(explorer, "embvar-numbers").value
+    before = picture(shown)
+    find(explorer, "embvar-of").value = "V"
+    assert explorer.wait() and picture(shown) != before
+    find(explorer, "embvar-of").value = "Q"
+    assert picture(shown) == before  # cached
+
+
+def test_models_of_different_depth_are_drawn_at_relative_depth(stats, model):
+    few = ek.extract(model, ek.load_corpus("wikipedia", limit=60), layers=[0, 3], progress=False)
+    explorer = ek.LayerExplorer({"all": stats, "few": few}, counts=(3, None))
+    state = explorer.state
+    state.step = 6
+    assert state.numbers()["layer"].tolist() == [6, 3]
+    assert state.relative() and state.depth("few").tolist() == [0, 1]
+    state.shown = ["few"]
+    assert (state.steps(), state.step, state.relative()) == (2, 1, False)
+    slider, play = find(explorer, "embvar-layer"), find(explorer, "embvar-play")
+    assert (slider.options, slider.value, play.max) == ((("0", 0), ("3", 1)), 1, 1)
+    state.shown = ["all", "few"]
+    assert [text for text, _ in slider.options] == [f"{at / 6:.2f}" for at in range(7)]
+    assert (slider.description, slider.value, state.step, play.value) == ("depth", 1, 1, 1)
+    slider.value = 6
+    assert state.step == play.value == 6
+    assert explorer.wait()
+    picture(find(explorer, "embvar-picture"))

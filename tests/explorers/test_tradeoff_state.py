@@ -1,0 +1,208 @@
+"""State of the trade-off explorer: its numbers are the analysis', invalid values are rejected."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import traitlets
+from explored import tradeoff_of_high_norm, tradeoff_of_tokens
+
+import embvar_kit as ek
+from embvar_kit.explorers.layers_state import LayerState
+from embvar_kit.explorers.tradeoff_state import TradeoffState
+
+
+def test_each_layer_has_the_regression_line_of_the_analysis(stats):
+    state = TradeoffState(stats, counts=(5, None))
+    for unbiased in (False, True):
+        state.unbiased = unbiased
+        fits = stats.tradeoff(min_count=5, max_count=None, unbiased=unbiased).set_index("layer")
+        for layer in stats.layers:
+            state.layer = int(layer)
+            assert state.fit == pytest.approx(fits.loc[layer].to_dict())
+            expected = stats.table(layer, min_count=5, unbiased=unbiased)[::-1]
+            table = state.table()
+            assert table["token"].tolist() == expected["token"].tolist()
+            np.testing.assert_allclose(
+                table[["n", "Q", "M", "V"]], expected[["n", "Q", "M", "V"]], rtol=1e-12
+            )
+
+
+def test_special_tokens_and_counts_select_the_points(stats):
+    state = TradeoffState(stats, counts=(3, 50))
+    table = stats.table(0, min_count=3, max_count=50, special=False)
+    state.special = False
+    assert set(state.table()["token"]) == set(table["token"])
+    state.counts = (20, None)
+    assert state.table()["n"].min() >= 20
+
+
+def test_axes_hold_all_layers_or_their_own(stats):
+    state = TradeoffState(stats, counts=(5, None), scales="same")
+    limits = set()
+    for layer in stats.layers:
+        state.layer = int(layer)
+        (left, right), (low, high) = state.limits()
+        limits.add((left, right, low, high))
+        assert left == 0 < state.table()["M"].min() and state.table()["M"].max() < right
+        assert low == 0 <= state.table()["V"].min() and state.table()["V"].max() < high
+    assert len(limits) == 1
+    own = state.limits()
+    state.scales = "own"
+    assert state.limits() != own
+    state.scales = "log"
+    assert min(state.limits()[0][0], state.limits()[1][0]) > 0
+
+
+def test_axes_begin_just_below_a_negative_unbiased_M():
+    made = tradeoff_of_tokens([f"t{i}" for i in range(20)])  # means near 0: noise may exceed them
+    state = TradeoffState(made, counts=(2, None), unbiased=True)
+    M = state.table()["M"]
+    assert M.min() < 0
+    (left, right), (low, _) = state.limits()
+    assert M.min() - 0.05 * (M.max() - M.min()) < left < M.min()
+    assert right > M.max() and low == 0
+
+
+def test_high_norm_tokens_get_logarithmic_axes():
+    one = tradeoff_of_high_norm()
+    assert TradeoffState(one).scales == "log"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("layer", 17, "there are 0, 1"),
+        ("compare", 17, "there are 0, 1"),
+        ("model", "bert", "only minilm"),
+        ("site", "nowhere", "no site"),
+        ("counts", (1_000_000, None), "No token"),
+        ("counts", (50, 20), "No token occurs 50 to 20 times"),
+        ("counts", (0, 20), "counts"),
+        ("marked", ["no such token"], "not among"),
+        ("token", "no such token", "not among"),
+        ("scales", "odd", "scales"),
+        ("distance", "far", "distance"),
+    ],
+)
+def test_invalid_values_are_rejected(stats, name, value, reason):
+    state = TradeoffState(stats, counts=(5, None))
+    before, drawn = getattr(state, name), state.drawn
+    with pytest.raises(traitlets.TraitError, match=reason):
+        setattr(state, name, value)
+    assert (getattr(state, name), state.drawn) == (before, drawn)
+
+
+@pytest.mark.parametrize(
+    "values", [{"layer": 17}, {"model": "bert"}, {"marked": ["no such token"]}, {"colour": "red"}]
+)
+def test_initial_values_are_validated(stats, values):
+    with pytest.raises(traitlets.TraitError):
+        TradeoffState(stats, counts=(5, None), **values)
+    with pytest.raises(traitlets.TraitError):
+        LayerState(stats, **{**values, "step": 17})
+    with pytest.raises(ek.StatisticsError, match="No token"):
+        TradeoffState(stats, counts=(1_000_000, None))
+
+
+def test_unbiased_needs_two_occurrences(stats):
+    state = TradeoffState(stats, counts=(1, None))
+    with pytest.raises(traitlets.TraitError, match="two occurrences"):
+        state.unbiased = True
+    state.counts = (2, None)
+    state.unbiased = True
+    with pytest.raises(traitlets.TraitError, match="two occurrences"):
+        state.counts = (1, None)
+    assert state.counts == (2, None)
+
+
+def test_too_few_tokens_for_a_line_are_reported(stats):
+    state = TradeoffState(stats, counts=(5, None))
+    most = int(np.sort(stats.n)[-2])
+    state.counts = (most, None)
+    assert state.fit["n_tokens"] == 2
+    assert "says nothing" in state.fit["why"]
+
+
+def test_what_moved_most_is_the_largest_distance(stats):
+    state = TradeoffState(stats, counts=(5, None), layer=2, compare=4)
+    assert TradeoffState(stats).moved().empty
+    first, second = (stats.table(layer, min_count=5).set_index("token") for layer in (2, 4))
+    for how, unit in (("units", (1, 1)), ("share", (first["Q"].mean(), second["Q"].mean()))):
+        state.distance = how
+        move = second[["M", "V"]] / unit[1] - first[["M", "V"]] / unit[0]
+        distance = np.hypot(move["M"], move["V"]).sort_values(ascending=False)
+        found = state.moved(5).set_index("token")
+        assert found.index.tolist() == distance.index[:5].tolist()
+        np.testing.assert_allclose(found["distance"], distance[:5])
+        np.testing.assert_allclose(found[["M", "V"]], move.loc[found.index])
+        forwards = state.moved()
+        state.layer, state.compare = 4, 2
+        pd.testing.assert_frame_equal(state.moved(), forwards)
+        state.layer, state.compare = 2, 4
+
+
+def test_the_tokens_farthest_from_the_line_are_its_largest_residuals(stats):
+    state = TradeoffState(stats, layer=2, counts=(5, None))
+    found = state.residuals(most=7)
+    table = stats.table(2, min_count=5).set_index("token")
+    slope, intercept = np.polyfit(table["M"], table["V"], 1)
+    residual = table["V"] - (slope * table["M"] + intercept)
+    expected = residual.loc[residual.abs().nlargest(7).index]
+    assert found["token"].tolist() == expected.index.tolist()
+    np.testing.assert_allclose(found["residual"], expected, rtol=1e-6)
+    np.testing.assert_allclose(found[["M", "V"]], table.loc[found["token"], ["M", "V"]])
+    one = tradeoff_of_tokens(["only"])
+    assert TradeoffState(one, counts=(2, None)).residuals().empty, "without a line there are none"
+
+
+def test_another_model_keeps_the_depth_and_the_tokens_it_has(stats, model):
+    few = ek.extract(
+        model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2, 4, 6], progress=False
+    )
+    state = TradeoffState({"all": stats, "few": few}, counts=(3, None), layer=3, compare=5)
+    rare = next(str(t) for t in stats.tokens if t not in set(few.tokens))
+    state.marked = ["the", rare]
+    state.token = rare
+    drawn = state.drawn
+    state.model = "few"
+    assert state.layer in few.layers
+    assert (state.marked, state.token, state.compare) == (["the"], None, None)
+    assert state.drawn == drawn + 1  # one change, however many values adapt
+    assert state.fit["n_tokens"] == len(few.table(0, min_count=3))
+
+
+def test_a_model_of_which_rare_tokens_were_not_measured_is_shown(stats, model):
+    corpus = ek.load_corpus("wikipedia", limit=60)
+    few = ek.extract(model, corpus, layers=[0, 2], min_count=15, progress=False)
+    assert TradeoffState(few).counts[0] == 15
+    state = TradeoffState({"all": stats, "few": few}, counts=(3, None))
+    state.model = "few"
+    assert state.counts == (15, None)
+
+
+def test_a_range_that_leaves_no_line_in_another_model_is_widened(stats, model):
+    few = ek.extract(model, ek.load_corpus("wikipedia", limit=60), layers=[0, 2], progress=False)
+    most = int(few.n.max())
+    state = TradeoffState({"all": stats, "few": few}, counts=(most + 1, None))
+    state.model = "few"
+    assert state.counts == (1, None) and state.fit["n_tokens"] == len(few)
+    state.model, drawn = "all", state.drawn
+    with pytest.raises(traitlets.TraitError, match="The range stays"):
+        state.counts = (10**6, None)
+    state.layer = 1
+    assert state.drawn > drawn
+
+
+def test_sites_of_one_pass_belong_to_one_model(sites):
+    state = TradeoffState(sites, counts=(5, None))
+    assert state.sources.keys() == {"minilm"}
+    state.site = "unit"
+    assert state.table()["Q"].to_numpy() == pytest.approx(1)
+
+
+def test_anything_but_statistics_is_rejected(stats):
+    for wrong in ({}, "minilm", {"a": 1}, {"a": {}}, [stats]):
+        with pytest.raises(ek.StatisticsError, match="Give TokenStatistics"):
+            TradeoffState(wrong)
+        with pytest.raises(ek.StatisticsError, match="Give TokenStatistics"):
+            LayerState(wrong)
