@@ -1,20 +1,28 @@
-"""Two parts of a corpus: whether their statistics may be put together, and what the whole says."""
+"""Two parts of a corpus: whether their statistics may be put together, and those of the whole."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import StatisticsError
 from embvar_kit.models.identity import DIGESTS
+from embvar_kit.moments import memory
+from embvar_kit.moments.covariance import CovarianceMoments
+from embvar_kit.moments.grouped import GroupedMoments
 
 if TYPE_CHECKING:
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _CONTROL = "parse_special"  # the convention of control tokens
+
+_OF_DOCUMENTS = {"documents", "document_squares"}
+"""Counts that do not add up over parts, because a document may be in both."""
 
 
 def check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
@@ -109,6 +117,93 @@ def control_tokens_read(info: Mapping) -> bool:
     """
     counted = "control_tokens_in_text" in info.get("counts", {})
     return bool(info.get("convention", {}).get(_CONTROL, not counted))
+
+
+def merged(
+    ours: TokenStatistics, theirs: TokenStatistics, *, whole_documents: bool
+) -> TokenStatistics:
+    """The statistics of two distinct parts together; see :meth:`TokenStatistics.add`.
+
+    Raises:
+        ExtractionError: if neither memory nor disk has room for the means.
+    """
+    parts = (ours, theirs)
+    tokens = pd.Index(ours.tokens).union(pd.Index(theirs.tokens), sort=False)
+    rows = [tokens.get_indexer(part.tokens) for part in parts]
+    n = _summed([part.n for part in parts], rows, len(tokens))
+    order = frequency_order(n, tokens.to_numpy())
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    tokens, n, rows = tokens.to_numpy()[order], n[order], [rank[of_part] for of_part in rows]
+
+    special = np.zeros(len(tokens), dtype=bool)
+    for part, of_part in zip(parts, rows, strict=True):
+        special[of_part] = part.special
+    subwords = None
+    if ours.subwords is not None:
+        subwords = _summed([part.subwords * part.n for part in parts], rows, len(n)) / n
+    dropped = set() if whole_documents else _OF_DOCUMENTS
+    counts = {
+        name: _summed([part.counts[name] for part in parts], rows, len(n))
+        for name in (ours.counts.keys() & theirs.counts.keys()) - dropped
+    }
+    n_layers, _, width = ours.mean.shape
+    mean, extra = memory.allocate((n_layers, len(tokens), width))
+    moments = []
+    for at in range(n_layers):
+        whole = GroupedMoments(len(tokens), width, mean=mean[at], extra=extra[at])
+        for part, of_part in zip(parts, rows, strict=True):
+            whole.merge(_moments_of(part, at), of_part)
+        moments.append(whole)
+    return ours.from_moments(
+        moments,
+        tokens=tokens,
+        special=special,
+        layers=ours.layers,
+        mean=mean,
+        extra=extra,
+        info=merged_info(ours.info, theirs.info),
+        subwords=subwords,
+        counts=counts,
+        covariance=_merged_covariance(parts),
+    )
+
+
+def _summed(values: Sequence[np.ndarray], rows: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """``(size,)`` sums over parts, each of which has some rows of the whole."""
+    total = np.zeros(size, dtype=np.result_type(np.int64, *values))
+    for value, of_part in zip(values, rows, strict=True):
+        total[of_part] += value
+    return total
+
+
+def _moments_of(part: TokenStatistics, at: int) -> GroupedMoments:
+    """The moments of a part's tokens at the layer of this index."""
+    moments = GroupedMoments(len(part), part.mean.shape[-1])
+    moments.load(
+        np.arange(len(part)),
+        count=part.n,
+        mean=part.mean[at],
+        Q=part.Q[at],
+        V=part.V[at],
+        extra=None if part.extra is None else part.extra[at],
+    )
+    return moments
+
+
+def _merged_covariance(parts: Sequence[TokenStatistics]) -> np.ndarray | None:
+    """``(L, d, d)`` covariance of the embeddings of all parts, if each part knows its own."""
+    if any(part.covariance is None for part in parts):
+        return None
+    merged = []
+    for at in range(len(parts[0].layers)):
+        whole = CovarianceMoments(parts[0].covariance.shape[-1])
+        for part in parts:
+            n = int(part.n.sum())
+            own = CovarianceMoments.of(n, part._overall_mean(at), part.covariance[at])
+            whole.merge(own)
+        merged.append(whole.covariance)
+    return np.stack(merged)
 
 
 def merged_info(ours: Mapping, theirs: Mapping) -> dict:

@@ -13,15 +13,12 @@ import pandas as pd
 from safetensors import SafetensorError
 
 from embvar_kit.corpora import byte_level
-from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import StatisticsError, StatisticsFileError
 from embvar_kit.moments import memory
-from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
-from embvar_kit.statistics import analysis, compaction, measures, storage
+from embvar_kit.statistics import analysis, compaction, measures, merging, storage
 from embvar_kit.statistics.compaction import STORED, TOKENS
 from embvar_kit.statistics.folds import COLUMNS, LEAST, TRADEOFF, Folds, with_intervals
-from embvar_kit.statistics.merging import check_mergeable, merged_info
 from embvar_kit.statistics.saved import from_parts, parts_of
 from embvar_kit.statistics.survival import evidence_of
 
@@ -29,9 +26,6 @@ HIGH_NORM_FACTOR = 10
 """By default a token is of high norm where its Q is at least this many times the median."""
 
 _SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
-
-_OF_DOCUMENTS = {"documents", "document_squares"}
-"""Counts that do not add up over parts, because a document may be in both."""
 
 _OF_ALL = {"covariance": None, "isotropies": None, "null": None}
 """What is known of all embeddings together and says nothing of a part of them, to be dropped."""
@@ -777,7 +771,7 @@ class TokenStatistics:
                 of the corpus, or lack means.
             ExtractionError: if neither memory nor disk has room for the means.
         """
-        check_mergeable(self, other)
+        merging.check_mergeable(self, other)
         return self.add(other)
 
     def add(self, other: TokenStatistics, *, whole_documents: bool = False) -> TokenStatistics:
@@ -792,58 +786,7 @@ class TokenStatistics:
         Raises:
             ExtractionError: if neither memory nor disk has room for the means.
         """
-        tokens = pd.Index(self.tokens).union(pd.Index(other.tokens), sort=False)
-        parts = [(part, tokens.get_indexer(part.tokens)) for part in (self, other)]
-        special = np.zeros(len(tokens), dtype=bool)
-        n = np.zeros(len(tokens), dtype=np.int64)
-        for part, rows in parts:
-            special[rows] = part.special
-            n[rows] += part.n
-        order = frequency_order(n, tokens.to_numpy())
-        rank = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order))
-        subwords = None
-        if self.subwords is not None:
-            total = np.zeros(len(tokens))
-            for part, rows in parts:
-                total[rows] += part.subwords * part.n
-            subwords = (total / n)[order]
-        counts = {}
-        dropped = set() if whole_documents else _OF_DOCUMENTS
-        for name in (self.counts.keys() & other.counts.keys()) - dropped:
-            counts[name] = np.zeros(len(tokens), dtype=np.int64)
-            for part, rows in parts:
-                counts[name][rows] += part.counts[name]
-            counts[name] = counts[name][order]
-        n_layers, _, width = self.mean.shape
-        mean, extra = memory.allocate((n_layers, len(tokens), width))
-        moments = []
-        for at in range(n_layers):
-            whole = GroupedMoments(len(tokens), width, mean=mean[at], extra=extra[at])
-            for part, rows in parts:
-                own = GroupedMoments(len(rows), width)
-                own.load(
-                    np.arange(len(rows)),
-                    count=part.n,
-                    mean=part.mean[at],
-                    Q=part.Q[at],
-                    V=part.V[at],
-                    extra=None if part.extra is None else part.extra[at],
-                )
-                whole.merge(own, rank[rows])
-            moments.append(whole)
-        return TokenStatistics.from_moments(
-            moments,
-            tokens=tokens.to_numpy()[order],
-            special=special[order],
-            layers=self.layers,
-            mean=mean,
-            extra=extra,
-            info=merged_info(self.info, other.info),
-            subwords=subwords,
-            counts=counts,
-            covariance=_merged_covariance([self, other]),
-        )
+        return merging.merged(self, other, whole_documents=whole_documents)
 
     # The file
 
@@ -976,21 +919,6 @@ class TokenStatistics:
             return int(self.n[special | ~self.special].sum())
         choice = {"min_count": 1, "max_count": None, "special": special, "unbiased": False}
         return int(compaction.stored_decomposition(self, choice)["n"].iloc[0])
-
-
-def _merged_covariance(parts: list[TokenStatistics]) -> np.ndarray | None:
-    """``(L, d, d)`` covariance of the embeddings of all parts, if each part knows its own."""
-    if any(part.covariance is None for part in parts):
-        return None
-    merged = []
-    for at in range(len(parts[0].layers)):
-        whole = CovarianceMoments(parts[0].covariance.shape[-1])
-        for part in parts:
-            n = int(part.n.sum())
-            own = CovarianceMoments.of(n, part._overall_mean(at), part.covariance[at])
-            whole.merge(own)
-        merged.append(whole.covariance)
-    return np.stack(merged)
 
 
 def _with_shares(parts: pd.DataFrame) -> pd.DataFrame:
