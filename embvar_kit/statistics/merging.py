@@ -15,6 +15,7 @@ from embvar_kit.models.identity import DIGESTS
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.grouped import GroupedMoments
+from embvar_kit.statistics.geometry import overall_mean
 
 if TYPE_CHECKING:
     from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -200,7 +201,7 @@ def _merged_covariance(parts: Sequence[TokenStatistics]) -> np.ndarray | None:
         whole = CovarianceMoments(parts[0].covariance.shape[-1])
         for part in parts:
             n = int(part.n.sum())
-            own = CovarianceMoments.of(n, part._overall_mean(at), part.covariance[at])
+            own = CovarianceMoments.of(n, overall_mean(part, at), part.covariance[at])
             whole.merge(own)
         merged.append(whole.covariance)
     return np.stack(merged)

@@ -16,16 +16,22 @@ from embvar_kit.corpora import byte_level
 from embvar_kit.errors import StatisticsError, StatisticsFileError
 from embvar_kit.moments import memory
 from embvar_kit.moments.grouped import GroupedMoments
-from embvar_kit.statistics import analysis, compaction, measures, merging, storage
+from embvar_kit.statistics import (
+    analysis,
+    by_layer,
+    compaction,
+    geometry,
+    merging,
+    storage,
+)
 from embvar_kit.statistics.compaction import STORED, TOKENS
-from embvar_kit.statistics.folds import COLUMNS, LEAST, TRADEOFF, Folds, with_intervals
+from embvar_kit.statistics.folds import COLUMNS, LEAST, Folds
+from embvar_kit.statistics.geometry import require_unit
 from embvar_kit.statistics.saved import from_parts, parts_of
 from embvar_kit.statistics.survival import evidence_of
 
 HIGH_NORM_FACTOR = 10
 """By default a token is of high norm where its Q is at least this many times the median."""
-
-_SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
 
 _OF_ALL = {"covariance": None, "isotropies": None, "null": None}
 """What is known of all embeddings together and says nothing of a part of them, to be dropped."""
@@ -243,22 +249,9 @@ class TokenStatistics:
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
         choice |= {"unbiased": unbiased}
-        rows = []
-        for layer in self.layers:
-            of_layer = self.table(layer, **choice)
-            fit = analysis.tradeoff(
-                *(of_layer[name].to_numpy() for name in "QMV"),
-                weights=of_layer["n"].to_numpy() if weighted else None,
-                robust=robust,
-            )
-            rows.append({"layer": int(layer), **fit._asdict()})
-        table = pd.DataFrame(rows)
-        table = table if robust else table.drop(columns=["theil_sen", "spearman"])
-        if not intervals:
-            return table
-        if weighted:
-            raise StatisticsError("Intervals are kept for tokens that count alike: weighted=False.")
-        return with_intervals(table, self.replicated("tradeoff", choice), TRADEOFF)
+        return by_layer.tradeoff(
+            self, choice, robust=robust, weighted=weighted, intervals=intervals
+        )
 
     def decomposition(
         self,
@@ -284,28 +277,7 @@ class TokenStatistics:
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
         choice |= {"unbiased": unbiased}
-        if intervals:
-            without_each = _with_shares(self._decomposed_without_each(choice))
-            whole = _with_shares(self.decomposition(**choice))
-            return with_intervals(whole, without_each, whole.columns[1:].tolist())
-        if self.decompositions is not None:
-            return compaction.stored_decomposition(self, choice).drop(columns="n")
-        if self.mean is None:
-            raise StatisticsError(
-                "A decomposition needs the token means, which were left out of these statistics."
-            )
-        kept = self.kept(min_count, max_count, special)
-        rows = []
-        for at, layer in enumerate(self.layers):
-            parts = analysis.decompose(
-                self.n[kept],
-                self.Q[at, kept],
-                self.V[at, kept],
-                self.mean[at][kept],
-                correct=unbiased,
-            )
-            rows.append({"layer": int(layer), **parts._asdict()})
-        return pd.DataFrame(rows)
+        return by_layer.decomposition(self, choice, intervals=intervals)
 
     def anisotropy(
         self, *, min_count: int = 10, special: bool = True, intervals: bool = False
@@ -323,31 +295,7 @@ class TokenStatistics:
                 ``min_count >= 2`` times, these are compact statistics that do not know the
                 number of occurrences of this choice, or there are no folds.
         """
-        self._require_unit("Anisotropy is a mean cosine similarity")
-        whole = self.decomposition(min_count=1, max_count=None, special=special)
-        baselines = _mean_dot_product(whole, self._n_occurrences(special))
-        rows = []
-        for row, baseline in zip(whole.itertuples(), baselines, strict=True):
-            tokens = self.table(row.layer, min_count=min_count, special=special, unbiased=True)
-            if tokens.empty or min_count < 2:
-                raise StatisticsError(
-                    f"Self-similarity needs tokens that occur at least twice; "
-                    f"min_count={min_count} leaves {len(tokens)} tokens. Choose a min_count of at "
-                    "least 2 that some tokens reach."
-                )
-            alike = float(tokens["M"].mean())
-            rows.append((row.layer, baseline, alike, alike - baseline))
-        columns = ["anisotropy", "self_similarity", "adjusted"]
-        table = pd.DataFrame(rows, columns=["layer", *columns])
-        if not intervals:
-            return table
-        choice = {"min_count": 1, "max_count": None, "special": special, "unbiased": False}
-        without = self._decomposed_without_each(choice)
-        without["anisotropy"] = _mean_dot_product(without, without["n"])
-        alike = {"min_count": min_count, "max_count": None, "special": special, "unbiased": True}
-        without = without.merge(self.replicated("similarity", alike), on=["at", "fold"])
-        without["adjusted"] = without["self_similarity"] - without["anisotropy"]
-        return with_intervals(table, without, columns)
+        return by_layer.anisotropy(self, min_count=min_count, special=special, intervals=intervals)
 
     def evidence(
         self,
@@ -479,19 +427,10 @@ class TokenStatistics:
             StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), or as
                 :meth:`table`.
         """
-        self._require_unit("The norm of a mean direction measures directions")
-        table = self.table(
-            layer,
-            min_count=min_count,
-            max_count=max_count,
-            special=special,
-            unbiased=unbiased,
-        )
-        M = table["M"].to_numpy()
-        kappa = measures.concentration(M, self._width, table["V"].to_numpy())
-        with np.errstate(divide="ignore"):
-            columns = {"norm": measures.mean_resultant_length(M), "kappa": kappa}
-            return table[["token", "n"]].assign(**columns, diversity=1 / kappa)
+        require_unit(self, "The norm of a mean direction measures directions")
+        counts = {"min_count": min_count, "max_count": max_count}
+        tokens = self.table(layer, **counts, special=special, unbiased=unbiased)
+        return geometry.directions(self, tokens)
 
     def dimension_shares(self, layer: int) -> pd.DataFrame:
         """The share of each dimension in the mean cosine similarity: ``dimension, mean, share``.
@@ -503,11 +442,8 @@ class TokenStatistics:
             StatisticsError: if the embeddings are not of norm 1 (``site="unit"``), the means were
                 left out, or the layer was not extracted.
         """
-        self._require_unit("The mean cosine similarity measures directions")
-        mean = self._overall_mean(self._at(layer))
-        table = pd.DataFrame({"dimension": np.arange(len(mean)), "mean": mean})
-        table["share"] = measures.dimension_shares(mean)
-        return table.sort_values("share", ascending=False, ignore_index=True)
+        require_unit(self, "The mean cosine similarity measures directions")
+        return geometry.dimension_shares(self, self._at(layer))
 
     def frequency_dimensions(
         self,
@@ -529,10 +465,7 @@ class TokenStatistics:
                 all have the same count.
         """
         at, kept = self._at(layer), self.kept(min_count, max_count, special)
-        mean = self._overall_mean(at)
-        r = measures.frequency_correlations(self.mean[at][kept], self.n[kept])
-        table = pd.DataFrame({"dimension": np.arange(len(r)), "mean": mean, "correlation": r})
-        return table.sort_values("correlation", key=abs, ascending=False, ignore_index=True)
+        return geometry.frequency_dimensions(self, at, kept)
 
     def isotropy(self) -> pd.DataFrame:
         """How evenly the dimensions are used by all embeddings at each layer.
@@ -545,22 +478,7 @@ class TokenStatistics:
         Raises:
             StatisticsError: if the covariance of the embeddings is unknown.
         """
-        if self.isotropies is not None:
-            return self.isotropies.copy()
-        rows = []
-        for layer, covariance in zip(self.layers, self._known_covariance(), strict=True):
-            eigenvalues = measures.spectrum(covariance)
-            rows.append(
-                {
-                    "layer": int(layer),
-                    "V": float(eigenvalues.sum()),
-                    "largest": float(eigenvalues[0] / eigenvalues.sum()),
-                    "participation_ratio": measures.participation_ratio(eigenvalues),
-                    "effective_rank": measures.effective_rank(np.sqrt(eigenvalues)),
-                    "isoscore": measures.isoscore(eigenvalues),
-                }
-            )
-        return pd.DataFrame(rows)
+        return geometry.isotropy(self)
 
     def information_gain(
         self,
@@ -588,11 +506,7 @@ class TokenStatistics:
                 unknown.
         """
         at, kept = self._at(layer), self.kept(min_count, max_count, special)
-        centre = self._overall_mean(at)
-        if metric is None:
-            metric = measures.precision(self._known_covariance()[at])
-        gain = measures.information_gain(self.mean[at][kept], centre, metric)
-        return pd.DataFrame({"token": self.tokens[kept], "n": self.n[kept], "gain": gain})
+        return geometry.information_gain(self, at, kept, metric)
 
     @property
     def documents(self) -> np.ndarray:
@@ -632,15 +546,8 @@ class TokenStatistics:
             StatisticsError: if the documents are unknown, or as
                 :func:`embvar_kit.statistics.measures.dispersion`.
         """
-        kept = self.kept(min_count, max_count, special)
-        n, documents = self.n[kept], self.effective_documents[kept]
-        rows = []
-        for at, layer in enumerate(self.layers):
-            V = self.V[at, kept]
-            if unbiased:
-                V = analysis.unbiased(n, self.M[at, kept], V)[1]
-            rows.append({"layer": int(layer), **measures.dispersion(n, documents, V)._asdict()})
-        return pd.DataFrame(rows)
+        choice = {"min_count": min_count, "max_count": max_count, "special": special}
+        return by_layer.dispersion(self, {**choice, "unbiased": unbiased})
 
     def _of_documents(self, name: str) -> np.ndarray:
         if name not in self.counts:
@@ -650,37 +557,6 @@ class TokenStatistics:
                 "share a document. Extract the whole corpus in one pass, or in shards."
             )
         return self.counts[name]
-
-    def _require_unit(self, why: str) -> None:
-        """Refuse embeddings that are not of norm 1, for the reason that a message begins with."""
-        site = self.info.get("convention", {}).get("site")
-        if site != "unit":
-            raise StatisticsError(
-                f"{why}: it needs embeddings of norm 1, and these are of site {site!r}. Extract "
-                "with site='unit'."
-            )
-
-    @property
-    def _width(self) -> int:
-        """``d``, the length of an embedding."""
-        return self.info["model"]["width"] if self.mean is None else self.mean.shape[-1]
-
-    def _overall_mean(self, at: int) -> np.ndarray:
-        """``(d,)`` float64 mean of all embeddings at the layer of this index."""
-        if self.mean is None:
-            raise StatisticsError(
-                "The mean of all embeddings needs the token means, which were left out of these "
-                "statistics."
-            )
-        return np.einsum("t,td->d", self.n / self.n.sum(), self.mean[at], dtype=np.float64)
-
-    def _known_covariance(self) -> np.ndarray:
-        if self.covariance is None:
-            raise StatisticsError(
-                "The covariance of the embeddings is unknown: extract with covariance=True. That "
-                "of all embeddings says nothing of a part of them, so leaving tokens out drops it."
-            )
-        return self.covariance
 
     # Part of the statistics
 
@@ -903,30 +779,3 @@ class TokenStatistics:
         found = compaction.stored_for_intervals(self, stored, choice)[list(COLUMNS[what])]
         # Stored beside rows that have no such number, it is no longer whole.
         return found.astype({"n_halves": int}) if "n_halves" in found else found
-
-    def _decomposed_without_each(self, choice: Mapping) -> pd.DataFrame:
-        """The decomposition without each fold: ``at, fold, n, Q, M, V, V_W, V_B``."""
-        if self.fold_decompositions is None:
-            raise StatisticsError(
-                "Intervals of a decomposition need folds of documents, which these statistics lack "
-                "or which hold other tokens. Extract with folds=20, and take the whole statistics."
-            )
-        return compaction.stored_for_intervals(self, self.fold_decompositions, choice)
-
-    def _n_occurrences(self, special: bool) -> int:
-        """Occurrences of all tokens, including those that compact statistics no longer list."""
-        if self.decompositions is None:
-            return int(self.n[special | ~self.special].sum())
-        choice = {"min_count": 1, "max_count": None, "special": special, "unbiased": False}
-        return int(compaction.stored_decomposition(self, choice)["n"].iloc[0])
-
-
-def _with_shares(parts: pd.DataFrame) -> pd.DataFrame:
-    shares = {name: parts[part] / parts[whole] for name, (part, whole) in _SHARES.items()}
-    return parts.assign(**shares)
-
-
-def _mean_dot_product(parts: pd.DataFrame, n: int | pd.Series) -> np.ndarray:
-    """The mean dot product of distinct pairs: the unbiased M."""
-    n = np.broadcast_to(np.asarray(n), len(parts))
-    return analysis.unbiased(n, parts["M"].to_numpy(), parts["V"].to_numpy())[0]

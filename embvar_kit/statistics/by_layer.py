@@ -1,0 +1,150 @@
+"""What the tokens show, one row for each layer: trade-off, decomposition, similarity, dispersion.
+
+A choice of tokens is ``min_count, max_count, special, unbiased``, as :meth:`TokenStatistics.table`
+takes them. Intervals come from what the folds of documents give for the same choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from embvar_kit.errors import StatisticsError
+from embvar_kit.statistics import analysis, compaction, measures
+from embvar_kit.statistics.compaction import TOKENS
+from embvar_kit.statistics.folds import TRADEOFF, with_intervals
+from embvar_kit.statistics.geometry import require_unit
+
+if TYPE_CHECKING:
+    from embvar_kit.statistics.token_statistics import TokenStatistics
+
+_SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
+
+
+def tradeoff(
+    statistics: TokenStatistics,
+    choice: Mapping,
+    *,
+    robust: bool,
+    weighted: bool,
+    intervals: bool,
+) -> pd.DataFrame:
+    """The regression of V on M; see :meth:`TokenStatistics.tradeoff`."""
+    rows = []
+    for layer in statistics.layers:
+        tokens = statistics.table(layer, **choice)
+        fit = analysis.tradeoff(
+            *(tokens[name].to_numpy() for name in "QMV"),
+            weights=tokens["n"].to_numpy() if weighted else None,
+            robust=robust,
+        )
+        rows.append({"layer": int(layer), **fit._asdict()})
+    table = pd.DataFrame(rows)
+    table = table if robust else table.drop(columns=["theil_sen", "spearman"])
+    if not intervals:
+        return table
+    if weighted:
+        raise StatisticsError("Intervals are kept for tokens that count alike: weighted=False.")
+    return with_intervals(table, statistics.replicated("tradeoff", choice), TRADEOFF)
+
+
+def decomposition(statistics: TokenStatistics, choice: Mapping, *, intervals: bool) -> pd.DataFrame:
+    """The parts of Q(X); see :meth:`TokenStatistics.decomposition`."""
+    if intervals:
+        without_each = _with_shares(_without_each_fold(statistics, choice))
+        whole = _with_shares(decomposition(statistics, choice, intervals=False))
+        return with_intervals(whole, without_each, whole.columns[1:].tolist())
+    if statistics.decompositions is not None:
+        return compaction.stored_decomposition(statistics, choice).drop(columns="n")
+    if statistics.mean is None:
+        raise StatisticsError(
+            "A decomposition needs the token means, which were left out of these statistics."
+        )
+    kept = statistics.kept(*(choice[name] for name in TOKENS))
+    rows = []
+    for at, layer in enumerate(statistics.layers):
+        parts = analysis.decompose(
+            statistics.n[kept],
+            statistics.Q[at, kept],
+            statistics.V[at, kept],
+            statistics.mean[at][kept],
+            correct=choice["unbiased"],
+        )
+        rows.append({"layer": int(layer), **parts._asdict()})
+    return pd.DataFrame(rows)
+
+
+def anisotropy(
+    statistics: TokenStatistics, *, min_count: int, special: bool, intervals: bool
+) -> pd.DataFrame:
+    """Mean cosines of pairs of embeddings; see :meth:`TokenStatistics.anisotropy`."""
+    require_unit(statistics, "Anisotropy is a mean cosine similarity")
+    # Anisotropy is about all tokens, self-similarity about those with min_count occurrences.
+    everything = {"min_count": 1, "max_count": None, "special": special, "unbiased": False}
+    frequent = {**everything, "min_count": min_count, "unbiased": True}
+    whole = decomposition(statistics, everything, intervals=False)
+    baselines = _mean_dot_product(whole, _n_occurrences(statistics, everything))
+    rows = []
+    for layer, baseline in zip(whole["layer"], baselines, strict=True):
+        tokens = statistics.table(layer, **frequent)
+        if tokens.empty or min_count < 2:
+            raise StatisticsError(
+                f"Self-similarity needs tokens that occur at least twice; min_count={min_count} "
+                f"leaves {len(tokens)} tokens. Choose a min_count of at least 2 that some tokens "
+                "reach."
+            )
+        alike = float(tokens["M"].mean())
+        rows.append((layer, baseline, alike, alike - baseline))
+    columns = ["anisotropy", "self_similarity", "adjusted"]
+    table = pd.DataFrame(rows, columns=["layer", *columns])
+    if not intervals:
+        return table
+    without = _without_each_fold(statistics, everything)
+    without["anisotropy"] = _mean_dot_product(without, without["n"])
+    without = without.merge(statistics.replicated("similarity", frequent), on=["at", "fold"])
+    without["adjusted"] = without["self_similarity"] - without["anisotropy"]
+    return with_intervals(table, without, columns)
+
+
+def dispersion(statistics: TokenStatistics, choice: Mapping) -> pd.DataFrame:
+    """Frequency against dispersion; see :meth:`TokenStatistics.dispersion`."""
+    kept = statistics.kept(*(choice[name] for name in TOKENS))
+    n, documents = statistics.n[kept], statistics.effective_documents[kept]
+    rows = []
+    for at, layer in enumerate(statistics.layers):
+        V = statistics.V[at, kept]
+        if choice["unbiased"]:
+            V = analysis.unbiased(n, statistics.M[at, kept], V)[1]
+        rows.append({"layer": int(layer), **measures.dispersion(n, documents, V)._asdict()})
+    return pd.DataFrame(rows)
+
+
+def _without_each_fold(statistics: TokenStatistics, choice: Mapping) -> pd.DataFrame:
+    """The decomposition without each fold: ``at, fold, n, Q, M, V, V_W, V_B``."""
+    if statistics.fold_decompositions is None:
+        raise StatisticsError(
+            "Intervals of a decomposition need folds of documents, which these statistics lack "
+            "or which hold other tokens. Extract with folds=20, and take the whole statistics."
+        )
+    return compaction.stored_for_intervals(statistics, statistics.fold_decompositions, choice)
+
+
+def _with_shares(parts: pd.DataFrame) -> pd.DataFrame:
+    shares = {name: parts[part] / parts[whole] for name, (part, whole) in _SHARES.items()}
+    return parts.assign(**shares)
+
+
+def _n_occurrences(statistics: TokenStatistics, choice: Mapping) -> int:
+    """Occurrences of all tokens, including those that compact statistics no longer list."""
+    if statistics.decompositions is None:
+        return int(statistics.n[choice["special"] | ~statistics.special].sum())
+    return int(compaction.stored_decomposition(statistics, choice)["n"].iloc[0])
+
+
+def _mean_dot_product(parts: pd.DataFrame, n: int | pd.Series) -> np.ndarray:
+    """The mean dot product of distinct pairs: the unbiased M."""
+    n = np.broadcast_to(np.asarray(n), len(parts))
+    return analysis.unbiased(n, parts["M"].to_numpy(), parts["V"].to_numpy())[0]
