@@ -18,15 +18,13 @@ from embvar_kit.extraction.forward import SITES
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import Stopped, measure
 from embvar_kit.extraction.norms import find_bounds
-from embvar_kit.extraction.plan import (
-    Plan,
-    at_sites,
+from embvar_kit.extraction.options import (
     check_no_names,
     check_options,
     chosen_layers,
-    plan,
     whole_number,
 )
+from embvar_kit.extraction.plan import Plan, at_sites, plan
 from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.files import temporary_folder
 from embvar_kit.models.loading import EmbeddingModel

@@ -21,7 +21,7 @@ from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError, NothingLeftError
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import NULL, all_of_high_norm, at_site
-from embvar_kit.extraction.plan import whole_number
+from embvar_kit.extraction.options import whole_number
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
 from embvar_kit.moments.folds import (

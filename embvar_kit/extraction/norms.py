@@ -13,7 +13,8 @@ from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import ExtractionError
 from embvar_kit.extraction.forward import Batch, float64_device, forward, require_finite
 from embvar_kit.extraction.leave_out import LeaveOut
-from embvar_kit.extraction.plan import Plan, check_no_names, chosen_layers, plan
+from embvar_kit.extraction.options import check_no_names, chosen_layers
+from embvar_kit.extraction.plan import Plan, plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments.device import send, squared_norms
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import operator
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,17 +14,22 @@ import pandas as pd
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.dealing import documents_of, documents_of_groups
 from embvar_kit.corpora.tokens import (
-    GROUPINGS,
-    LONG,
-    SUFFIXES,
     TokenizedCorpus,
     frequency_order,
     group_vocabulary,
     tokenize,
 )
 from embvar_kit.corpora.words import find_words
-from embvar_kit.errors import EmbvarWarning, ExtractionError, NothingLeftError
+from embvar_kit.errors import ExtractionError, NothingLeftError
 from embvar_kit.extraction.leave_out import LeaveOut
+from embvar_kit.extraction.options import (
+    check_leave_out,
+    check_no_names,
+    check_options,
+    chosen_layers,
+)
+from embvar_kit.extraction.plan_text import described
+from embvar_kit.models.around import unusual
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments import memory
 
@@ -44,14 +46,6 @@ a small text, or a small part of a large one, is not cut into many batches of a 
 
 NULL_SEED = 0
 """Seed of the permutation of labels in the null."""
-
-_MOST_NAMED = 5  # control tokens that a plan names
-
-_PLACES = {
-    "memory": "",
-    "file": ", in a file on the disk: they need more than the free memory",
-    "device": ", on the device",
-}
 
 
 @dataclass(frozen=True)
@@ -216,7 +210,7 @@ class Plan:
     @property
     def padding(self) -> float:
         """Share of all batches that is padding."""
-        return 1 - self.n_tokens / sum(self._slots)
+        return 1 - self.n_tokens / sum(self.slots)
 
     @property
     def memory(self) -> int:
@@ -231,80 +225,13 @@ class Plan:
         return 8 * self.width**2 * len(self.layers) * self.sites * self.covariance
 
     @property
-    def _slots(self) -> list[int]:
+    def slots(self) -> list[int]:
         """Number of tokens in each batch, padding included."""
         lengths = self.text.lengths
         return [len(batch) * int(lengths[batch].max()) for batch in self.batches]
 
-    @property
-    def _padding_text(self) -> str:
-        if self.alone:
-            return "none: each sentence is run alone, as others would change its states"
-        if self.equal_lengths:
-            return "none: padding would change this model's states"
-        return f"{self.padding:.2%}"
-
-    def _counted(self) -> tuple[str, str]:
-        kept = "" if self.min_count == 1 else " kept"
-        if self.word is None:
-            return "tokens", f"{self.n_tokens:,}, {len(self.labels):,} different{kept}"
-        return "words", f"{len(self.group):,}, {len(self.labels):,} different{kept}"
-
-    def _spelled_out(self, count: int) -> str:
-        names = list(self.text.spelled_out)
-        named = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
-        read, other = "text", "control tokens"
-        if self.text.parse_special:
-            read, other = other, read
-        return (
-            f"{count:,} control token{'s' * (count > 1)} spelled out in the text ({named}), read "
-            f"as {read}; parse_special={not self.text.parse_special} reads them as {other}"
-        )
-
     def __str__(self) -> str:
-        text = self.text
-        rows = [
-            ("pass", f"{self.model} over {self.corpus}, by {self.by}"),
-            ("sentences", f"{len(np.unique(text.sentence)):,}, {len(text.lengths):,} sequences"),
-            self._counted(),
-            ("layers", f"{', '.join(map(str, self.layers))}, each {self.width} wide"),
-            ("batches", f"{len(self.batches):,} of at most {max(self._slots):,} tokens"),
-            ("padding", self._padding_text),
-            ("memory", f"{self.memory / 1e6:,.0f} MB for the means{_PLACES[self.means_in]}"),
-        ]
-        if taken := self.covariance_memory:
-            rows.append(("memory", f"{taken / 1e6:,.0f} MB for the covariances"))
-        if self.around:
-            rows.append(("around", self.around))
-        if count := self.without_text:
-            rows.append(("left out", f"{count:,} row{'s' * (count > 1)} of the table without text"))
-        if count := self.n_spanned:
-            what = "word that shares a token" if count == 1 else "words that share tokens"
-            rows.append(("left out", f"{count:,} {what} with another"))
-        if self.leave_out:
-            count = f" ({self.n_at_first:,} occurrences in front)" if self.leave_out.first else ""
-            rows.append(("left out", f"{self.leave_out}{count}"))
-        if self.min_count > 1:
-            left = int((self.group < 0).sum()) - self.n_at_first
-            what = f"those seen fewer than {self.min_count} times, {left:,} occurrences"
-            rows.append(("left out", what))
-        if suffixes := [marker for marker in self.markers if marker in SUFFIXES]:
-            rows.append(("markers", f"{' and '.join(suffixes)} taken off the ends of tokens"))
-        if count := text.n_spelled_out:
-            rows.append(("note", self._spelled_out(count)))
-        for count, what in (
-            (text.n_split, "split: longer than the model takes"),
-            (text.n_cut, "cut: longer than the model takes"),
-            (text.n_empty, "left out: the tokenizer leaves nothing of them"),
-        ):
-            if count:
-                rows.append(("note", f"{count:,} sentence{'s' * (count > 1)} {what}"))
-        if self.null:
-            rows.append(
-                ("null", "measured in the same pass, with the occurrences' labels permuted")
-            )
-        rows += [("note", note) for note in self.notes]
-        return "\n".join(f"{name:<9}  {what}" for name, what in rows)
+        return described(self)
 
 
 def plan(
@@ -361,24 +288,9 @@ def plan(
         parse_special=parse_special,
         nothing=only is not None,
     )
-    rows = model.vocabulary_rows
-    if rows is not None and (largest := int(text.ids.max(initial=0))) >= rows:
-        raise ExtractionError(
-            f"The tokenizer of {model.name!r} gives id {largest}, and the model has embeddings for "
-            f"0 to {rows - 1} only: the two do not belong together."
-        )
-    word = subwords = None
-    markers: tuple[str, ...] = ()
-    n_spanned = 0
-    if by == "word":
-        words = find_words(corpus, text, nothing=only is not None)
-        labels, group, word = words.labels, words.group, words.word
-        n_spanned = words.n_spanned
-        special = np.zeros(len(labels), dtype=bool)
-    else:
-        grouping = group_vocabulary(model.tokenizer, by)
-        labels, special, markers = grouping.labels, grouping.special, grouping.markers
-        group = grouping.group_of[text.ids]
+    _check_ids(text, model)
+    found = _grouped(text, model, corpus, by, nothing=only is not None)
+    labels, group, word = found.labels, found.group, found.word
     n_at_first = 0
     if leave_out is not None and leave_out.first:
         at_first = _positions(text, _first_tokens(text, word, len(group))) < leave_out.first
@@ -396,39 +308,31 @@ def plan(
     rank = np.full(len(labels) + 1, -1)  # the last one for occurrences left out, whose group is -1
     rank[seen] = np.arange(len(seen))
     group = rank[group]
-    if word is not None:
-        subwords = _subwords(word, group, len(seen))
+    most = batch_tokens if model.shares_batches else 1
+    batches = _batches(text.lengths, most, equal=not model.ignores_padding) if len(seen) else ()
     work = Plan(
         model=model.name,
         corpus=corpus.name,
         without_text=corpus.without_text,
         by=by,
         text=text,
-        batches=list(
-            _batches(
-                text.lengths,
-                batch_tokens if model.shares_batches else 1,
-                equal=not model.ignores_padding,
-            )
-            if len(seen)
-            else ()
-        ),
+        batches=list(batches),
         equal_lengths=not model.ignores_padding,
         alone=not model.shares_batches,
         labels=labels[seen],
-        special=special[seen],
+        special=found.special[seen],
         n=n[seen],
         group=group,
         word=word,
-        subwords=subwords,
-        markers=markers,
+        subwords=None if word is None else _subwords(word, group, len(seen)),
+        markers=found.markers,
         layers=layers,
         width=model.width,
         batch_tokens=batch_tokens,
         long=long,
         min_count=min_count,
-        n_spanned=n_spanned,
-        around=_around(model),
+        n_spanned=found.n_spanned,
+        around=unusual(model.tokenizer, model.begin, model.end),
         notes=model.notes,
         n_begin=len(model.begin),
         document=(documents_of(corpus) if document is None else document)[text.sentence],
@@ -442,6 +346,40 @@ def plan(
         shuffled = np.random.default_rng(NULL_SEED).permutation(group[kept])
         work = with_null(work, shuffled, work.labels, work.special)
     return at_sites(work, sites, model)
+
+
+def _check_ids(text: TokenizedCorpus, model: EmbeddingModel) -> None:
+    """Refuse the ids of another model's tokenizer, for which this one has no embeddings."""
+    rows = model.vocabulary_rows
+    if rows is not None and (largest := int(text.ids.max(initial=0))) >= rows:
+        raise ExtractionError(
+            f"The tokenizer of {model.name!r} gives id {largest}, and the model has embeddings for "
+            f"0 to {rows - 1} only: the two do not belong together."
+        )
+
+
+class _Grouped(NamedTuple):
+    """The occurrences of a text and all groups that they may be in, as :class:`Plan` tells them."""
+
+    labels: np.ndarray
+    special: np.ndarray
+    group: np.ndarray
+    word: np.ndarray | None = None
+    markers: tuple[str, ...] = ()
+    n_spanned: int = 0
+
+
+def _grouped(
+    text: TokenizedCorpus, model: EmbeddingModel, corpus: Corpus, by: str, *, nothing: bool
+) -> _Grouped:
+    """The occurrences of a text; ``nothing`` allows that there are none."""
+    if by == "word":
+        words = find_words(corpus, text, nothing=nothing)
+        special = np.zeros(len(words.labels), dtype=bool)
+        return _Grouped(words.labels, special, words.group, words.word, (), words.n_spanned)
+    vocabulary = group_vocabulary(model.tokenizer, by)
+    group = vocabulary.group_of[text.ids]
+    return _Grouped(vocabulary.labels, vocabulary.special, group, markers=vocabulary.markers)
 
 
 def _counts(work: Plan) -> dict[str, np.ndarray]:
@@ -502,114 +440,6 @@ def _subwords(word: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
     return np.divide(total, n, out=np.full(n_groups, np.nan), where=n > 0)
 
 
-def _around(model: EmbeddingModel) -> str:
-    """What stands around each sentence, if it is not a usual begin and end token, or none."""
-    tokenizer = model.tokenizer
-    usual = (
-        (model.begin, {tokenizer.cls_token_id, tokenizer.bos_token_id}),
-        (model.end, {tokenizer.sep_token_id, tokenizer.eos_token_id}),
-    )
-    if all(not ids or (len(ids) == 1 and ids[0] in own) for ids, own in usual):
-        return ""
-    before, behind = (
-        " ".join(map(str, tokenizer.convert_ids_to_tokens(list(ids)))) or "nothing"
-        for ids, _ in usual
-    )
-    return (
-        f"{before} before each sentence, {behind} behind it, whatever its language; "
-        "dataclasses.replace(model, begin=..., end=...) puts other ids there"
-    )
-
-
-def check_no_names(model: EmbeddingModel, corpus: Corpus) -> None:
-    """Check that model and corpus are loaded.
-
-    Raises:
-        ExtractionError: if one of them is a name.
-    """
-    if isinstance(model, str) or isinstance(corpus, str):
-        raise ExtractionError(
-            "A pass takes a model and a corpus, not their names: load_model('minilm') and "
-            "load_corpus('wikipedia') give some."
-        )
-
-
-def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """An argument as a whole number, of whichever kind it is: NumPy has kinds of its own.
-
-    Raises:
-        ExtractionError: if it is none, or less than ``least``.
-
-    >>> whole_number("folds", np.int64(20), 2)
-    20
-    """
-    number = None
-    with suppress(TypeError):
-        number = operator.index(value)
-    if number is None or isinstance(value, bool) or number < least:
-        raise ExtractionError(f"{name} must be a whole number from {least}, got {value!r}.")
-    return number
-
-
-def check_options(
-    by: str, batch_tokens: int | None, long: str, min_count: int
-) -> tuple[int | None, int]:
-    """Check options of a pass that can be judged without model and text.
-
-    Returns:
-        ``batch_tokens`` and ``min_count`` as Python's whole numbers.
-
-    Raises:
-        ExtractionError: naming the one that makes no sense.
-    """
-    if batch_tokens is not None:
-        batch_tokens = whole_number("batch_tokens", batch_tokens)
-    min_count = whole_number("min_count", min_count)
-    if by not in GROUPINGS:
-        raise ExtractionError(f"by={by!r} is unknown; choose {' or '.join(map(repr, GROUPINGS))}.")
-    if long not in LONG:
-        raise ExtractionError(f"long={long!r} is unknown; choose 'split', 'cut' or 'error'.")
-    return batch_tokens, min_count
-
-
-def check_leave_out(
-    leave_out: LeaveOut | None, layers: Iterable[int], *, null: bool = False
-) -> None:
-    """Check that a pass over these hidden states can leave out what is asked for.
-
-    With a null it warns of norms: whoever asks for a null wants to compare with it, and learns only
-    after the pass that nothing can be.
-
-    Raises:
-        ExtractionError: if it is no :class:`LeaveOut`, its bounds are not found yet, or they name
-            other hidden states.
-    """
-    if leave_out is None:
-        return
-    if not isinstance(leave_out, LeaveOut):
-        raise ExtractionError(
-            f"leave_out={leave_out!r} is not of the kind embvar_kit.LeaveOut(first=1, norm=10)."
-        )
-    if leave_out.norm is not None:
-        raise ExtractionError(
-            f"A factor to a typical norm, as in {leave_out!r}, needs a look at the model's norms: "
-            "leave_out = find_bounds(model, corpus, leave_out) has the bounds that it stands for."
-        )
-    if beyond := sorted(set(leave_out.bounds or ()) - set(layers)):
-        raise ExtractionError(
-            f"LeaveOut(bounds=...) names hidden states that the pass does not take: "
-            f"{', '.join(map(str, beyond))}. Leave them out of it, or take them (layers=...)."
-        )
-    if null and leave_out.bounds:
-        warnings.warn(
-            "The labels of the null are permuted before norms are known, so where norms leave "
-            "occurrences out, evidence() does not compare with it: evidence(null=False) gives the "
-            "rest. What positions leave out (LeaveOut(first=...)) keeps the null comparable.",
-            EmbvarWarning,
-            stacklevel=3,
-        )
-
-
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
     """The plan of the same pass at this number of sites, its means kept where there is room."""
     null = replace(work.null, sites=sites) if work.null else None
@@ -632,33 +462,6 @@ def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
             place = "device"
     null = replace(null, means_in=place) if null else None
     return replace(work, means_in=place, null=null)
-
-
-def chosen_layers(model: EmbeddingModel, layers: Iterable[int] | None) -> tuple[int, ...]:
-    """The hidden states that ``layers`` names, ascending; all of them for ``None``.
-
-    Raises:
-        ExtractionError: if it is no list of whole numbers, is empty, or names a state that is not
-            there.
-    """
-    if layers is None:
-        return tuple(range(model.n_states))
-    try:
-        indices = [operator.index(layer) for layer in layers]
-    except TypeError as error:
-        raise ExtractionError(
-            f"layers={layers!r} is not a list of whole numbers such as [0, 6, -1]."
-        ) from error
-    chosen = []
-    for layer in indices:
-        if not -model.n_states <= layer < model.n_states:
-            raise ExtractionError(
-                f"{model.name!r} has hidden states 0 to {model.n_states - 1}; there is no {layer}."
-            )
-        chosen.append(layer % model.n_states)
-    if not chosen:
-        raise ExtractionError("layers is empty: name at least one hidden state.")
-    return tuple(sorted(set(chosen)))
 
 
 def _batches(

@@ -48,14 +48,14 @@ from embvar_kit.extraction.groups import deal_labels, merged_counts
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.merging import merge
 from embvar_kit.extraction.one_shard import make
-from embvar_kit.extraction.plan import (
-    NULL_SEED,
+from embvar_kit.extraction.options import (
     check_leave_out,
     check_no_names,
     check_options,
     chosen_layers,
     whole_number,
 )
+from embvar_kit.extraction.plan import NULL_SEED
 from embvar_kit.extraction.shard_text import text_of, write_text
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel, load_model

@@ -65,6 +65,29 @@ def template(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (), ()
 
 
+def unusual(tokenizer: Any, begin: tuple[int, ...], end: tuple[int, ...]) -> str:
+    """What is put around each sentence, in words, or ``""`` if it is a usual begin and end token.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        begin, end: vocabulary ids put before and after each sentence; none is usual, too.
+    """
+    usual = (
+        (begin, {tokenizer.cls_token_id, tokenizer.bos_token_id}),
+        (end, {tokenizer.sep_token_id, tokenizer.eos_token_id}),
+    )
+    if all(not ids or (len(ids) == 1 and ids[0] in own) for ids, own in usual):
+        return ""
+    before, behind = (
+        " ".join(map(str, tokenizer.convert_ids_to_tokens(list(ids)))) or "nothing"
+        for ids in (begin, end)
+    )
+    return (
+        f"{before} before each sentence, {behind} behind it, whatever its language; "
+        "dataclasses.replace(model, begin=..., end=...) puts other ids there"
+    )
+
+
 def sample_ids(tokenizer: Any, begin: tuple[int, ...], end: tuple[int, ...]) -> list[int]:
     """Vocabulary ids of :data:`SENTENCE` with what is put around it."""
     inside = tokenizer(SENTENCE, add_special_tokens=False, verbose=False)["input_ids"]
