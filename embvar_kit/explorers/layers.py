@@ -27,7 +27,7 @@ from embvar_kit.explorers.rendering import BlittedFigure, nearest_first
 from embvar_kit.explorers.tables import number, table
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts
-from embvar_kit.figures.style import written
+from embvar_kit.figures.lettering import written
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _COLUMNS = 3  # panels side by side

@@ -40,7 +40,8 @@ from embvar_kit.explorers.tables import (
 from embvar_kit.explorers.token_card import TokenCard
 from embvar_kit.explorers.tradeoff_plot import MARK, TradeoffPlot
 from embvar_kit.explorers.tradeoff_state import TradeoffState
-from embvar_kit.figures.style import as_label, count_range, label_points, symbol
+from embvar_kit.figures.lettering import as_label, label_points, symbol
+from embvar_kit.figures.style import count_range
 from embvar_kit.figures.tradeoff import scatter_V_on_M
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from matplotlib.figure import Figure
 from embvar_kit import figures
 from embvar_kit._version import __version__
 from embvar_kit.errors import EmbvarError, StatisticsError, StatisticsFileError
-from embvar_kit.figures import style
+from embvar_kit.figures import lettering
+from embvar_kit.figures.given import Statistics, layer_of, several
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 
@@ -58,7 +59,7 @@ class Entry:
 
 
 def write(
-    statistics: style.Statistics,
+    statistics: Statistics,
     out: str | Path,
     *,
     min_count: int = 10,
@@ -93,7 +94,7 @@ def write(
         StatisticsError: if no statistics are given.
         StatisticsFileError: if the folder cannot be written.
     """
-    given = style.several(statistics)
+    given = several(statistics)
     if without_high_norm or without_sinks:
         # Unit vectors have no norms of their own: leave out tokens by the hidden states, if given.
         found = {
@@ -146,10 +147,10 @@ def _planned(
         if not drawing.when(models):
             continue
         if drawing.of == "each":
-            shown, labels = [[one] for one in models], style.labels(models)
+            shown, labels = [[one] for one in models], lettering.labels(models)
         else:
             shown = [together[drawing.of]]
-            labels = [", ".join(style.labels(shown[0]))]
+            labels = [", ".join(lettering.labels(shown[0]))]
         what = drawing.shows or figures.PAPER[drawing.paper].shows
         for of, label in zip(shown, labels, strict=True):
             alt = f"{what[:1].upper()}{what[1:]}." + (f" Models: {label}." if label else "")
@@ -209,7 +210,7 @@ def _drawn(
             width, height = (round(_PIXELS * inches) for inches in figure.get_size_inches())
             numbers = tuple(
                 (f"{drawing.heading}: {label}", _call(drawing.numbers, one, choice))
-                for one, label in zip(shown, style.labels(shown), strict=True)
+                for one, label in zip(shown, lettering.labels(shown), strict=True)
                 if drawing.numbers is not None
             )
         except EmbvarError as error:
@@ -237,7 +238,7 @@ def page(
     template = resources.files("embvar_kit.figures").joinpath("atlas.html").read_text("utf-8")
     return environment.from_string(template).render(
         names=dict.fromkeys(one.info["model"]["name"] for one in given),
-        models=list(zip(style.labels(given), given, strict=True)),
+        models=list(zip(lettering.labels(given), given, strict=True)),
         choice=choice,
         drawn=[entry for entry in entries if entry.reason is None],
         missing=[entry for entry in entries if entry.reason is not None],
@@ -297,7 +298,7 @@ def _clouds(
     if not embeddings:
         raise StatisticsError("Embeddings were not requested (--no-embeddings).")
     (one,) = models
-    layer = style.layer_of(one, "middle")
+    layer = layer_of(one, "middle")
     counts = {"min_count": min_count, "max_count": max_count}
     tokens = figures.pick_tokens(one, paper=True, **counts)["token"].tolist()
     from embvar_kit.extraction.embeddings import collect_again  # importing torch takes seconds

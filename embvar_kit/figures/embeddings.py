@@ -12,8 +12,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.figures import style
-from embvar_kit.figures.style import FREQUENCY_MAP, as_label, label_points, written
+from embvar_kit.figures import given, lettering, style
+from embvar_kit.figures.lettering import as_label, label_points, written
+from embvar_kit.figures.style import FREQUENCY_MAP
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -64,13 +65,13 @@ def pick_tokens(
         StatisticsError: if no token is in the range of counts, ``per_bin`` or ``bins`` is less
             than 1, or ``order`` lacks a token or is given without ``paper``.
     """
-    one = style.only(stats, "pick_tokens")
+    one = given.only(stats, "pick_tokens")
     if per_bin < 1 or bins < 1:
         raise StatisticsError(f"per_bin={per_bin} and bins={bins}: both must be at least 1.")
     if order is not None and not paper:
         raise StatisticsError("order= belongs to the authors' draw: pass paper=True with it.")
-    layer = style.layer_of(one, layer)
-    table = style.chosen(
+    layer = given.layer_of(one, layer)
+    table = given.chosen(
         one, layer, min_count=min_count, max_count=max_count, special=special, unbiased=unbiased
     )
     frequency = np.log10(table["n"].to_numpy())
@@ -188,7 +189,7 @@ def token_clouds(
     texts = [*(as_label(token) for token in occurrences), "origin"]
     ax.set_xlabel(f"first axis of the means ({share[0]:.0%})")
     ax.set_ylabel(f"second axis ({share[1]:.0%})")
-    name = f"{style.labels([stats])[0]}, " if stats is not None else ""
+    name = f"{lettering.labels([stats])[0]}, " if stats is not None else ""
     ax.set_title(f"{name}layer {layer}")
     ax.set_aspect("equal", adjustable="datalim")
     spots = np.vstack([where, np.zeros(2)])

@@ -13,8 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.figures import style
-from embvar_kit.figures.style import COLOURS, Drawn, Statistics, written
+from embvar_kit.figures import given, lettering, style
+from embvar_kit.figures.given import Drawn, Statistics
+from embvar_kit.figures.lettering import written
+from embvar_kit.figures.style import COLOURS
 from embvar_kit.figures.tradeoff import fit_text, scatter_V_on_M
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -61,21 +63,21 @@ def moments_on_frequency(
     """
     if x not in _COUNTS:
         raise StatisticsError(f"x={x!r} is unknown; choose {', '.join(map(repr, _COUNTS))}.")
-    statistics = style.several(stats)
+    statistics = given.several(stats)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     choice |= {"drawn": drawn, "unbiased": unbiased}
     counts = [pd.Series(getattr(one, x), index=one.tokens) for one in statistics]
     figure, axes = style.panels(3 * len(statistics), 3, 3.5, 3.2)
     rows = zip(*[iter(axes)] * 3, strict=True)
-    names = style.labels(statistics)
+    names = lettering.labels(statistics)
     for one, count, name, row in zip(statistics, counts, names, rows, strict=True):
-        at = style.layer_of(one, layer)
-        tokens = style.scatter(one, at, **choice)
-        of = style.letter(one)
+        at = given.layer_of(one, layer)
+        tokens = given.scatter(one, at, **choice)
+        of = lettering.letter(one)
         for ax, moment in zip(row, "QMV", strict=True):
             _on_frequency(ax, tokens, lambda table, m=moment: table[m], COLOURS[moment], of, count)
             ax.set_xlabel(_COUNTS[x].format(of=of))
-            ax.set_ylabel(style.symbol(moment, of, unbiased=unbiased))
+            ax.set_ylabel(lettering.symbol(moment, of, unbiased=unbiased))
         style.high_norm_note(row[0], tokens.fitted["Q"].to_numpy())
         style.corner_note(row[0], tokens.note)
         style.panel_title(row[0], f"{name}, layer {at}\n{row[0].get_title()}")
@@ -103,13 +105,13 @@ def statistics_grid(
         min_count, max_count, drawn, special: as in :func:`moments_on_frequency`.
         offset: what is added before the logarithm is taken, as in :func:`frequency_slopes`.
     """
-    one = style.only(stats, "statistics_grid")
-    chosen = style.five_layers(one) if layers is None else list(layers)
+    one = given.only(stats, "statistics_grid")
+    chosen = given.five_layers(one) if layers is None else list(layers)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
-    found = [style.scatter(one, layer, drawn, **choice) for layer in chosen]
+    found = [given.scatter(one, layer, drawn, **choice) for layer in chosen]
     figure, axes = style.panels(4 * len(chosen), 4, 2.4, 1.95)
     limits = style.count_range(*(tokens.drawn["n"] for tokens in found))
-    of = style.letter(one)
+    of = lettering.letter(one)
     rows = list(zip(*[iter(axes)] * 4, strict=True))
     for layer, tokens, row in zip(chosen, found, rows, strict=True):
         for ax, moment in zip(row, "QMV", strict=False):
@@ -129,13 +131,13 @@ def statistics_grid(
         aspect=50,
     )
     note = found[0].note.replace("\n", ", ")
-    figure.suptitle(style.labels([one])[0] + (f" ({note})" if note else ""), fontsize=11)
+    figure.suptitle(lettering.labels([one])[0] + (f" ({note})" if note else ""), fontsize=11)
     return figure
 
 
 def _on_frequency(
     ax: Axes,
-    tokens: style.Scatter,
+    tokens: given.Scatter,
     value: Callable[[pd.DataFrame], pd.Series],
     colour: str,
     of: str,
@@ -210,23 +212,23 @@ def moment_histograms(
         trim: the share of tokens, those with the largest values, to leave out of each panel.
         bins: number of bins of equal width.
     """
-    one = style.only(stats, "moment_histograms")
+    one = given.only(stats, "moment_histograms")
     if not 0 <= trim < 1:
         raise StatisticsError(f"trim={trim} must be a share, at least 0 and less than 1.")
     if bins < 1:
         raise StatisticsError(f"bins={bins} must be at least 1.")
-    chosen = style.five_layers(one) if layers is None else list(layers)
+    chosen = given.five_layers(one) if layers is None else list(layers)
     figure, axes = style.panels(3 * len(chosen), 3, 3.3, 2.0)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     choice |= {"unbiased": unbiased}
-    of = style.letter(one)
+    of = lettering.letter(one)
     for layer, row in zip(chosen, zip(*[iter(axes)] * 3, strict=True), strict=True):
-        table = style.chosen(one, layer, **choice)
+        table = given.chosen(one, layer, **choice)
         for ax, moment in zip(row, "QMV", strict=True):
             value = table[moment].to_numpy()
             kept = _trimmed(value, trim)
             sns.histplot(x=kept, bins=bins, ax=ax, color=COLOURS[moment], linewidth=0, alpha=1)
-            name = style.symbol(moment, of, unbiased=unbiased)
+            name = lettering.symbol(moment, of, unbiased=unbiased)
             ax.set(xlabel=name, ylabel="tokens" if of == "t" else "words")
             style.few_ticks(ax)
             mean = value.mean()
@@ -235,7 +237,7 @@ def moment_histograms(
             if number := len(value) - len(kept):
                 style.panel_title(ax, f"trimmed: {number}, up to {value.max():,.4g}", 9)
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
-    figure.suptitle(f"{style.labels([one])[0]}, the top {100 * trim:g} % trimmed", fontsize=11)
+    figure.suptitle(f"{lettering.labels([one])[0]}, the top {100 * trim:g} % trimmed", fontsize=11)
     return figure
 
 
@@ -270,20 +272,20 @@ def frequency_slopes(
     Raises:
         StatisticsError: if a value has no logarithm, as V = 0 with ``offset=0``.
     """
-    statistics = style.several(stats)
-    x, axis = style.depths(statistics, depth)
+    statistics = given.several(stats)
+    x, axis = given.depths(statistics, depth)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     figure, axes = style.panels(3, 3, 3.5, 3.3)
     for ax, moment in zip(axes, "QMV", strict=True):
         slopes = [
             [
-                _slope(style.chosen(one, int(layer), **choice), moment, offset)
+                _slope(given.chosen(one, int(layer), **choice), moment, offset)
                 for layer in one.layers
             ]
             for one in statistics
         ]
         style.lines(ax, statistics, x, slopes, COLOURS[moment])
-        of = style.letter(statistics[0])
+        of = lettering.letter(statistics[0])
         title = rf"{_log_symbol(moment, of, offset)} on $\log_{{10}} n_{of}$"
         ax.set_title(f"slope of {title}", fontsize=10)
         ax.axhline(0, color="black", linestyle=":", linewidth=1)
@@ -317,7 +319,7 @@ def token_frequencies(
             tokens cannot be seen. By default bins are 0.2 wide, and the axis is logarithmic.
         ax: the Axes to draw on; by default new ones.
     """
-    statistics = style.several(stats)
+    statistics = given.several(stats)
     ax = style.new_axes(ax)
     counts = []
     for one in statistics:
@@ -332,8 +334,8 @@ def token_frequencies(
     last = max(x.max() for x in counts)
     edges = step * np.arange(max(30 if paper else 0, int(last / step) + 2))
     single = len(statistics) == 1
-    of, styles = style.letter(statistics[0]), style.looks(len(statistics), COLOURS["Q"])
-    names = style.labels(statistics)
+    of, styles = lettering.letter(statistics[0]), style.looks(len(statistics), COLOURS["Q"])
+    names = lettering.labels(statistics)
     for at, one in enumerate(statistics):
         least = max(min_count or 1, one.least_count)
         if least > 1:  # rarer tokens are missing
@@ -378,7 +380,7 @@ def sentence_lengths(stats: Statistics, *, paper: bool = False, ax: Axes | None 
     Raises:
         StatisticsError: if the statistics do not hold the sentences' lengths.
     """
-    statistics = style.several(stats)
+    statistics = given.several(stats)
     blanks = paper and all("sentences_by_blanks" in one.info for one in statistics)
     key = "sentences_by_blanks" if blanks else "sentences_by_words"
     found: dict[tuple[int, ...], str] = {}

@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.figures import style
-from embvar_kit.figures.style import COLOURS, Statistics
+from embvar_kit.figures import given, lettering, style
+from embvar_kit.figures.given import Statistics
+from embvar_kit.figures.style import COLOURS
 
 _SYMBOLS = {"Q": "Q(X)", "M": "M(X)", "V": "V(X)", "V_W": "V_W(X)", "V_B": "V_B(X)"}
 PARTS_OF = {"Q": ("M", "V_B", "V_W"), "V": ("V_B", "V_W")}
@@ -48,15 +49,15 @@ def shares_by_layer(
     Returns:
         The Axes for one model, the Figure for several.
     """
-    statistics = style.several(stats)
-    x, name = style.depths(statistics, depth)
+    statistics = given.several(stats)
+    x, name = given.depths(statistics, depth)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     choice |= {"unbiased": unbiased}
     found = [one.decomposition(**choice) for one in statistics]
     single = len(statistics) == 1
     size = (6.5, 3.6) if single else (3.5, 3.1)
     figure, axes = style.one_or_panels(len(statistics), ax, 3, *size)
-    for at, parts, title, panel in zip(x, found, style.labels(statistics), axes, strict=True):
+    for at, parts, title, panel in zip(x, found, lettering.labels(statistics), axes, strict=True):
         stack_parts(panel, at, parts)
         panel.set(title=title, ylim=(0, 1), ylabel="share of $Q(X)$")
         style.depth_axis(panel, name)
@@ -208,15 +209,15 @@ def anisotropy_by_layer(
         special: also use special tokens.
         ax: the Axes to draw on; by default new ones.
     """
-    statistics = style.several(stats)
+    statistics = given.several(stats)
     found = [one.anisotropy(min_count=min_count, special=special) for one in statistics]
-    x, axis = style.depths(statistics, depth)
+    x, axis = given.depths(statistics, depth)
     ax = style.new_axes(ax, 7.5, 3.8)
     kinds = (
         ("self_similarity", "within a token, mean over tokens", "--", "white"),
         ("anisotropy", "all pairs (anisotropy baseline)", "-", None),
     )
-    names, styles = style.labels(statistics), style.looks(len(statistics))
+    names, styles = lettering.labels(statistics), style.looks(len(statistics))
     for at, table, name, look in zip(x, found, names, styles, strict=True):
         for column, text, line, face in kinds:
             label = text if len(statistics) == 1 else f"{name}: {text}"
@@ -315,7 +316,7 @@ def _panels_by_layer(
     figure, axes = style.panels(len(parts), columns, width, 3.2)
     drawn = {ax: (title, *part) for ax, (title, part) in zip(axes, parts.items(), strict=True)}
     _by_layer(drawn, stats, depth, choice)
-    style.name_models(figure, axes[0], style.several(stats))
+    style.name_models(figure, axes[0], given.several(stats))
     return figure
 
 
@@ -326,8 +327,8 @@ def _by_layer(
     choice: Mapping[str, int | bool | None],
 ) -> None:
     """Draw a quantity of the decomposition on each Axes, with a line for each model."""
-    statistics = style.several(stats)
-    x, name = style.depths(statistics, depth)
+    statistics = given.several(stats)
+    x, name = given.depths(statistics, depth)
     found = [one.decomposition(**choice) for one in statistics]
     for ax, (title, value, colour) in drawn.items():
         style.lines(ax, statistics, x, [value(parts) for parts in found], COLOURS[colour])
@@ -337,9 +338,9 @@ def _by_layer(
 
 def _name(ax: Axes, stats: Statistics) -> None:
     """Name the models that a figure of a single panel shows."""
-    statistics = style.several(stats)
+    statistics = given.several(stats)
     if len(statistics) == 1:
-        ax.set(ylabel=ax.get_title(), title=style.labels(statistics)[0])
+        ax.set(ylabel=ax.get_title(), title=lettering.labels(statistics)[0])
     else:
         ax.set(ylabel=ax.get_title(), title="")
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 
 from embvar_kit.corpora.byte_level import named
 from embvar_kit.errors import StatisticsError
-from embvar_kit.figures import style
-from embvar_kit.figures.style import COLOURS, GROUP_MARKERS, as_label, written
+from embvar_kit.figures import lettering, style
+from embvar_kit.figures.lettering import as_label, written
+from embvar_kit.figures.style import COLOURS, GROUP_MARKERS
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -49,7 +50,7 @@ def moments_of_token(
     ax = style.new_axes(ax, 5.4, 3.4)
     styles = (("Q", stats.Q[:, at], "s--"), ("M", M, "o-"), ("V", V, "^-"))
     for name, values, look in styles:
-        label = style.symbol(name, unbiased=unbiased)
+        label = lettering.symbol(name, unbiased=unbiased)
         ax.plot(stats.layers, values, look, color=COLOURS[name], markersize=4, label=label)
     values = np.concatenate([values for _, values, _ in styles])
     Q = stats.Q[:, at]

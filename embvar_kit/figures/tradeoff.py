@@ -12,8 +12,10 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.figures import style
-from embvar_kit.figures.style import FREQUENCY_MAP, Drawn, Statistics, as_label, label_points
+from embvar_kit.figures import given, lettering, style
+from embvar_kit.figures.given import Drawn, Statistics
+from embvar_kit.figures.lettering import as_label, label_points
+from embvar_kit.figures.style import FREQUENCY_MAP
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -66,13 +68,13 @@ def V_on_M(
         StatisticsError: if no line can be fitted to the tokens in the range, no model has a token
             of ``label``, or ``null`` is of another model.
     """
-    statistics = style.several(stats)
+    statistics = given.several(stats)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     choice |= {"drawn": drawn, "unbiased": unbiased}
-    layers = [style.layer_of(one, layer) for one in statistics]
-    found = [style.scatter(one, at, **choice) for one, at in zip(statistics, layers, strict=True)]
+    layers = [given.layer_of(one, layer) for one in statistics]
+    found = [given.scatter(one, at, **choice) for one, at in zip(statistics, layers, strict=True)]
     chance = [
-        None if other is None else style.scatter(other, at, **choice)
+        None if other is None else given.scatter(other, at, **choice)
         for other, at in zip(_nulls(null, statistics), layers, strict=True)
     ]
     absent = set(label) - {token for tokens in found for token in tokens.drawn["token"]}
@@ -87,20 +89,20 @@ def V_on_M(
         size = (7.6, 5.6) if single else (5.2, 4.6)
     figure, axes = style.one_or_panels(len(statistics), ax, 2 if label else 3, *size)
     limits = style.count_range(*(tokens.drawn["n"] for tokens in found))
-    names = style.labels(statistics)
+    names = lettering.labels(statistics)
     rows = zip(statistics, layers, found, chance, names, axes, strict=True)
     for one, at, tokens, other, name, axis in rows:
         points, fit = scatter_V_on_M(
             axis, tokens, limits, size=9 if single else 5, log=log, null=other
         )
-        of = style.letter(one)
-        axis.set_xlabel(style.symbol("M", of, unbiased=unbiased))
-        axis.set_ylabel(style.symbol("V", of, unbiased=unbiased))
+        of = lettering.letter(one)
+        axis.set_xlabel(lettering.symbol("M", of, unbiased=unbiased))
+        axis.set_ylabel(lettering.symbol("V", of, unbiased=unbiased))
         what = f"{name}, layer {at}"
         # A narrow panel has room for 40 letters.
         title = f"{what if single else fill(what, 40)}{': ' if single else chr(10)}{fit_text(fit)}"
         style.panel_title(axis, title, None if single else 10)
-    of = style.letter(statistics[0])
+    of = lettering.letter(statistics[0])
     figure.colorbar(points, ax=axes if not single else axes[0], label=rf"$\log_{{10}} n_{of}$")
     for tokens, axis in zip(found, axes, strict=True):
         named = tokens.drawn[tokens.drawn["token"].isin(list(label))]
@@ -128,19 +130,19 @@ def V_on_M_by_layer(
 
     The arguments are those of :func:`V_on_M`; see also the paper's Figs. 2 and 11.
     """
-    one = style.only(stats, "V_on_M_by_layer")
+    one = given.only(stats, "V_on_M_by_layer")
     (other,) = _nulls(null, [one])
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     choice |= {"drawn": drawn, "unbiased": unbiased}
-    found = [style.scatter(one, int(layer), **choice) for layer in one.layers]
+    found = [given.scatter(one, int(layer), **choice) for layer in one.layers]
     figure, axes = style.panels(len(found), 4, 2.9, 2.9)
     figure.set_figwidth(figure.get_figwidth() + 0.8)
     limits = style.count_range(*(tokens.drawn["n"] for tokens in found))
-    of = style.letter(one)
-    M, V = (style.symbol(name, of, unbiased=unbiased) for name in "MV")
+    of = lettering.letter(one)
+    M, V = (lettering.symbol(name, of, unbiased=unbiased) for name in "MV")
     found[1:] = [tokens._replace(note="") for tokens in found[1:]]  # the same for all layers
     for ax, layer, tokens in zip(axes, one.layers, found, strict=True):
-        chance = None if other is None else style.scatter(other, int(layer), **choice)
+        chance = None if other is None else given.scatter(other, int(layer), **choice)
         points, fit = scatter_V_on_M(ax, tokens, limits, size=4, log=log, null=chance)
         style.panel_title(ax, f"layer {layer}: {fit_text(fit)}", 9)
         ax.set(xlabel=M, ylabel=V)
@@ -160,7 +162,7 @@ def _nulls(
     """
     if null is None or null is False:
         return [None] * len(statistics)
-    nulls = [one.null for one in statistics] if null is True else style.several(null)
+    nulls = [one.null for one in statistics] if null is True else given.several(null)
     if None in nulls:
         raise StatisticsError("These statistics have no null: extract with null=True.")
     told = [[_measured(one) for one in group] for group in (statistics, nulls)]
@@ -194,8 +196,8 @@ def tradeoff_by_layer(
         depth: ``"relative"`` or ``"index"``; by default relative if models differ in depth.
         min_count, max_count, special, unbiased: as in :func:`V_on_M`.
     """
-    statistics = style.several(stats)
-    x, name = style.depths(statistics, depth)
+    statistics = given.several(stats)
+    x, name = given.depths(statistics, depth)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     choice |= {"unbiased": unbiased}
     found = [one.tradeoff(**choice) for one in statistics]
@@ -218,18 +220,18 @@ def tradeoff_by_layer(
 
 def scatter_V_on_M(
     ax: Axes,
-    tokens: pd.DataFrame | style.Scatter,
+    tokens: pd.DataFrame | given.Scatter,
     limits: tuple[float, float],
     size: float,
     *,
     log: bool = False,
-    null: style.Scatter | None = None,
+    null: given.Scatter | None = None,
 ) -> tuple[PathCollection, analysis.Tradeoff]:
     """Draw tokens coloured by log10 n_t, with the regression line of V on M.
 
     Args:
         ax: the Axes to draw on.
-        tokens: the tokens, from :func:`style.scatter`; or a table from
+        tokens: the tokens, from :func:`given.scatter`; or a table from
             :meth:`TokenStatistics.table`, to fit the line to all that are drawn.
         limits: the range of log10 n_t that the colours span.
         size: size of the points.
@@ -242,7 +244,7 @@ def scatter_V_on_M(
         StatisticsError: if no line can be fitted, or no token can be drawn on logarithmic axes.
     """
     if isinstance(tokens, pd.DataFrame):
-        tokens = style.Scatter(tokens, tokens)
+        tokens = given.Scatter(tokens, tokens)
     fit, table, note = _tradeoff(tokens.fitted), tokens.drawn, tokens.note
     behind = None if null is None else null.drawn
     if log:

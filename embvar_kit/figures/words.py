@@ -11,8 +11,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.figures import style
-from embvar_kit.figures.style import Drawn, Statistics
+from embvar_kit.figures import given, lettering, style
+from embvar_kit.figures.given import Drawn, Statistics
 from embvar_kit.figures.tradeoff import fit_text
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -49,7 +49,7 @@ def word_moments(
     Raises:
         StatisticsError: if the statistics are not by word.
     """
-    statistics = style.several(stats)
+    statistics = given.several(stats)
     for one in statistics:
         if one.subwords is None:
             raise StatisticsError(
@@ -57,14 +57,14 @@ def word_moments(
                 "by='word'."
             )
     choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
-    named = zip(statistics, style.labels(statistics), strict=True)
+    named = zip(statistics, lettering.labels(statistics), strict=True)
     shown = [(one, name, at) for one, name in named for at in _layers(one, layer, layers)]
     figure, axes = style.panels(4 * len(shown), 4, 2.75, 3.0)
     colours = sns.color_palette("viridis", as_cmap=True)([0.0, 0.4, 0.72, 0.93])
-    symbols = {moment: style.symbol(moment, "w", unbiased=unbiased) for moment in "QMV"}
+    symbols = {moment: lettering.symbol(moment, "w", unbiased=unbiased) for moment in "QMV"}
     rows = zip(*[iter(axes)] * 4, strict=True)
     for (one, name, at), row in zip(shown, rows, strict=True):
-        words = style.scatter(one, at, drawn, **choice)
+        words = given.scatter(one, at, drawn, **choice)
         table = words.drawn
         pieces = np.clip(np.rint(table["subwords"].to_numpy()), 1, len(_CLASSES)).astype(int)
         pairs = [(_frequency, m, r"$\log_{10} n_w$") for m in "QMV"]
@@ -130,7 +130,7 @@ def _layers(
 ) -> list[int]:
     """The layers to draw of one model."""
     if layers is None:
-        return [style.layer_of(one, layer)]
+        return [given.layer_of(one, layer)]
     if isinstance(layers, str) and layers != "five":
         raise StatisticsError(f"layers={layers!r} is unknown: it is 'five' or a list of numbers.")
-    return style.five_layers(one) if isinstance(layers, str) else list(layers)
+    return given.five_layers(one) if isinstance(layers, str) else list(layers)

@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 
 import embvar_kit as ek
 from embvar_kit import figures, release
-from embvar_kit.figures import style
+from embvar_kit.figures import given
 
 SPECIAL = ("[CLS]", "[SEP]")
 SENTENCES = ["a b", "a  b c", "one", "one\ttwo three", *["w " * n + "end" for n in range(1, 63)]]
@@ -117,8 +117,8 @@ def test_the_layers_are_those_of_the_authors_scripts(n_states):
     half = len(layers) // 2
     taken = [layers[at] for at in (0, half // 2, half, half + half // 2, -1)]
     one = made(n_states)
-    assert style.five_layers(one) == sorted(set(taken))
-    assert style.layer_of(one, "middle") == layers[half]
+    assert given.five_layers(one) == sorted(set(taken))
+    assert given.layer_of(one, "middle") == layers[half]
 
 
 def test_layers_that_were_not_extracted_are_replaced_by_the_nearest():
@@ -126,8 +126,8 @@ def test_layers_that_were_not_extracted_are_replaced_by_the_nearest():
     kept = [0, 4, 12]
     parts = {name: getattr(some, name)[kept] for name in ("layers", "Q", "M", "V", "mean")}
     some = replace(some, **parts)
-    assert style.layer_of(some, "middle") == 4
-    assert style.five_layers(some) == [0, 4, 12]
+    assert given.layer_of(some, "middle") == 4
+    assert given.five_layers(some) == [0, 4, 12]
 
 
 # Scatter plots

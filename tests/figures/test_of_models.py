@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 
 import embvar_kit as ek
 from embvar_kit import analysis, figures
-from embvar_kit.figures import style
+from embvar_kit.figures import given, lettering
 
 RANGE = {"min_count": 5, "max_count": 100_000}
 
@@ -142,7 +142,7 @@ def test_high_norm_tokens_are_named_in_the_figure_they_dominate(stats):
 
 def test_the_tradeoff_by_layer_is_the_table(stats, shallow):
     figure = figures.tradeoff_by_layer([stats, shallow], **RANGE)
-    names = style.labels([stats, shallow])
+    names = lettering.labels([stats, shallow])
     for ax, column in zip(figure.axes, ("cv_Q", "slope", "r2"), strict=True):
         drawn = lines_of(ax)
         for one, name in zip((stats, shallow), names, strict=True):
@@ -169,11 +169,11 @@ def test_models_differ_in_colour_marker_and_line(stats, shallow):
 
 
 def test_equal_names_are_told_apart(stats, sites, words, minilm):
-    assert style.labels([stats, sites["unit"]]) == ["minilm, site hidden", "minilm, site unit"]
-    assert style.labels([stats, words]) == ["minilm, by token", "minilm, by word"]
-    assert style.labels([stats, stats]) == ["minilm [1]", "minilm [2]"]
+    assert lettering.labels([stats, sites["unit"]]) == ["minilm, site hidden", "minilm, site unit"]
+    assert lettering.labels([stats, words]) == ["minilm, by token", "minilm, by word"]
+    assert lettering.labels([stats, stats]) == ["minilm [1]", "minilm [2]"]
     other = ek.extract(minilm, ek.Corpus.of(["A cat."], "pets"), layers=[0], progress=False)
-    assert style.labels([stats, other]) == ["minilm, on wikipedia", "minilm, on pets"]
+    assert lettering.labels([stats, other]) == ["minilm, on wikipedia", "minilm, on pets"]
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
@@ -209,7 +209,7 @@ def test_lines_are_the_decomposition(function, columns, stats, shallow):
     axes = [drawn] if isinstance(drawn, Axes) else drawn.axes
     assert len(axes) == len(columns)
     for ax, column in zip(axes, columns, strict=True):
-        for one, name in zip((stats, shallow), style.labels([stats, shallow]), strict=True):
+        for one, name in zip((stats, shallow), lettering.labels([stats, shallow]), strict=True):
             expected = one.decomposition(**RANGE).eval(column)
             np.testing.assert_allclose(lines_of(ax)[name][:, 1], expected)
     alone = function(stats, **RANGE)
@@ -340,7 +340,7 @@ def test_frequencies_count_every_token(stats, shallow):
     once = [bar.get_height() for bar in ax.patches][int(np.argmin(np.abs(edges)))]
     assert once == (np.log10(stats.n) < edges[1]).sum()
     ax = figures.token_frequencies([stats, shallow])
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == style.labels(
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == lettering.labels(
         [stats, shallow]
     )
     with pytest.raises(ek.StatisticsError, match="lower min_count"):
@@ -538,7 +538,7 @@ def test_the_number_of_layers_may_be_unknown(stats):
 
 
 def test_layers_are_found_by_share_of_the_depth(stats, words):
-    assert style.layer_of(stats, "middle") == 3
-    assert style.layer_of(stats, -1) == 6
-    assert style.five_layers(stats) == [0, 1, 3, 4, 6]
-    assert style.five_layers(words) == [0, 3]  # those that there are
+    assert given.layer_of(stats, "middle") == 3
+    assert given.layer_of(stats, -1) == 6
+    assert given.five_layers(stats) == [0, 1, 3, 4, 6]
+    assert given.five_layers(words) == [0, 3]  # those that there are

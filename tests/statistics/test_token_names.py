@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 import embvar_kit as ek
 from embvar_kit.cli import main
 from embvar_kit.figures.atlas import Entry, page
-from embvar_kit.figures.style import as_label, label_points
+from embvar_kit.figures.lettering import as_label, label_points
 
 MISSING = ["nan", "NaN", "null", "NA", "N/A", "None", "inf", "True", "-1", "1e5"]
 """What readers of tables take for a missing value, a number or a truth value."""

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from embvar_kit.figures.style import as_label, label_points, written
+from embvar_kit.figures.lettering import as_label, label_points, written
 
 
 @pytest.mark.parametrize("token", ["$", "$x^$", "水", "\x00", "a_b", "\\frac", "Ġthe", "🙂", " "])

@@ -1,0 +1,151 @@
+"""What is written in figures: models' names, formulas, tokens, and labels beside points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Bbox
+
+from embvar_kit.statistics.token_statistics import TokenStatistics
+
+
+def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
+    """A distinct name for each: the model's, and the corpus, site and so on where models repeat.
+
+    A name always says how many tokens were left out.
+    """
+    names = [written(one.info["model"]["name"]) for one in statistics]
+    distinctions = (
+        lambda one: "on " + one.info["corpora"][0]["name"],
+        lambda one: "site " + str(one.info.get("convention", {}).get("site")),
+        lambda one: "by " + str(one.info.get("convention", {}).get("by")),
+        lambda one: str(one.info["corpora"][0].get("settings") or "all sentences"),
+    )
+    for distinction in distinctions:
+        for name in {name for name in names if names.count(name) > 1}:
+            alike = [at for at, other in enumerate(names) if other == name]
+            if len({distinction(statistics[at]) for at in alike}) > 1:
+                for at in alike:
+                    names[at] = f"{name}, {written(distinction(statistics[at]))}"
+    for at, one in enumerate(statistics):
+        if left_out := one.info.get("left_out"):
+            names[at] += f" ({len(left_out)} token{'s' * (len(left_out) > 1)} left out)"
+    repeated = {name for name in names if names.count(name) > 1}
+    return [
+        f"{name} [{names[: at + 1].count(name)}]" if name in repeated else name
+        for at, name in enumerate(names)
+    ]
+
+
+def letter(one: TokenStatistics) -> str:
+    """The index of a group in formulas: ``t`` for tokens, ``w`` for words."""
+    return "w" if one.info.get("convention", {}).get("by") == "word" else "t"
+
+
+def symbol(moment: str, group: str | None = None, *, unbiased: bool = False) -> str:
+    """Q, M or V as a formula; the unbiased M and V have a tilde. ``group`` is from :func:`letter`.
+
+    >>> symbol("Q", "t", unbiased=True), symbol("M", "t", unbiased=True), symbol("V")
+    ('$Q(X_t)$', '$\\\\tilde{M}(X_t)$', '$V$')
+    """
+    corrected = unbiased and moment != "Q"
+    of = "" if group is None else f"(X_{group})"
+    return rf"$\tilde{{{moment}}}{of}$" if corrected else f"${moment}{of}$"
+
+
+def counted(least: int, most: int | None, of: str = "t") -> str:
+    """A range of counts as text.
+
+    >>> counted(10, 100_000), counted(2, None, "w")
+    ('10 <= n_t <= 100,000', '2 <= n_w')
+    """
+    return f"{least:,} <= n_{of}" + ("" if most is None else f" <= {most:,}")
+
+
+def formula(counts: str) -> str:
+    """A range of counts as a formula."""
+    return f"${counts.replace('<=', chr(92) + 'leq').replace(',', '{,}')}$"
+
+
+@lru_cache
+def _font():
+    return get_font(findfont(FontProperties()))
+
+
+def written(text: str) -> str:
+    """A token as matplotlib can write it: ``$`` escaped, and codes for what the font lacks.
+
+    >>> written("$x$")
+    '\\\\$x\\\\$'
+    >>> written("\\u6c34")
+    '\\\\u6c34'
+    """
+    shown = (
+        char if char.isprintable() and _font().get_char_index(ord(char)) else f"\\u{ord(char):04x}"
+        for char in str(text)
+    )
+    return "".join(shown).replace("$", r"\$")
+
+
+def as_label(token: str) -> str:
+    """A token as the label of a point, in quotation marks if it has no letter or digit.
+
+    >>> as_label("the"), as_label(",")
+    ('the', '‘,’')
+    """
+    text = written(token)
+    return text if any(char.isalnum() for char in text) else f"‘{text}’"
+
+
+def label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -> None:
+    """Write a label beside each point so that it covers no other label and no labelled point.
+
+    Positions are chosen for the present size of the Axes: resize it before, not after.
+    """
+    ax.figure.draw_without_rendering()
+    at = ax.transData.transform(np.column_stack([x, y]))
+    points = 72 / ax.figure.dpi
+    size, height = 8.5, 11.0
+    taken = [Bbox.from_bounds(*(p * points - 3), 6, 6) for p in at]
+    around = [(np.cos(a), np.sin(a)) for a in np.radians([0, 180, 90, 270, 45, 135, 225, 315])]
+    frame = ax.get_window_extent()
+    inside = Bbox.from_extents(*(frame.extents * points))
+    for spot, text in zip(at * points, texts, strict=True):
+        width = TextPath((0, 0), text, size=size).get_extents().width + 2
+        places = [
+            (
+                spot[0] + dx * (far + width / 2) - width / 2,
+                spot[1] + dy * (far + height / 2) - height / 2,
+            )
+            for far in (6, 14, 26, 40)
+            for dx, dy in around
+        ]
+        boxes = [Bbox.from_bounds(*place, width, height) for place in places]
+        crowded = [
+            box.count_overlaps(taken)
+            + 3 * (box.x0 < inside.x0 or box.x1 > inside.x1)
+            + 3 * (box.y0 < inside.y0 or box.y1 > inside.y1)
+            for box in boxes
+        ]
+        best = int(np.argmin(crowded))
+        taken.append(boxes[best])
+        centre = (boxes[best].x0 + width / 2, boxes[best].y0 + height / 2)
+        line = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+        ax.annotate(
+            text,
+            xy=ax.transData.inverted().transform(spot / points),
+            xytext=tuple(np.subtract(centre, spot)),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=size,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            arrowprops=line if best >= len(around) else None,  # far from its point
+            zorder=6,
+        )
