@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -141,22 +141,12 @@ def measure(
     done, state = kept.resume(work) if kept else (0, None)
     if kept:
         kept.check_room(work.memory + work.covariance_memory)
-    moments = [Accumulator(model, one, sites) for one in (work, work.null) if one is not None]
-    screen = Screen(model, work) if work.leave_out and work.leave_out.bounds else None
+    taken = _Taken(model, work, sites)
     if state is not None:
-        for own, prefix in zip(moments, ("", NULL), strict=False):
-            own.restore(state, prefix)
-        if screen:
-            screen.restore(state)
+        taken.restore(state)
         if progress:
             share = slots[:done].sum() / work.n_tokens
             print(f"resumes    after {done:,} of {len(work.batches):,} batches, {share:.0%}")
-
-    def state_of() -> dict[str, np.ndarray]:
-        parts = [own.state(prefix) for own, prefix in zip(moments, ("", NULL), strict=False)]
-        parts += [screen.state()] if screen else []
-        return {name: array for part in parts for name, array in part.items()}
-
     first, started = done, time.perf_counter()
     shared = sharing(model, work)
     bar = tqdm(
@@ -177,10 +167,7 @@ def measure(
             closing(forward(model, work, sites, work.batches[first:], shared=shared)) as batches,
         ):
             for batch in batches:
-                if screen:
-                    screen.take_out(batch)
-                for own in moments:
-                    own.add(batch)
+                taken.add(batch)
                 bar.update(batch.n_tokens)
                 # A batch that was halved counts once all of its parts are done.
                 if batch.last:
@@ -188,42 +175,85 @@ def measure(
                     if button.pressed:
                         break
                     if kept and done < len(work.batches) and kept.due():
-                        kept.save(done, state_of)
+                        kept.save(done, taken.state)
                 del batch  # frees its states before the next forward pass
-        held = [own.on_host() for own in moments]
+        held = taken.on_host()
     except NotFiniteError as error:
         raise _not_finite(model, corpus, work, sites, error.batch) from error
     if kept and done > first and (kept.whole or done < len(work.batches)):
-        kept.save(done, state_of)
-    if screen:
-        work = work.without(screen.left_out)
+        kept.save(done, taken.state)
+    if taken.screen:
+        work = work.without(taken.screen.left_out)
     info = info_of(model, corpus, work)
     if shared is not known(model):
         info["model"]["notes"] = [*info["model"].get("notes", []), told(model, shared)]
     if done < len(work.batches):
         partial = {"batches": done, "of": len(work.batches)}
-        found = _measured(work, moments, held, info | {"partial": partial}).statistics()
+        found = taken.measured(work, held, info | {"partial": partial}).statistics()
         raise Stopped(found if done else {}, partial, slots[:done].sum() / work.n_tokens)
     seconds = time.perf_counter() - started
     if progress:
         rate = slots[first:].sum() / seconds
         print(f"done       in {seconds:,.1f} s, {rate:,.0f} tokens/s")
-        if screen:
+        if taken.screen:
             print(f"left out   {work.n_of_high_norm:,} occurrences of high norm")
-    return _measured(work, moments, held, info)
+    return taken.measured(work, held, info)
 
 
-def _measured(
-    work: Plan,
-    moments: Sequence[Accumulator],
-    held: Sequence[list[list[GroupedMoments]]],
-    info: dict,
-) -> Measured:
-    null = None
-    if work.null:
-        info = {**info, "null_seed": NULL_SEED}
-        null = Measured(work.null, moments[1], held[1], {**info, "permuted": True})
-    return Measured(work, moments[0], held[0], info, null)
+class _Taken:
+    """What is taken from the batches of a pass: its moments, and those of its null, if it has one.
+
+    Attributes:
+        screen: what takes occurrences of high norm out of the batches first, if the plan asks for
+            it.
+    """
+
+    def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:
+        parts = {"": work, NULL: work.null}
+        self._moments = {
+            prefix: Accumulator(model, part, sites) for prefix, part in parts.items() if part
+        }
+        self.screen = Screen(model, work) if work.leave_out and work.leave_out.bounds else None
+
+    def add(self, batch: Batch) -> None:
+        """Take what is wanted from a batch."""
+        if self.screen:
+            self.screen.take_out(batch)
+        for moments in self._moments.values():
+            moments.add(batch)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that a resumed pass needs: arrays by name, without a copy."""
+        parts = [moments.state(prefix) for prefix, moments in self._moments.items()]
+        parts += [self.screen.state()] if self.screen else []
+        return {name: array for part in parts for name, array in part.items()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Restore what :meth:`state` gave."""
+        for prefix, moments in self._moments.items():
+            moments.restore(state, prefix)
+        if self.screen:
+            self.screen.restore(state)
+
+    def on_host(self) -> list[list[list[GroupedMoments]]]:
+        """The moments by site and layer; behind these, those of the null."""
+        return [moments.on_host() for moments in self._moments.values()]
+
+    def measured(
+        self, work: Plan, held: Sequence[list[list[GroupedMoments]]], info: dict
+    ) -> Measured:
+        """What the pass found.
+
+        Args:
+            work: the plan as it was carried out.
+            held: the moments, from :meth:`on_host`.
+            info: what was measured.
+        """
+        null = None
+        if work.null:
+            info = {**info, "null_seed": NULL_SEED}
+            null = Measured(work.null, self._moments[NULL], held[1], {**info, "permuted": True})
+        return Measured(work, self._moments[""], held[0], info, null)
 
 
 def _seen(statistics: TokenStatistics) -> TokenStatistics:
