@@ -247,18 +247,19 @@ def tokenize(
         if not tokens:
             n_empty += 1
             continue
-        pieces = [slice(0, len(tokens))]
-        if room is not None and len(tokens) > room:
+        size = len(tokens) if room is None else room
+        pieces = [slice(at, at + size) for at in range(0, len(tokens), size)]
+        if len(pieces) > 1:
             if long == "error":
                 raise ExtractionError(
                     f"A sentence of {len(tokens):,} tokens ({corpus.where(index)}) is longer than "
                     f"the {room:,} that the model takes. Pass long='split' or long='cut'."
                 )
-            pieces = [slice(at, at + room) for at in range(0, len(tokens), room)]
             if long == "cut":
                 pieces = pieces[:1]
-            n_split += long == "split"
-            n_cut += long == "cut"
+                n_cut += 1
+            else:
+                n_split += 1
         for piece in pieces:
             ids.append(np.array([*before, *tokens[piece], *after], dtype=np.int32))
             sentence.append(index)
@@ -276,8 +277,8 @@ def tokenize(
         np.concatenate([np.zeros(0, dtype=np.int32), *ids]),
         starts,
         np.array(sentence, dtype=np.int64),
-        int(n_split),
-        int(n_cut),
+        n_split,
+        n_cut,
         n_empty,
         np.concatenate([np.zeros((0, 2), dtype=np.int32), *places]) if spans else None,
         parse_special,
