@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from embvar_kit.corpora.bookcorpus import bookcorpus_table, paper_sample
@@ -96,15 +97,8 @@ def load_corpus(
                 "BookCorpus is read as in the paper, by the lines of its train split: leave "
                 "split_sentences, split and config out, or read 'hub:bookcorpus/bookcorpus'."
             )
-        place = name[len("bookcorpus:") :] or None
-        table, origin = bookcorpus_table(place, text_column, revision)
-        left_out = WithoutText()
-        taken, settings = paper_sample(
-            table, left_out, sample=sample, max_words=max_words, limit=limit, seed=seed
-        )
-        if not taken:
-            raise nothing_left(name, settings)
-        return corpus_of("bookcorpus", taken, "row", settings | origin, left_out)
+        drawn = {"sample": sample, "max_words": max_words, "limit": limit, "seed": seed}
+        return _bookcorpus(name, text_column, revision, drawn)
     taking = Taking(sample, seed, max_words, limit, split_sentences, language)
     limits = taking.limits  # arguments that make no sense are refused before anything is read
     if name == "wikipedia":
@@ -133,3 +127,16 @@ def load_corpus(
         f"{problem}. Offline you can use 'wikipedia' or the path of a file (text, .jsonl, .csv "
         "or .parquet); 'bookcorpus' is the paper's sample, and 'hub:NAME' a dataset of the Hub."
     )
+
+
+def _bookcorpus(
+    name: str, text_column: str, revision: str | None, drawn: Mapping[str, float | int | None]
+) -> Corpus:
+    """The paper's sample of BookCorpus, or another one that ``drawn`` describes."""
+    place = name[len("bookcorpus:") :] or None
+    table, origin = bookcorpus_table(place, text_column, revision)
+    left_out = WithoutText()
+    taken, settings = paper_sample(table, left_out, **drawn)
+    if not taken:
+        raise nothing_left(name, settings)
+    return corpus_of("bookcorpus", taken, "row", settings | origin, left_out)
