@@ -37,11 +37,22 @@ def check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
         raise StatisticsError(
             "A null cannot be merged: its labels were permuted over its part of the corpus only."
         )
+    _check_alike(ours, theirs)
+    for part in both:
+        _check_whole(part)
+    _check_distinct(ours.info["corpora"], theirs.info["corpora"])
+
+
+def _check_alike(ours: TokenStatistics, theirs: TokenStatistics) -> None:
+    """Refuse statistics of different models, conventions or layers."""
     for part in ("model", "convention"):
         one, other = ours.info[part], theirs.info[part]
         neutral = {"device"}  # where the pass ran does not change what it measured
         if part == "convention":
-            one, other = ({**p.info[part], _CONTROL: control_tokens_read(p.info)} for p in both)
+            one, other = (
+                {**whole.info[part], _CONTROL: control_tokens_read(whole.info)}
+                for whole in (ours, theirs)
+            )
         elif not all(DIGESTS[0] in told for told in (one, other)):
             neutral |= set(DIGESTS)  # an older kit kept none
         for key in sorted((one.keys() | other.keys()) - neutral):
@@ -52,39 +63,46 @@ def check_mergeable(ours: TokenStatistics, theirs: TokenStatistics) -> None:
                 )
     if not np.array_equal(ours.layers, theirs.layers):
         raise StatisticsError("Cannot merge statistics of different layers.")
-    for statistics in both:
-        if statistics.mean is None:
-            raise StatisticsError(
-                "Merging needs the token means, which were left out of these statistics."
-            )
-        if "partial" in statistics.info:
-            raise StatisticsError(
-                "Partial statistics cannot be merged: their pass was stopped, and which sentences "
-                "it had run is unknown. Run the pass again, with a checkpoint to resume from."
-            )
-        if (least := statistics.info["convention"].get("min_count", 1)) > 1:
-            raise StatisticsError(
-                f"Statistics of the tokens with n_t >= {least} cannot be merged: a token that is "
-                "rarer in one part was not measured there. Extract without min_count."
-            )
-        if left_out := statistics.info.get("left_out"):
-            raise StatisticsError(
-                f"Tokens were left out of these statistics ({', '.join(map(repr, left_out))}): "
-                "merge first, then leave them out."
-            )
-        if "part_of_tokens" in statistics.info:
-            raise StatisticsError(
-                "These statistics hold a part of the tokens that were measured (take): merge "
-                "first, then take them."
-            )
-    for corpus in [*ours.info["corpora"], *theirs.info["corpora"]]:
+
+
+def _check_whole(part: TokenStatistics) -> None:
+    """Refuse statistics that lack something of the text that was measured."""
+    if part.mean is None:
+        raise StatisticsError(
+            "Merging needs the token means, which were left out of these statistics."
+        )
+    if "partial" in part.info:
+        raise StatisticsError(
+            "Partial statistics cannot be merged: their pass was stopped, and which sentences "
+            "it had run is unknown. Run the pass again, with a checkpoint to resume from."
+        )
+    if (least := part.info["convention"].get("min_count", 1)) > 1:
+        raise StatisticsError(
+            f"Statistics of the tokens with n_t >= {least} cannot be merged: a token that is "
+            "rarer in one part was not measured there. Extract without min_count."
+        )
+    if left_out := part.info.get("left_out"):
+        raise StatisticsError(
+            f"Tokens were left out of these statistics ({', '.join(map(repr, left_out))}): "
+            "merge first, then leave them out."
+        )
+    if "part_of_tokens" in part.info:
+        raise StatisticsError(
+            "These statistics hold a part of the tokens that were measured (take): merge "
+            "first, then take them."
+        )
+
+
+def _check_distinct(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> None:
+    """Refuse texts that share sentences, as their descriptions tell, or may share some."""
+    for corpus in [*ours, *theirs]:
         if corpus["fingerprint"] is None:
             raise StatisticsError(
                 f"Which sentences of {corpus['name']!r} were measured is unknown, so merging could "
                 "count some of them twice. Read the statistics with their sentences "
                 "(corpus=read_sentences(...)), or extract again."
             )
-    for one, other in itertools.product(ours.info["corpora"], theirs.info["corpora"]):
+    for one, other in itertools.product(ours, theirs):
         if _overlap(one, other):
             raise StatisticsError(
                 f"Both statistics contain the same part of corpus {other['name']!r}; merging "
