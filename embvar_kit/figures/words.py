@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from embvar_kit.errors import StatisticsError
@@ -60,7 +61,6 @@ def word_moments(
     named = zip(statistics, lettering.labels(statistics), strict=True)
     shown = [(one, name, at) for one, name in named for at in _layers(one, layer, layers)]
     figure, axes = style.panels(4 * len(shown), 4, 2.75, 3.0)
-    colours = sns.color_palette("viridis", as_cmap=True)([0.0, 0.4, 0.72, 0.93])
     symbols = {moment: lettering.symbol(moment, "w", unbiased=unbiased) for moment in "QMV"}
     rows = zip(*[iter(axes)] * 4, strict=True)
     for (one, name, at), row in zip(shown, rows, strict=True):
@@ -75,21 +75,7 @@ def word_moments(
             fit = analysis.regress(
                 fitted, words.fitted[moment].to_numpy(), names=("n_w or M", moment)
             )
-            for number, text in enumerate(_CLASSES, start=1):
-                own = pieces == number
-                if own.any():
-                    ax.scatter(
-                        x[own],
-                        y[own],
-                        s=9 if number == 1 else 16,
-                        color=[colours[number - 1]],
-                        marker=_MARKERS[number - 1],
-                        alpha=0.7,
-                        linewidths=0,
-                        zorder=number,
-                        rasterized=own.sum() > style.MANY,
-                        label=text,
-                    )
+            _by_sub_words(ax, x, y, pieces)
             style.fit_line(ax, fit, fitted, x, look={"zorder": 9})
             ax.set(xlabel=below, ylabel=symbols[moment])
             style.panel_title(ax, fit_text(fit), 9)
@@ -103,22 +89,44 @@ def word_moments(
             annotation_clip=False,
         )
         style.high_norm_note(row[3], words.fitted["Q"].to_numpy())
+    _name_classes(figure, axes)
+    return figure
+
+
+def _by_sub_words(ax: Axes, x: np.ndarray, y: np.ndarray, pieces: np.ndarray) -> None:
+    """Draw words with a colour and a marker for each number of sub-words."""
+    colours = sns.color_palette("viridis", as_cmap=True)([0.0, 0.4, 0.72, 0.93])
+    for number, text in enumerate(_CLASSES, start=1):
+        own = pieces == number
+        if own.any():
+            ax.scatter(
+                x[own],
+                y[own],
+                s=9 if number == 1 else 16,
+                color=[colours[number - 1]],
+                marker=_MARKERS[number - 1],
+                alpha=0.7,
+                linewidths=0,
+                zorder=number,
+                rasterized=own.sum() > style.MANY,
+                label=text,
+            )
+
+
+def _name_classes(figure: Figure, axes: Sequence[Axes]) -> None:
+    """Name the numbers of sub-words that any panel shows in a legend below all panels."""
     found = {}
     for ax in axes:
         found |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+    shown = [text for text in _CLASSES if text in found]
     figure.legend(
-        [found[text] for text in _CLASSES if text in found],
-        [
-            text + (" sub-word" if text == "1" else " sub-words")
-            for text in _CLASSES
-            if text in found
-        ],
+        [found[text] for text in shown],
+        [f"{text} sub-word{'s' * (text != '1')}" for text in shown],
         loc="outside lower center",
         ncols=4,
         frameon=False,
         markerscale=1.6,
     )
-    return figure
 
 
 def _frequency(table: pd.DataFrame) -> np.ndarray:
