@@ -16,14 +16,7 @@ from embvar_kit.corpora import byte_level
 from embvar_kit.errors import StatisticsError, StatisticsFileError
 from embvar_kit.moments import memory
 from embvar_kit.moments.grouped import GroupedMoments
-from embvar_kit.statistics import (
-    analysis,
-    by_layer,
-    compaction,
-    geometry,
-    merging,
-    storage,
-)
+from embvar_kit.statistics import analysis, by_layer, compaction, geometry, merging, storage
 from embvar_kit.statistics.compaction import STORED, TOKENS
 from embvar_kit.statistics.folds import COLUMNS, LEAST, Folds
 from embvar_kit.statistics.geometry import require_unit
