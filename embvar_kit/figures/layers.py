@@ -273,25 +273,15 @@ def dimension_shares(
     largest = np.maximum(shares["M"].max(axis=0), shares["V"].max(axis=0))
     named = np.argsort(-largest, kind="stable")[: min(top, mean.shape[1])]
     figure, axes = style.panels(2, 2, 4.8, 3.4)
+    width = style.bar_width(layers)
     for ax, (moment, share) in zip(axes, shares.items(), strict=True):
         bottom = np.zeros(len(layers))
         for at, dimension in enumerate(named):
-            height = share[:, dimension]
-            colour = style.model_colour(at)
-            ax.bar(
-                layers,
-                height,
-                style.bar_width(layers),
-                bottom,
-                color=colour,
-                linewidth=0,
-                label=f"dimension {dimension}",
-            )
-            bottom += height
-        rest = share.sum(axis=1) - bottom
-        others = f"the other {mean.shape[1] - len(named):,}"
-        width = style.bar_width(layers)
-        ax.bar(layers, rest, width, bottom, color="#d9d9d9", linewidth=0, label=others)
+            look = {"color": style.model_colour(at), "label": f"dimension {dimension}"}
+            ax.bar(layers, share[:, dimension], width, bottom, linewidth=0, **look)
+            bottom += share[:, dimension]
+        look = {"color": "#d9d9d9", "label": f"the other {mean.shape[1] - len(named):,}"}
+        ax.bar(layers, share.sum(axis=1) - bottom, width, bottom, linewidth=0, **look)
         ax.set(ylim=(0, 1), title=f"share of ${moment}(X)$")
         style.depth_axis(ax, "layer")
         if len(layers) <= 12:  # they may not be consecutive
