@@ -235,12 +235,12 @@ class _Taken:
         if self.screen:
             self.screen.restore(state)
 
-    def on_host(self) -> list[list[list[GroupedMoments]]]:
-        """The moments by site and layer; behind these, those of the null."""
-        return [moments.on_host() for moments in self._moments.values()]
+    def on_host(self) -> dict[str, list[list[GroupedMoments]]]:
+        """The moments by site and layer, and those of the null under :data:`NULL`."""
+        return {prefix: moments.on_host() for prefix, moments in self._moments.items()}
 
     def measured(
-        self, work: Plan, held: Sequence[list[list[GroupedMoments]]], info: dict
+        self, work: Plan, held: Mapping[str, list[list[GroupedMoments]]], info: dict
     ) -> Measured:
         """What the pass found.
 
@@ -252,8 +252,8 @@ class _Taken:
         null = None
         if work.null:
             info = {**info, "null_seed": NULL_SEED}
-            null = Measured(work.null, self._moments[NULL], held[1], {**info, "permuted": True})
-        return Measured(work, self._moments[""], held[0], info, null)
+            null = Measured(work.null, self._moments[NULL], held[NULL], {**info, "permuted": True})
+        return Measured(work, self._moments[""], held[""], info, null)
 
 
 def _seen(statistics: TokenStatistics) -> TokenStatistics:
