@@ -34,6 +34,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     Raises:
         ExtractionError: if it is none, or less than ``least``.
 
+    >>> import numpy as np
     >>> whole_number("folds", np.int64(20), 2)
     20
     """
