@@ -491,6 +491,22 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
             "device='cpu' takes the whole model, and device_map='auto' spreads it",
         ),
         (
+            ["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--device-map", "{{}}"],
+            "gives no device for",
+        ),
+        (
+            [
+                "extract",
+                "--out",
+                "{tmp}/o",
+                "{text}",
+                "{bert}",
+                "--device-map",
+                '{{"": 0, "nope": 0}}',
+            ],
+            "device_map names 'nope', which",
+        ),
+        (
             ["extract", "--out", "{tmp}/o", "{bert}", "--device-map", "auto", "--workers", "2"],
             "leave out --device-map, or --workers",
         ),

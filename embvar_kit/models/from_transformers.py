@@ -77,14 +77,17 @@ def _load_module(
     # With this, shapes that differ are reported, and refused by name.
     how = {"dtype": dtype, "output_loading_info": True, "ignore_mismatched_sizes": True}
     how |= {**safe, **options}
-    if device_map is not None:
-        how["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
     notes: tuple[str, ...] = ()
     try:
         told = (
             {} if "gguf_file" in options else PreTrainedConfig.get_config_dict(where, **options)[0]
         )
         refuse_quantised(told, label)
+        # What a repository's own code is like is known once it has run, below.
+        if isinstance(device_map, Mapping) and not options["trust_remote_code"]:
+            _check_device_map(device_map, _without_weights(where, options), label)
+        if device_map is not None:
+            how["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
         attention = attention_asked_for(told)
         if attention is None:
             module, report = AutoModel.from_pretrained(where, **how)
@@ -92,6 +95,8 @@ def _load_module(
             module, report = _with_own_attention(where, options, how)
             taken = module.config._attn_implementation
             notes = (f"attention: {taken}, not {attention} as its configuration asks for",)
+        if isinstance(device_map, Mapping):
+            _check_device_map(device_map, module, label)
     except ModelError:
         raise
     except Exception as error:  # OSError, ValueError, KeyError, RuntimeError and more
@@ -103,6 +108,51 @@ def _load_module(
             ) from error
         raise _not_loaded(error, where, label, options) from error
     return module, report, notes
+
+
+def _without_weights(where: str, options: dict) -> Any:
+    """The model that the files describe, on the device ``meta``: modules and names, no numbers."""
+    from transformers import AutoConfig, AutoModel
+
+    eager = {"attn_implementation": "eager"}  # the one attention that every model has
+    config = AutoConfig.from_pretrained(where, **options, **eager)
+    with torch.device("meta"):
+        return AutoModel.from_config(config, **eager)
+
+
+def _check_device_map(device_map: Mapping[str, Any], module: Any, label: str) -> None:
+    """Refuse a map that does not fit the model.
+
+    transformers passes over names that the model does not have, and puts what no name covers on
+    the CPU, or complains of it alone.
+
+    Args:
+        device_map: the device of each module.
+        module: the model, with or without weights.
+        label: the model's name for messages.
+
+    Raises:
+        ModelError: naming the module.
+    """
+    parts = ", ".join(name for name, _ in module.named_children())
+    remedy = f"Its parts are {parts}; '' is the whole model, and 'auto' spreads it by itself."
+    weights = list(module.state_dict())
+    known = {"", *weights, *(name for name, _ in module.named_modules())}
+    if unknown := [name for name in device_map if name not in known]:
+        raise ModelError(
+            f"device_map names {', '.join(map(repr, unknown))}, which {label!r} "
+            f"({type(module).__name__}) does not have. {remedy}"
+        )
+    bare = [
+        weight
+        for weight in weights
+        if not any(not name or f"{weight}.".startswith(f"{name}.") for name in device_map)
+    ]
+    if bare:
+        raise ModelError(
+            f"device_map={dict(device_map)!r} gives no device for {len(bare)} of the "
+            f"{len(weights)} weights of {label!r}, among them {bare[0]!r}. {remedy}"
+        )
 
 
 def _not_loaded(error: Exception, where: str, label: str, options: dict) -> ModelError:

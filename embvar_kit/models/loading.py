@@ -242,6 +242,11 @@ def load_model(
             f"device={device!r} takes the whole model, and device_map={device_map!r} spreads it: "
             "name one of them."
         )
+    if isinstance(device_map, Mapping) and not device_map:
+        raise ModelError(
+            "device_map={} gives no device for any part of the model: name the device of each of "
+            "its modules ('' is the whole model), or give 'auto'."
+        )
     torch_device = None if device_map is not None else _device(device)
     torch_dtype = _dtype(dtype)
     limit_threads()

@@ -7,12 +7,14 @@ bring it in when it runs. Two devices are simulated by two names of one: no tens
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny_models import LAYERS, SENTENCES
+import transformers
+from tiny_models import FAMILIES, LAYERS, SENTENCES
 
 import embvar_kit as ek
 from embvar_kit.extraction.accumulator import Accumulator
@@ -57,6 +59,43 @@ def test_all_on_one_device_is_the_plain_model(tiny):
 def test_a_device_map_that_transformers_refuses_is_named(tiny, wrong):
     with pytest.raises(ek.ModelError, match=r"with device_map=.*Give 'auto', or the device of"):
         ek.load_model(tiny("bert"), device_map=wrong)
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "device_map=.* gives no device for any part of the model"),
+        (
+            {"": "cpu", "encoder.layer.2": "disk"},
+            r"names 'encoder.layer.2'.*\(BertModel\)",
+        ),
+        ({**SPREAD["bert"], "embedings": "cpu"}, "names 'embedings', which"),
+        ({"bert.embeddings": "cpu"}, "Its parts are embeddings, encoder, pooler"),
+        ({"embeddings": "cpu", "encoder.layer.1": "cpu"}, "of .*, among them 'encoder.layer.0"),
+    ],
+)
+def test_a_device_map_that_does_not_fit_the_model_is_refused_by_name(tiny, given, words, trusted):
+    with pytest.raises(ek.ModelError, match=words):
+        ek.load_model(tiny("bert"), device_map=given, trust_remote_code=trusted)
+
+
+def test_a_device_map_is_refused_before_weights_are_read(tiny, tmp_path):
+    folder = shutil.copytree(tiny("bert"), tmp_path / "bert")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ek.ModelError, match="names 'nope'"):
+        ek.load_model(folder, device_map={"": "cpu", "nope": "cpu"})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_takes_a_device_map_of_its_parts(family, tiny, loaded):
+    module = transformers.AutoModel.from_pretrained(tiny(family))
+    parts = [*dict(module.named_children()), *dict(module.named_parameters(recurse=False))]
+    model = ek.load_model(tiny(family), device_map=dict.fromkeys(parts, "cpu"))
+    same(
+        ek.extract(model, CORPUS, progress=False),
+        ek.extract(loaded(family), CORPUS, progress=False),
+    )
 
 
 def test_device_and_device_map_exclude_each_other(tiny):
