@@ -1,7 +1,12 @@
 // Buttons that ask the kernel for a file, which the browser saves, or for code or the query of a
 // link, which it copies.
+const PATIENCE = 8000;  // milliseconds for which the kernel may be silent
+const SILENT = "The kernel does not answer. If it is busy, this will be done once it is free; after " +
+  "a restart, run the cell again.";
+
 function render({ model, el }) {
   const own = Math.random().toString(36).slice(2);  // another view of the same explorer stays quiet
+  let asked = 0, waiting = 0;  // how often a button was clicked: only the last click is answered
   const said = document.createElement("span");
   said.setAttribute("role", "status");
   const buttons = model.get("buttons").map(([text, tooltip]) => {
@@ -10,8 +15,17 @@ function render({ model, el }) {
     button.textContent = text;
     button.title = tooltip;
     button.addEventListener("click", () => {
+      const silent = () => { said.textContent = SILENT; };
       said.textContent = "…";
-      model.send({ wanted: text, view: own });
+      asked += 1;
+      clearTimeout(waiting);
+      waiting = setTimeout(silent, PATIENCE);
+      try {
+        model.send({ wanted: text, view: `${own} ${asked}` });
+      } catch {  // the connection was cut, as by a restart
+        clearTimeout(waiting);
+        silent();
+      }
     });
     return button;
   });
@@ -37,7 +51,8 @@ function render({ model, el }) {
     said.replaceChildren(how, shown);
   };
   const answered = (message, buffers) => {
-    if (message.view !== own) return;
+    if (message.view !== `${own} ${asked}`) return;
+    clearTimeout(waiting);
     said.textContent = message.told;
     if (message.code) copy(message.code);
     // Without the token that opens the app: whoever follows the link needs one of their own.
@@ -45,6 +60,9 @@ function render({ model, el }) {
     if (message.name) save(message.name, message.type, buffers[0]);
   };
   model.on("msg:custom", answered);
-  return () => model.off("msg:custom", answered);
+  return () => {
+    clearTimeout(waiting);
+    model.off("msg:custom", answered);
+  };
 }
 export default { render };

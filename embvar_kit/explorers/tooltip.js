@@ -40,7 +40,13 @@ function render({ model, el }) {
     ring.style.left = `${box.left + (area[0] + area[2]) / 2 * box.width}px`;
     ring.style.top = `${box.top + (area[1] + area[3]) / 2 * box.height}px`;
   };
+  let last = null;  // where the mouse is, for areas that change under it
+  const hide = () => {
+    tip.style.display = ring.style.display = "none";
+    last = null;
+  };
   const move = (event) => {
+    last = event;
     circle(event);
     const found = at(event);
     if (found < 0) {
@@ -60,11 +66,15 @@ function render({ model, el }) {
     move(event);  // a finger does not move before it clicks
     if (model.get("clickable")) model.send({ clicked: found });
   };
-  document.addEventListener("mousemove", move);
-  document.addEventListener("click", click);
+  const changed = () => { if (last) move(last); };
+  // The end of the full screen and a mouse that leaves the page come without a move.
+  const listeners = [[document, "mousemove", move], [document, "click", click],
+    [document, "fullscreenchange", hide], [document.documentElement, "mouseleave", hide]];
+  for (const [where, name, call] of listeners) where.addEventListener(name, call);
+  model.on("change:areas", changed);
   return () => {
-    document.removeEventListener("mousemove", move);
-    document.removeEventListener("click", click);
+    for (const [where, name, call] of listeners) where.removeEventListener(name, call);
+    model.off("change:areas", changed);
     tip.remove();
     ring.remove();
   };

@@ -1,0 +1,103 @@
+"""What ends in the middle: a lecture, and a kernel that is busy, stopped or dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import nbformat
+import pytest
+from playwright.sync_api import Locator, expect
+
+from . import servers, view
+from .conftest import Desk, screenshot
+from .notebook_page import WINDOW, Notebook
+
+NAME = "interruptions.ipynb"
+CELLS = (
+    "import os\n\nimport embvar_kit as ek\n\nprint(os.getpid())",
+    'explorer = ek.TradeoffExplorer(ek.cached_statistics("minilm", progress=False))\nexplorer',
+    "ek.VariancePlayground()",
+)
+SILENT = "The kernel does not answer."
+
+
+@pytest.fixture(scope="module")
+def notebook(lab: servers.Server, desk: Desk) -> Notebook:
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(made, lab.folder / NAME)
+    return desk.open(NAME)
+
+
+def kernel_of(notebook: Notebook) -> int:
+    """The process of the notebook's kernel, which its first cell prints."""
+    return int(notebook.page.locator(".jp-OutputArea-output").first.inner_text())
+
+
+def test_a_tooltip_ends_with_the_lecture(notebook: Notebook):
+    page, (_, explorer) = notebook.page, notebook.explorers(2)
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    view.in_the_middle(explorer.locator("img.embvar-picture"))
+    explorer.locator(".embvar-lecture-button button").click()
+    page.wait_for_function("() => document.fullscreenElement")
+    page.wait_for_timeout(1000)
+    box, tip = explorer.locator("img.embvar-picture").bounding_box(), page.locator(".embvar-tip")
+    for share in (0.75, 0.7, 0.65, 0.6):  # of the picture's height: in one of them, a bar stands
+        page.mouse.move(box["x"] + 0.83 * box["width"], box["y"] + share * box["height"])
+        if page.locator(".embvar-tip:visible").count():
+            break
+    shown = page.locator(".embvar-tip:visible")
+    expect(shown).to_have_count(1)
+    told = shown.inner_text()
+    explorer.locator(".embvar-mean-1 .noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    expect(shown).not_to_have_text(told)  # the bar changes under the mouse, and so does its number
+    page.evaluate("() => document.exitFullscreen()")  # as Escape does
+    page.wait_for_function("() => !document.fullscreenElement")
+    expect(page.locator(".embvar-tip:visible")).to_have_count(0)
+    assert tip.count()
+    page.set_viewport_size(WINDOW)
+
+
+def click(explorer: Locator, button: str) -> Locator:
+    """Click a button below the plot; return what is told beside the buttons."""
+    explorer.locator(".embvar-downloads button", has_text=button).click()
+    return explorer.locator(".embvar-downloads [role=status]")
+
+
+def test_buttons_say_that_the_kernel_is_silent_and_answer_when_it_is_back(notebook: Notebook):
+    page, (explorer, _) = notebook.page, notebook.explorers(2)
+    view.in_the_middle(explorer.locator(".embvar-downloads"))
+    expect(click(explorer, "CSV")).to_contain_text("No token is marked")
+    kernel = kernel_of(notebook)
+    os.kill(kernel, signal.SIGSTOP)
+    try:
+        told = click(explorer, "code")
+        expect(told).to_have_text("…")
+        expect(told).to_contain_text(SILENT, timeout=20_000)
+        page.screenshot(path=screenshot("downloads-silent"))
+        told = click(explorer, "CSV")  # what was asked for before is not given on top of this
+        expect(told).to_have_text("…")
+    finally:
+        os.kill(kernel, signal.SIGCONT)
+    expect(told).to_contain_text("No token is marked")
+    page.wait_for_timeout(1000)
+    expect(told).to_contain_text("No token is marked")
+    expect(click(explorer, "code")).to_contain_text("explorer.state.restore(")
+
+
+def test_buttons_say_that_the_kernel_is_dead_and_work_in_the_next_one(notebook: Notebook):
+    (explorer, _) = notebook.explorers(2)
+    before = kernel_of(notebook)
+    os.kill(before, signal.SIGKILL)
+    expect(click(explorer, "code")).to_contain_text(SILENT, timeout=20_000)
+    dialog = notebook.page.locator(".jp-Dialog button", has_text="Ok")
+    dialog.wait_for()  # JupyterLab tells of the restart
+    dialog.click()
+    expect(click(explorer, "code")).to_contain_text(SILENT, timeout=20_000)
+    notebook.run_all()
+    assert kernel_of(notebook) != before
+    (explorer, _) = notebook.explorers(2)
+    expect(click(explorer, "code")).to_contain_text("explorer.state.restore(")
