@@ -12,6 +12,7 @@ import traitlets
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.tables import times
+from embvar_kit.explorers.traits import Counts, Whole, YesOrNo
 from embvar_kit.figures.layers import PARTS_OF
 from embvar_kit.statistics.compaction import CHOICES
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -43,17 +44,12 @@ class LayerState(traitlets.HasTraits):
 
     shown = traitlets.List(traitlets.Unicode(), minlen=1, help="the models shown")
     of = traitlets.Enum(("Q", "V"), default_value="Q", help="what is split: Q(X) or V(X)")
-    absolute = traitlets.Bool(False, help="show the parts themselves, not their shares")
-    counts = traitlets.Tuple(
-        traitlets.Int(min=1),
-        traitlets.Int(min=1, allow_none=True),
-        default_value=(10, 100_000),
-        help="least and most occurrences; None means no limit",
-    )
-    special = traitlets.Bool(True, help="whether special tokens are included")
-    sinks = traitlets.Bool(True, help="whether high-norm tokens are included")
-    unbiased = traitlets.Bool(False, help="subtract the finite-sample bias of M and V_B")
-    step = traitlets.Int(0, min=0, help="index of the selected layer in the deepest model shown")
+    absolute = YesOrNo(False, help="show the parts themselves, not their shares")
+    counts = Counts(help="least and most occurrences; None means no limit")
+    special = YesOrNo(True, help="whether special tokens are included")
+    sinks = YesOrNo(True, help="whether high-norm tokens are included")
+    unbiased = YesOrNo(False, help="subtract the finite-sample bias of M and V_B")
+    step = Whole(0, min=0, help="index of the selected layer in the deepest model shown")
     setting = traitlets.Instance(
         Setting, read_only=True, help="everything that a picture depends on except the step"
     )

@@ -19,6 +19,7 @@ from embvar_kit.explorers.base import bind, explorer_frame
 from embvar_kit.explorers.controls import dropdown, with_class, wrapping_row
 from embvar_kit.explorers.pictured import PicturedExplorer
 from embvar_kit.explorers.rendering import BlittedFigure
+from embvar_kit.explorers.traits import Number, Whole
 from embvar_kit.figures import style
 from embvar_kit.figures.style import FREQUENCY_MAP
 from embvar_kit.figures.tradeoff import fit_text
@@ -46,9 +47,9 @@ class NormalizationState(traitlets.HasTraits):
         StatisticsError: if there is no layer, or the inputs lack tokens of the parts.
     """
 
-    layer = traitlets.Int(help="number of the hidden state shown")
-    gamma = traitlets.Float(1.0, min=0.0, max=1.0, help="0: every γ is 1; 1: the trained values")
-    beta = traitlets.Float(1.0, min=0.0, max=1.0, help="0: every β is 0; 1: the trained values")
+    layer = Whole(help="number of the hidden state shown")
+    gamma = Number(1.0, min=0.0, max=1.0, help="0: every γ is 1; 1: the trained values")
+    beta = Number(1.0, min=0.0, max=1.0, help="0: every β is 0; 1: the trained values")
     lines = traitlets.Dict(read_only=True, help="the regression at each of the three sites")
 
     def __init__(

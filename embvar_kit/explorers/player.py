@@ -14,6 +14,7 @@ from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.blitted import BlittedExplorer
 from embvar_kit.explorers.controls import checkbox, dropdown, with_class
 from embvar_kit.explorers.rendering import BlittedFigure
+from embvar_kit.explorers.traits import Whole, YesOrNo
 from embvar_kit.figures.formula import (
     NEAR,
     near_from,
@@ -36,8 +37,8 @@ class SequenceState(traitlets.HasTraits):
         StatisticsError: if they are no vectors, or one is not finite.
     """
 
-    k = traitlets.Int(1, min=1, help="number of vectors seen")
-    answer = traitlets.Bool(False, help="whether the values after all vectors are shown")
+    k = Whole(1, min=1, help="number of vectors seen")
+    answer = YesOrNo(False, help="whether the values after all vectors are shown")
     moments = traitlets.Dict(read_only=True, help="Q, M and V after k vectors")
 
     def __init__(self, x: np.ndarray, **values: int | bool) -> None:

@@ -15,6 +15,7 @@ from embvar_kit import figures
 from embvar_kit.explorers.blitted import BlittedExplorer
 from embvar_kit.explorers.rendering import BlittedFigure
 from embvar_kit.explorers.scripted import Drag
+from embvar_kit.explorers.traits import Number, Whole
 from embvar_kit.figures.formula import formula_artists, formula_frame
 
 _FARTHEST, _WIDEST = 3.0, 1.5  # largest mean and largest spread of a feature of the cloud
@@ -36,12 +37,12 @@ class CloudState(traitlets.HasTraits):
     Values out of range are rejected. Within them no vector leaves the plot.
     """
 
-    mean_1 = traitlets.Float(2.0, min=-_FARTHEST, max=_FARTHEST, help="mean of feature 1")
-    mean_2 = traitlets.Float(1.0, min=-_FARTHEST, max=_FARTHEST, help="mean of feature 2")
-    spread_1 = traitlets.Float(0.8, min=0, max=_WIDEST, help="standard deviation of feature 1")
-    spread_2 = traitlets.Float(0.4, min=0, max=_WIDEST, help="standard deviation of feature 2")
-    n = traitlets.Int(300, min=2, max=2000, help="number of vectors")
-    seed = traitlets.Int(0, min=0, help="seed of the random draw")
+    mean_1 = Number(2.0, min=-_FARTHEST, max=_FARTHEST, help="mean of feature 1")
+    mean_2 = Number(1.0, min=-_FARTHEST, max=_FARTHEST, help="mean of feature 2")
+    spread_1 = Number(0.8, min=0, max=_WIDEST, help="standard deviation of feature 1")
+    spread_2 = Number(0.4, min=0, max=_WIDEST, help="standard deviation of feature 2")
+    n = Whole(300, min=2, max=2000, help="number of vectors")
+    seed = Whole(0, min=0, help="seed of the random draw")
     moments = traitlets.Dict(read_only=True, help="Q, M and V of the cloud")
 
     @traitlets.default("moments")

@@ -14,6 +14,7 @@ from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.points import Points, Statistics, by_name, points_of
 from embvar_kit.explorers.search import Search, Vocabulary, counted, is_uncased
 from embvar_kit.explorers.tables import times
+from embvar_kit.explorers.traits import Counts, Whole, YesOrNo
 from embvar_kit.figures.tradeoff import ZERO
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
@@ -40,22 +41,17 @@ class TradeoffState(traitlets.HasTraits):
 
     model = traitlets.Unicode(help="name of the model shown")
     site = traitlets.Unicode(help="site shown, one of the model's")
-    layer = traitlets.Int(help="the layer shown")
-    counts = traitlets.Tuple(
-        traitlets.Int(min=1),
-        traitlets.Int(min=1, allow_none=True),
-        default_value=(10, 100_000),
-        help="least and most occurrences; None means no limit",
-    )
-    unbiased = traitlets.Bool(False, help="whether M and V are corrected for finite samples")
-    special = traitlets.Bool(True, help="whether special tokens are shown")
+    layer = Whole(help="the layer shown")
+    counts = Counts(help="least and most occurrences; None means no limit")
+    unbiased = YesOrNo(False, help="whether M and V are corrected for finite samples")
+    special = YesOrNo(True, help="whether special tokens are shown")
     scales = traitlets.Enum(
         ("same", "own", "log"), help="axes: same for all layers, each layer's own, or logarithmic"
     )
     search = traitlets.Unicode("", help="tokens, their beginnings (stat*) or ends (*ing)")
     marked = traitlets.List(traitlets.Unicode(), help="the marked tokens, at every layer")
     token = traitlets.Unicode(None, allow_none=True, help="the token whose card is open")
-    compare = traitlets.Int(None, allow_none=True, help="layer to compare with the one shown")
+    compare = Whole(None, allow_none=True, help="layer to compare with the one shown")
     distance = traitlets.Enum(
         ("units", "share"),
         default_value="units",

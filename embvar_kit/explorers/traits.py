@@ -1,0 +1,75 @@
+"""Values of the explorers' states: whole numbers, finite numbers, truth values, ranges of counts.
+
+Traitlets takes ``True`` for the number 1, and 1 for ``True``. A link or a line of code that has the
+one in the place of the other has mixed two values up, and is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any, NoReturn
+
+import numpy as np
+import traitlets
+
+_TRUTH = (bool, np.bool_)
+
+
+class Whole(traitlets.Int):
+    """A whole number of any kind, Python's or NumPy's; no truth value."""
+
+    def validate(self, obj: Any, value: Any) -> int:
+        if not _is_whole(value):
+            _refuse(self.name, value, "a whole number")
+        return super().validate(obj, int(value))
+
+
+class Number(traitlets.Float):
+    """A finite number of any kind; no truth value."""
+
+    def validate(self, obj: Any, value: Any) -> float:
+        if isinstance(value, _TRUTH) or not isinstance(value, Real) or not math.isfinite(value):
+            _refuse(self.name, value, "a finite number")
+        return super().validate(obj, float(value))
+
+
+class YesOrNo(traitlets.Bool):
+    """``True`` or ``False``, Python's or NumPy's; no number."""
+
+    def validate(self, obj: Any, value: Any) -> bool:
+        if not isinstance(value, _TRUTH):
+            _refuse(self.name, value, "True or False")
+        return bool(value)
+
+
+class Counts(traitlets.TraitType):
+    """The least and the most occurrences of the tokens chosen; ``None`` means no limit."""
+
+    default_value = (10, 100_000)
+
+    def validate(self, obj: Any, value: Any) -> tuple[int, int | None]:
+        if isinstance(value, (tuple, list)) and len(value) == 2:
+            least, most = value
+            if _is_count(least) and (most is None or _is_count(most)):
+                return int(least), None if most is None else int(most)
+        _refuse(
+            self.name,
+            value,
+            "the least and the most occurrences, as in (10, 100_000), or None for no limit",
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return _is_whole(value) and value >= 1
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, be it a float: a layer read from a table may be 2.0."""
+    if isinstance(value, _TRUTH) or not isinstance(value, Real):
+        return False
+    return isinstance(value, Integral) or float(value).is_integer()
+
+
+def _refuse(name: str | None, value: Any, wanted: str) -> NoReturn:
+    raise traitlets.TraitError(f"{name}={value!r}: give {wanted}.")
