@@ -5,6 +5,7 @@ The model runs only on the sentences of the occurrences asked for.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ import numpy as np
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.corpora.tokens import tokenize
-from embvar_kit.errors import ExtractionError, StatisticsError
+from embvar_kit.errors import ExtractionError, NothingLeftError, StatisticsError
 from embvar_kit.extraction.embeddings import (
     Occurrences,
     collect_embeddings,
@@ -23,9 +24,11 @@ from embvar_kit.extraction.embeddings import (
 )
 from embvar_kit.extraction.plan import Plan, plan
 from embvar_kit.models.loading import EmbeddingModel
+from embvar_kit.models.running import use_of
 from embvar_kit.statistics.merging import control_tokens_read
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
+_LONGEST = 1000  # most tokens of a typed sentence, whatever the model takes: more take long
 _WIDTH = 70  # characters of context on each side
 
 
@@ -53,6 +56,24 @@ class Context:
     link: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class Insertion:
+    """A sentence that need not be in the corpus, as the model reads it, and a token's place in it.
+
+    Attributes:
+        sentence: the text.
+        tokens: ``(K,)`` its tokens (or words) as the statistics name them, in order, begin and end
+            tokens included.
+        occurrences: the token's occurrences among them; ``None`` if there are none.
+        parts: the sentence before, in and after each occurrence.
+    """
+
+    sentence: str
+    tokens: np.ndarray
+    occurrences: Occurrences | None
+    parts: list[tuple[str, str, str]]
+
+
 @dataclass(frozen=True)
 class Concordance:
     """The occurrences of each token of a corpus.
@@ -70,6 +91,11 @@ class Concordance:
     by: str = "token"
     long: str = "split"
     parse_special: bool = False
+
+    @property
+    def lock(self) -> threading.RLock:
+        """To be held by whoever uses this in a thread: the model and its tokenizer are shared."""
+        return use_of(self.model.module)
 
     @cached_property
     def tokenized(self) -> Plan:
@@ -132,6 +158,60 @@ class Concordance:
             link = source_link(self.corpus, int(sentence))
             contexts.append(Context(*parts, *neighbours, where, link))
         return contexts
+
+    def insert(self, sentence: str, token: str) -> Insertion:
+        """Run the model on a sentence, read as those of the corpus are, and find a token in it.
+
+        Args:
+            sentence: the text.
+            token: the token (or word), named as in the statistics.
+
+        Raises:
+            ExtractionError: if the sentence is blank, nothing or only special tokens are left of
+                it, or it is too long.
+        """
+        if not sentence.strip():
+            raise ExtractionError("Type a sentence: there is no text yet.")
+        corpus = Corpus.of([sentence], "your sentence")
+        how = {"by": self.by, "parse_special": self.parse_special}
+        try:
+            work = plan(self.model, corpus, **how)
+        except NothingLeftError as error:
+            raise ExtractionError(
+                f"{self.model.name} finds no {'word' if self.by == 'word' else 'token'} in this "
+                "text: type another sentence."
+            ) from error
+        self._require_sentence(work)
+        tokens = work.labels[work.group]
+        own = np.flatnonzero(tokens == token)
+        if not len(own):
+            return Insertion(sentence, tokens, None, [])
+        found = collect_embeddings(self.model, corpus, [token], **how)[token]
+        spans = self._spans(corpus)
+        parts = [self._split(work, spans, work.first_token[at], at, sentence) for at in own]
+        return Insertion(sentence, tokens, found, parts)
+
+    def _require_sentence(self, work: Plan) -> None:
+        """Refuse a text that is too long for one run of the model, or has special tokens only.
+
+        Raises:
+            ExtractionError: if it is or has.
+        """
+        around = len(self.model.begin) + len(self.model.end)
+        tokens = len(work.text.ids) - around * len(work.text.lengths)
+        room = _LONGEST
+        if self.model.max_tokens is not None:
+            room = min(room, self.model.max_tokens - around)
+        if tokens > room:
+            raise ExtractionError(
+                f"Your sentence has {tokens:,} tokens, and {self.model.name} is run on {room:,} "
+                "at most here: shorten it."
+            )
+        if work.special.all():
+            raise ExtractionError(
+                f"{self.model.name} reads only special tokens in this text: "
+                f"{', '.join(map(str, work.labels))}. Type another sentence."
+            )
 
     def _split(
         self, work: Plan, spans: np.ndarray | None, token: int, at: int, sentence: str

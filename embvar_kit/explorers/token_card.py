@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import ipywidgets as widgets
+import numpy as np
 from matplotlib.axes import Axes
 
 from embvar_kit.corpora.byte_level import named, visible
 from embvar_kit.errors import EmbvarError
 from embvar_kit.explorers.controls import scrolling_image, with_class, wrapping_row
+from embvar_kit.explorers.progress import CancelledError, Progress
 from embvar_kit.explorers.rendering import BlittedFigure, Prefetcher, nearest_first
 from embvar_kit.explorers.scripted import Tooltip
 from embvar_kit.explorers.tables import contexts_table, number
+from embvar_kit.explorers.typed_sentence import SentenceBox
 from embvar_kit.figures.token import in_plane, moments_of_token, occurrences_in_plane
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 if TYPE_CHECKING:  # these import torch, which takes seconds and only an open card needs
-    from embvar_kit.explorers.concordance import Concordance, Context
+    from embvar_kit.explorers.concordance import Concordance, Context, Insertion
     from embvar_kit.extraction.embeddings import Occurrences
 
 MOST = 60
@@ -44,8 +47,8 @@ OccurrencesKey = tuple[int, str]
 ProfileKey = tuple[int, str, int, bool]
 """Id of the statistics, token, layer, whether M and V are unbiased."""
 
-PlaneKey = tuple[int, str, int, str]
-"""Id of the statistics, token, layer, side of the neighbour to mark by."""
+PlaneKey = tuple[int, str, int, str, "Insertion | None"]
+"""Id of the statistics, token, layer, side of the neighbour to mark by, the reader's sentence."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class TokenCard:
     Attributes:
         view: the widget.
         side: the buttons that choose the neighbour to mark by, ``"after"`` or ``"before"``.
+        sentence: the box for a sentence of the reader's.
     """
 
     def __init__(
@@ -102,6 +106,7 @@ class TokenCard:
     ) -> None:
         self._describe = describe
         self._recall = recall
+        self._loading = threading.Lock()  # a sample and a sentence may both need the model
         self._concordances = {(c.model.name, c.model.revision): c for c in concordances}
         self._stats: TokenStatistics | None = None
         self._requested: ProfileKey | None = None
@@ -110,12 +115,7 @@ class TokenCard:
         self._head = with_class(widgets.HTML(), "embvar-card-head")
         self._profile, self._left = scrolling_image("embvar-card-profile", 300, _PROFILE)
         self._plane, plane = scrolling_image("embvar-card-plane", 300, _PLANE)
-        self._stop = threading.Event()
-        self._step = with_class(widgets.HTML(), "embvar-card-progress")
-        self._cancel = widgets.Button(tooltip="stops after the step under way")
-        with_class(self._cancel, "embvar-card-cancel").on_click(lambda _: self._stop_or_resume())
-        waiting = wrapping_row(self._step, self._cancel)
-        self._waiting = with_class(waiting, "embvar-card-waiting")
+        self._progress = Progress("embvar-card", _STEPS, self._request_sample)
         self._contexts = with_class(widgets.HTML(), "embvar-card-contexts")
         self.side = widgets.ToggleButtons(
             options=[("the following token", "after"), ("the preceding token", "before")],
@@ -128,12 +128,14 @@ class TokenCard:
             picture="embvar-card-plane",
             hint="Point at a dot for its sentence, or at a sentence below for its dot.",
         )
+        self.sentence = SentenceBox(self._load_concordance, self._request_plane)
         self._right = widgets.VBox([self.side, plane, self._sentences])
         self.view = widgets.VBox(
             [
                 self._head,
                 wrapping_row(self._left, self._right),
-                self._waiting,
+                self.sentence.view,
+                self._progress.view,
                 self._contexts,
             ],
             layout={"border": "1px solid #bbb", "padding": "6px 10px", "margin": "8px 0"},
@@ -156,12 +158,13 @@ class TokenCard:
             unbiased: whether M and V are corrected for finite samples.
         """
         before, self._requested = self._requested, None
-        self._show_waiting(False)
+        self._progress.hide()
         if stats is None or token is None:
             self._head.value = (
                 "<b>Token card</b>: click a point, search for a token, or choose one from a list."
             )
             self._show_parts(False)
+            self.sentence.close()
             return
         self._sources[id(stats)] = stats
         self._stats, self._requested = stats, (id(stats), token, layer, unbiased)
@@ -187,6 +190,10 @@ class TokenCard:
         self._describe(
             "embvar-card-plane", f"Occurrences of {shown} on two principal axes, layer {layer}."
         )
+        if self._obstacle() is None and self._site in _SITES:
+            self.sentence.show(stats, token, layer)
+        else:
+            self.sentence.close()
         if before is None or before[:2] != self._requested[:2]:
             self._profile.wait()
             self._plane.wait()
@@ -200,7 +207,7 @@ class TokenCard:
     def wait(self, seconds: float = 120.0) -> bool:
         """Wait until all parts are complete; return whether they were in time."""
         done = self.profiles.wait(seconds) and self.samples.wait(seconds)
-        return done and self.planes.wait(seconds)
+        return done and self.sentence.wait(seconds) and self.planes.wait(seconds)
 
     def _show_parts(self, visible: bool) -> None:
         for part in (self._left, self._right, self._contexts):
@@ -234,72 +241,59 @@ class TokenCard:
 
     def _load_concordance(self, stats: TokenStatistics) -> Concordance:
         """The concordance of the statistics' model; if none was given, load it by name."""
-        if (known := self._concordance(stats)) is not None:
-            return known
-        from embvar_kit.explorers.concordance import concordances
-        from embvar_kit.extraction.embeddings import load_again
+        with self._loading:
+            if (known := self._concordance(stats)) is not None:
+                return known
+            from embvar_kit.explorers.concordance import concordances
+            from embvar_kit.extraction.embeddings import load_again
 
-        (loaded,) = concordances([stats], *load_again(stats))
-        self._concordances[loaded.model.name, loaded.model.revision] = loaded
-        return loaded
+            (loaded,) = concordances([stats], *load_again(stats))
+            self._concordances[loaded.model.name, loaded.model.revision] = loaded
+            return loaded
 
-    def _request_sample(self) -> None:
+    def _obstacle(self) -> str | None:
+        """HTML: why no occurrences of the statistics shown can be had, if that is known already."""
         concordance = self._concordance(self._stats)
         if concordance is None and not self._recall:
             name = html.escape(str(self._stats.info["model"]["name"]))
-            self._show_instead(
+            return (
                 f"The explorer has no model and corpus for {name}. To see occurrences in context "
                 "and in two dimensions, pass both, <code>TradeoffExplorer(stats, model=…, "
                 "corpus=…)</code>, or let it load them by name, <code>recall=True</code>."
             )
-            return
         convention = self._stats.info.get("convention", {})
         if concordance is not None and convention.get("by", "token") != concordance.by:
-            self._show_instead(
-                "These statistics group occurrences differently from the model given."
-            )
+            return "These statistics group occurrences differently from the model given."
+        return None
+
+    def _request_sample(self) -> None:
+        if (obstacle := self._obstacle()) is not None:
+            self._show_instead(obstacle)
             return
         self._right.layout.display = None
-        self._stop = threading.Event()
+        self._progress.restart()
         if self._requested[:2] not in self.samples:
             self._contexts.value = ""
-            self._step.value = _progress(0)
-            self._show_waiting(True)
+            self._progress.show()
         self.samples.request(self._requested[:2])
 
     def _show_instead(self, sentence: str) -> None:
-        self._show_waiting(False)
+        self._progress.hide()
         self._contexts.value = f"<i>{sentence}</i>"
         self._right.layout.display = "none"
 
-    def _show_waiting(self, on: bool) -> None:
-        self._waiting.layout.display = None if on else "none"
-        self._cancel.description = "cancel"
-
-    def _stop_or_resume(self) -> None:
-        if self._stop.is_set():
-            self._request_sample()
-        else:
-            self._stop.set()
-            self._step.value, self._cancel.description = "Cancelled.", "look again"
-
     def _sample(self, key: OccurrencesKey) -> OccurrenceSample:
         source, token = key
-        stats, stop = self._sources[source], self._stop
-
-        def begin(step: int) -> None:
-            if stop.is_set():
-                raise _CancelledError
-            self._step.value = _progress(step)
-
+        stats, begin = self._sources[source], self._progress.stepper()
         begin(0)
         concordance = self._load_concordance(stats)
-        begin(1)
-        count = concordance.count(token)  # tokenizes
-        begin(2)
-        occurrences = concordance.find(token, most=MOST)
-        begin(3)
-        contexts = concordance.contexts(occurrences)
+        with concordance.lock:
+            begin(1)
+            count = concordance.count(token)  # tokenizes
+            begin(2)
+            occurrences = concordance.find(token, most=MOST)
+            begin(3)
+            contexts = concordance.contexts(occurrences)
         return OccurrenceSample(count, occurrences, contexts)
 
     def _show_sample(self, key: OccurrencesKey, sample: OccurrenceSample) -> None:
@@ -309,21 +303,26 @@ class TokenCard:
         known = {one.get("fingerprint") for one in self._stats.info["corpora"]}
         other = "" if corpus.fingerprint in known else ", which is not the statistics' own text"
         self._contexts.value = contexts_table(sample.contexts, sample.count, corpus.name + other)
-        self._show_waiting(False)
+        self._progress.hide()
         self._right.layout.display = None
         self._request_plane()
 
     def _request_plane(self) -> None:
         if self._requested is None or self._requested[:2] not in self.samples:
             return
-        site = self._stats.info.get("convention", {}).get("site", "hidden")
-        if site not in _SITES:
+        if self._site not in _SITES:
             self._right.layout.display = "none"
             return
         side, (source, token, layer, _) = self.side.value, self._requested
         layers = [int(one) for one in self._stats.layers]
-        ahead = [(source, token, one, side) for one in nearest_first(layers, layers.index(layer))]
-        self.planes.request((source, token, layer, side), ahead[:2])
+        rest = side, self.sentence.insertion
+        ahead = [(source, token, one, *rest) for one in nearest_first(layers, layers.index(layer))]
+        self.planes.request((source, token, layer, *rest), ahead[:2])
+
+    @property
+    def _site(self) -> str:
+        """Where in the model the embeddings of the statistics were taken."""
+        return self._stats.info.get("convention", {}).get("site", "hidden")
 
     def _show_plane(self, key: PlaneKey, plane: Plane) -> None:
         if self._requested is None or key[:3] != self._requested[:3]:
@@ -332,7 +331,7 @@ class TokenCard:
         self._sentences.areas = plane.areas
 
     def _draw_plane(self, key: PlaneKey) -> Plane:
-        source, token, layer, side = key
+        source, token, layer, side, insertion = key
         sample, stats = self.samples[source, token], self._sources[source]
         text_of = dict(zip(map(str, stats.tokens), stats.texts, strict=True))
         neighbours = [
@@ -347,22 +346,27 @@ class TokenCard:
             layer=layer,
             what=what,
             name=named(token, text_of[token]),
+            added=None if insertion is None else insertion.occurrences.at(layer),
             ax=blitted.figure.subplots(),
         )
         png = blitted.png()  # before it the layout is not known
         if (found := in_plane(sample.occurrences.at(layer))) is None:
             return Plane(png, [])
+        places = found.places
+        texts = [f"{one.left}[{one.keyword}]{one.right}" for one in sample.contexts]
+        if insertion is not None:
+            places = np.concatenate([places, found.place(insertion.occurrences.at(layer))])
+            texts += [f"your sentence: {a}[{word}]{b}" for a, word, b in insertion.parts]
         width, height = blitted.figure.bbox.size
         areas = []
-        for (x, y), context in zip(ax.transData.transform(found[0]), sample.contexts, strict=True):
+        for (x, y), text in zip(ax.transData.transform(places), texts, strict=True):
             left, upper = (x - _REACH) / width, 1 - (y + _REACH) / height
             right, lower = (x + _REACH) / width, 1 - (y - _REACH) / height
-            text = f"{context.left}[{context.keyword}]{context.right}"
             areas.append([*map(float, (left, upper, right, lower)), text])
         return Plane(png, areas)
 
     def _show_error(self, error: Exception) -> None:
-        if isinstance(error, _CancelledError):
+        if isinstance(error, CancelledError):
             return
         reason = (
             str(error) if isinstance(error, EmbvarError) else f"{type(error).__name__}: {error}"
@@ -375,13 +379,3 @@ class TokenCard:
         said = f"<p><i>{html.escape(str(error))}</i></p>"
         if said not in self._contexts.value:
             self._contexts.value += said
-
-
-def _progress(step: int) -> str:
-    """HTML: how far the occurrences of a token are."""
-    bar = f"<progress value='{step}' max='{len(_STEPS)}' aria-label='progress'></progress>"
-    return f"<span role='status'>{bar} {_STEPS[step]} …</span>"
-
-
-class _CancelledError(Exception):
-    """The reader no longer waits for the occurrences."""

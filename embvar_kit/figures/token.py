@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -73,6 +73,7 @@ def occurrences_in_plane(
     layer: int,
     what: str = "neighbour",
     name: str | None = None,
+    added: np.ndarray | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Embeddings of one token on their first two principal axes, marked by a neighbouring token.
@@ -86,6 +87,8 @@ def occurrences_in_plane(
         layer: one of the layers collected.
         what: the legend's heading.
         name: what the title calls the token, by default as the statistics do.
+        added: ``(k, d)`` embeddings of other occurrences, such as those in a sentence of the
+            reader's: marked by a black cross, on the axes of the others.
         ax: the Axes to draw on; by default new ones.
 
     Raises:
@@ -104,7 +107,7 @@ def occurrences_in_plane(
         ax.text(0.5, 0.5, note, ha="center", va="center", transform=ax.transAxes)
         ax.set(xticks=(), yticks=(), title=f"layer {layer}")
         return ax
-    flat, share = found
+    flat, share = found.places, found.share
     often = [n for n, _ in Counter(n for n in neighbours if n is not None).most_common()]
     marked = often[:MOST_NEIGHBOURS]
     rest = np.array([n not in marked for n in neighbours])
@@ -122,20 +125,44 @@ def occurrences_in_plane(
     shown = as_label(occurrences.token if name is None else name)
     title = f"{len(x)} occurrences of {shown}, layer {layer}"
     ax.set_title(title, fontsize=10)
-    ax.legend(title=what, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
+    beside = {"bbox_to_anchor": (1, 0.5), "frameon": False, "fontsize": 8}
+    legend = ax.legend(title=what, loc="center left", **beside)
+    if added is not None and len(added):
+        look = {"color": "black", "edgecolors": "white", "linewidths": 0.8, "zorder": 5}
+        cross = ax.scatter(*found.place(added).T, marker="X", s=110, **look)
+        ax.add_artist(legend)
+        beside["bbox_to_anchor"] = (1, 0)
+        ax.legend([cross], [f"your sentence ({len(added)})"], loc="lower left", **beside)
     return ax
 
 
-def in_plane(x: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+class PrincipalPlane(NamedTuple):
+    """Vectors on their first two principal axes.
+
+    Attributes:
+        places: ``(n, 2)`` where they are.
+        share: ``(2,)`` the share of their variance on each axis.
+        centre: ``(d,)`` their mean.
+        axes: ``(2, d)`` the axes, orthonormal.
+    """
+
+    places: np.ndarray
+    share: np.ndarray
+    centre: np.ndarray
+    axes: np.ndarray
+
+    def place(self, x: np.ndarray) -> np.ndarray:
+        """``(k, 2)`` where other vectors ``(k, d)`` are on these axes."""
+        return (x - self.centre) @ self.axes.T
+
+
+def in_plane(x: np.ndarray) -> PrincipalPlane | None:
     """Vectors on their first two principal axes; ``None`` if all are the same.
 
     Args:
         x: ``(n, d)`` vectors, at least three.
-
-    Returns:
-        their places ``(n, 2)``, and the share of the variance on each axis ``(2,)``.
     """
     if not np.ptp(x, axis=0).any():
         return None
     centre, axes, share = analysis.principal_axes(x)
-    return (x - centre) @ axes.T, share
+    return PrincipalPlane((x - centre) @ axes.T, share, centre, axes)
