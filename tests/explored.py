@@ -62,12 +62,20 @@ def tradeoff_of_high_norm():
     return tradeoff_of_tokens([f"t{i}" for i in range(20)], high=3)
 
 
-def tradeoff_of_tokens(tokens, high=None, **about):
-    """Statistics of tokens with these names, each of which occurs twenty times."""
+def tradeoff_of_tokens(tokens, high=None, same=False, **about):
+    """Statistics of tokens with these names, each of which occurs twenty times.
+
+    Args:
+        tokens: their names.
+        high: the index of one whose squared norm is about a thousand times the others'.
+        same: whether all vectors are the same.
+        about: what else is known of them.
+    """
     rng = np.random.default_rng(0)
     x = rng.normal(size=(20 * len(tokens), 8)).astype(np.float32)
     groups = np.repeat(np.arange(len(tokens)), 20)
     x[groups == high] *= 40
+    x = np.ones_like(x) if same else x
     m = ek.GroupedMoments(len(tokens), 8)
     m.update(x, groups)
     info = {"model": {"name": "made up", "n_states": 1}, "corpora": [{"name": "none"}]}

@@ -10,6 +10,7 @@ import ipywidgets as widgets
 import traitlets
 
 from embvar_kit.explorers.rendering import DPI, blank
+from embvar_kit.figures.lettering import shortened
 
 COUNTS = tuple(step * 10**power for power in range(6) for step in (1, 2, 5))
 """Round numbers at which a range of frequencies may begin and end."""
@@ -216,7 +217,7 @@ class TokenList(widgets.Select):
 
     def fill(self, rows: Iterable[tuple[str, Sequence[str]]]) -> None:
         """Replace the rows ``(token, cells)``; none is chosen and ``on_choice`` is not called."""
-        rows = list(rows)
+        rows = [(token, (shortened(name), *others)) for token, (name, *others) in rows]
         texts = [self._columns, *(cells for _, cells in rows)]
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
         # The browser draws options in one font of equal widths; a second blank would be dropped.

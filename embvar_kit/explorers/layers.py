@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import ipywidgets as widgets
+import numpy as np
 import pandas as pd
 import traitlets
 from matplotlib.artist import Artist
@@ -284,7 +285,7 @@ def description(numbers: pd.DataFrame, setting: Setting) -> str:
     parts = PARTS_OF[setting.of]
     lines = (
         f"{name}, layer {row.layer:.0f}: "
-        + ", ".join(f"{part}/{setting.of} {row[f'{part}/{setting.of}']:.3f}" for part in parts)
+        + ", ".join(f"{part}/{setting.of} {_share(row[f'{part}/{setting.of}'])}" for part in parts)
         for name, row in numbers.iterrows()
     )
     return f"Stacked bars: parts of {setting.of}(X) by layer. {'; '.join(lines)}."
@@ -292,8 +293,8 @@ def description(numbers: pd.DataFrame, setting: Setting) -> str:
 
 def tooltip_text(name: str, row: NamedTuple, of: str) -> str:
     """The numbers of one layer of one model, as text."""
-    whole = getattr(row, of)
-    shares = [f"{part}/{of} = {getattr(row, part) / whole:.3f}" for part in PARTS_OF[of]]
+    whole = getattr(row, of) or np.nan
+    shares = [f"{part}/{of} = {_share(getattr(row, part) / whole)}" for part in PARTS_OF[of]]
     values = [f"{part} = {number(getattr(row, part))}" for part in (of, *PARTS_OF[of])]
     return f"{name}, layer {row.layer}\n{'   '.join(values)}\n{'   '.join(shares)}"
 
@@ -309,8 +310,13 @@ def numbers_table(numbers: pd.DataFrame, setting: Setting) -> str:
             html.escape(str(name)),
             str(int(row.layer)),
             *(number(row[value]) for value in values),
-            *(f"<b>{row[share]:.3f}</b>" for share in shares),
+            *(f"<b>{_share(row[share])}</b>" for share in shares),
         ]
         for name, row in numbers.iterrows()
     ]
     return table(head, rows)
+
+
+def _share(value: float) -> str:
+    """A share of a total, which has none where it is 0: V(X) of identical vectors, for one."""
+    return "undefined" if np.isnan(value) else f"{value:.3f}"

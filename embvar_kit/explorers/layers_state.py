@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -70,11 +71,21 @@ class LayerState(traitlets.HasTraits):
         self._ready = False
         super().__init__(shown=list(self.sources))
         self._ready = True
+        if "counts" not in values:
+            self._begin_with_tokens()
         for name, value in values.items():
             if not self.has_trait(name):
                 raise traitlets.TraitError(f"The layer explorer has no value {name!r}.")
             setattr(self, name, value)
         self._update_setting()
+
+    def _begin_with_tokens(self) -> None:
+        """Begin with the usual range, or in a small text with any number of occurrences."""
+        least = max(one.least_count for one in self.sources.values())
+        for counts in ((max(10, least), 100_000), (least, None)):
+            with suppress(traitlets.TraitError):
+                self.counts = counts
+                return
 
     def ranges(self) -> list[tuple[int, int | None]] | None:
         """The ranges of frequency on offer; ``None`` if any range can be computed.
@@ -145,9 +156,8 @@ class LayerState(traitlets.HasTraits):
         lines = []
         for name in setting.shown:
             row = self.parts(name, setting).iloc[self.row(name, step, setting.shown)]
-            shares = {
-                f"{part}/{setting.of}": row[part] / row[setting.of] for part in PARTS_OF[setting.of]
-            }
+            whole = row[setting.of] or np.nan
+            shares = {f"{part}/{setting.of}": row[part] / whole for part in PARTS_OF[setting.of]}
             lines.append({"model": name, **row.to_dict(), "layer": int(row["layer"]), **shares})
         return pd.DataFrame(lines).set_index("model")
 

@@ -44,13 +44,7 @@ class SequenceState(traitlets.HasTraits):
     def __init__(self, x: np.ndarray, **values: int | bool) -> None:
         if unknown := values.keys() - self.trait_names():
             raise traitlets.TraitError(f"A sequence has no value {min(unknown)!r}.")
-        self.x = np.asarray(x)
-        if self.x.ndim != 2 or not self.x.size or not np.isfinite(self.x).all():
-            raise StatisticsError(
-                "A sequence is (N, d) finite vectors, at least one of them; this is an array of "
-                f"shape {self.x.shape}"
-                + ("." if self.x.ndim != 2 or not self.x.size else " with NaN or infinity.")
-            )
+        self.x = _vectors(x)
         self.path = running_path(self.x)
         super().__init__(**values)
 
@@ -71,6 +65,30 @@ class SequenceState(traitlets.HasTraits):
     @traitlets.observe("k")
     def _update_moments(self, _: object) -> None:
         self.set_trait("moments", figures.moments_of(self.x[: self.k]))
+
+
+def _vectors(x: np.ndarray) -> np.ndarray:
+    """``(N, d)`` real finite vectors whose squared norms can be added.
+
+    Raises:
+        StatisticsError: if they are none.
+    """
+    wanted = "A sequence is (N, d) finite vectors, at least one of them; "
+    try:
+        x = np.asarray(x)
+    except ValueError as error:
+        raise StatisticsError(f"{wanted}these differ in length.") from error
+    if x.dtype.kind not in "fiu":
+        raise StatisticsError(f"{wanted}this is an array of {x.dtype}, not of real numbers.")
+    if x.ndim != 2 or not x.size:
+        raise StatisticsError(f"{wanted}this is an array of shape {x.shape}.")
+    if not np.isfinite(x).all():
+        raise StatisticsError(f"{wanted}this is an array of shape {x.shape} with NaN or infinity.")
+    with np.errstate(over="ignore"):
+        total = np.square(x, dtype=np.float64).sum()
+    if not np.isfinite(total):
+        raise StatisticsError(f"{wanted}the squared norms of these are too large for float64.")
+    return x
 
 
 class SequencePlayer(BlittedExplorer):

@@ -108,6 +108,13 @@ def by_name(stats: Statistics) -> dict[str, dict[str, TokenStatistics]]:
     return found
 
 
+def usual_counts(stats: TokenStatistics) -> tuple[int, int | None]:
+    """The range to begin with: 10 to 100,000 occurrences, or in a small text any number of them."""
+    least, most = max(10, stats.least_count), 100_000
+    usual = bool(((stats.n >= least) & (stats.n <= most)).any())
+    return (least, most) if usual else (stats.least_count, None)
+
+
 def points_of(
     stats: TokenStatistics, counts: tuple[int, int | None], *, special: bool, unbiased: bool
 ) -> Points:

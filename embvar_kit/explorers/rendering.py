@@ -151,7 +151,8 @@ class Prefetcher(Generic[Key, Result]):
         compute: computes the result of a key; called in the background thread.
         show: called with a key and its result once it is available, if it is still the key
             requested.
-        on_error: called with the exception if ``compute`` raises one for the key requested.
+        on_error: called with the exception if ``compute`` raises one for the key requested, or
+            ``show`` does in the background thread.
         keep: how many results are cached; those unused for longest are dropped first.
 
     Attributes:
@@ -229,8 +230,11 @@ class Prefetcher(Generic[Key, Result]):
                         self._cache.popitem(last=False)
                 if key == self._requested:
                     if error is None:
-                        self._show(key, result)
-                    elif self._on_error is not None:
+                        try:
+                            self._show(key, result)
+                        except Exception as raised:  # the thread goes on to the next result
+                            error = raised
+                    if error is not None and self._on_error is not None:
                         self._on_error(error)
 
 

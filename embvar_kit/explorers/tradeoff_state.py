@@ -11,7 +11,7 @@ import pandas as pd
 import traitlets
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.points import Points, Statistics, by_name, points_of
+from embvar_kit.explorers.points import Points, Statistics, by_name, points_of, usual_counts
 from embvar_kit.explorers.search import Search, Vocabulary, counted, is_uncased
 from embvar_kit.explorers.tables import times
 from embvar_kit.explorers.traits import Counts, Whole, YesOrNo
@@ -72,8 +72,7 @@ class TradeoffState(traitlets.HasTraits):
         first = next(iter(self.sources))
         super().__init__(model=values.pop("model", first))
         self.site = values.pop("site", next(iter(self.sources[self.model])))
-        least = max(10, self.stats.least_count)
-        self.counts = values.get("counts", (least, 100_000))
+        self.counts = values["counts"] if "counts" in values else usual_counts(self.stats)
         self._settled = True
         self.layer = int(self.stats.layers[len(self.stats.layers) // 2])
         self.scales = self._fitting_scales()

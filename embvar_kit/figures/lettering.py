@@ -14,6 +14,8 @@ from matplotlib.transforms import Bbox
 
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
+_LONGEST_LABEL = 24  # characters of a token in a picture or a list
+
 
 def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
     """A distinct name for each: the model's, and the corpus, site and so on where models repeat.
@@ -96,11 +98,22 @@ def written(text: str) -> str:
 def as_label(token: str) -> str:
     """A token as the label of a point, in quotation marks if it has no letter or digit.
 
-    >>> as_label("the"), as_label(",")
-    ('the', '‘,’')
+    A long one, such as a rule of dashes, is cut: it would leave no room for the plot.
+
+    >>> as_label("the"), as_label(","), as_label("-" * 80)
+    ('the', '‘,’', '‘-----------------------…’')
     """
-    text = written(token)
+    text = written(shortened(token))
     return text if any(char.isalnum() for char in text) else f"‘{text}’"
+
+
+def shortened(token: str) -> str:
+    """A token for a place of limited width: its beginning, if it is long.
+
+    >>> shortened("the"), shortened("x" * 30)
+    ('the', 'xxxxxxxxxxxxxxxxxxxxxxx…')
+    """
+    return token if len(token) <= _LONGEST_LABEL else f"{token[: _LONGEST_LABEL - 1]}…"
 
 
 def label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -> None:

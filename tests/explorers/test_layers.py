@@ -4,7 +4,7 @@ import io
 import re
 
 import numpy as np
-from explored import find, picture
+from explored import find, picture, tradeoff_of_tokens
 from PIL import Image
 
 import embvar_kit as ek
@@ -76,3 +76,13 @@ def test_models_of_different_depth_are_drawn_at_relative_depth(stats, model):
     assert state.step == play.value == 6
     assert explorer.wait()
     picture(find(explorer, "embvar-picture"))
+
+
+def test_a_total_of_zero_has_no_shares():
+    made = tradeoff_of_tokens(["a", "b"], same=True)
+    explorer = ek.LayerExplorer(made, of="V")
+    assert explorer.wait()
+    assert find(explorer, "embvar-message").value == ""
+    assert find(explorer, "embvar-numbers").value.count("<b>undefined</b>") == 2
+    ((*_, told),) = explorer._tooltip.areas
+    assert told.endswith("V_B/V = undefined   V_W/V = undefined")

@@ -72,3 +72,14 @@ def test_invalid_values_of_the_layer_explorer_are_rejected(stats, name, value, r
     with pytest.raises(traitlets.TraitError, match=reason):
         setattr(state, name, value)
     assert (getattr(state, name), state.setting) == (before, setting)
+
+
+def test_a_small_text_begins_with_all_its_tokens(stats):
+    rare = stats.take(np.flatnonzero(stats.n < 10))
+    assert LayerState(rare).counts == (1, None)
+    assert LayerState({"all": stats, "rare": rare}).counts == (1, None)
+    assert LayerState(stats).counts == (10, 100_000)
+    explorer = ek.LayerExplorer(rare)
+    assert explorer.wait() and find(explorer, "embvar-message").value == ""
+    with pytest.raises(traitlets.TraitError, match="No token of minilm occurs 10 to 100,000"):
+        LayerState(rare, counts=(10, 100_000))

@@ -63,10 +63,20 @@ def test_the_player_has_a_speed_and_a_loop():
 
 
 @pytest.mark.parametrize(
-    "x", [np.ones(3), np.ones((0, 3)), np.array([[1.0, np.nan]]), np.array([[np.inf, 1.0]])]
+    ("x", "told"),
+    [
+        (np.ones(3), r"of shape \(3,\)"),
+        (np.ones((0, 3)), r"of shape \(0, 3\)"),
+        (np.array([[1.0, np.nan]]), "with NaN or infinity"),
+        (np.array([[np.inf, 1.0]]), "with NaN or infinity"),
+        ([[1, 2], [3]], "these differ in length"),
+        ([["a", "b"]], "not of real numbers"),
+        (np.ones((3, 2), dtype=complex), "of complex128, not of real numbers"),
+        (np.full((3, 2), 1e200), "too large for float64"),
+    ],
 )
-def test_a_player_of_no_vectors_is_refused(x):
-    with pytest.raises(ek.StatisticsError, match=r"\(N, d\) finite vectors"):
+def test_a_player_of_no_vectors_is_refused(x, told):
+    with pytest.raises(ek.StatisticsError, match=rf"\(N, d\) finite vectors.*{told}"):
         ek.SequencePlayer(x)
 
 

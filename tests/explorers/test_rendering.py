@@ -90,3 +90,19 @@ def test_formulas_of_two_threads_do_not_mix():
         stop.set()
         other.join()
     assert not failures
+
+
+def test_a_result_that_cannot_be_shown_is_reported_and_the_next_are_computed():
+    told, shown = [], []
+
+    def show(key, result):
+        if key == 1:
+            raise ZeroDivisionError("no share of nothing")
+        shown.append(key)
+
+    prefetcher = rendering.Prefetcher(lambda key: key, show, told.append)
+    prefetcher.request(1)
+    assert prefetcher.wait(10)
+    assert [str(error) for error in told] == ["no share of nothing"]
+    prefetcher.request(2)
+    assert prefetcher.wait(10) and shown == [2]

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import traitlets
-from explored import answer_of, find, without_tags
+from explored import answer_of, find, picture, tradeoff_of_tokens, without_tags
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 import embvar_kit as ek
+from embvar_kit.explorers.rendering import png_of
 
 
 def test_texts_share_what_makes_them_look_alike(explorer):
@@ -186,3 +187,21 @@ def test_the_state_comes_out_as_code_that_restores_it(stats):
     assert again.state.counts == (1, None)
     with pytest.raises(traitlets.TraitError, match="no value 'colour'"):
         again.state.restore(colour="red")
+
+
+def test_a_long_token_leaves_room_for_the_plot_and_the_lists():
+    long = "-" * 2000
+    explorer = ek.TradeoffExplorer(tradeoff_of_tokens([long, "b", "c", "d"]), counts=(1, None))
+    state = explorer.state
+    state.marked, state.token = [long, "b"], long
+    assert explorer.wait()
+    far = find(explorer, "embvar-residuals")
+    assert long in [token for _, token in far.options]
+    assert max(len(text) for text, _ in far.options) < 80
+    figure = explorer.figure()
+    png_of(figure)
+    assert figure.axes[0].get_position().width > 0.5
+    profile = find(explorer, "embvar-card-profile")
+    image = np.asarray(Image.open(io.BytesIO(picture(profile))).convert("RGB"))
+    colours = [tuple(bytes.fromhex(ek.figures.COLOURS[name][1:])) for name in "QMV"]
+    assert all((image == colour).all(axis=2).sum() > 5 for colour in colours), "the curves"

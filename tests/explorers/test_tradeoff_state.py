@@ -206,3 +206,12 @@ def test_anything_but_statistics_is_rejected(stats):
             TradeoffState(wrong)
         with pytest.raises(ek.StatisticsError, match="Give TokenStatistics"):
             LayerState(wrong)
+
+
+def test_a_small_text_begins_with_all_its_tokens(stats):
+    rare = stats.take(np.flatnonzero(stats.n < 10))
+    state = TradeoffState(rare)
+    assert state.counts == (1, None) and state.fit["n_tokens"] == len(rare)
+    assert TradeoffState(stats).counts == (10, 100_000)
+    with pytest.raises(ek.StatisticsError, match="No token occurs 10 to 100,000 times"):
+        TradeoffState(rare, counts=(10, 100_000))
