@@ -110,6 +110,7 @@ class TokenCard:
         self._concordances = {(c.model.name, c.model.revision): c for c in concordances}
         self._stats: TokenStatistics | None = None
         self._requested: ProfileKey | None = None
+        self._in_plane = ""  # the picture of the plane in words
         self._sources: dict[int, TokenStatistics] = {}
         self._figures: dict[tuple[int, str, bool], tuple[BlittedFigure, Axes]] = {}
         self._head = with_class(widgets.HTML(), "embvar-card-head")
@@ -141,7 +142,9 @@ class TokenCard:
             layout={"border": "1px solid #bbb", "padding": "6px 10px", "margin": "8px 0"},
         )
         with_class(self.view, "embvar-card")
-        self.profiles = Prefetcher(self._draw_profile, lambda _, png: self._profile.show(png))
+        self.profiles = Prefetcher(
+            self._draw_profile, lambda _, png: self._profile.show(png), self._show_no_profile
+        )
         self.samples = Prefetcher(self._sample, self._show_sample, self._show_error, keep=20)
         self.planes = Prefetcher(self._draw_plane, self._show_plane, self._show_no_plane)
         self.show(None, None, 0)
@@ -187,11 +190,10 @@ class TokenCard:
         self._describe(
             "embvar-card-profile", f"Q, M and V of {shown} by layer; layer {layer}: {numbers}."
         )
-        self._describe(
-            "embvar-card-plane", f"Occurrences of {shown} on two principal axes, layer {layer}."
-        )
+        self._in_plane = f"Occurrences of {shown} on two principal axes, layer {layer}."
+        self._describe("embvar-card-plane", self._in_plane)
         if self._obstacle() is None and self._site in _SITES:
-            self.sentence.show(stats, token, layer)
+            self.sentence.show(stats, token, layer, unbiased)
         else:
             self.sentence.close()
         if before is None or before[:2] != self._requested[:2]:
@@ -231,6 +233,9 @@ class TokenCard:
             return blitted.png([mark])
         finally:
             mark.remove()
+
+    def _show_no_profile(self, error: Exception) -> None:
+        self._head.value += f"<p><i>Q, M and V by layer: {html.escape(str(error))}</i></p>"
 
     # Occurrences, which need the model
 
@@ -329,6 +334,11 @@ class TokenCard:
             return  # it was drawn for a token that the card has left
         self._plane.show(plane.png)
         self._sentences.areas = plane.areas
+        if key[4] is not None:
+            crosses = f" Crosses mark those in your sentence: {len(key[4].parts)}."
+            self._describe("embvar-card-plane", f"{self._in_plane}{crosses}")
+        else:
+            self._describe("embvar-card-plane", self._in_plane)
 
     def _draw_plane(self, key: PlaneKey) -> Plane:
         source, token, layer, side, insertion = key

@@ -84,7 +84,7 @@ class SentenceBox:
         self._concordance, self._changed = concordance, changed
         self._stats: TokenStatistics | None = None
         self._sources: dict[int, TokenStatistics] = {}
-        self._token, self._layer = "", 0
+        self._token, self._layer, self._unbiased = "", 0, False
         self.insertion: Insertion | None = None
         self.text = widgets.Text(
             description="your sentence",
@@ -104,17 +104,19 @@ class SentenceBox:
         self.view = widgets.VBox([row, self._progress.view, self._told])
         self.runs = Prefetcher(self._run, self._show_run, self._show_error, keep=20)
 
-    def show(self, stats: TokenStatistics, token: str, layer: int) -> None:
+    def show(self, stats: TokenStatistics, token: str, layer: int, unbiased: bool = False) -> None:
         """Look for a token in the sentence, and show its numbers at a layer.
 
         Args:
             stats: the statistics shown.
             token: one of their tokens.
             layer: one of their layers.
+            unbiased: whether the card shows V corrected for finite samples, which is not the mean
+                of squared distances: it is then named beside it.
         """
         self.view.layout.display = None
         same = self._stats is stats and self._token == token
-        self._stats, self._token, self._layer = stats, token, layer
+        self._stats, self._token, self._layer, self._unbiased = stats, token, layer, unbiased
         self._sources[id(stats)] = stats
         name = named(token, stats.texts[_place(stats, token, layer)[0]])
         self.text.placeholder = f"type a sentence with {name} in it, and press Enter"
@@ -217,6 +219,8 @@ class SentenceBox:
         last = [f"<i>{over}</i>", f"{explained('Q')} = {Q}", f"{explained('V')} = {V}"]
         told = f"<b>Layer {self._layer}</b>"
         told += table(heads, [*lines[:MOST_NAMED], last])
+        if self._unbiased:
+            told += "<p><i>V here is not corrected for the number of occurrences.</i></p>"
         if more > 0:
             told += f"<p>and {more:,} more in your sentence</p>"
         if found.from_mean is None:

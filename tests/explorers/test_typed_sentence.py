@@ -142,6 +142,20 @@ def test_compact_statistics_say_that_the_distance_is_not_known(stats, model, cor
     assert "V = " in told
 
 
+def test_a_corrected_V_in_the_head_is_told_apart(explorer, stats):
+    type_in(explorer, SENTENCE)
+    explorer.state.unbiased = True
+    at, n = stats.tokens.tolist().index("state"), 29
+    V = stats.V[3, at]
+    assert stats.n[at] == n
+    head = find(explorer, "embvar-card-head").value.replace("&nbsp;", " ")
+    assert f"V = {V * n / (n - 1):.4g}" in head
+    told = told_by(explorer)
+    assert f"V = {V:.4g}" in told and "V here is not corrected" in told
+    explorer.state.unbiased = False
+    assert "not corrected" not in told_by(explorer)
+
+
 # The plane
 
 
@@ -182,6 +196,8 @@ def test_one_run_serves_all_layers_and_no_mark_stays_of_another_token_or_sentenc
     assert explorer.wait() and card.sentence.runs.computed == 1
     assert told_by(explorer).startswith("Layer 5 ") and told.startswith("Layer 3 ")
     assert len(card._sentences.areas) == sampled + 2
+    plane = explorer._frame.pictures["embvar-card-plane"]
+    assert plane.endswith("layer 5. Crosses mark those in your sentence: 2.")
     explorer.state.token = "of"
     assert explorer.wait() and card.sentence.runs.computed == 2
     assert [area[4] for area in card._sentences.areas if "your" in area[4]] == [
@@ -190,6 +206,7 @@ def test_one_run_serves_all_layers_and_no_mark_stays_of_another_token_or_sentenc
     ]
     type_in(explorer, "A river bank.")
     assert not any("your sentence" in area[4] for area in card._sentences.areas)
+    assert "Crosses" not in explorer._frame.pictures["embvar-card-plane"]
     explorer.state.token = "state"
     assert explorer.wait()
     assert len(card._sentences.areas) == sampled
