@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # this imports torch, which takes seconds
 
 _STEPS = ("Loading the model", "Waiting for the model", "Running the model on your sentence")
 _MOST_TOKENS = 60  # tokens of a sentence that are listed
-_REACH = 34  # characters of the sentence around the token
+_REACH = 50  # characters of the sentence around the token
 
 
 class Distances(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import nbformat
 import pytest
@@ -36,29 +37,39 @@ def kernel_of(notebook: Notebook) -> int:
     return int(notebook.page.locator(".jp-OutputArea-output").first.inner_text())
 
 
-def test_a_tooltip_ends_with_the_lecture(notebook: Notebook):
+@pytest.fixture
+def bar(notebook: Notebook) -> Iterator[Locator]:
+    """The tooltips that are shown, in a lecture, with the mouse on a bar of the playground."""
     page, (_, explorer) = notebook.page, notebook.explorers(2)
     page.set_viewport_size({"width": 1920, "height": 1080})
     view.in_the_middle(explorer.locator("img.embvar-picture"))
     explorer.locator(".embvar-lecture-button button").click()
     page.wait_for_function("() => document.fullscreenElement")
     page.wait_for_timeout(1000)
-    box, tip = explorer.locator("img.embvar-picture").bounding_box(), page.locator(".embvar-tip")
+    box = explorer.locator("img.embvar-picture").bounding_box()
+    shown = page.locator(".embvar-tip:visible")
     for share in (0.75, 0.7, 0.65, 0.6):  # of the picture's height: in one of them, a bar stands
         page.mouse.move(box["x"] + 0.83 * box["width"], box["y"] + share * box["height"])
-        if page.locator(".embvar-tip:visible").count():
+        if shown.count():
             break
-    shown = page.locator(".embvar-tip:visible")
     expect(shown).to_have_count(1)
-    told = shown.inner_text()
-    explorer.locator(".embvar-mean-1 .noUi-handle").focus()
-    page.keyboard.press("ArrowRight")
-    expect(shown).not_to_have_text(told)  # the bar changes under the mouse, and so does its number
-    page.evaluate("() => document.exitFullscreen()")  # as Escape does
-    page.wait_for_function("() => !document.fullscreenElement")
-    expect(page.locator(".embvar-tip:visible")).to_have_count(0)
-    assert tip.count()
+    yield shown
+    page.evaluate("() => document.fullscreenElement && document.exitFullscreen()")
     page.set_viewport_size(WINDOW)
+    page.mouse.move(3, 300)
+
+
+def test_a_tooltip_ends_with_the_lecture(notebook: Notebook, bar: Locator):
+    notebook.page.evaluate("() => document.exitFullscreen()")  # as Escape does
+    notebook.page.wait_for_function("() => !document.fullscreenElement")
+    expect(bar).to_have_count(0)
+
+
+def test_a_tooltip_follows_what_changes_under_the_mouse(notebook: Notebook, bar: Locator):
+    told = bar.inner_text()
+    notebook.explorers(2)[1].locator(".embvar-mean-1 .noUi-handle").focus()
+    notebook.page.keyboard.press("ArrowRight")
+    expect(bar).not_to_have_text(told)
 
 
 def click(explorer: Locator, button: str) -> Locator:

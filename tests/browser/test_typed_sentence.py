@@ -101,7 +101,19 @@ def test_a_sentence_is_read_and_its_token_marked(notebook: Notebook, explorer: L
         view.in_the_middle(told)
         page.wait_for_timeout(500)
         assert view.cut_off(explorer) == []
+        box, last = told.bounding_box(), told.locator("td").last.bounding_box()
+        assert last["x"] + last["width"] <= box["x"] + box["width"], "V is there without scrolling"
         page.screenshot(path=screenshot(f"sentence-{width}"))
+    explorer.locator(".embvar-lecture-button button").click()
+    page.wait_for_function("() => document.fullscreenElement")
+    view.in_the_middle(told)
+    sizes = told.locator("td").evaluate_all(
+        "all => all.map((one) => parseFloat(getComputedStyle(one).fontSize))"
+    )
+    assert min(sizes) >= 20
+    page.screenshot(path=screenshot("sentence-lecture"))
+    page.evaluate("() => document.exitFullscreen()")
+    page.wait_for_function("() => !document.fullscreenElement")
     page.set_viewport_size(WINDOW)
     told = type_in(explorer, "A river <bank>.")
     expect(told).to_contain_text("state does not occur in your sentence. The model reads: [CLS], a")
