@@ -12,12 +12,14 @@ from playwright.sync_api import Locator, expect
 
 from . import servers, view
 from .conftest import Desk, screenshot
-from .notebook_page import WINDOW, Notebook
+from .notebook_page import WINDOW, Notebook, poll
 
 NAME = "interruptions.ipynb"
 CELLS = (
     "import os\n\nimport embvar_kit as ek\n\nprint(os.getpid())",
-    'explorer = ek.TradeoffExplorer(ek.cached_statistics("minilm", progress=False))\nexplorer',
+    'stats = ek.cached_statistics("minilm", progress=False)\n'
+    "explorer = ek.TradeoffExplorer(stats, recall=True)\n"
+    "explorer",
     "ek.VariancePlayground()",
 )
 SILENT = "The kernel does not answer."
@@ -111,4 +113,25 @@ def test_buttons_say_that_the_kernel_is_dead_and_work_in_the_next_one(notebook: 
     notebook.run_all()
     assert kernel_of(notebook) != before
     (explorer, _) = notebook.explorers(2)
+    expect(click(explorer, "code")).to_contain_text("explorer.state.restore(")
+
+
+def test_an_explorer_says_that_its_kernel_was_restarted_while_a_card_loads(notebook: Notebook):
+    page, (explorer, _) = notebook.page, notebook.explorers(2)
+    ends = "one => getComputedStyle(one, '::after').content"
+    assert explorer.evaluate(ends) == "none"
+    explorer.locator(".embvar-search input").fill("state")
+    bar = explorer.locator(".embvar-card progress")
+    bar.wait_for()
+    page.locator(".lm-MenuBar-item", has_text="Kernel").first.click()
+    page.locator('.lm-Menu-item[data-command="kernelmenu:restart"]').click()
+    page.locator(".jp-Dialog button", has_text="Restart").click()
+    told = poll(lambda: explorer.evaluate(ends), lambda text: "restarted" in text)
+    assert "run the cell again" in told
+    expect(bar).to_be_hidden()
+    view.in_the_middle(explorer.locator(".embvar-layer"))
+    page.screenshot(path=screenshot("explorer-disconnected"))
+    notebook.run_all()
+    (explorer, _) = notebook.explorers(2)
+    assert explorer.evaluate(ends) == "none"
     expect(click(explorer, "code")).to_contain_text("explorer.state.restore(")
