@@ -12,6 +12,7 @@ from PIL import Image
 
 import embvar_kit as ek
 from embvar_kit.explorers.concordance import Concordance
+from embvar_kit.explorers.tables import number
 from embvar_kit.explorers.typed_sentence import distances
 from embvar_kit.extraction import embeddings
 from embvar_kit.statistics import analysis
@@ -37,7 +38,9 @@ def type_in(explorer, sentence: str) -> str:
 def told_by(explorer) -> str:
     """What is told of the typed sentence, as text with a blank between cells."""
     told = find(explorer, "embvar-sentence-told").value
-    return " ".join(without_tags(told.replace("</t", " </t").replace("</p", " </p")).split())
+    for tag in ("<table", "</t", "</p"):
+        told = told.replace(tag, f" {tag}")
+    return " ".join(without_tags(told).split())
 
 
 def by_hand(model, sentence: str, position: int, layer: int) -> np.ndarray:
@@ -68,8 +71,8 @@ def test_the_numbers_are_those_of_the_model_and_the_mean(explorer, stats, model,
     away = ((x - stats.mean[row, at]) ** 2).sum(axis=1)
     np.testing.assert_allclose(found.from_mean, away, rtol=1e-3)
     for value in (*found.norm, *found.from_mean):
-        assert f" {value:.4g} " in told
-    assert f"Q = {stats.Q[row, at]:.4g} V = {stats.V[row, at]:.4g}" in told
+        assert f" {number(value)} " in told
+    assert f"Q = {number(stats.Q[row, at])} V = {number(stats.V[row, at])}" in told
     assert f"mean of all {stats.n[at]:,} in the corpus" in told
 
 
@@ -137,7 +140,7 @@ def test_compact_statistics_say_that_the_distance_is_not_known(stats, model, cor
     found = distances(explorer.state.stats, "state", 3, explorer.card.sentence.insertion)
     assert found.from_mean is None
     for norm in found.norm:
-        assert f"{norm:.4g} not known" in told
+        assert f"{number(norm)} not known" in told
     assert "do not hold the token's mean, so the distance from it is not known" in told
     assert "V = " in told
 
@@ -217,10 +220,14 @@ def test_one_run_serves_all_layers_and_no_mark_stays_of_another_token_or_sentenc
 
 
 def test_a_rare_token_has_numbers_without_a_plane(stats, model, corpus):
-    rare = next(str(one) for one in stats.tokens[stats.n == 1] if str(one).isalpha())
+    rare, sentence = next(
+        (token, sentence)
+        for token in map(str, stats.tokens[stats.n == 1])
+        for sentence in corpus
+        if token.isalpha() and f" {token} " in sentence.lower()
+    )
     explorer = ek.TradeoffExplorer(stats, model, corpus, counts=(1, None))
     explorer.state.token = rare
-    sentence = next(one for one in corpus if f" {rare} " in one.lower())
     told = type_in(explorer, sentence)
     (away,) = distances(
         stats, rare, explorer.state.layer, explorer.card.sentence.insertion
