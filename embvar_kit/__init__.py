@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # for editors and type checkers; __getattr__ does it when a n
     )
     from embvar_kit.explorers import (
         LayerExplorer,
+        LinkedExplorer,
         NormalizationBench,
         SequencePlayer,
         TradeoffExplorer,
@@ -106,6 +107,7 @@ _HOMES = {
     ),
     "explorers": (
         "LayerExplorer",
+        "LinkedExplorer",
         "NormalizationBench",
         "SequencePlayer",
         "TradeoffExplorer",

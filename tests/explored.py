@@ -89,3 +89,28 @@ def tradeoff_of_tokens(tokens, high=None, same=False, **about):
         extra=np.zeros((1, len(tokens), 8), dtype=np.int8),
         info=info,
     )
+
+
+def statistics_of(tokens, n=20, seed=0, special=(), layers=(0, 1, 2), **about):
+    """Statistics of tokens with these names; each occurs ``n`` times, or a number of its own."""
+    rng = np.random.default_rng(seed)
+    counts = np.broadcast_to(n, len(tokens))
+    moments = []
+    for _ in layers:
+        m = ek.GroupedMoments(len(tokens), 8)
+        groups = np.repeat(np.arange(len(tokens)), counts)
+        centres = rng.normal(size=(len(tokens), 8))
+        x = centres[groups] + rng.normal(size=(len(groups), 8))
+        m.update(x.astype(np.float32), groups)
+        moments.append(m)
+    info = {"model": {"name": f"made {seed}", "n_states": len(layers)}, "corpora": []}
+    shape = len(layers), len(tokens), 8
+    return ek.TokenStatistics.from_moments(
+        moments,
+        tokens=np.array(tokens, dtype=object),
+        special=np.isin(tokens, special),
+        layers=list(layers),
+        mean=np.stack([m.mean for m in moments]),
+        extra=np.zeros(shape, dtype=np.int8),
+        info=info | about,
+    )

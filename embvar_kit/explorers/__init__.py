@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from embvar_kit.explorers.layers import LayerExplorer
+from embvar_kit.explorers.linked import LinkedExplorer
 from embvar_kit.explorers.normalization import NormalizationBench
 from embvar_kit.explorers.player import SequencePlayer
 from embvar_kit.explorers.playground import VariancePlayground
@@ -15,6 +16,7 @@ from embvar_kit.explorers.tradeoff import TradeoffExplorer
 
 __all__ = [
     "LayerExplorer",
+    "LinkedExplorer",
     "NormalizationBench",
     "SequencePlayer",
     "TradeoffExplorer",

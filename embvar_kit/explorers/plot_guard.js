@@ -52,7 +52,7 @@ async function render({ model, el }) {
   const before = { capture: true, passive: false };
   const listeners = [["wheel", wheel, before], ["click", click, before], ["pointerleave", leave]];
   const find = () => {  // once this text is laid out, the plot is beside it
-    plot = el.closest(".embvar-explorer")?.querySelector(".embvar-scatter") ?? null;
+    plot = el.closest(".embvar-panel, .embvar-explorer")?.querySelector(".embvar-scatter") ?? null;
     if (!plot) return;
     seen.disconnect();
     for (const one of listeners) plot.addEventListener(...one);

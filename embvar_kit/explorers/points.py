@@ -49,9 +49,15 @@ class Points:
 
     def indices_of(self, tokens: Iterable[str]) -> np.ndarray:
         """Positions of these tokens, in the order given; tokens that are absent are skipped."""
-        tokens = list(tokens)
-        found = self._index.get_indexer(tokens) if tokens else np.array([], dtype=int)
+        found = self.rows_of(tokens)
         return found[found >= 0]
+
+    def rows_of(self, tokens: Iterable[str | None]) -> np.ndarray:
+        """``(K,)`` positions of these tokens, in the order given; -1 where one is absent."""
+        tokens = list(tokens)
+        if not tokens:
+            return np.array([], dtype=int)
+        return self._index.get_indexer(pd.Index(tokens, dtype=object))
 
     @cached_property
     def shown(self) -> np.ndarray:

@@ -173,3 +173,23 @@ class PlotAxes(anywidget.AnyWidget):
     def __init__(self, plot: widgets.DOMWidget, height: int, **values: object) -> None:
         super().__init__(plot=plot, height=height, **values)
         self.add_class("embvar-axes")
+
+
+class HoverLink(anywidget.AnyWidget):
+    """Hovers over the points of the same token in both panels of a linked explorer.
+
+    The panels have the classes ``embvar-left`` and ``embvar-right``. jupyter-scatter's own
+    ``compose`` would do it in the kernel, and would search its table at every point.
+
+    Args:
+        left, right: the ``jscatter`` widgets.
+    """
+
+    _esm = _script("linked.js")
+    left = traitlets.Instance(widgets.DOMWidget).tag(sync=True, **widgets.widget_serialization)
+    right = traitlets.Instance(widgets.DOMWidget).tag(sync=True, **widgets.widget_serialization)
+    left_partners = traitlets.Bytes(
+        help="int32 for each point at the left: its point at the right, or -1; empty if all have "
+        "the same index there"
+    ).tag(sync=True)
+    right_partners = traitlets.Bytes(help="the same for each point at the right").tag(sync=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,24 @@ def explained(name: str, written: str | None = None) -> str:
     return (
         f"<span class='embvar-term' title='{html.escape(MEANINGS[name])}'>{written or name}</span>"
     )
+
+
+def fit_text(fit: Mapping[str, Any], name: Callable[[str], str] = str) -> str:
+    """A regression in words, its measures named by ``name``.
+
+    Args:
+        fit: ``n_tokens``; and ``slope``, ``r2`` and ``cv_Q``, or ``why`` there is no line.
+        name: writes the name of a measure.
+
+    >>> fit_text({"n_tokens": 1200, "slope": -0.9, "r2": 0.5, "cv_Q": 0.1})
+    '1,200 tokens, slope -0.900, R² 0.500, CV of Q 0.100'
+    """
+    tokens = f"{fit['n_tokens']:,} tokens"
+    if "why" in fit:
+        return f"{tokens}; no line: {fit['why']}"
+    r2 = "undefined" if np.isnan(fit["r2"]) else f"{fit['r2']:.3f}"
+    measures = {"slope": f"{fit['slope']:.3f}", "R²": r2, "CV of Q": f"{fit['cv_Q']:.3f}"}
+    return ", ".join([tokens, *(f"{name(one)} {value}" for one, value in measures.items())])
 
 
 def times(counts: tuple[int, int | None]) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
-import numpy as np
 import pandas as pd
 import traitlets
 from matplotlib.figure import Figure
@@ -33,6 +32,7 @@ from embvar_kit.explorers.scripted import Downloads, File, LectureButton, Link, 
 from embvar_kit.explorers.tables import (
     MOST_NAMED,
     explained,
+    fit_text,
     marked_table,
     number,
     signed,
@@ -468,13 +468,7 @@ class TradeoffExplorer(Explorer):
 
     def _fit_text(self, name: Callable[[str], str] = str) -> str:
         """The regression in words, its measures named by ``name``."""
-        fit = self.state.fit
-        tokens = f"{fit['n_tokens']:,} tokens"
-        if "why" in fit:
-            return f"{tokens}; no line: {fit['why']}"
-        r2 = "undefined" if np.isnan(fit["r2"]) else f"{fit['r2']:.3f}"
-        measures = {"slope": f"{fit['slope']:.3f}", "R²": r2, "CV of Q": f"{fit['cv_Q']:.3f}"}
-        return ", ".join([tokens, *(f"{name(one)} {value}" for one, value in measures.items())])
+        return fit_text(self.state.fit, name)
 
     def _show_fit(self) -> None:
         state = self.state

@@ -68,12 +68,12 @@ class TradeoffState(traitlets.HasTraits):
         self._names: dict[tuple[str, str], set[str]] = {}
         self._vocabulary_of = lru_cache(maxsize=4)(self._make_vocabulary)
         self._uncased = lru_cache(maxsize=None)(self._has_no_case)
-        self._settled = False
+        self.settled = False
         first = next(iter(self.sources))
         super().__init__(model=values.pop("model", first))
         self.site = values.pop("site", next(iter(self.sources[self.model])))
         self.counts = values["counts"] if "counts" in values else usual_counts(self.stats)
-        self._settled = True
+        self.settled = True
         self.layer = int(self.stats.layers[len(self.stats.layers) // 2])
         self.scales = self._fitting_scales()
         for name, value in values.items():
@@ -236,7 +236,7 @@ class TradeoffState(traitlets.HasTraits):
     @traitlets.validate("layer", "compare")
     def _known_layer(self, proposal: Mapping) -> int | None:
         value = proposal["value"]
-        if value is not None and self._settled and value not in self.stats.layers:
+        if value is not None and self.settled and value not in self.stats.layers:
             raise traitlets.TraitError(
                 f"Layer {value} was not extracted; there are "
                 f"{', '.join(map(str, self.stats.layers))}."
@@ -245,7 +245,7 @@ class TradeoffState(traitlets.HasTraits):
 
     @traitlets.validate("counts", "special", "unbiased")
     def _some_tokens(self, proposal: Mapping) -> tuple[int, int | None] | bool:
-        if not self._settled:
+        if not self.settled:
             return proposal["value"]
         choice = {"counts": self.counts, "special": self.special, "unbiased": self.unbiased}
         choice[proposal["trait"].name] = proposal["value"]
@@ -270,13 +270,13 @@ class TradeoffState(traitlets.HasTraits):
     @traitlets.observe("model", "site")
     def _change_statistics(self, change: Mapping) -> None:
         """Adapt the other values to another model or site, then update the points once."""
-        if not self._settled:
+        if not self.settled:
             return
-        self._settled = False
+        self.settled = False
         try:
             self._adapt(change)
         finally:
-            self._settled = True
+            self.settled = True
         self._update_fit()
 
     def _adapt(self, change: Mapping) -> None:
@@ -308,7 +308,7 @@ class TradeoffState(traitlets.HasTraits):
 
     @traitlets.observe("layer", "counts", "special", "unbiased", "scales")
     def _change_points(self, _: object) -> None:
-        if self._settled:
+        if self.settled:
             self._update_fit()
 
     @traitlets.observe("search")

@@ -88,6 +88,14 @@ CONTESTANTS = (
         250,
     ),
     Contestant(
+        "linked explorer",
+        "two layers of minilm side by side, all 19,388 tokens in each plot",
+        'stats = ek.cached_statistics("minilm", progress=False)',
+        "explorer = ek.LinkedExplorer(stats, counts=(1, None))\nexplorer",
+        "linked",
+        250,
+    ),
+    Contestant(
         "layer explorer",
         "minilm and smollm2 side by side, 7 and 31 layers",
         'names = ("minilm", "smollm2")\n'

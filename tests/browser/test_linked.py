@@ -1,0 +1,324 @@
+"""The linked explorer in a notebook of its own: what is done in one panel shows in the other."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator
+
+from . import servers, view
+from .conftest import Desk, screenshot
+from .notebook_page import WINDOW, Notebook, Watch, poll
+
+NAME = "linked.ipynb"
+CELLS = (
+    "import embvar_kit as ek\n"
+    'stats = {name: ek.cached_statistics(name, progress=False) for name in ("minilm", "smollm2")}\n'
+    "explorer = ek.LinkedExplorer(stats)\n"
+    "explorer",
+)
+
+
+@pytest.fixture(scope="module")
+def notebook(lab: servers.Server, desk: Desk) -> Notebook:
+    """A notebook with the explorer."""
+    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(made, lab.folder / NAME)
+    return desk.open(NAME)
+
+
+@pytest.fixture
+def explorer(notebook: Notebook) -> Locator:
+    """The explorer, at the upper edge of the window, both plots drawn."""
+    (explorer,) = notebook.explorers(1)
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    for side in ("left", "right"):
+        poll(lambda s=side: len(view.Axes(panel(explorer, s)).ticks[0]), lambda ticks: ticks > 1)
+    return explorer
+
+
+def panel(explorer: Locator, side: str) -> Locator:
+    return explorer.locator(f".embvar-{side}")
+
+
+def watched(explorer: Locator, side: str) -> Watch:
+    """The pixels of a panel's plot, at rest."""
+    picture = view.watch(panel(explorer, side))
+    picture.rest()
+    return picture
+
+
+def fit_of(explorer: Locator, side: str) -> tuple[int, int, float, float]:
+    """Layer, tokens, slope and R² above a panel."""
+    text = view.text_of(panel(explorer, side), "numbers b")
+    found = re.search(
+        rf"layer (\d+): ([\d,]+) tokens, slope ({view.NUMBER}), R² ({view.NUMBER})", text
+    )
+    assert found, text
+    layer, tokens, slope, r2 = map(view.as_number, found.groups())
+    return int(layer), int(tokens), slope, r2
+
+
+def both() -> set[str]:
+    """Tokens of both models that occur at least ten times in each."""
+    return set.intersection(
+        *(
+            set(view.statistics(name).table(1, min_count=10)["token"])
+            for name in ("minilm", "smollm2")
+        )
+    )
+
+
+def test_a_step_of_a_slider_moves_its_own_panel_and_the_numbers_are_the_analysis(
+    notebook: Notebook, explorer: Locator
+):
+    left, right = (watched(explorer, side) for side in ("left", "right"))
+    before = right.hash
+    view.slider(panel(explorer, "left")).focus()
+    assert left.press("ArrowLeft")["changes"] > 0
+    _, tokens, slope, _ = poll(lambda: fit_of(explorer, "left"), lambda fit: fit[0] == 2)
+    common = both()
+    assert tokens == len(common) > 4000
+    found = view.statistics("minilm").table(2, min_count=10).query("token in @common")
+    assert slope == pytest.approx(np.polyfit(found["M"], found["V"], 1)[0], abs=6e-4)
+    assert right.hash == before
+    left.press("ArrowRight")
+    left.stop(), right.stop()
+
+
+def test_at_the_same_depth_both_sliders_go_together(notebook: Notebook, explorer: Locator):
+    switch = explorer.locator(".embvar-same-depth input")
+    switch.check()
+    view.slider(panel(explorer, "left")).focus()
+    for key, wanted in (("End", (6, 30)), ("ArrowLeft", (5, 25)), ("Home", (0, 0))):
+        notebook.page.keyboard.press(key)
+        shown = poll(
+            lambda: tuple(fit_of(explorer, side)[0] for side in ("left", "right")),
+            lambda now, w=wanted: now == w,
+        )
+        assert shown == wanted
+    view.slider(panel(explorer, "right")).focus()
+    notebook.page.keyboard.press("End")
+    assert poll(lambda: fit_of(explorer, "left")[0], lambda now: now == 6) == 6
+    switch.uncheck()
+    for side, back in (("left", 3), ("right", 15)):
+        view.slider(panel(explorer, side)).focus()
+        for _ in range(back):
+            notebook.page.keyboard.press("ArrowLeft")
+    poll(lambda: fit_of(explorer, "right")[0], lambda now: now == 15)
+
+
+def hovered(explorer: Locator, side: str) -> str:
+    """The text of a panel's tooltip; empty if none is shown."""
+    return panel(explorer, side).evaluate(
+        """panel => {
+          const shown = [...panel.querySelectorAll(".embvar-scatter *")].filter((one) =>
+            getComputedStyle(one).position === "absolute" && one.style.opacity === "1" &&
+            one.textContent.includes("token"));
+          return shown.length ? shown[shown.length - 1].textContent : "";
+        }"""
+    )
+
+
+def test_the_token_hovered_over_is_shown_in_both_panels(notebook: Notebook, explorer: Locator):
+    page, common = notebook.page, both()
+    box = view.plot_box(panel(explorer, "left"))
+    found = ""
+    for x in np.linspace(0.55, 0.8, 25):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + 0.4 * box["height"])
+        page.wait_for_timeout(500)
+        if found := hovered(explorer, "left"):
+            break
+    assert found
+    page.wait_for_timeout(1000)
+    texts = [hovered(explorer, side) for side in ("left", "right")]
+    tokens = [re.search(r"token\s*(.+?)\s*occurrences", text)[1] for text in texts]
+    assert tokens[0] == tokens[1] and tokens[0] in common
+    rows = [
+        view.statistics(name).table(layer).set_index("token").loc[tokens[0]]
+        for name, layer in (("minilm", 3), ("smollm2", 15))
+    ]
+    for text, row in zip(texts, rows, strict=True):
+        assert f"{row['n']:,}" in text or str(row["n"]) in text
+    page.screenshot(path=screenshot("linked-hover"))
+    page.mouse.move(3, 300)
+    assert poll(lambda: hovered(explorer, "right"), lambda text: text == "") == ""
+
+
+def test_what_is_lassoed_in_one_panel_is_marked_in_the_other(notebook: Notebook, explorer: Locator):
+    page, right = notebook.page, watched(explorer, "right")
+    before = right.hash
+    left = panel(explorer, "left")
+    left.locator('button[title*="asso"]').first.click()
+    box = view.plot_box(left)
+    corners = [(0.8, 0.5), (0.9, 0.5), (0.9, 0.75), (0.8, 0.75), (0.8, 0.5)]
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=8)
+    page.mouse.up()
+    table = explorer.locator(".embvar-marked tr")
+    count = poll(table.count, lambda count: count > 3)
+    assert count > 3, "the lasso holds some tokens"
+    assert right.rest()["hash"] != before
+    names = explorer.locator(".embvar-marked td:first-child").all_inner_texts()
+    stats = [view.statistics(name).table(layer).set_index("token")
+             for name, layer in (("minilm", 3), ("smollm2", 15))]  # fmt: skip
+    first = explorer.locator(".embvar-marked tr").nth(1).locator("td").all_inner_texts()
+    shown = [view.as_number(text) for text in first[1:]]
+    rows = [one.loc[names[0]] for one in stats]
+    wanted = [row[name] for name in "nQMV" for row in rows]
+    assert shown == pytest.approx(wanted, rel=6e-4)
+    page.screenshot(path=screenshot("linked-lasso"))
+    left.locator('button[title*="an"]').first.click()  # pan and zoom again
+    explorer.locator(".embvar-clear").click()
+    assert poll(table.count, lambda count: count == 0) == 0
+    right.stop()
+
+
+def test_a_search_marks_in_both_panels_and_results_come_out(notebook: Notebook, explorer: Locator):
+    explorer.locator(".embvar-search input").fill("state")
+    for side in ("left", "right"):
+        names = panel(explorer, side).locator(".embvar-name")
+        assert poll(names.all_text_contents, lambda now: now == ["state"]) == ["state"]
+
+    def saved(button: str) -> tuple[str, bytes]:
+        with notebook.page.expect_download() as waiting:
+            explorer.locator(".embvar-downloads button", has_text=button).click()
+        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+    name, content = saved("CSV")
+    assert name == "linked-minilm-layer3-smollm2-layer15-marked.csv"
+    row = pd.read_csv(io.BytesIO(content)).iloc[0]
+    for side, model, layer in (("left", "minilm", 3), ("right", "smollm2", 15)):
+        expected = view.statistics(model).table(layer).set_index("token").loc["state"]
+        assert [row[f"{one}_{side}"] for one in "nQMV"] == pytest.approx(
+            [expected[one] for one in "nQMV"]
+        )
+    name, content = saved("PNG")
+    assert name.endswith(".png") and Image.open(io.BytesIO(content)).width > 2000
+    explorer.locator(".embvar-downloads button", has_text="code").click()
+    told = poll(
+        lambda: view.text_of(explorer, "downloads code"), lambda text: "explorer.state" in text
+    )
+    assert "explorer.state.restore(" in told and "marked=['state']" in told
+    view_cleared(explorer)
+
+
+def view_cleared(explorer: Locator) -> None:
+    explorer.locator(".embvar-clear").click()
+    marked = explorer.locator(".embvar-marked tr")
+    assert poll(marked.count, lambda count: count == 0) == 0
+
+
+def test_the_wheel_scrolls_the_page_over_either_plot_and_zooms_the_one_clicked(
+    notebook: Notebook, explorer: Locator
+):
+    page = notebook.page
+    for side, other in (("right", "left"), ("left", "right")):
+        box = view.plot_box(panel(explorer, side))
+        place = box["x"] + 0.12 * box["width"], box["y"] + 0.85 * box["height"]
+        above = explorer.bounding_box()["y"]
+        page.mouse.move(*place)
+        page.mouse.wheel(0, -60)
+        now = poll(lambda: explorer.bounding_box()["y"], lambda y, a=above: y > a + 20, 10)
+        assert now > above + 20, f"the page scrolls over the plot at the {side}"
+        explorer.evaluate("explorer => explorer.scrollIntoView()")
+        box = view.plot_box(panel(explorer, side))
+        place = box["x"] + 0.12 * box["width"], box["y"] + 0.85 * box["height"]
+        ticks = {one: view.Axes(panel(explorer, one)).ticks for one in (side, other)}
+        page.mouse.click(*place)
+        page.mouse.wheel(0, -240)
+        changed = poll(
+            lambda s=side: view.Axes(panel(explorer, s)).ticks,
+            lambda now, t=ticks[side]: now != t,
+            10,
+        )
+        assert changed != ticks[side]
+        assert view.Axes(panel(explorer, other)).ticks == ticks[other]
+        panel(explorer, side).locator('button[title="Reset View"]').click()
+        back = poll(
+            lambda s=side: view.Axes(panel(explorer, s)).ticks,
+            lambda now, t=ticks[side]: now == t,
+            10,
+        )
+        assert back == ticks[side]
+        page.mouse.move(3, 300)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 700), (1280, 900), (1920, 1080)])
+def test_the_panels_fit_their_column(
+    notebook: Notebook, explorer: Locator, width: int, height: int
+):
+    page = notebook.page
+    page.set_viewport_size({"width": width, "height": height})
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    page.wait_for_timeout(800)
+    boxes = [panel(explorer, side).bounding_box() for side in ("left", "right")]
+    plots = [view.plot_box(panel(explorer, side)) for side in ("left", "right")]
+    assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"], "side by side"
+    assert abs(plots[0]["y"] - plots[1]["y"]) < 2, "at one height"
+    assert abs(plots[0]["width"] - plots[1]["width"]) < 30
+    for box, plot in zip(boxes, plots, strict=True):
+        assert plot["width"] > box["width"] - 140
+    assert view.cut_off(explorer) == []
+    page.screenshot(path=screenshot(f"linked-{width}"))
+    page.set_viewport_size(WINDOW)
+
+
+def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: Locator):
+    page = notebook.page
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    explorer.locator(".embvar-lecture-button button").click()
+    wide = poll(lambda: view.plot_box(panel(explorer, "right")), lambda box: box["width"] > 700)
+    assert wide["width"] > 700 and wide["y"] + wide["height"] < 1080
+    for css in ("left .embvar-layer label", "right .embvar-numbers b", "both"):
+        one = explorer.locator(f".embvar-{css}").first
+        assert one.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
+    page.wait_for_timeout(800)
+    page.screenshot(path=screenshot("linked-lecture"))
+    page.evaluate("() => document.exitFullscreen()")
+    page.set_viewport_size(WINDOW)
+    poll(lambda: explorer.get_attribute("class"), lambda now: "lecture" not in now)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_axe_finds_no_serious_violation_and_all_has_a_name(
+    notebook: Notebook, explorer: Locator, theme: str
+):
+    page = notebook.page
+    notebook.choose_theme(theme)
+    explorer.locator(".embvar-search input").fill("state")
+    rows = explorer.locator(".embvar-marked tr")
+    poll(rows.count, lambda count: count == 2)
+    texts = {
+        side: panel(explorer, side)
+        .locator(".embvar-scatter canvas")
+        .first.get_attribute("aria-label")
+        for side in ("left", "right")
+    }
+    for side, text in texts.items():
+        assert f"{side} panel" in text and "slope" in text
+        assert panel(explorer, side).get_attribute("aria-label") == f"{side} panel"
+        assert panel(explorer, side).get_attribute("role") == "group"
+    names = explorer.locator("select, input, [role=slider]").evaluate_all(
+        """(all) => all.filter((one) => one.checkVisibility() && !one.closest(".embvar-scatter"))
+          .map((one) => one.getAttribute("aria-label") ||
+            (one.labels?.[0]?.textContent ?? "") + (one.closest("[title]")?.title ?? ""))"""
+    )
+    assert all(name.strip() for name in names) and len(names) > 8
+    assert view.violations(page, view.NAMED - {"image-alt"}) == {}, "a plot is no image"
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    page.wait_for_timeout(500)
+    page.screenshot(path=screenshot(f"linked-{theme.split()[1].lower()}"))
+    view_cleared(explorer)
