@@ -12,6 +12,7 @@ import pandas as pd
 import traitlets
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from embvar_kit.explorers.base import PATIENCE, bind, explorer_frame
@@ -23,8 +24,9 @@ from embvar_kit.explorers.controls import (
     wrapping_row,
 )
 from embvar_kit.explorers.layers_state import LayerState, Setting
+from embvar_kit.explorers.outputs import WithOutputs
 from embvar_kit.explorers.pictured import PicturedExplorer
-from embvar_kit.explorers.rendering import BlittedFigure, nearest_first
+from embvar_kit.explorers.rendering import DPI, BlittedFigure, nearest_first
 from embvar_kit.explorers.tables import number, table
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts
@@ -36,7 +38,7 @@ _SYMBOLS = {"M": "M(X)", "V": "V(X)", "Q": "Q(X)", "V_W": "V<sub>W</sub>(X)"}
 _SYMBOLS["V_B"] = "V<sub>B</sub>(X)"
 
 
-class LayerExplorer(PicturedExplorer):
+class LayerExplorer(PicturedExplorer, WithOutputs):
     """Stacked parts of Q(X) or V(X) by layer; a slider selects a layer.
 
     The pictures of all layers are drawn in the background, starting with the selected one. When a
@@ -52,6 +54,8 @@ class LayerExplorer(PicturedExplorer):
         state: see :class:`embvar_kit.explorers.layers_state.LayerState`.
         pictures: the pictures drawn so far, by setting, step and scale.
     """
+
+    link_name = "layers"
 
     def __init__(
         self, stats: TokenStatistics | Mapping[str, TokenStatistics], **values: object
@@ -80,15 +84,43 @@ class LayerExplorer(PicturedExplorer):
                 for mark in marks:
                     mark.remove()
 
+    def figure(self, dpi: float = DPI) -> Figure:
+        """What is shown now, the selected layer framed."""
+        setting = self.state.setting
+        figure = Figure(figsize=_size(len(setting.shown)), dpi=dpi, layout="constrained")
+        with self._drawing:
+            for name, ax in self._draw_bars(figure, setting).items():
+                self._mark(ax, name, setting, self.state.step)
+        return figure
+
+    @property
+    def numbers(self) -> pd.DataFrame:
+        """The numbers of all layers: ``model, layer, Q, M, V, V_W, V_B``, then the shares."""
+        return self._table()
+
+    def _table(self) -> pd.DataFrame:
+        return self.state.table()
+
+    def _shows(self) -> str:
+        setting = self.state.setting
+        return "-".join([*setting.shown, setting.of, *["absolute"] * setting.absolute])
+
     def _figure(self, setting: Setting) -> tuple[BlittedFigure, dict[str, Axes]]:
         """A setting's figure: bars of all layers, none marked."""
         if setting in self._figures:
             return self._figures[setting]
+        blitted = BlittedFigure(*_size(len(setting.shown)))
+        axes = self._draw_bars(blitted.figure, setting)
+        blitted.draw_background()
+        self._figures = dict([*self._figures.items(), (setting, (blitted, axes))][-4:])
+        return blitted, axes
+
+    def _draw_bars(self, figure: Figure, setting: Setting) -> dict[str, Axes]:
+        """Draw the bars of all layers, a panel a model; return the panels by model."""
         state, models = self.state, len(setting.shown)
         columns = min(models, _COLUMNS)
         lines = -(-models // columns)
-        blitted = BlittedFigure(*_size(models))
-        panels = blitted.figure.subplots(lines, columns, squeeze=False).flat
+        panels = figure.subplots(lines, columns, squeeze=False).flat
         axes = {}
         for name, ax in zip(setting.shown, panels, strict=False):
             at = state.depth(name, setting.shown)
@@ -107,10 +139,8 @@ class LayerExplorer(PicturedExplorer):
         for ax in list(panels)[models:]:
             ax.remove()
         handles, names = next(iter(axes.values())).get_legend_handles_labels()
-        blitted.figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
-        blitted.draw_background()
-        self._figures = dict([*self._figures.items(), (setting, (blitted, axes))][-4:])
-        return blitted, axes
+        figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+        return axes
 
     def _mark(self, ax: Axes, name: str, setting: Setting, step: int) -> Artist:
         """A frame around the bar of the selected layer."""
@@ -181,7 +211,8 @@ class LayerExplorer(PicturedExplorer):
         ]
         if len(state.sources) > 1:
             controls.append(self._model_checkboxes())
-        below = (self._message, self._shown, self._numbers, self._tooltip)
+        downloads = self._downloads("the numbers of all layers")
+        below = (self._message, self._shown, downloads, self._numbers, self._tooltip)
         return explorer_frame(*controls, *below, kind="layers")
 
     def _select_bar(self, area: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -161,15 +161,56 @@ class LayerState(traitlets.HasTraits):
             lines.append({"model": name, **row.to_dict(), "layer": int(row["layer"]), **shares})
         return pd.DataFrame(lines).set_index("model")
 
+    def table(self) -> pd.DataFrame:
+        """The numbers of all layers: ``model, layer, Q, M, V, V_W, V_B``, then the shares."""
+        tables = []
+        for name in self.setting.shown:
+            parts = self.parts(name, self.setting)
+            whole = self.setting.of
+            shares = {f"{part}/{whole}": parts[part] / parts[whole] for part in PARTS_OF[whole]}
+            table = parts.assign(**shares)
+            table.insert(0, "model", name)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+    def values(self) -> dict[str, Any]:
+        """What :meth:`restore` takes to show the same again."""
+        return {name: getattr(self, name) for name in (*Setting._fields, "step")}
+
+    def restore(self, **values: Any) -> None:
+        """Set several values at once; if they are not valid together, all stays as it is.
+
+        Raises:
+            traitlets.TraitError: if a value is invalid or unknown, or they do not go together.
+        """
+        before = self.values()
+        if unknown := [name for name in values if name not in before]:
+            raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
+        wanted = {name: self._typed(name, value) for name, value in {**before, **values}.items()}
+        wanted["shown"] = self._known({"value": wanted["shown"]}, alone=True)
+        self._check(**{name: wanted[name] for name in Setting._fields if name != "of"})
+        self._check_step(wanted["step"], wanted["shown"])
+        self._ready = False
+        try:
+            for name, value in wanted.items():
+                setattr(self, name, value)
+        finally:
+            self._ready = True
+        self._update_setting()
+
+    def _typed(self, name: str, value: Any) -> Any:
+        """A value as its trait takes it, whatever the others are."""
+        return self.traits()[name].validate(self, value)
+
     @traitlets.validate("shown")
-    def _known(self, proposal: Mapping) -> list[str]:
+    def _known(self, proposal: Mapping, *, alone: bool = False) -> list[str]:
         value = proposal["value"]
         if absent := [name for name in value if name not in self.sources]:
             raise traitlets.TraitError(
                 f"There is no model {absent[0]!r} here, only {', '.join(self.sources)}."
             )
         value = [name for name in self.sources if name in value]
-        if self._ready:
+        if self._ready and not alone:
             self._check(shown=value)
         return value
 
@@ -181,11 +222,15 @@ class LayerState(traitlets.HasTraits):
 
     @traitlets.validate("step")
     def _in_range(self, proposal: Mapping) -> int:
-        if self._ready and proposal["value"] >= self.steps():
-            raise traitlets.TraitError(
-                f"step={proposal['value']}: the models shown have at most {self.steps()} layers."
-            )
+        if self._ready:
+            self._check_step(proposal["value"], self.shown)
         return proposal["value"]
+
+    def _check_step(self, step: int, shown: Sequence[str]) -> None:
+        if step >= self.steps(shown):
+            raise traitlets.TraitError(
+                f"step={step}: the models shown have at most {self.steps(shown)} layers."
+            )
 
     def _check(self, **changed: object) -> None:
         """Reject a setting that cannot be computed, before it is drawn."""

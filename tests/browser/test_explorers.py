@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
+from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator, expect
 
 from . import servers, view
@@ -148,6 +152,32 @@ def test_a_click_on_a_bar_selects_its_layer(notebook: Notebook, explorers: dict[
         assert shown == layer
     page.mouse.move(3, 300)
     picture.stop()
+
+
+def test_figure_and_numbers_of_the_layers_come_out(
+    notebook: Notebook, explorers: dict[str, Locator]
+):
+    explorer = explorers["layers"]
+    at_rest(explorer).stop()
+
+    def saved(button: str) -> tuple[str, bytes]:
+        with notebook.page.expect_download() as waiting:
+            explorer.locator(".embvar-downloads button", has_text=button).click()
+        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+    name, content = saved("CSV")
+    assert name == "layers-minilm-Q.csv"
+    read = pd.read_csv(io.BytesIO(content)).set_index("layer")
+    wanted = view.statistics("minilm").decomposition().set_index("layer")
+    for part in ("Q", "M", "V", "V_W", "V_B"):
+        np.testing.assert_allclose(read[part], wanted[part], rtol=1e-9)
+    name, content = saved("PNG")
+    assert name == "layers-minilm-Q.png" and Image.open(io.BytesIO(content)).width > 1400
+    name, content = saved("SVG")
+    assert name.endswith(".svg") and b"share of" in content
+    explorer.locator(".embvar-downloads button", has_text="code").click()
+    told = poll(lambda: view.text_of(explorer, "downloads code"), lambda text: "restore" in text)
+    assert "state.restore(shown=['minilm'], of='Q'" in told
 
 
 @pytest.mark.parametrize(("width", "height"), [(1000, 700), (1440, 900)])

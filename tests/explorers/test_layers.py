@@ -4,7 +4,9 @@ import io
 import re
 
 import numpy as np
-from explored import find, picture, tradeoff_of_tokens
+import pandas as pd
+import pytest
+from explored import answer_of, find, picture, tradeoff_of_tokens
 from PIL import Image
 
 import embvar_kit as ek
@@ -86,3 +88,60 @@ def test_a_total_of_zero_has_no_shares():
     assert find(explorer, "embvar-numbers").value.count("<b>undefined</b>") == 2
     ((*_, told),) = explorer._tooltip.areas
     assert told.endswith("V_B/V = undefined   V_W/V = undefined")
+
+
+def test_figure_and_numbers_of_all_layers_come_out(stats):
+    explorer = ek.LayerExplorer({"one": stats, "other": stats}, counts=(5, None), of="V", step=2)
+    downloads = find(explorer, "embvar-downloads")
+    message, (content,) = answer_of(downloads, "CSV")
+    assert message["name"] == "layers-one-other-V.csv"
+    read = pd.read_csv(io.BytesIO(content))
+    assert read["model"].tolist() == ["one"] * len(stats.layers) + ["other"] * len(stats.layers)
+    wanted = stats.decomposition(min_count=5, max_count=None)
+    for name in ("layer", "Q", "M", "V", "V_W", "V_B"):
+        np.testing.assert_allclose(read[name][: len(wanted)], wanted[name], rtol=1e-12)
+    np.testing.assert_allclose(read["V_W/V"], read["V_W"] / read["V"])
+    pd.testing.assert_frame_equal(read, explorer.numbers, check_dtype=False, rtol=1e-12)
+    message, (content,) = answer_of(downloads, "PNG")
+    assert Image.open(io.BytesIO(content)).width > 1500
+    message, (content,) = answer_of(downloads, "SVG")
+    assert message["type"] == "image/svg+xml" and b"share of" in content
+    frames = [
+        [one for one in ax.patches if not one.get_fill()] for ax in explorer.figure().axes[:2]
+    ]
+    assert [len(found) for found in frames] == [1, 1]
+    for (frame,) in frames:
+        assert frame.get_x() + frame.get_width() / 2 == pytest.approx(2), "the layer selected"
+
+
+def test_the_layer_explorer_comes_back_by_code_and_by_link(stats, monkeypatch):
+    monkeypatch.setenv("VOILA_REQUEST_URL", "http://127.0.0.1/?token=secret")
+
+    def made():
+        return ek.LayerExplorer({"one": stats, "other": stats})
+
+    explorer = made()
+    explorer.state.restore(shown=["other"], of="V", counts=(5, None), unbiased=True, step=3)
+    values = explorer.state.values()
+    assert (values["shown"], values["step"], values["sinks"]) == (["other"], 3, True)
+    again = made()
+    exec(answer_of(find(explorer, "embvar-downloads"), "code")[0]["code"], {"explorer": again})
+    assert again.state.values() == values and again.state.setting == explorer.state.setting
+    message, _ = answer_of(find(explorer, "embvar-downloads"), "link")
+    again = made()
+    again.follow_link(message["query"])
+    assert again.state.values() == values and find(again, "embvar-message").value == ""
+    for query, why in (
+        ("layers=%7B%22step%22:99%7D", "step=99"),
+        ("layers=%7B%22shown%22:[%22no<b>%22]%7D", "&#x27;no&lt;b&gt;&#x27;"),
+        ("layers=%7B%22shown%22:[]%7D", "shown"),
+        ("layers=%7B%22counts%22:[1,null]%7D", "start the range at 2"),
+        ("layers=%7B%22counts%22:5%7D", "counts"),
+        ("layers=%7B%22of%22:%22M%22,%22step%22:1%7D", "of"),
+        ("layers=%7B%22colour%22:1%7D", "no value &#x27;colour&#x27;"),
+        ("layers=[1]", "no values by name"),
+    ):
+        again.follow_link(query)
+        assert again.state.values() == values
+        told = find(again, "embvar-message").value
+        assert told.startswith("The link cannot be followed. ") and why in told, told
