@@ -113,7 +113,7 @@ lab: models ## open JupyterLab on the first notebook
 	@$(PY) -m jupyterlab --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/01_variance_formula.ipynb $(LAB_FLAGS)
 
-app: pass ## the two explorers as a page of their own, for a lecture
+app: pass ## all explorers as a page of their own, for a lecture
 	@# Voila has no token unless it is told to make one, and its page asks for a font elsewhere.
 	@$(PY) -m voila notebooks/app/explorers.ipynb --Voila.ip=127.0.0.1 --Voila.auto_token=True \
 	  --Voila.tornado_settings="{'headers': {'Content-Security-Policy': \"$(APP_POLICY)\"}}" \

@@ -31,6 +31,15 @@ def query_of(name: str, values: Mapping[str, Any]) -> str:
     return urlencode({name: json.dumps(values, separators=(",", ":"), ensure_ascii=False)})
 
 
+def names() -> set[str]:
+    """The names in the query of the app's address, those of explorers among them."""
+    return set(parse_qs(_own_query()))
+
+
+def _own_query() -> str:
+    return os.environ.get(_QUERY, "") if in_app() else ""
+
+
 def values_in(name: str, query: str | None = None) -> dict[str, Any]:
     """The values that a query holds for an explorer; none if it holds no such thing.
 
@@ -45,7 +54,7 @@ def values_in(name: str, query: str | None = None) -> dict[str, Any]:
     ({'layer': 2}, {})
     """
     if query is None:
-        query = os.environ.get(_QUERY, "") if in_app() else ""
+        query = _own_query()
     found = parse_qs(query).get(name)
     if not found:
         return {}

@@ -1,4 +1,4 @@
-"""The page that ``make app`` serves: both explorers work, and only this machine reaches it."""
+"""The page that ``make app`` serves: all explorers work, and only this machine reaches it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page
 
 from . import servers, view
 from .conftest import screenshot
@@ -40,26 +41,85 @@ def page(browser: Browser, app: servers.Server) -> Iterator[Page]:
     page.on("requestfailed", lambda one: page.elsewhere.update({one.url: one.failure}))
     page.goto(app.url(""))
     page.wait_for_selector(".embvar-tradeoff canvas", state="attached")
-    page.wait_for_selector(".embvar-layers img.widget-image", state="attached")
     yield page
     context.close()
 
 
-def test_both_explorers_follow_the_keyboard(page: Page):
-    for css in ("tradeoff", "layers"):
-        explorer = page.locator(f".embvar-{css}")
-        explorer.scroll_into_view_if_needed()
-        picture = view.watch(explorer)
-        first = picture.rest()
-        view.slider(explorer).focus()
-        assert picture.press("ArrowRight")["hash"] != first["hash"]
-        assert picture.press("ArrowLeft")["hash"] == first["hash"]
-        picture.stop()
-        assert view.cut_off(explorer) == []
-    tradeoff = page.locator(".embvar-tradeoff")
-    wanted = view.Fit.computed(tradeoff)
-    assert poll(lambda: view.Fit.shown(tradeoff), lambda fit: fit == wanted) == wanted
-    page.screenshot(path=screenshot("app"), full_page=True)
+# The picture of each explorer, and what is moved in it.
+TABS = {
+    "Trade-off": (".embvar-tradeoff", "layer"),
+    "Linked": (".embvar-linked .embvar-left", "layer"),
+    "Layers": (".embvar-layers", "layer"),
+    "Normalization": (".embvar-normalization", "gamma"),
+    "Playground": (".embvar-formula:has(.embvar-mean-1)", "mean-1"),
+    "Player": (".embvar-formula:has(.embvar-k)", "k"),
+}
+
+
+def tab(page: Page, title: str) -> Locator:
+    return page.get_by_role("tab", name=title, exact=True)
+
+
+def test_at_the_start_only_the_first_explorer_is_made(page: Page):
+    assert page.get_by_role("tab").all_inner_texts() == list(TABS)
+    assert page.locator(".embvar-explorer").count() == 1
+    assert tab(page, "Trade-off").get_attribute("aria-selected") == "true"
+    assert page.locator("h1").count() == 1
+
+
+@pytest.mark.parametrize("title", list(TABS))
+def test_an_explorer_is_made_when_its_tab_is_opened_and_follows_the_keyboard(
+    page: Page, title: str
+):
+    css, control = TABS[title]
+    tab(page, title).click()
+    explorer = page.locator(css)
+    view.slider(explorer, control).wait_for(state="attached")
+    panel = page.get_by_role("tabpanel")
+    assert panel.count() == 1, "the others are hidden"
+    assert panel.get_by_role("heading", level=2).inner_text() == title
+    assert len(panel.locator("h2 + p").inner_text()) > 40
+    picture = view.watch(explorer)
+    first = picture.rest(60)
+    view.slider(explorer, control).focus()
+    least = view.slider(explorer, control).get_attribute("aria-valuemin")
+    start = view.slider(explorer, control).get_attribute("aria-valuenow")
+    there, back = ("ArrowRight", "ArrowLeft") if start == least else ("ArrowLeft", "ArrowRight")
+    assert picture.press(there)["hash"] != first["hash"]
+    assert picture.press(back)["hash"] == first["hash"]
+    picture.stop()
+    assert view.cut_off(explorer) == []
+    page.screenshot(path=screenshot(f"app-{title.lower()}"), full_page=True)
+
+
+def test_the_arrow_keys_change_tabs_and_an_explorer_stays_as_it_was(page: Page):
+    tab(page, "Trade-off").click()
+    explorer = page.locator(".embvar-tradeoff")
+    explorer.wait_for()
+    view.slider(explorer).focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    poll(lambda: view.readout(explorer), lambda layer: layer == 1)
+    tab(page, "Trade-off").focus()
+    page.keyboard.press("ArrowRight")
+    assert poll(lambda: tab(page, "Linked").get_attribute("aria-selected"), lambda x: x == "true")
+    page.locator(".embvar-linked").wait_for()
+    assert not explorer.is_visible()
+    page.keyboard.press("Home")
+    explorer.wait_for()
+    wanted = poll(lambda: view.Fit.shown(explorer), lambda fit: fit.layer == 1)
+    assert wanted == view.Fit.computed(explorer) and wanted.layer == 1
+    ticks = poll(lambda: view.Axes(explorer).ticks, lambda ticks: min(map(len, ticks)) > 2)
+    assert min(map(len, ticks)) > 2, "the plot is drawn again"
+
+
+def test_axe_finds_landmarks_headings_and_names_on_the_whole_page(page: Page):
+    for title in TABS:
+        tab(page, title).click()
+        page.get_by_role("tabpanel").locator(".embvar-explorer").wait_for()
+        page.wait_for_timeout(500)
+        found = Axe().run(page).response["violations"]
+        assert {one["id"]: [node["html"][:150] for node in one["nodes"]] for one in found} == {}
 
 
 def test_it_requests_nothing_from_another_machine(page: Page, app: servers.Server):
@@ -74,6 +134,7 @@ def test_it_shows_no_code_and_no_error(page: Page):
 
 
 def test_a_link_shows_the_same_again(page: Page, app: servers.Server):
+    tab(page, "Trade-off").click()
     explorer = page.locator(".embvar-tradeoff")
     explorer.locator(".embvar-search input").fill("state")
     assert "state" in poll(lambda: view.text_of(explorer, "marked"), lambda text: "state" in text)
@@ -96,6 +157,30 @@ def test_a_link_shows_the_same_again(page: Page, app: servers.Server):
         assert view.text_of(again, "card-head").startswith("state ")
         assert view.text_of(again, "message") == ""
         other.screenshot(path=screenshot("app-link"))
+    finally:
+        other.close()
+
+
+def test_a_link_opens_the_tab_of_its_explorer(page: Page):
+    tab(page, "Layers").click()
+    explorer = page.locator(".embvar-layers")
+    explorer.wait_for()
+    explorer.locator(".embvar-of select").select_option("V(X)")
+    explorer.locator(".embvar-downloads button", has_text="link").click()
+    link = explorer.locator(".embvar-downloads code").inner_text()
+    table = poll(lambda: view.text_of(explorer, "numbers"), lambda text: "/ V(X)" in text)
+    assert "/ V(X)" in table
+    other = page.context.new_page()
+    other.set_default_timeout(WAIT)
+    try:
+        other.goto(link)
+        again = other.locator(".embvar-layers")
+        again.wait_for()
+        assert tab(other, "Layers").get_attribute("aria-selected") == "true"
+        assert other.locator(".embvar-explorer").count() == 1, "no other one is made"
+        assert view.chosen(again, "of") == "V(X)"
+        shown = poll(lambda: view.text_of(again, "numbers"), lambda text: text == table)
+        assert shown == table
     finally:
         other.close()
 

@@ -1,0 +1,101 @@
+"""All explorers on one page, behind tabs; each is made when it is first opened."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+
+from embvar_kit.errors import EmbvarError, StatisticsError
+from embvar_kit.explorers import links
+from embvar_kit.explorers.base import WIDGET, Explorer
+from embvar_kit.explorers.controls import with_class
+from embvar_kit.explorers.scripted import _script
+
+
+class Page(NamedTuple):
+    """One explorer of a gallery: its heading, one sentence on what to do there, what makes it."""
+
+    title: str
+    sentence: str
+    make: Callable[[], Explorer]
+
+
+class Tabs(anywidget.AnyWidget):
+    """The tabs of a gallery, in its box of the class ``embvar-gallery``."""
+
+    _esm = _script("gallery.js")
+    titles = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    chosen = traitlets.Int(0).tag(sync=True)
+
+
+class Gallery:
+    """Explorers behind tabs, as in ``make app``.
+
+    An explorer is made when its tab is first chosen; at the start that is the first one, or the
+    one that the link shows by which the app was opened.
+
+    Args:
+        pages: by the explorer's name in a link, ``"tradeoff"`` for one.
+
+    Attributes:
+        explorers: those made so far, by name.
+        view: the widget.
+
+    Raises:
+        StatisticsError: if there is no page.
+    """
+
+    def __init__(self, pages: Mapping[str, Page]) -> None:
+        if not pages:
+            raise StatisticsError("There is no page to show: give one by name, {name: Page(...)}.")
+        self._pages = dict(pages)
+        self.explorers: dict[str, Explorer] = {}
+        self.tabs = Tabs(titles=[page.title for page in pages.values()])
+        self._boxes = {
+            name: with_class(widgets.VBox([self._heading(name)]), "embvar-page") for name in pages
+        }
+        self.view = with_class(widgets.VBox([self.tabs, *self._boxes.values()]), "embvar-gallery")
+        linked = [at for at, name in enumerate(pages) if name in links.names()]
+        self.tabs.chosen = linked[0] if linked else 0
+        self.tabs.observe(lambda _: self._open(), "chosen")
+        self._open()
+
+    def _repr_mimebundle_(self, **options: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle, metadata = self.tabs._repr_mimebundle_(**options)
+        bundle[WIDGET] = {**bundle[WIDGET], "model_id": self.view.model_id}
+        bundle["text/plain"] = "Gallery: its explorers need a running notebook"
+        return bundle, metadata
+
+    def _open(self) -> None:
+        """Show the chosen page; make its explorer if it is not there yet."""
+        name = list(self._pages)[self.tabs.chosen]
+        for other, box in self._boxes.items():
+            box.layout.display = None if other == name else "none"
+        if name in self.explorers:
+            return
+        box = self._boxes[name]
+        box.children = [self._heading(name), self._told("Being made: this takes some seconds …")]
+        try:
+            explorer = self._pages[name].make()
+        except EmbvarError as error:  # chosen again, it is tried again
+            box.children = [self._heading(name), self._told(f"It could not be made: {error}")]
+            return
+        if hasattr(explorer, "follow_link"):
+            explorer.follow_link()
+        self.explorers[name] = explorer
+        box.children = [self._heading(name), explorer.view]
+
+    def _heading(self, name: str) -> widgets.HTML:
+        page = self._pages[name]
+        return widgets.HTML(
+            f"<h2>{html.escape(page.title)}</h2><p>{html.escape(page.sentence)}</p>"
+        )
+
+    @staticmethod
+    def _told(text: str) -> widgets.HTML:
+        return widgets.HTML(f"<p role='status'>{html.escape(text)}</p>")

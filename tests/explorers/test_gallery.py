@@ -1,0 +1,94 @@
+"""The gallery makes an explorer when it is first opened, and opens the one that a link shows."""
+
+import html
+import json
+from pathlib import Path
+
+import pytest
+
+import embvar_kit as ek
+from embvar_kit.explorers.base import WIDGET
+from embvar_kit.explorers.gallery import Gallery, Page
+from embvar_kit.explorers.links import query_of
+
+
+def pages(made):
+    """A playground, and a layer explorer of the statistics that ``made`` is given."""
+
+    def note(name, explorer):
+        made.append(name)
+        return explorer
+
+    return {
+        "playground": Page("Play <now>", "Drag it.", lambda: note("a", ek.VariancePlayground())),
+        "layers": Page("Layers", "Click a bar.", lambda: note("b", ek.LayerExplorer(made[0]))),
+    }
+
+
+def shown(gallery):
+    """Names of the pages that are not hidden, and the texts of the first."""
+    visible = [name for name, box in gallery._boxes.items() if box.layout.display != "none"]
+    texts = [
+        child.value for child in gallery._boxes[visible[0]].children if hasattr(child, "value")
+    ]
+    return visible, " ".join(texts)
+
+
+def test_an_explorer_is_made_once_and_when_it_is_opened(stats):
+    made = [stats]
+    gallery = Gallery(pages(made))
+    assert made[1:] == ["a"] and list(gallery.explorers) == ["playground"]
+    visible, text = shown(gallery)
+    assert visible == ["playground"]
+    assert f"<h2>{html.escape('Play <now>')}</h2><p>Drag it.</p>" in text
+    gallery.tabs.chosen = 1
+    assert made[1:] == ["a", "b"] and shown(gallery)[0] == ["layers"]
+    assert gallery.explorers["layers"].view in gallery._boxes["layers"].children
+    gallery.tabs.chosen = 0
+    gallery.tabs.chosen = 1
+    assert made[1:] == ["a", "b"]
+    bundle, _ = gallery._repr_mimebundle_()
+    assert bundle[WIDGET]["model_id"] == gallery.view.model_id
+
+
+def test_what_cannot_be_made_says_why_and_is_tried_again(stats):
+    tries = []
+
+    def make():
+        tries.append(1)
+        if len(tries) == 1:
+            raise ek.StatisticsError("no <statistics>.")
+        return ek.VariancePlayground()
+
+    gallery = Gallery({"other": Page("Other", "Look.", ek.VariancePlayground),
+                       "late": Page("Late", "Wait.", make)})  # fmt: skip
+    gallery.tabs.chosen = 1
+    assert "It could not be made: no &lt;statistics&gt;." in shown(gallery)[1]
+    assert list(gallery.explorers) == ["other"]
+    gallery.tabs.chosen = 0
+    gallery.tabs.chosen = 1
+    assert list(gallery.explorers) == ["other", "late"]
+
+
+def test_a_link_opens_its_explorer_and_no_other_is_made(stats, monkeypatch):
+    monkeypatch.setenv("VOILA_REQUEST_URL", "http://127.0.0.1/")
+    monkeypatch.setenv("QUERY_STRING", "token=a&" + query_of("layers", {"of": "V", "step": 3}))
+    made = [stats]
+    gallery = Gallery(pages(made))
+    assert made[1:] == ["b"] and gallery.tabs.chosen == 1
+    state = gallery.explorers["layers"].state
+    assert (state.of, state.step) == ("V", 3)
+    gallery.tabs.chosen = 0
+    assert made[1:] == ["b", "a"]
+
+
+def test_a_gallery_without_pages_is_refused():
+    with pytest.raises(ek.StatisticsError, match="There is no page to show"):
+        Gallery({})
+
+
+def test_the_app_has_every_explorer():
+    path = Path(__file__).parents[2] / "notebooks" / "app" / "explorers.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    source = "".join("".join(cell["source"]) for cell in cells)
+    assert all(f"ek.{name}" in source for name in ek.explorers.__all__)
