@@ -28,6 +28,9 @@ MAY_IGNORE = {
     ("04_norm_variance_tradeoff",
      'ek.TradeoffExplorer({"minilm": minilm, "smollm2": everything}, recall=True, layer=2)'):
         "a widget, likewise",
+    ("04_norm_variance_tradeoff",
+     'explorer = ek.LinkedExplorer(minilm, left={"layer": 2}, right={"layer": 3})'):
+        "a widget, likewise",
     ("06_across_layers", "ek.LayerExplorer("): "a widget, likewise",
     (
         "05_layer_normalization",
