@@ -127,19 +127,28 @@ async function render({ model, el }) {
   };
   const titles = () => {
     [xTitle.innerHTML, yTitle.innerHTML] = model.get("titles");
-    const { title, colours, marks } = model.get("legend");
+    const { title, colours, marks = [], swatches = [] } = model.get("legend");
     const bar = part("bar"), numbers = part("marks");
-    bar.style.background = `linear-gradient(to right, ${colours.join()})`;
-    for (const [at, text] of marks) {
-      const mark = document.createElement("span");
-      mark.style.left = `${100 * at}%`;
-      mark.innerHTML = text;
-      numbers.append(mark);
+    const add = (parent, text) => {
+      const made = document.createElement("span");
+      made.innerHTML = text;
+      parent.append(made);
+      return made;
+    };
+    for (const [at, text] of marks) add(numbers, text).style.left = `${100 * at}%`;
+    legend.replaceChildren();
+    add(legend, title);
+    if (colours) {
+      bar.style.background = `linear-gradient(to right, ${colours.join()})`;
+      const scale = part("scale");
+      scale.append(bar, numbers);
+      legend.append(scale);
     }
-    const scale = part("scale"), what = document.createElement("span");
-    what.innerHTML = title;
-    scale.append(bar, numbers);
-    legend.replaceChildren(what, scale);
+    for (const [text, colour] of swatches) {
+      const one = add(legend, ""), box = part("swatch");
+      box.style.background = colour;
+      one.append(box, text);
+    }
   };
 
   const resized = new ResizeObserver(fit);
