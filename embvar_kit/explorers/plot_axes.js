@@ -151,6 +151,19 @@ async function render({ model, el }) {
     }
   };
 
+  // The plot's own trait for it loads pictures in any order, and draws them in coarse pixels.
+  let turn = 0;
+  const behind = async () => {
+    const mine = ++turn, png = model.get("behind");
+    if (!api) return;
+    const bitmap = png?.byteLength ? await createImageBitmap(new Blob([png])) : null;
+    if (mine !== turn) return;
+    const before = api.get("backgroundImage"), linear = { min: "linear", mag: "linear" };
+    api.set({ backgroundImage: bitmap && api.get("regl").texture({ data: bitmap, ...linear }) });
+    before?.destroy();
+    api.redraw();
+  };
+
   const resized = new ResizeObserver(fit);
   const looked = new ResizeObserver(() => find());  // once this is laid out, the plot is beside it
   const find = () => {
@@ -174,6 +187,7 @@ async function render({ model, el }) {
     resized.observe(el);  // another theme moves the plot and leaves its size
     window.addEventListener("resize", fit);
     fit();
+    if (model.get("behind").byteLength) behind();
   };
   titles();
   looked.observe(el);
@@ -182,6 +196,7 @@ async function render({ model, el }) {
   scatter.on(ends, soon);
   model.on("change:titles change:legend", titles);
   model.on("change:names", soon);
+  model.on("change:behind", behind);
   return () => {
     looked.disconnect();
     resized.disconnect();
@@ -189,6 +204,7 @@ async function render({ model, el }) {
     scatter.off(ends, soon);
     model.off("change:titles change:legend", titles);
     model.off("change:names", soon);
+    model.off("change:behind", behind);
   };
 }
 export default { render };

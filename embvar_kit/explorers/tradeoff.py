@@ -40,6 +40,7 @@ from embvar_kit.explorers.tradeoff_options import Options
 from embvar_kit.explorers.tradeoff_plot import MARK, TradeoffPlot
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 from embvar_kit.explorers.vocabularies import Vocabularies
+from embvar_kit.figures.given import Scatter
 from embvar_kit.figures.lettering import as_label, label_points, symbol
 from embvar_kit.figures.style import count_range
 from embvar_kit.figures.tradeoff import scatter_V_on_M
@@ -165,7 +166,10 @@ class TradeoffExplorer(Explorer):
         limits = count_range(table["n"])
         log = state.scales == "log"
         look = {} if state.colour_by == COUNT else {"cmap": shading.map, "norm": shading.norm}
-        points, _ = scatter_V_on_M(ax, table, limits, size=9, log=log, look=look)
+        null = None
+        if state.null:
+            null = Scatter(*[state.table(null=True)] * 2)
+        points, _ = scatter_V_on_M(ax, table, limits, size=9, log=log, null=null, look=look)
         points.set_rasterized(True)  # in an SVG, thousands of points would take megabytes
         if not log:
             x, y = state.limits()
@@ -300,7 +304,7 @@ class TradeoffExplorer(Explorer):
         for name, box in zip(areas, boxes, strict=True):
             box.layout.grid_area = name
         choices = wrapping_row(counts, unbiased, special, scales)
-        Options(state, choices, self._show_message, self._clear_button)
+        self._options = Options(state, choices, self._show_message, self._clear_button)
         return explorer_frame(
             wrapping_row(*above, LectureButton()),
             choices,
@@ -393,6 +397,14 @@ class TradeoffExplorer(Explorer):
         state = self.state
         self.card.show(state.stats, state.token, state.layer, state.unbiased)
 
+    def _null_text(self) -> str:
+        """The null's regression in words; empty if it is not drawn."""
+        fit = self.state.null_fit
+        if "slope" not in fit:
+            return f"Labels permuted, in grey: no line: {fit['why']}" if fit else ""
+        r2 = "undefined" if np.isnan(fit["r2"]) else f"{fit['r2']:.3f}"
+        return f"Labels permuted, in grey: slope {fit['slope']:.3f}, R² {r2}."
+
     def _fit_text(self, name: Callable[[str], str] = str) -> str:
         """The regression in words, its measures named by ``name``."""
         fit = self.state.fit
@@ -411,9 +423,10 @@ class TradeoffExplorer(Explorer):
         name = f"{state.model}, {state.site}" if several_sites else state.model
         text = f"{html.escape(name)}, layer {state.layer}: {self._fit_text(explained)}"
         # One message for both: the note may change with the layer, too.
-        note = f"<br>{html.escape(state.axes_note())}" if state.axes_note() else ""
+        notes = " ".join(filter(None, (self._null_text(), state.axes_note())))
+        note = f"<br>{html.escape(notes)}" if notes else ""
         self._numbers.value = f"<span role='status'><b>{text}</b>{note}</span>"
-        words = f"{name}, layer {state.layer}: {self._fit_text()}. {state.axes_note()}"
+        words = f"{name}, layer {state.layer}: {self._fit_text()}. {notes}"
         self._describe("embvar-scatter", f"Scatter plot of V against M, a dot a token. {words}")
 
     def _show_message(self, text: str) -> None:

@@ -16,13 +16,14 @@ import traitlets
 from embvar_kit.errors import EmbvarError
 from embvar_kit.explorers.base import bind
 from embvar_kit.explorers.columns import COUNT, PIECE, Column
-from embvar_kit.explorers.controls import dropdown, with_class
+from embvar_kit.explorers.controls import checkbox, dropdown, with_class
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 
 _MORE, _LESS, _TOOLTIP = "more options", "fewer options", "colours, a filter and more"
 _ALL = "all tokens"
 _STEPS = 40  # numbers at which a range may begin and end, beside its own ends
-_ALTERED = ("colour_by", "only")  # values that show the controls where they are not as at first
+# Values that show the controls where they are not as at first.
+_ALTERED = ("colour_by", "only", "null")
 
 
 class Options:
@@ -33,6 +34,9 @@ class Options:
         row: the row of controls that they are added to.
         show_message: called with the reason why a value is refused.
         like: a button whose look theirs shares.
+
+    Attributes:
+        row: the row.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class Options:
         show_message: Callable[[str], None],
         like: widgets.Button,
     ) -> None:
-        self._state, self._row, self._show_message = state, row, show_message
+        self._state, self.row, self._show_message = state, row, show_message
         self._before: tuple[widgets.Widget, ...] = row.children
         self._made: tuple[widgets.Widget, ...] = ()
         self._button = widgets.Button(
@@ -61,13 +65,13 @@ class Options:
 
     @property
     def _shown(self) -> bool:
-        return len(self._row.children) > len(self._before) + 1
+        return len(self.row.children) > len(self._before) + 1
 
     def _show(self, shown: bool) -> None:
         if shown and not self._made:
             self._made = self._make()
         self._button.description = _LESS if shown else _MORE
-        self._row.children = [*self._before, self._button, *(self._made if shown else ())]
+        self.row.children = [*self._before, self._button, *(self._made if shown else ())]
 
     def _make(self) -> tuple[widgets.Widget, ...]:
         state = self._state
@@ -83,14 +87,25 @@ class Options:
         self._by.observe(self._choose_filter, "value")
         state.observe(lambda _: self._set_by(), "only")
         state.observe(lambda _: self._offer(), ["model", "site"])
+        self._null = checkbox("null behind", "embvar-null", "")
+        bind(state, "null", self._null, self._show_message)
+        self._tell_of_null()
         if PIECE in state.columns.offered(state.stats):
             threading.Thread(target=self._prepare, daemon=True).start()
-        return self._colour, self._by, self._value
+        return self._colour, self._by, self._value, self._null
 
     def _prepare(self) -> None:
         """Load the vocabulary before it is asked for: that takes seconds."""
         with suppress(EmbvarError):  # it is told to whoever chooses the column
             self._state.columns.of(self._state.stats, PIECE)
+
+    def _tell_of_null(self) -> None:
+        """The null can be drawn where the statistics hold one."""
+        lacking = self._state.stats.null is None
+        self._null.disabled = lacking
+        self._null.tooltip = "in grey, the same occurrences with their labels permuted" + (
+            ": these statistics hold none, extract with null=True" if lacking else ""
+        )
 
     # Colours
 
@@ -107,6 +122,7 @@ class Options:
             self._colour.options = self._colours()
             self._colour.value = chosen
         self._set_by()
+        self._tell_of_null()
 
     # The filter
 

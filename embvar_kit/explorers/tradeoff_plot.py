@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm, Normalize, to_rgba
 
+from embvar_kit.explorers.behind import cloud
 from embvar_kit.explorers.columns import BY_LAYER
 from embvar_kit.explorers.controls import with_class
 from embvar_kit.explorers.scripted import PlotAxes
 from embvar_kit.explorers.shading import Shading
 from embvar_kit.explorers.tables import MOST_NAMED, explained
 from embvar_kit.explorers.tradeoff_state import TradeoffState
+from embvar_kit.figures.tradeoff import NULL_LINE
 
 if TYPE_CHECKING:
     from jscatter import Line
@@ -73,6 +75,7 @@ class TradeoffPlot:
             titles=self._titles(),
             legend=self._shading.legend(),
             names=self._names(),
+            behind=self._behind(),
         )
         self.view = with_class(widgets.VBox([self.widget, self._axes]), "embvar-plot")
         self._fix_colours()
@@ -131,6 +134,7 @@ class TradeoffPlot:
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
                 self._select_marked(force=True)
             scatter.annotations(self._lines())
+            self._axes.behind = self._behind()
         self._axes.titles, self._axes.names = self._titles(), self._names()
         if not same_colours:
             self._axes.legend = self._shading.legend()
@@ -168,6 +172,13 @@ class TradeoffPlot:
         places = self._data[[_X, _Y]].to_numpy()[rows].tolist()
         return [(x, y, points.shown[row]) for (x, y), row in zip(places, rows, strict=True)]
 
+    def _behind(self) -> bytes:
+        """The null's points as a picture, if they are drawn."""
+        state = self.state
+        if (null := state.null_points) is None:
+            return b""
+        return cloud(null, state.layer, state.limits(), log=state.scales == "log")
+
     # Lines
 
     def _lines(self) -> list[Line]:
@@ -177,19 +188,26 @@ class TradeoffPlot:
         state, points = self.state, self.state.points
         at = points.at(state.layer)
         drawn = []
-        if "slope" in state.fit:
-            M = points.M[at]
-            along = np.geomspace if state.scales == "log" else np.linspace
-            (left, right), _ = state.limits()
-            ends = along(max(M.min(), left), min(M.max(), right), 200)
-            V = state.fit["intercept"] + state.fit["slope"] * ends
-            drawn.append((self._clip(ends, V), "#000000"))
+        if (null := state.null_points) is not None:
+            drawn += self._regression(state.null_fit, null.M[at], NULL_LINE)
+        drawn += self._regression(state.fit, points.M[at], "#000000")
         if state.compare is not None:
             then = points.at(state.compare)
             for row in points.indices_of(state.marked[:_MOST_TRAILS]):
                 M, V = (np.linspace(x[then, row], x[at, row], 200) for x in (points.M, points.V))
                 drawn.append((self._clip(M, V), MARK))
         return [Line(line, line_color=colour, line_width=2) for line, colour in drawn if line]
+
+    def _regression(
+        self, fit: Mapping, M: np.ndarray, colour: str
+    ) -> list[tuple[list[tuple[float, float]], str]]:
+        """The vertices of a regression line over the values of M, with its colour."""
+        if "slope" not in fit:
+            return []
+        along = np.geomspace if self.state.scales == "log" else np.linspace
+        (left, right), _ = self.state.limits()
+        ends = along(max(M.min(), left), min(M.max(), right), 200)
+        return [(self._clip(ends, fit["intercept"] + fit["slope"] * ends), colour)]
 
     def _clip(self, M: np.ndarray, V: np.ndarray) -> list[tuple[float, float]]:
         """The vertices of a line that lie inside the axes; on linear axes, the two ends of it."""

@@ -90,7 +90,7 @@ class TradeoffState(traitlets.HasTraits):
     ) -> None:
         self.sources = by_name(stats)
         self.columns = Columns(self.sources, columns, vocabularies)
-        self._points = lru_cache(maxsize=16)(self._make_points)
+        self.chosen = lru_cache(maxsize=16)(self._make_points)
         self._null_points = lru_cache(maxsize=4)(self._make_null_points)
         self._names: dict[tuple[str, str], set[str]] = {}
         self._vocabulary_of = lru_cache(maxsize=4)(self._make_vocabulary)
@@ -118,14 +118,14 @@ class TradeoffState(traitlets.HasTraits):
     @property
     def points(self) -> Points:
         """The tokens of the current choice, at all layers."""
-        return self._points(self.model, self.site, *self._choice)
+        return self.chosen(self.model, self.site, *self.choice)
 
     @property
     def null_points(self) -> Points | None:
         """The same tokens with the labels permuted; ``None`` where the null is not drawn."""
         if not self.null:
             return None
-        return self._null_points(self.model, self.site, *self._choice)
+        return self._null_points(self.model, self.site, *self.choice)
 
     def column(self) -> Column:
         """The column that gives the points their colours, for the tokens and the layer shown."""
@@ -146,9 +146,12 @@ class TradeoffState(traitlets.HasTraits):
         name, only = self.only
         return self.columns.of(self.stats, name).told(only)
 
-    def table(self) -> pd.DataFrame:
-        """``token, n, Q, M, V`` of the tokens at the layer shown, the rarest first."""
-        points = self.points
+    def table(self, *, null: bool = False) -> pd.DataFrame:
+        """``token, n, Q, M, V`` of the tokens at the layer shown, the rarest first.
+
+        With ``null``, those of the null where it is drawn.
+        """
+        points = self.null_points if null else self.points
         at = points.at(self.layer)
         columns = {"token": points.tokens, "n": points.n}
         return pd.DataFrame({**columns, **{name: getattr(points, name)[at] for name in "QMV"}})
@@ -308,11 +311,11 @@ class TradeoffState(traitlets.HasTraits):
             value = self._checked(self.columns.filter_of, value)
         if not self.settled:
             return value
-        choice = dict(zip(("counts", "special", "unbiased", "only"), self._choice, strict=True))
+        choice = dict(zip(("counts", "special", "unbiased", "only"), self.choice, strict=True))
         choice[name] = value
         try:
             # In the order of arguments that `points` uses: the result is cached for it.
-            self._points(self.model, self.site, *choice.values())
+            self.chosen(self.model, self.site, *choice.values())
         except StatisticsError as error:
             stays = f"The range stays: {times(self.counts)}"
             if name == "only":
@@ -388,11 +391,11 @@ class TradeoffState(traitlets.HasTraits):
         if self.only is not None:  # a filter of the other model that fits this one is kept
             try:
                 self.columns.filter_of(self.stats, self.only)
-                self._points(self.model, self.site, counts, *self._choice[1:])
+                self.chosen(self.model, self.site, counts, *self.choice[1:])
             except StatisticsError:
                 self.only = None
         try:
-            self._points(self.model, self.site, counts, *self._choice[1:])
+            self.chosen(self.model, self.site, counts, *self.choice[1:])
         except StatisticsError:  # a range of the other model, in which this one has no token
             counts = (rarest, None)
         self.counts = counts
@@ -437,7 +440,7 @@ class TradeoffState(traitlets.HasTraits):
         return V - (self.fit["intercept"] + self.fit["slope"] * M)
 
     @property
-    def _choice(self) -> tuple:
+    def choice(self) -> tuple:
         """Which tokens are shown, and in which form."""
         return self.counts, self.special, self.unbiased, self.only
 
@@ -486,7 +489,7 @@ class TradeoffState(traitlets.HasTraits):
         null, (counts, special, unbiased, only) = self.sources[model][site].null, choice
         among = None
         if only is not None:
-            among = pd.Index(null.tokens).isin(self._points(model, site, *choice).tokens)
+            among = pd.Index(null.tokens).isin(self.chosen(model, site, *choice).tokens)
         return points_of(null, counts, special=special, unbiased=unbiased, among=among)
 
     def _fitting_scales(self) -> str:
