@@ -29,6 +29,7 @@ from embvar_kit.explorers.controls import (
     with_class,
     wrapping_row,
 )
+from embvar_kit.explorers.nearest import nearest_means
 from embvar_kit.explorers.points import Points, Statistics, by_name
 from embvar_kit.explorers.rendering import DPI, png_of, svg_of
 from embvar_kit.explorers.scripted import Downloads, File, LectureButton, Link, PlotGuard
@@ -109,13 +110,14 @@ class TradeoffExplorer(Explorer):
             (["drawn"], self._lists.show_residuals),
             (["drawn", "search"], self._show_matches),
             (["drawn", "token"], self._show_card),
+            (["drawn", "token"], self._lists.show_nearest),
         ):
             self.state.observe(lambda _, update=update: update(), names)
             update()
 
     def wait(self, seconds: float = 120.0) -> bool:
-        """Wait until the card is complete; return whether it was in time."""
-        return self.card.wait(seconds)
+        """Wait until the card and the nearest means are there; return whether they were in time."""
+        return self.card.wait(seconds) and self._lists.near.wait(seconds)
 
     def still(self) -> bytes:
         """The picture of :meth:`figure` as a PNG."""
@@ -129,6 +131,26 @@ class TradeoffExplorer(Explorer):
         for at, name in enumerate(("model", "site", "layer")):
             table.insert(at, name, getattr(state, name))
         return table
+
+    def nearest(self, *, by: str = "cosine", most: int = 10) -> pd.DataFrame:
+        """The tokens shown whose means are nearest to that of the token whose card is open.
+
+        Args:
+            by: ``"cosine"`` or ``"distance"``.
+            most: how many tokens to return at most.
+
+        Returns:
+            ``token, n, cosine, distance``, see
+            :func:`embvar_kit.explorers.nearest.nearest_means`.
+
+        Raises:
+            StatisticsError: if no card is open, or the statistics have no means.
+        """
+        state = self.state
+        if state.token is None:
+            raise StatisticsError("No card is open: set explorer.state.token to a token first.")
+        rows = state.points.rows
+        return nearest_means(state.stats, state.layer, state.token, rows, by=by, most=most)
 
     @property
     def code(self) -> str:
@@ -296,7 +318,7 @@ class TradeoffExplorer(Explorer):
                 self._downloads(),
             ],
             "search": self._search_box(),
-            "compare": self._lists.parts,
+            "compare": [self._lists.view],
             "marked": [self._marked],
             "card": [self.card.view],
         }

@@ -1,7 +1,8 @@
-"""The trade-off explorer's lists of tokens: those that moved, and those far from the line."""
+"""The trade-off explorer's lists of tokens: which moved, are far from the line, or are near one."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Iterator, Sequence
 
 import ipywidgets as widgets
@@ -9,6 +10,8 @@ import pandas as pd
 
 from embvar_kit.explorers.base import bind
 from embvar_kit.explorers.controls import TokenList, dropdown, heading, paragraph
+from embvar_kit.explorers.nearest import nearest_means
+from embvar_kit.explorers.rendering import Prefetcher
 from embvar_kit.explorers.tables import number, signed
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 
@@ -25,7 +28,8 @@ class TokenLists:
         like: a text and a dropdown whose look others share.
 
     Attributes:
-        parts: the lists with their headings and controls, from top to bottom.
+        view: the lists with their headings and controls, from top to bottom.
+        near: what computes the nearest means, in the background.
     """
 
     def __init__(
@@ -37,7 +41,9 @@ class TokenLists:
     ) -> None:
         self._state, self._choose, self._show_message = state, choose, show_message
         self._like, self._like_dropdown = like
-        self.parts = [*self._moved_box(), *self._residuals_box()]
+        self.view = widgets.VBox([*self._moved_box(), *self._residuals_box()])
+        self._nearest: TokenList | None = None  # made with the first card
+        self.near = Prefetcher(self._find_nearest, self._show_found, self._show_none, keep=20)
 
     def _moved_box(self) -> list[widgets.Widget]:
         state = self._state
@@ -82,6 +88,63 @@ class TokenLists:
         )
         title = heading("Which tokens lie farthest from the line?", self._like)
         return [title, self._residuals.head, self._residuals]
+
+    def _nearest_box(self) -> list[widgets.Widget]:
+        self._nearest = self._list(
+            "embvar-nearest",
+            "tokens whose means are nearest; choosing one marks it and opens its card",
+            ("token", "cosine", "distance"),
+        )
+        self._nearest_title = paragraph("embvar-nearest-title", self._like)
+        self._measure = dropdown(
+            "nearest by",
+            "embvar-nearest-by",
+            [("cosine", "cosine"), ("Euclidean distance", "distance")],
+            "what the list is sorted by",
+            like=self._like_dropdown,
+        )
+        self._measure.observe(lambda _: self.show_nearest(), "value")
+        title = heading("Whose means are nearest?", self._like)
+        return [title, self._measure, self._nearest_title, self._nearest.head, self._nearest]
+
+    def show_nearest(self) -> None:
+        """List the tokens whose means are nearest to that of the token whose card is open."""
+        state = self._state
+        if self._nearest is None:
+            if state.token is None:
+                return
+            self.view.children = [*self.view.children, *self._nearest_box()]
+        if state.token is None:
+            self._fill_nearest("Open a token's card to see whose means are near its own.")
+            return
+        shown = state.model, state.site, state.choice
+        self.near.request((shown, state.layer, state.token, self._measure.value))
+
+    def _find_nearest(self, key: tuple) -> pd.DataFrame:
+        (model, site, choice), layer, token, by = key
+        rows = self._state.chosen(model, site, *choice).rows
+        return nearest_means(self._state.sources[model][site], layer, token, rows, by=by)
+
+    def _show_found(self, key: tuple, found: pd.DataFrame) -> None:
+        _, layer, token, _ = key
+        if self._state.token is None:
+            return  # the card was closed meanwhile
+        title = f"To the mean of {token!r} at layer {layer}, among the tokens shown:"
+        self._fill_nearest(title, found)
+
+    def _show_none(self, error: Exception) -> None:
+        self._fill_nearest(str(error))
+
+    def _fill_nearest(self, title: str, found: pd.DataFrame | None = None) -> None:
+        self._nearest_title.value = html.escape(title)
+        self._nearest.layout.display = "none" if found is None or found.empty else None
+        if found is None:
+            self._nearest.fill([])
+            return
+        cells = (
+            (name, f"{row.cosine:.3f}", number(row.distance)) for name, row in self._rows(found)
+        )
+        self._nearest.fill(zip(found["token"].astype(str), cells, strict=True))
 
     def _list(self, css: str, tooltip: str, columns: Sequence[str]) -> TokenList:
         return TokenList(css, tooltip, columns, 10, self._choose, self._like)

@@ -147,10 +147,7 @@ class TradeoffState(traitlets.HasTraits):
         return self.columns.of(self.stats, name).told(only)
 
     def table(self, *, null: bool = False) -> pd.DataFrame:
-        """``token, n, Q, M, V`` of the tokens at the layer shown, the rarest first.
-
-        With ``null``, those of the null where it is drawn.
-        """
+        """``token, n, Q, M, V`` at the layer shown, the rarest first; ``null`` gives the null's."""
         points = self.null_points if null else self.points
         at = points.at(self.layer)
         columns = {"token": points.tokens, "n": points.n}
