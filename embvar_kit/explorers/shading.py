@@ -41,6 +41,10 @@ NO_VALUE = "#c0c0c0"
 _DIVERGING = LinearSegmentedColormap.from_list(
     "both sides", ["#08306b", "#3f8fd2", "#cdcdc4", "#c6536a", "#67001f"]
 )
+_CELLS = 80  # cells of a side of the plot, in which points are counted
+_FILL = 1.0  # points in a cell up to which each keeps its opacity
+_LEAST = 0.05  # opacity below which a browser's eight bits no longer add up
+
 _MOST_SEEN = 0.99  # of residuals; the few that are farther out have the colour of the end
 
 
@@ -139,6 +143,28 @@ class Shading:
             return [(0.0, ends[0]), (0.5, "0"), (1.0, ends[1])]
         middle = np.sqrt(norm.vmin * norm.vmax) if column.log else (norm.vmin + norm.vmax) / 2
         return [(at, _written(x)) for at, x in ((0, norm.vmin), (0.5, middle), (1, norm.vmax))]
+
+
+def opacities(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """``(T,)`` an opacity for each point, the less the more points are near it.
+
+    It falls with the root of their number: a place where more of them lie on one another is darker,
+    and a point that is alone stays as it is.
+
+    Args:
+        x, y: ``(T,)`` places of the points, as shares of the axes from 0 to 1.
+    """
+    cells = np.clip((np.stack([x, y]) * _CELLS).astype(int), 0, _CELLS - 1)
+    at = np.ravel_multi_index(cells, (_CELLS, _CELLS))
+    near = np.bincount(at, minlength=_CELLS**2).reshape(_CELLS, _CELLS)
+    # A cell and those around it, so that the edges of cells do not show.
+    padded = np.pad(near, 1)
+    around = sum(
+        padded[i : i + _CELLS, j : j + _CELLS] * weight
+        for i, row in enumerate(((1, 2, 1), (2, 4, 2), (1, 2, 1)))
+        for j, weight in enumerate(row)
+    )
+    return np.clip(np.sqrt(_FILL / np.maximum(around.ravel()[at] / 16, _FILL)), _LEAST, 1.0)
 
 
 def _written(value: float) -> str:

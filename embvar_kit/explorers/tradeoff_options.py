@@ -23,7 +23,7 @@ _MORE, _LESS, _TOOLTIP = "more options", "fewer options", "colours, a filter and
 _ALL = "all tokens"
 _STEPS = 40  # numbers at which a range may begin and end, beside its own ends
 # Values that show the controls where they are not as at first.
-_ALTERED = ("colour_by", "only", "null")
+_ALTERED = ("colour_by", "only", "null", "shaded")
 
 
 class Options:
@@ -90,9 +90,13 @@ class Options:
         self._null = checkbox("null behind", "embvar-null", "")
         bind(state, "null", self._null, self._show_message)
         self._tell_of_null()
+        shaded = checkbox(
+            "shade density", "embvar-shaded", "where many tokens lie, each is more transparent"
+        )
+        bind(state, "shaded", shaded, self._show_message)
         if PIECE in state.columns.offered(state.stats):
             threading.Thread(target=self._prepare, daemon=True).start()
-        return self._colour, self._by, self._value, self._null
+        return self._colour, self._by, self._value, self._null, shaded
 
     def _prepare(self) -> None:
         """Load the vocabulary before it is asked for: that takes seconds."""

@@ -14,7 +14,7 @@ from embvar_kit.explorers.behind import cloud
 from embvar_kit.explorers.columns import BY_LAYER
 from embvar_kit.explorers.controls import with_class
 from embvar_kit.explorers.scripted import PlotAxes
-from embvar_kit.explorers.shading import Shading
+from embvar_kit.explorers.shading import Shading, opacities
 from embvar_kit.explorers.tables import MOST_NAMED, explained
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 from embvar_kit.figures.tradeoff import NULL_LINE
@@ -26,8 +26,9 @@ MARK = "#d55e00"
 """Colour of marks: vermilion, not in viridis and distinct from it for colour-blind readers."""
 
 _MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
+_OPACITIES = np.linspace(0, 1, 101).tolist()
 _BUTTONS = ["pan_zoom", "lasso", "lasso_type", "lasso_brush_size", "divider", "reset"]
-_X, _Y, _COLOUR = "across", "up", "colour"  # columns of the plot's data
+_X, _Y, _COLOUR, _OPACITY = "across", "up", "colour", "opacity"  # columns of the plot's data
 
 
 class TradeoffPlot:
@@ -81,7 +82,7 @@ class TradeoffPlot:
         self._fix_colours()
         self._select_marked()
         state.observe(lambda _: self._update(), "drawn")
-        state.observe(lambda _: self._update(recoloured=True), "colour_by")
+        state.observe(lambda _: self._update(recoloured=True), ["colour_by", "shaded"])
         state.observe(lambda _: self._show_marked(), "marked")
         state.observe(lambda _: scatter.annotations(self._lines()), ["marked", "compare"])
         self.widget.observe(self._mark_selected, "selection")
@@ -92,7 +93,11 @@ class TradeoffPlot:
         """Positions and colours of the points; Q, M and V as the tooltip shows them."""
         points = self.state.points
         columns = {_COLOUR: self._shading.places(), "token": points.shown, "occurrences": points.n}
-        return pd.DataFrame({**self._layer_columns(), **columns})
+        data = pd.DataFrame({**self._layer_columns(), **columns})
+        if self.state.shaded:
+            ends = zip((_X, _Y), self._scales(), strict=True)
+            data[_OPACITY] = opacities(*(np.asarray(norm(data[name])) for name, norm in ends))
+        return data
 
     def _layer_columns(self) -> dict[str, np.ndarray]:
         """The columns that depend on the layer."""
@@ -110,7 +115,8 @@ class TradeoffPlot:
         if not state.settled:  # another model has other columns, and draws anew
             return
         before, same_points = len(self._data), self._shown is state.points
-        same_colours = same_points and not recoloured and state.colour_by not in BY_LAYER
+        same_colours = same_points and not recoloured
+        same_colours &= state.colour_by not in BY_LAYER and not state.shaded
         self._shown = state.points
         scatter, (x, y) = self.scatter, self._scales()
         with self.widget.hold_sync():
@@ -129,6 +135,7 @@ class TradeoffPlot:
                 # to the columns of before, and a logarithmic one fails where they have a zero.
                 scatter.xy(_X, _Y, x_scale="linear", y_scale="linear")
                 scatter.color(map=self._shading.shades)
+                scatter.opacity(by=None)
                 scatter.data(self._data)
                 self._fix_colours()
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
@@ -147,8 +154,10 @@ class TradeoffPlot:
         mark = [round(part, 3) for part in to_rgba(MARK)]
         widget.color_selected = [mark] * len(widget.color)
         widget.color_hover = [(0, 0, 0, 1)] * len(widget.color)
-        widget.opacity_by = None  # the default, by density, makes rare tokens vanish
-        widget.opacity = 0.9
+        # The default, by density, gives all points one opacity: tokens that are alone vanish, too.
+        widget.opacity_by, widget.opacity = None, 0.9
+        if self.state.shaded:
+            self.scatter.opacity(by=_OPACITY, map=_OPACITIES, norm=(0, 1))
         widget.opacity_unselected = 0.45
 
     def _scales(self) -> tuple[Normalize, Normalize]:

@@ -6,7 +6,7 @@ import html
 
 import numpy as np
 import pytest
-from sklearn.metrics.pairwise import cosine_similarity, euclidean_distances
+from scipy.spatial.distance import cdist
 
 import embvar_kit as ek
 from embvar_kit.explorers import nearest
@@ -39,10 +39,7 @@ def test_the_nearest_means_are_those_of_all_pairs(stats, by, monkeypatch):
         at = int(np.flatnonzero(stats.layers == layer)[0])
         own = stats.mean[at, np.flatnonzero(stats.tokens == "the")].astype(np.float64)
         means = stats.mean[at, kept].astype(np.float64)
-        cosine, distance = (
-            cosine_similarity(means, own)[:, 0],
-            euclidean_distances(means, own)[:, 0],
-        )
+        cosine, distance = 1 - cdist(means, own, "cosine")[:, 0], cdist(means, own)[:, 0]
         order = np.argsort(-cosine if by == "cosine" else distance)[:15]
         found = explorer.nearest(by=by, most=15)
         assert found["token"].tolist() == stats.tokens[kept][order].tolist()
