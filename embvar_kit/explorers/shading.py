@@ -92,7 +92,9 @@ class Shading:
         """What a figure's colour bar says."""
         if self.column.name == COUNT:
             return r"$\log_{10} n_t$"
-        return re.sub("<.*?>", "", self.column.title).replace("$", r"\$")
+        own = self.column.title == self.column.name
+        title = self.column.title if own else re.sub("<.*?>", "", self.column.title)
+        return title.replace("$", r"\$")
 
     @property
     def shades(self) -> list[list[float]]:

@@ -122,8 +122,11 @@ class TokenLists:
 
     def _find_nearest(self, key: tuple) -> pd.DataFrame:
         (model, site, choice), layer, token, by = key
-        rows = self._state.chosen(model, site, *choice).rows
-        return nearest_means(self._state.sources[model][site], layer, token, rows, by=by)
+        points = self._state.chosen(model, site, *choice)
+        stats = self._state.sources[model][site]
+        found = nearest_means(stats, layer, token, points.rows, by=by)
+        # The names now: when this is shown, other tokens may be chosen already.
+        return found.assign(shown=points.shown[points.indices_of(found["token"])])
 
     def _show_found(self, key: tuple, found: pd.DataFrame) -> None:
         _, layer, token, _ = key
@@ -142,7 +145,8 @@ class TokenLists:
             self._nearest.fill([])
             return
         cells = (
-            (name, f"{row.cosine:.3f}", number(row.distance)) for name, row in self._rows(found)
+            (row.shown, f"{row.cosine:.3f}", number(row.distance))
+            for row in found.itertuples(index=False)
         )
         self._nearest.fill(zip(found["token"].astype(str), cells, strict=True))
 
