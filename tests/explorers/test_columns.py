@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import traitlets
+from explored import find
 from matplotlib.colors import to_hex
 
 import embvar_kit as ek
@@ -18,22 +19,6 @@ from embvar_kit.explorers.columns import column_of
 from embvar_kit.explorers.shading import SHADES, Shading
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 from embvar_kit.statistics import analysis
-
-
-@pytest.fixture(scope="module")
-def stats(sites):
-    return sites["hidden"]
-
-
-def find(explorer, css):
-    """The explorer's only widget with this CSS class."""
-    found, left = [], [explorer.view]
-    while left:
-        widget = left.pop()
-        found += [widget] * (css in getattr(widget, "_dom_classes", ()))
-        left += getattr(widget, "children", ())
-    (widget,) = found
-    return widget
 
 
 def drawn_colours(explorer) -> list[str]:
@@ -370,7 +355,7 @@ def test_own_columns_of_several_kinds_can_be_used(stats):
 def test_the_options_come_when_asked_for_and_follow_the_state(stats):
     explorer = ek.TradeoffExplorer(stats, counts=(5, None), columns=own_numbers(stats))
     state, more = explorer.state, find(explorer, "embvar-more")
-    with pytest.raises(ValueError, match="unpack"):
+    with pytest.raises(AssertionError, match="0 widgets of class embvar-colour"):
         find(explorer, "embvar-colour")
     more.click()
     colour, by = find(explorer, "embvar-colour"), find(explorer, "embvar-only-by")

@@ -12,11 +12,6 @@ import embvar_kit as ek
 from embvar_kit.explorers import nearest
 
 
-@pytest.fixture(scope="module")
-def stats(sites):
-    return sites["hidden"]
-
-
 def find(explorer, css):
     found, left = [], [explorer.view]
     while left:

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 import embvar_kit as ek
 from embvar_kit.explorers.shading import opacities
-
-
-@pytest.fixture(scope="module")
-def stats(sites):
-    return sites["hidden"]
 
 
 def drawn(explorer) -> np.ndarray:
