@@ -9,9 +9,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import tokenizers
 import traitlets
 from explored import find
 from matplotlib.colors import to_hex
+from transformers import PreTrainedTokenizerFast
 
 import embvar_kit as ek
 from embvar_kit.corpora.tokens import group_vocabulary, word_pieces
@@ -68,13 +70,29 @@ def test_whole_words_and_pieces_are_those_of_the_vocabulary(stats, minilm):
     assert kinds["."] == kinds["1"] == "no letters"
 
 
-@pytest.mark.parametrize("family", ["gpt2", "t5", "clip"])
-def test_what_lacks_the_marker_of_words_is_a_piece(loaded, family):
-    tokenizer = loaded(family).tokenizer
-    pieces = word_pieces(tokenizer, "id")
-    marked = [t for t in pieces if t.startswith(("Ġ", "▁")) or t.endswith("</w>")]
-    assert marked and {pieces[t] for t in marked} == {"whole word"}
-    assert {kind for t, kind in pieces.items() if t not in set(marked)} == {"sub-word"}
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
+def test_what_lacks_the_marker_of_a_words_start_is_a_piece(loaded, family):
+    pieces = word_pieces(loaded(family).tokenizer, "id")
+    marked = {token for token in pieces if token.startswith(("Ġ", "▁"))}
+    assert marked and {pieces[token] for token in marked} == {"whole word"}
+    assert {kind for token, kind in pieces.items() if token not in marked} == {"sub-word"}
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "expected"),
+    [
+        (
+            ["low</w>", "low", "est</w>", "ne"],
+            {"low": "both", "est": "whole word", "ne": "sub-word"},
+        ),
+        (["low@@", "low", "est", "ne@@"], {"low": "both", "est": "whole word", "ne": "sub-word"}),
+        (["low", "est"], {}),
+    ],
+)
+def test_markers_at_the_end_tell_pieces_too(vocabulary, expected):
+    model = tokenizers.models.WordLevel({one: i for i, one in enumerate(vocabulary)}, "low")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizers.Tokenizer(model))
+    assert word_pieces(tokenizer) == expected
 
 
 def test_characters_are_told_by_the_text():
