@@ -187,7 +187,7 @@ async function render({ model, el }) {
     resized.observe(el);  // another theme moves the plot and leaves its size
     window.addEventListener("resize", fit);
     fit();
-    if (model.get("behind").byteLength) behind();
+    if (model.get("behind")?.byteLength) behind();
   };
   titles();
   looked.observe(el);
