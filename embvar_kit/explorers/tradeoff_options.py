@@ -182,6 +182,8 @@ class Options:
 
     def _set_value(self, only: str | tuple[float, float]) -> None:
         state = self._state
+        if state.only is None or state.only[1] == only:
+            return  # the control returns to the filter: the reason for that stays
         try:
             state.only = state.only[0], only
         except traitlets.TraitError as error:

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 import traitlets
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 import embvar_kit as ek
@@ -74,7 +74,7 @@ def test_its_line_and_its_numbers_are_those_of_the_analysis(stats):
     assert told in explorer._numbers.value
     assert told in explorer._frame.pictures["embvar-scatter"]
     null, line = explorer.plot._lines()
-    assert (null.line_color, line.line_color) == (NULL_LINE, "#000000")
+    assert [to_hex(one.line_color) for one in (null, line)] == [NULL_LINE, "#000000"]
     M, V = np.array(null.vertices).T
     np.testing.assert_allclose(V, fit["intercept"] + fit["slope"] * M)
     legend = explorer.figure().axes[0].get_legend()

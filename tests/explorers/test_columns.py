@@ -70,7 +70,7 @@ def test_whole_words_and_pieces_are_those_of_the_vocabulary(stats, minilm):
     column = column_of(stats, "piece", minilm.tokenizer)
     named = np.array(column.categories)[column.values.astype(int)]
     kinds = dict(zip(stats.tokens, named, strict=True))
-    assert (kinds["the"], kinds["ing"], kinds["[CLS]"]) == ("whole word", "both", "special token")
+    assert (kinds["which"], kinds["the"], kinds["[CLS]"]) == ("whole word", "both", "special token")
     assert kinds["."] == kinds["1"] == "no letters"
 
 
@@ -100,7 +100,7 @@ def test_markers_at_the_end_tell_pieces_too(vocabulary, expected):
 
 
 def test_characters_are_told_by_the_text():
-    tokens = ["the", "Ã©", "Ã", "12", "½", "...", "$", "Ġ", "[CLS]", "a1"]
+    tokens = ["the", "Ã©", "Ã", "12", "Â½", "...", "$", "Ġ", "[CLS]", "a1"]
     state_of = {
         "tokens": np.array(tokens, dtype=object),
         "special": np.array([0] * 8 + [1, 0], bool),
@@ -144,7 +144,7 @@ def test_residuals_have_the_colours_of_their_sign_at_the_layer_shown(stats):
         fit = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
         far = (table["V"] - fit.intercept - fit.slope * table["M"]).to_numpy()
         shown = np.array([[int(c[i : i + 2], 16) for i in (1, 5)] for c in drawn_colours(explorer)])
-        clear = np.abs(far) > 0.2 * np.abs(far).max()
+        clear = np.abs(far) > np.quantile(np.abs(far), 0.8)
         assert clear.sum() > 10
         np.testing.assert_array_equal(
             np.sign(shown[clear, 0] - shown[clear, 1]), np.sign(far[clear])
@@ -163,7 +163,7 @@ def test_each_category_has_its_own_colour_and_those_without_a_value_are_grey(sta
     of = {**swatches(explorer), None: swatches(explorer)["no value"]}
     assert len(set(of.values())) == 3 and set(of) == {"x", "y", "no value", None}
     shown = dict(zip(explorer.state.points.tokens, drawn_colours(explorer), strict=True))
-    assert {t: of[kind] for t, kind in own.items()} == shown
+    assert {t: of[None if kind is np.nan else kind] for t, kind in own.items()} == shown
     assert explorer.plot._axes.legend["title"] == "class &lt;b&gt;"
     explorer.state.layer = 4
     assert drawn_colours(explorer) == [shown[t] for t in explorer.state.points.tokens]
