@@ -32,6 +32,8 @@ SUFFIXES = ("</w>", "@@")
 """Their mirror image at the end of token strings: "ends a word" (CLIP, XLM, GPT-1) and "the word
 goes on" (BERTweet, PhoBERT, CTRL)."""
 
+_OF_PIECES = ("##", "@@")  # the others are on what is no mere piece of a word
+
 _MARKER_SHARE = 0.05
 """Share of the vocabulary that begins or ends with a marker, from which on a tokenizer uses it."""
 
@@ -138,6 +140,36 @@ def strip_marker(token: str, markers: tuple[str, ...]) -> str:
         if _has(token, marker) and token.replace(marker, ""):
             return token.removesuffix(marker) if marker in SUFFIXES else token[len(marker) :]
     return token
+
+
+def word_pieces(tokenizer: Any, by: str = "token") -> dict[str, str]:
+    """For each label of a vocabulary, whether its entries are whole words or pieces of words.
+
+    The markers tell: ``##ing``, ``low@@`` and, where others carry ``Ġ``, ``▁`` or ``</w>``, entries
+    without it are a ``"sub-word"``; all others can be a ``"whole word"`` (or the end of a longer
+    one that is unmarked). Where ``ing`` and ``##ing`` share a label, it is ``"both"``. An entry
+    says nothing of how often a text has it as a whole word. Special tokens are left out, and the
+    result is empty where the vocabulary has no markers.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        by: ``"token"`` or ``"id"``, see :data:`GROUPINGS`.
+    """
+    markers, special = markers_of(tokenizer), set(tokenizer.all_special_tokens)
+    of_pieces = [marker for marker in markers if marker in _OF_PIECES]
+    of_words = [marker for marker in markers if marker not in _OF_PIECES]
+    if not markers:
+        return {}
+    found: dict[str, str] = {}
+    for token in tokenizer.get_vocab():
+        if token in special:
+            continue
+        label = strip_marker(token, markers) if by == "token" else token
+        piece = any(_has(token, marker) for marker in of_pieces)
+        piece |= bool(of_words) and not any(_has(token, marker) for marker in of_words)
+        kind = "sub-word" if piece else "whole word"
+        found[label] = kind if found.get(label, kind) == kind else "both"
+    return found
 
 
 def group_vocabulary(tokenizer: Any, by: str = "token") -> Grouping:

@@ -81,6 +81,11 @@ def paragraph(css: str, like: widgets.HTML | None = None, value: str = "") -> wi
     return with_class(widgets.HTML(value, **shared), css)
 
 
+def heading(words: str, like: widgets.HTML) -> widgets.HTML:
+    """A heading of a part of an explorer; it looks like another text."""
+    return paragraph("embvar-heading", like, f"<b>{words}</b>")
+
+
 # Controls
 
 
@@ -129,16 +134,22 @@ def _play(first: int, last: int, value: int) -> widgets.Play:
 
 
 def dropdown(
-    description: str, css: str, options: list, tooltip: str, width: str = "220px"
+    description: str,
+    css: str,
+    options: list,
+    tooltip: str,
+    width: str = "220px",
+    like: widgets.Dropdown | None = None,
 ) -> widgets.Dropdown:
-    """A dropdown with its description, tooltip and CSS class."""
-    control = widgets.Dropdown(
-        options=options,
-        description=description,
-        tooltip=tooltip,
-        style={"description_width": "initial"},
-        layout={"width": width, "max_width": "100%"},
-    )
+    """A dropdown with its description, tooltip and CSS class.
+
+    ``like`` another one, it shares that one's width and style, as :func:`paragraph` does.
+    """
+    look: dict = {"style": {"description_width": "initial"}}
+    look["layout"] = {"width": width, "max_width": "100%"}
+    if like is not None:
+        look = {"style": like.style, "layout": like.layout}
+    control = widgets.Dropdown(options=options, description=description, tooltip=tooltip, **look)
     return with_class(control, css)
 
 

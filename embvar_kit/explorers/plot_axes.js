@@ -127,19 +127,41 @@ async function render({ model, el }) {
   };
   const titles = () => {
     [xTitle.innerHTML, yTitle.innerHTML] = model.get("titles");
-    const { title, colours, marks } = model.get("legend");
+    const { title, colours, marks = [], swatches = [] } = model.get("legend");
     const bar = part("bar"), numbers = part("marks");
-    bar.style.background = `linear-gradient(to right, ${colours.join()})`;
-    for (const [at, text] of marks) {
-      const mark = document.createElement("span");
-      mark.style.left = `${100 * at}%`;
-      mark.innerHTML = text;
-      numbers.append(mark);
+    const add = (parent, text) => {
+      const made = document.createElement("span");
+      made.innerHTML = text;
+      parent.append(made);
+      return made;
+    };
+    for (const [at, text] of marks) add(numbers, text).style.left = `${100 * at}%`;
+    legend.replaceChildren();
+    add(legend, title);
+    if (colours) {
+      bar.style.background = `linear-gradient(to right, ${colours.join()})`;
+      const scale = part("scale");
+      scale.append(bar, numbers);
+      legend.append(scale);
     }
-    const scale = part("scale"), what = document.createElement("span");
-    what.innerHTML = title;
-    scale.append(bar, numbers);
-    legend.replaceChildren(what, scale);
+    for (const [text, colour] of swatches) {
+      const one = add(legend, ""), box = part("swatch");
+      box.style.background = colour;
+      one.append(box, text);
+    }
+  };
+
+  // The plot's own trait for it loads pictures in any order, and draws them in coarse pixels.
+  let turn = 0;
+  const behind = async () => {
+    const mine = ++turn, png = model.get("behind");
+    if (!api) return;
+    const bitmap = png?.byteLength ? await createImageBitmap(new Blob([png])) : null;
+    if (mine !== turn) return;
+    const before = api.get("backgroundImage"), linear = { min: "linear", mag: "linear" };
+    api.set({ backgroundImage: bitmap && api.get("regl").texture({ data: bitmap, ...linear }) });
+    before?.destroy();
+    api.redraw();
   };
 
   const resized = new ResizeObserver(fit);
@@ -165,6 +187,7 @@ async function render({ model, el }) {
     resized.observe(el);  // another theme moves the plot and leaves its size
     window.addEventListener("resize", fit);
     fit();
+    if (model.get("behind")?.byteLength) behind();
   };
   titles();
   looked.observe(el);
@@ -173,6 +196,7 @@ async function render({ model, el }) {
   scatter.on(ends, soon);
   model.on("change:titles change:legend", titles);
   model.on("change:names", soon);
+  model.on("change:behind", behind);
   return () => {
     looked.disconnect();
     resized.disconnect();
@@ -180,6 +204,7 @@ async function render({ model, el }) {
     scatter.off(ends, soon);
     model.off("change:titles change:legend", titles);
     model.off("change:names", soon);
+    model.off("change:behind", behind);
   };
 }
 export default { render };

@@ -26,6 +26,7 @@ class Points:
     """The tokens of a choice, the rarest first, with their moments at all layers.
 
     Attributes:
+        rows: ``(T,)`` their indices in the statistics.
         tokens: ``(T,)`` names.
         texts: ``(T,)`` their texts, which differ from the names of byte-level tokens.
         n: ``(T,)`` occurrences.
@@ -35,6 +36,7 @@ class Points:
         V: ``(L, T)`` variances, measured or unbiased as chosen.
     """
 
+    rows: np.ndarray
     tokens: np.ndarray
     texts: np.ndarray
     n: np.ndarray
@@ -122,7 +124,12 @@ def usual_counts(stats: TokenStatistics) -> tuple[int, int | None]:
 
 
 def points_of(
-    stats: TokenStatistics, counts: tuple[int, int | None], *, special: bool, unbiased: bool
+    stats: TokenStatistics,
+    counts: tuple[int, int | None],
+    *,
+    special: bool,
+    unbiased: bool,
+    among: np.ndarray | None = None,
 ) -> Points:
     """The tokens of a choice, at all layers.
 
@@ -131,6 +138,7 @@ def points_of(
         counts: least and most occurrences; ``None`` means no limit.
         special: whether special tokens are kept.
         unbiased: whether M and V are corrected for finite samples.
+        among: ``(T,)`` which tokens of the statistics a filter lets through; ``None`` for all.
 
     Raises:
         StatisticsError: if no token is left, the range is empty, or the unbiased forms are not
@@ -146,7 +154,12 @@ def points_of(
             "The unbiased forms need two occurrences of each token: start the range at 2."
         )
     kept = pd.Index(stats.tokens).get_indexer(table["token"])[::-1]
+    if among is not None:
+        kept = kept[among[kept]]
+        if not len(kept):
+            raise StatisticsError(f"The filter leaves no token that occurs {times(counts)}.")
     n, M, V = stats.n[kept], stats.M[:, kept], stats.V[:, kept]
     if unbiased:
         M, V = analysis.unbiased(n, M, V)
-    return Points(stats.tokens[kept], stats.texts[kept], n, stats.layers, stats.Q[:, kept], M, V)
+    names, texts = stats.tokens[kept], stats.texts[kept]
+    return Points(kept, names, texts, n, stats.layers, stats.Q[:, kept], M, V)

@@ -167,7 +167,11 @@ class PlotAxes(anywidget.AnyWidget):
     titles = traitlets.List(["", ""], help="HTML of the two axes' titles").tag(sync=True)
     names = traitlets.List(help="(M, V, name) of the points that are named").tag(sync=True)
     legend = traitlets.Dict(
-        help="title, colours from left to right, and marks: (fraction of the width, HTML)"
+        help="title, colours from left to right with marks: (fraction of the width, HTML), and "
+        "swatches: (name, colour)"
+    ).tag(sync=True)
+    behind = traitlets.Bytes(
+        b"", help="a PNG of what is drawn behind the points, as large as the axes; or nothing"
     ).tag(sync=True)
 
     def __init__(self, plot: widgets.DOMWidget, height: int, **values: object) -> None:

@@ -151,10 +151,19 @@ class Search:
         text: what is looked for.
         shown: the tokens shown; indices are of these.
         whole: all tokens, in which it is looked for what is not shown.
+        outside: of all tokens, which a filter keeps out; ``None`` without a filter.
+        only: the filter in words.
     """
 
-    def __init__(self, text: str, shown: Vocabulary, whole: Vocabulary) -> None:
-        self._shown, self._whole = shown, whole
+    def __init__(
+        self,
+        text: str,
+        shown: Vocabulary,
+        whole: Vocabulary,
+        outside: np.ndarray | None = None,
+        only: str = "",
+    ) -> None:
+        self._shown, self._whole, self._outside, self._only = shown, whole, outside, only
         self._parts = shown.parts(text)
 
     def found(self, most: int) -> list[int]:
@@ -200,7 +209,8 @@ class Search:
         if len(part.found):
             return found if part.starred else f"No token is {text!r}. {found}"
         if hidden := len(self._whole.like(part)):
-            return f"Outside the range shown: {counted(hidden)} {part.participle} {text!r}."
+            what = "range shown" if self._outside is None else "range or the filter"
+            return f"Outside the {what}: {counted(hidden)} {part.participle} {text!r}."
         return f"No token {part.verb} {text!r}."
 
     def _why_hidden(self, text: str, at: int, counts: tuple[int, int | None]) -> str:
@@ -209,6 +219,8 @@ class Search:
         if n < least or (most is not None and n > most):
             often = "once" if n == 1 else f"{n:,} times"
             return f"{text!r} occurs {often}: outside the range shown."
+        if self._outside is not None and self._outside[at]:
+            return f"{text!r} is outside the filter ({self._only})."
         return f"{text!r} is a special token, and these are not shown."
 
 

@@ -41,17 +41,18 @@ def explained(name: str, written: str | None = None) -> str:
     )
 
 
-def fit_text(fit: Mapping[str, Any], name: Callable[[str], str] = str) -> str:
+def fit_text(fit: Mapping[str, Any], name: Callable[[str], str] = str, only: str = "") -> str:
     """A regression in words, its measures named by ``name``.
 
     Args:
         fit: ``n_tokens``; and ``slope``, ``r2`` and ``cv_Q``, or ``why`` there is no line.
         name: writes the name of a measure.
+        only: a filter of the tokens, in words.
 
     >>> fit_text({"n_tokens": 1200, "slope": -0.9, "r2": 0.5, "cv_Q": 0.1})
     '1,200 tokens, slope -0.900, R² 0.500, CV of Q 0.100'
     """
-    tokens = f"{fit['n_tokens']:,} tokens"
+    tokens = f"{fit['n_tokens']:,} tokens" + (f" ({only})" if only else "")
     if "why" in fit:
         return f"{tokens}; no line: {fit['why']}"
     r2 = "undefined" if np.isnan(fit["r2"]) else f"{fit['r2']:.3f}"

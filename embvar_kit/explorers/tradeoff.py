@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
+import numpy as np
 import pandas as pd
 import traitlets
 from matplotlib.figure import Figure
@@ -16,30 +17,31 @@ from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers import links
 from embvar_kit.explorers.base import PATIENCE, Explorer, bind, explorer_frame, handle_of
+from embvar_kit.explorers.columns import COUNT, RESIDUAL
 from embvar_kit.explorers.controls import (
     CountsSlider,
     TokenList,
     checkbox,
     dropdown,
+    heading,
     layer_slider,
     paragraph,
     with_class,
     wrapping_row,
 )
-from embvar_kit.explorers.points import Points, Statistics
+from embvar_kit.explorers.nearest import nearest_means
+from embvar_kit.explorers.points import Points, Statistics, by_name
 from embvar_kit.explorers.rendering import DPI, png_of, svg_of
 from embvar_kit.explorers.scripted import Downloads, File, LectureButton, Link, PlotGuard
-from embvar_kit.explorers.tables import (
-    MOST_NAMED,
-    explained,
-    fit_text,
-    marked_table,
-    number,
-    signed,
-)
+from embvar_kit.explorers.shading import Shading
+from embvar_kit.explorers.tables import MOST_NAMED, explained, fit_text, marked_table
 from embvar_kit.explorers.token_card import TokenCard
+from embvar_kit.explorers.tradeoff_lists import TokenLists
+from embvar_kit.explorers.tradeoff_options import Options
 from embvar_kit.explorers.tradeoff_plot import MARK, TradeoffPlot
 from embvar_kit.explorers.tradeoff_state import TradeoffState
+from embvar_kit.explorers.vocabularies import Vocabularies
+from embvar_kit.figures.given import Scatter
 from embvar_kit.figures.lettering import as_label, label_points, symbol
 from embvar_kit.figures.style import count_range
 from embvar_kit.figures.tradeoff import scatter_V_on_M
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
     from embvar_kit.models.loading import EmbeddingModel
 
 _LINK = "tradeoff"  # name of the state in a link
-_NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
 _PRINT = 200  # dots per inch of a figure that is saved
 _TYPING = 0.3  # seconds without a key after which what was typed is looked for
 
@@ -65,6 +66,8 @@ class TradeoffExplorer(Explorer):
         recall: if no model is given, load the statistics' own model and text by name when a card
             is first opened. With neither, a card shows the moments only.
         height: height of the plot in pixels, by default in proportion to its width.
+        columns: columns of your own to colour and filter by: a table or a series, numbers or
+            categories, indexed by token. A token without a value is grey.
         values: initial values of the state, for example ``layer=2``.
 
     Attributes:
@@ -73,7 +76,8 @@ class TradeoffExplorer(Explorer):
         plot: the scatter plot.
 
     Raises:
-        StatisticsError: if the statistics are something else, or model and corpus do not fit them.
+        StatisticsError: if the statistics are something else, or model and corpus or ``columns`` do
+            not fit them.
     """
 
     def __init__(
@@ -84,32 +88,36 @@ class TradeoffExplorer(Explorer):
         *,
         recall: bool = False,
         height: int | None = None,
+        columns: pd.DataFrame | pd.Series | None = None,
         **values: object,
     ) -> None:
-        self.state = TradeoffState(stats, **values)
-        found = []
+        found, sources = [], by_name(stats)
         if model is not None or corpus is not None:
             from embvar_kit.explorers.concordance import concordances
 
-            given = [one for sites in self.state.sources.values() for one in sites.values()]
+            given = [one for sites in sources.values() for one in sites.values()]
             found = concordances(given, model, corpus)
+        known = {(one.model.name, one.model.revision): one.model.tokenizer for one in found}
+        vocabularies = Vocabularies(known, recall=recall)
+        self.state = TradeoffState(stats, columns, vocabularies, **values)
         self.card = TokenCard(found, recall=recall, describe=self._describe)
         self.plot = TradeoffPlot(self.state, height)
         self.view = self._layout()
         for names, update in (
             (["drawn"], self._show_fit),
             (["drawn", "marked"], self._show_marked),
-            (["drawn", "compare", "distance"], self._show_moved),
-            (["drawn"], self._show_residuals),
+            (["drawn", "compare", "distance"], self._lists.show_moved),
+            (["drawn"], self._lists.show_residuals),
             (["drawn", "search"], self._show_matches),
             (["drawn", "token"], self._show_card),
+            (["drawn", "token"], self._lists.show_nearest),
         ):
             self.state.observe(lambda _, update=update: update(), names)
             update()
 
     def wait(self, seconds: float = 120.0) -> bool:
-        """Wait until the card is complete; return whether it was in time."""
-        return self.card.wait(seconds)
+        """Wait until the card and the nearest means are there; return whether they were in time."""
+        return self.card.wait(seconds) and self._lists.near.wait(seconds)
 
     def still(self) -> bytes:
         """The picture of :meth:`figure` as a PNG."""
@@ -123,6 +131,26 @@ class TradeoffExplorer(Explorer):
         for at, name in enumerate(("model", "site", "layer")):
             table.insert(at, name, getattr(state, name))
         return table
+
+    def nearest(self, *, by: str = "cosine", most: int = 10) -> pd.DataFrame:
+        """The tokens shown whose means are nearest to that of the token whose card is open.
+
+        Args:
+            by: ``"cosine"`` or ``"distance"``.
+            most: how many tokens to return at most.
+
+        Returns:
+            ``token, n, cosine, distance``, see
+            :func:`embvar_kit.explorers.nearest.nearest_means`.
+
+        Raises:
+            StatisticsError: if no card is open, or the statistics have no means.
+        """
+        state = self.state
+        if state.token is None:
+            raise StatisticsError("No card is open: set explorer.state.token to a token first.")
+        rows = state.points.rows
+        return nearest_means(state.stats, state.layer, state.token, rows, by=by, most=most)
 
     @property
     def code(self) -> str:
@@ -155,10 +183,15 @@ class TradeoffExplorer(Explorer):
         state = self.state
         figure = Figure(figsize=(7.4, 5.0), dpi=dpi, layout="constrained")
         ax = figure.subplots()
-        table = state.table().assign(shown=state.points.shown)[::-1]
+        shading = Shading(state.column())
+        table = state.table().assign(shown=state.points.shown, colour=shading.column.values)[::-1]
         limits = count_range(table["n"])
         log = state.scales == "log"
-        points, _ = scatter_V_on_M(ax, table, limits, size=9, log=log)
+        look = {} if state.colour_by == COUNT else {"cmap": shading.map, "norm": shading.norm}
+        null = None
+        if state.null:
+            null = Scatter(*[state.table(null=True)] * 2)
+        points, _ = scatter_V_on_M(ax, table, limits, size=9, log=log, null=null, look=look)
         points.set_rasterized(True)  # in an SVG, thousands of points would take megabytes
         if not log:
             x, y = state.limits()
@@ -168,7 +201,10 @@ class TradeoffExplorer(Explorer):
             ylabel=symbol("V", "t", unbiased=state.unbiased),
         )
         ax.set_title(_plain(f"{state.model}, layer {state.layer}: {self._fit_text()}"), fontsize=10)
-        figure.colorbar(points, ax=ax, label=r"$\log_{10} n_t$")
+        beyond = "both" if state.colour_by == RESIDUAL else "neither"
+        bar = figure.colorbar(points, ax=ax, label=shading.label, extend=beyond)
+        if named := shading.column.categories:
+            bar.set_ticks(range(len(named)), labels=list(map(_plain, named)))
         marked = table[table["token"].isin(state.marked[:MOST_NAMED])]
         if len(marked):
             M, V = marked["M"].to_numpy(), marked["V"].to_numpy()
@@ -236,6 +272,7 @@ class TradeoffExplorer(Explorer):
             list(sources[state.model]),
             "where in the model embeddings are measured: hidden, the hidden states; unit, these "
             "scaled to norm 1; norm_input, standardized and norm_output, around a normalization",
+            like=model,
         )
         self._site = site
         counts = CountsSlider(1, state.counts)
@@ -272,6 +309,7 @@ class TradeoffExplorer(Explorer):
             above.append(site)
         self._marked = with_class(widgets.HTML(), "embvar-marked")
         with_class(self._marked, "embvar-scroll")
+        self._lists = TokenLists(state, self._mark, self._show_message, (self._numbers, model))
         areas = {
             "plot": [
                 self._numbers,
@@ -280,16 +318,18 @@ class TradeoffExplorer(Explorer):
                 self._downloads(),
             ],
             "search": self._search_box(),
-            "compare": [*self._compare_box(), *self._residuals_box()],
+            "compare": [self._lists.view],
             "marked": [self._marked],
             "card": [self.card.view],
         }
         boxes = [part[0] if len(part) == 1 else widgets.VBox(part) for part in areas.values()]
         for name, box in zip(areas, boxes, strict=True):
             box.layout.grid_area = name
+        choices = wrapping_row(counts, unbiased, special, scales)
+        self._options = Options(state, choices, self._show_message, self._clear_button)
         return explorer_frame(
             wrapping_row(*above, LectureButton()),
-            wrapping_row(counts, unbiased, special, scales),
+            choices,
             self._message,
             with_class(widgets.GridBox(boxes), "embvar-columns"),
             kind="tradeoff",
@@ -317,67 +357,12 @@ class TradeoffExplorer(Explorer):
             self._mark,
             self._numbers,
         )
-        clear = widgets.Button(
+        self._clear_button = clear = widgets.Button(
             description="clear marks", tooltip="remove all marks and close the card"
         )
         with_class(clear, "embvar-clear").on_click(lambda _: self._clear())
         found = [self._found, self._matches.head, self._matches]
-        return [self._heading("Find a token"), self._search, *found, clear]
-
-    def _compare_box(self) -> list[widgets.Widget]:
-        state = self.state
-        self._compare = dropdown(
-            "compare with",
-            "embvar-compare",
-            self._compare_options(),
-            "another layer; lists the tokens that moved most between the two",
-        )
-        bind(
-            state,
-            "compare",
-            self._compare,
-            self._show_message,
-            to_control=lambda layer: _NO_LAYER if layer is None else layer,
-            to_state=lambda layer: None if layer == _NO_LAYER else layer,
-        )
-        distance = dropdown(
-            "distance",
-            "embvar-distance",
-            [("in squared norms", "units"), ("relative to mean Q", "share")],
-            "unit of the distance that a token moved in the plane of M and V",
-        )
-        bind(state, "distance", distance, self._show_message)
-        self._moved_title = paragraph("embvar-moved-title", self._numbers)
-        self._moved = TokenList(
-            "embvar-moved",
-            "tokens that moved most; choosing one marks it and opens its card",
-            ("token", "distance", "M", "V"),
-            10,
-            self._mark,
-            self._numbers,
-        )
-        heading = self._heading("Which token moved most between two layers?")
-        moved = [self._moved_title, self._moved.head, self._moved]
-        return [heading, self._compare, distance, *moved]
-
-    def _residuals_box(self) -> list[widgets.Widget]:
-        self._residuals = TokenList(
-            "embvar-residuals",
-            "tokens farthest from the line; choosing one marks it and opens its card",
-            ("token", "residual", "M", "V"),
-            10,
-            self._mark,
-            self._numbers,
-        )
-        heading = self._heading("Which tokens lie farthest from the line?")
-        return [heading, self._residuals.head, self._residuals]
-
-    def _heading(self, words: str) -> widgets.HTML:
-        return paragraph("embvar-heading", self._numbers, f"<b>{words}</b>")
-
-    def _compare_options(self) -> list[tuple[str, int]]:
-        layers = [int(layer) for layer in self.state.stats.layers]
-        return [("no other layer", _NO_LAYER), *((f"layer {layer}", layer) for layer in layers)]
+        return [heading("Find a token", self._numbers), self._search, *found, clear]
 
     def _update_options(self) -> None:
         """Offer the layers and sites of the model shown."""
@@ -388,10 +373,7 @@ class TradeoffExplorer(Explorer):
             with self._layer.hold_trait_notifications():
                 self._layer.min, self._layer.max = min(layers[0], value), layers[-1]
                 self._layer.value = value
-        if self._compare.options != tuple(self._compare_options()):
-            chosen = _NO_LAYER if state.compare is None else state.compare
-            self._compare.options = self._compare_options()
-            self._compare.value = chosen
+        self._lists.offer_layers()
         if self._site.options != tuple(state.sources[state.model]):
             self._site.options = list(state.sources[state.model])
         self._site.value = state.site
@@ -422,35 +404,6 @@ class TradeoffExplorer(Explorer):
         self._found.value = f"<span role='status'>{report}</span>" if report else ""
         self._found.layout.display = None if report else "none"
 
-    def _show_residuals(self) -> None:
-        found = self.state.residuals()
-        names = self.state.points.shown[self.state.points.indices_of(found["token"])]
-        cells = (
-            (name, signed(row.residual), number(row.M), number(row.V))
-            for name, row in zip(names, found.itertuples(index=False), strict=True)
-        )
-        self._residuals.fill(zip(found["token"].astype(str), cells, strict=True))
-
-    def _show_moved(self) -> None:
-        state = self.state
-        found = state.moved()
-        if state.compare is None:
-            text = "Choose a layer to compare with the one shown."
-        elif state.compare == state.layer:
-            text = "This is the layer shown: no token moved."
-            found = found[:0]
-        else:
-            first, last = sorted((state.compare, state.layer))
-            text = f"From layer {first} to layer {last}, the farthest first:"
-        self._moved_title.value = text
-        self._moved.layout.display = None if len(found) else "none"
-        names = state.points.shown[state.points.indices_of(found["token"])]
-        cells = (
-            (name, number(row.distance), signed(row.M), signed(row.V))
-            for name, row in zip(names, found.itertuples(index=False), strict=True)
-        )
-        self._moved.fill(zip(found["token"].astype(str), cells, strict=True))
-
     def _show_marked(self) -> None:
         state = self.state
         if not state.marked:
@@ -466,9 +419,18 @@ class TradeoffExplorer(Explorer):
         state = self.state
         self.card.show(state.stats, state.token, state.layer, state.unbiased)
 
+    def _null_text(self) -> str:
+        """The null's regression in words; empty if it is not drawn."""
+        fit = self.state.null_fit
+        if "slope" not in fit:
+            return f"Labels permuted, in grey: no line: {fit['why']}" if fit else ""
+        r2 = "undefined" if np.isnan(fit["r2"]) else f"{fit['r2']:.3f}"
+        return f"Labels permuted, in grey: slope {fit['slope']:.3f}, R² {r2}."
+
     def _fit_text(self, name: Callable[[str], str] = str) -> str:
         """The regression in words, its measures named by ``name``."""
-        return fit_text(self.state.fit, name)
+        only = self.state.filter_text()
+        return fit_text(self.state.fit, name, only if name is str else html.escape(only))
 
     def _show_fit(self) -> None:
         state = self.state
@@ -476,9 +438,10 @@ class TradeoffExplorer(Explorer):
         name = f"{state.model}, {state.site}" if several_sites else state.model
         text = f"{html.escape(name)}, layer {state.layer}: {self._fit_text(explained)}"
         # One message for both: the note may change with the layer, too.
-        note = f"<br>{html.escape(state.axes_note())}" if state.axes_note() else ""
+        notes = " ".join(filter(None, (self._null_text(), state.axes_note())))
+        note = f"<br>{html.escape(notes)}" if notes else ""
         self._numbers.value = f"<span role='status'><b>{text}</b>{note}</span>"
-        words = f"{name}, layer {state.layer}: {self._fit_text()}. {state.axes_note()}"
+        words = f"{name}, layer {state.layer}: {self._fit_text()}. {notes}"
         self._describe("embvar-scatter", f"Scatter plot of V against M, a dot a token. {words}")
 
     def _show_message(self, text: str) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.colors import LogNorm, Normalize, to_hex, to_rgba
+from matplotlib.colors import LogNorm, Normalize, to_rgba
 
+from embvar_kit.explorers.behind import cloud
+from embvar_kit.explorers.columns import BY_LAYER
 from embvar_kit.explorers.controls import with_class
 from embvar_kit.explorers.scripted import PlotAxes
+from embvar_kit.explorers.shading import Shading, opacities
 from embvar_kit.explorers.tables import MOST_NAMED, explained
 from embvar_kit.explorers.tradeoff_state import TradeoffState
-from embvar_kit.figures.style import FREQUENCY_MAP, count_range
+from embvar_kit.figures.tradeoff import NULL_LINE
 
 if TYPE_CHECKING:
     from jscatter import Line
@@ -24,9 +26,9 @@ MARK = "#d55e00"
 """Colour of marks: vermilion, not in viridis and distinct from it for colour-blind readers."""
 
 _MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
-_SHADES = 64  # colours of the points
+_OPACITIES = np.linspace(0, 1, 101).tolist()
 _BUTTONS = ["pan_zoom", "lasso", "lasso_type", "lasso_brush_size", "divider", "reset"]
-_X, _Y, _COLOUR = "across", "up", "log10 n_t"  # columns of the plot's data
+_X, _Y, _COLOUR, _OPACITY = "across", "up", "colour", "opacity"  # columns of the plot's data
 
 
 class TradeoffPlot:
@@ -47,7 +49,7 @@ class TradeoffPlot:
 
         self.state = state
         self._expect_deselection = False
-        self._shown = state.points
+        self._shown, self._shading = state.points, Shading(state.column())
         self._data = self._new_data()
         x, y = self._scales()
         self.scatter = scatter = Scatter(data=self._data, x=_X, y=_Y, x_scale=x, y_scale=y)
@@ -59,9 +61,7 @@ class TradeoffPlot:
                 "opacityInactiveMax": 1,
             },
         )
-        # A colour of a map takes a hundred bytes, in several lists: 64 look the same as 256.
-        shades = np.round(colormaps[FREQUENCY_MAP](np.linspace(0, 1, _SHADES)), 3)
-        scatter.color(by=_COLOUR, map=shades.tolist(), norm=self._norm())
+        scatter.color(by=_COLOUR, map=self._shading.shades, norm=Normalize(0, 1))
         scatter.size(default=4)
         scatter.axes(False)
         scatter.legend(False)
@@ -74,13 +74,15 @@ class TradeoffPlot:
             self.widget,
             height or 0,
             titles=self._titles(),
-            legend=self._legend(),
+            legend=self._shading.legend(),
             names=self._names(),
+            behind=self._behind(),
         )
         self.view = with_class(widgets.VBox([self.widget, self._axes]), "embvar-plot")
         self._fix_colours()
         self._select_marked()
         state.observe(lambda _: self._update(), "drawn")
+        state.observe(lambda _: self._update(recoloured=True), ["colour_by", "shaded"])
         state.observe(lambda _: self._show_marked(), "marked")
         state.observe(lambda _: scatter.annotations(self._lines()), ["marked", "compare"])
         self.widget.observe(self._mark_selected, "selection")
@@ -90,8 +92,12 @@ class TradeoffPlot:
     def _new_data(self) -> pd.DataFrame:
         """Positions and colours of the points; Q, M and V as the tooltip shows them."""
         points = self.state.points
-        columns = {_COLOUR: np.log10(points.n), "token": points.shown, "occurrences": points.n}
-        return pd.DataFrame({**self._layer_columns(), **columns})
+        columns = {_COLOUR: self._shading.places(), "token": points.shown, "occurrences": points.n}
+        data = pd.DataFrame({**self._layer_columns(), **columns})
+        if self.state.shaded:
+            ends = zip((_X, _Y), self._scales(), strict=True)
+            data[_OPACITY] = opacities(*(np.asarray(norm(data[name])) for name, norm in ends))
+        return data
 
     def _layer_columns(self) -> dict[str, np.ndarray]:
         """The columns that depend on the layer."""
@@ -103,17 +109,23 @@ class TradeoffPlot:
             M, V = np.maximum(M, low_M), np.maximum(V, low_V)
         return {_X: M, _Y: V} | {name: _four_digits(getattr(points, name)[at]) for name in "QMV"}
 
-    def _update(self) -> None:
+    def _update(self, *, recoloured: bool = False) -> None:
         """Show the state's points and line; sent in one message, so that they change together."""
-        before, same_tokens = len(self._data), self._shown is self.state.points
-        self._shown = self.state.points
+        state = self.state
+        if not state.settled:  # another model has other columns, and draws anew
+            return
+        before, same_points = len(self._data), self._shown is state.points
+        same_colours = same_points and not recoloured
+        same_colours &= state.colour_by not in BY_LAYER and not state.shaded
+        self._shown = state.points
         scatter, (x, y) = self.scatter, self._scales()
         with self.widget.hold_sync():
-            if same_tokens:
+            if same_colours:
                 self._data = self._data.assign(**self._layer_columns())
                 self.widget.data = self._data
                 scatter.xy(self._data[_X], self._data[_Y], x_scale=x, y_scale=y, animate=False)
             else:
+                self._shading = Shading(state.column())
                 self._data = self._new_data()
                 if len(self._data) != before:
                     # jscatter clears its selection when the number of points changes.
@@ -122,15 +134,17 @@ class TradeoffPlot:
                 # By column again: the branch above sets arrays. jscatter fits the scale of before
                 # to the columns of before, and a logarithmic one fails where they have a zero.
                 scatter.xy(_X, _Y, x_scale="linear", y_scale="linear")
-                scatter.color(norm=self._norm())
+                scatter.color(map=self._shading.shades)
+                scatter.opacity(by=None)
                 scatter.data(self._data)
                 self._fix_colours()
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
                 self._select_marked(force=True)
             scatter.annotations(self._lines())
+            self._axes.behind = self._behind()
         self._axes.titles, self._axes.names = self._titles(), self._names()
-        if not same_tokens:
-            self._axes.legend = self._legend()
+        if not same_colours:
+            self._axes.legend = self._shading.legend()
 
     def _fix_colours(self) -> None:
         """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
@@ -139,19 +153,17 @@ class TradeoffPlot:
         # give it one entry for each colour of the map.
         mark = [round(part, 3) for part in to_rgba(MARK)]
         widget.color_selected = [mark] * len(widget.color)
-        widget.color_hover = [to_rgba("black")] * len(widget.color)
-        widget.opacity_by = None  # the default, by density, makes rare tokens vanish
-        widget.opacity = 0.9
+        widget.color_hover = [(0, 0, 0, 1)] * len(widget.color)
+        # The default, by density, gives all points one opacity: tokens that are alone vanish, too.
+        widget.opacity_by, widget.opacity = None, 0.9
+        if self.state.shaded:
+            self.scatter.opacity(by=_OPACITY, map=_OPACITIES, norm=(0, 1))
         widget.opacity_unselected = 0.45
 
     def _scales(self) -> tuple[Normalize, Normalize]:
         kind = LogNorm if self.state.scales == "log" else Normalize
         x, y = self.state.limits()
         return kind(*x), kind(*y)
-
-    def _norm(self) -> Normalize:
-        low, high = count_range(self.state.points.n)
-        return Normalize(np.floor(low), np.ceil(high))  # round numbers in the legend
 
     def _titles(self) -> list[str]:
         tilde, form = ("\N{COMBINING TILDE}", ", unbiased") if self.state.unbiased else ("", "")
@@ -162,26 +174,19 @@ class TradeoffPlot:
             for name, text in what.items()
         ]
 
-    def _legend(self) -> dict[str, Any]:
-        """The colours of the points, and the powers of ten on their scale."""
-        norm = self._norm()
-        low, high = int(norm.vmin), int(norm.vmax)
-        powers = {power: f"10<sup>{power}</sup>" for power in range(low, high + 1)} | {
-            0: "1",
-            1: "10",
-        }
-        return {
-            "title": "occurrences <i>n<sub>t</sub></i>",
-            "colours": [to_hex(colormaps[FREQUENCY_MAP](at)) for at in np.linspace(0, 1, 12)],
-            "marks": [(float(norm(x)), powers[x]) for x in range(low, high + 1)],
-        }
-
     def _names(self) -> list[tuple[float, float, str]]:
         """The marked tokens that are named in the plot, and where their points are drawn."""
         points = self.state.points
         rows = points.indices_of(self.state.marked)[:MOST_NAMED]
         places = self._data[[_X, _Y]].to_numpy()[rows].tolist()
         return [(x, y, points.shown[row]) for (x, y), row in zip(places, rows, strict=True)]
+
+    def _behind(self) -> bytes:
+        """The null's points as a picture, if they are drawn."""
+        state = self.state
+        if (null := state.null_points) is None:
+            return b""
+        return cloud(null, state.layer, state.limits(), log=state.scales == "log")
 
     # Lines
 
@@ -192,19 +197,26 @@ class TradeoffPlot:
         state, points = self.state, self.state.points
         at = points.at(state.layer)
         drawn = []
-        if "slope" in state.fit:
-            M = points.M[at]
-            along = np.geomspace if state.scales == "log" else np.linspace
-            (left, right), _ = state.limits()
-            ends = along(max(M.min(), left), min(M.max(), right), 200)
-            V = state.fit["intercept"] + state.fit["slope"] * ends
-            drawn.append((self._clip(ends, V), "#000000"))
+        if (null := state.null_points) is not None:
+            drawn += self._regression(state.null_fit, null.M[at], NULL_LINE)
+        drawn += self._regression(state.fit, points.M[at], "#000000")
         if state.compare is not None:
             then = points.at(state.compare)
             for row in points.indices_of(state.marked[:_MOST_TRAILS]):
                 M, V = (np.linspace(x[then, row], x[at, row], 200) for x in (points.M, points.V))
                 drawn.append((self._clip(M, V), MARK))
         return [Line(line, line_color=colour, line_width=2) for line, colour in drawn if line]
+
+    def _regression(
+        self, fit: Mapping, M: np.ndarray, colour: str
+    ) -> list[tuple[list[tuple[float, float]], str]]:
+        """The vertices of a regression line over the values of M, with its colour."""
+        if "slope" not in fit:
+            return []
+        along = np.geomspace if self.state.scales == "log" else np.linspace
+        (left, right), _ = self.state.limits()
+        ends = along(max(M.min(), left), min(M.max(), right), 200)
+        return [(self._clip(ends, fit["intercept"] + fit["slope"] * ends), colour)]
 
     def _clip(self, M: np.ndarray, V: np.ndarray) -> list[tuple[float, float]]:
         """The vertices of a line that lie inside the axes; on linear axes, the two ends of it."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import traitlets
 
 from embvar_kit.errors import StatisticsError
+from embvar_kit.explorers.columns import BY_LAYER, COUNT, NORM, RESIDUAL, Column, Columns
 from embvar_kit.explorers.points import Points, Statistics, by_name, points_of, usual_counts
 from embvar_kit.explorers.search import Search, Vocabulary, counted, is_uncased
 from embvar_kit.explorers.tables import times
@@ -19,9 +21,12 @@ from embvar_kit.figures.tradeoff import ZERO
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
 
+if TYPE_CHECKING:
+    from embvar_kit.explorers.vocabularies import Vocabularies
+
 _RESTORED = (
-    *("model", "site", "counts", "special", "unbiased"),
-    *("layer", "scales", "compare", "distance", "marked", "token"),
+    *("model", "site", "counts", "special", "unbiased", "only", "null"),
+    *("layer", "scales", "colour_by", "shaded", "compare", "distance", "marked", "token"),
 )
 
 _SAME_AXES = 8.0  # layers whose ranges differ by at most this factor share their axes
@@ -32,10 +37,13 @@ class TradeoffState(traitlets.HasTraits):
 
     Args:
         stats: one model's statistics, several by name, or ``{name: {site: statistics}}``.
+        columns: further columns to colour and filter by, a table or a series indexed by token.
+        vocabularies: where the models' tokenizers come from.
         values: initial values of the traits.
 
     Raises:
-        StatisticsError: if ``stats`` is something else or empty, or no token is in range.
+        StatisticsError: if ``stats`` is something else or empty, no token is in range, or
+            ``columns`` do not fit.
         traitlets.TraitError: if a value is invalid, at the start or later.
     """
 
@@ -51,6 +59,12 @@ class TradeoffState(traitlets.HasTraits):
     search = traitlets.Unicode("", help="tokens, their beginnings (stat*) or ends (*ing)")
     marked = traitlets.List(traitlets.Unicode(), help="the marked tokens, at every layer")
     token = traitlets.Unicode(None, allow_none=True, help="the token whose card is open")
+    colour_by = traitlets.Unicode(COUNT, help="the column that gives the points their colours")
+    only = traitlets.Any(
+        None, help="a filter: (column, category) or (column, (least, most)); None shows all tokens"
+    )
+    null = YesOrNo(False, help="whether the null is drawn behind the tokens")
+    shaded = YesOrNo(False, help="whether the points' density is shaded")
     compare = Whole(None, allow_none=True, help="layer to compare with the one shown")
     distance = traitlets.Enum(
         ("units", "share"),
@@ -60,11 +74,20 @@ class TradeoffState(traitlets.HasTraits):
     fit = traitlets.Dict(
         read_only=True, help="n_tokens, cv_Q, slope, intercept, r2; or n_tokens and why no line"
     )
+    null_fit = traitlets.Dict(read_only=True, help="the same of the null, where it is drawn")
     drawn = traitlets.Int(0, read_only=True, help="grows by one whenever the points change")
 
-    def __init__(self, stats: Statistics, **values: object) -> None:
+    def __init__(
+        self,
+        stats: Statistics,
+        columns: pd.DataFrame | pd.Series | None = None,
+        vocabularies: Vocabularies | None = None,
+        **values: object,
+    ) -> None:
         self.sources = by_name(stats)
-        self._points = lru_cache(maxsize=16)(self._make_points)
+        self.columns = Columns(self.sources, columns, vocabularies)
+        self.chosen = lru_cache(maxsize=16)(self._make_points)
+        self._null_points = lru_cache(maxsize=4)(self._make_null_points)
         self._names: dict[tuple[str, str], set[str]] = {}
         self._vocabulary_of = lru_cache(maxsize=4)(self._make_vocabulary)
         self._uncased = lru_cache(maxsize=None)(self._has_no_case)
@@ -90,11 +113,37 @@ class TradeoffState(traitlets.HasTraits):
     @property
     def points(self) -> Points:
         """The tokens of the current choice, at all layers."""
-        return self._points(self.model, self.site, self.counts, self.special, self.unbiased)
+        return self.chosen(self.model, self.site, *self.choice)
 
-    def table(self) -> pd.DataFrame:
-        """``token, n, Q, M, V`` of the tokens at the layer shown, the rarest first."""
-        points = self.points
+    @property
+    def null_points(self) -> Points | None:
+        """The same tokens with the labels permuted; ``None`` where the null is not drawn."""
+        if not self.null:
+            return None
+        return self._null_points(self.model, self.site, *self.choice)
+
+    def column(self) -> Column:
+        """The column that gives the points their colours, for the tokens and the layer shown."""
+        points, name = self.points, self.colour_by
+        if name not in BY_LAYER:
+            whole = self.columns.of(self.stats, name)
+            return replace(whole, values=whole.values[points.rows])
+        at = points.at(self.layer)
+        if name == NORM:
+            return Column(name, points.Q[at], "<i>Q</i>, mean squared norm")
+        values = np.full(len(points.n), np.nan) if (far := self._residual()) is None else far
+        return Column(RESIDUAL, values, "<i>V</i> minus the line, squared norm")
+
+    def filter_text(self) -> str:
+        """The filter in words; empty if there is none."""
+        if self.only is None:
+            return ""
+        name, only = self.only
+        return self.columns.of(self.stats, name).told(only)
+
+    def table(self, *, null: bool = False) -> pd.DataFrame:
+        """``token, n, Q, M, V`` at the layer shown, the rarest first; ``null`` gives the null's."""
+        points = self.null_points if null else self.points
         at = points.at(self.layer)
         columns = {"token": points.tokens, "n": points.n}
         return pd.DataFrame({**columns, **{name: getattr(points, name)[at] for name in "QMV"}})
@@ -106,10 +155,14 @@ class TradeoffState(traitlets.HasTraits):
         """
         points = self.points
         at = slice(None) if self.scales == "same" else points.at(self.layer)
+        Q, M, V = points.Q[at], points.M[at], points.V[at]
+        if (null := self.null_points) is not None:
+            both = zip((Q, M, V), (null.Q[at], null.M[at], null.V[at]), strict=True)
+            Q, M, V = (np.concatenate(pair, axis=-1) for pair in both)
         ends = []
-        for values in (points.M[at], points.V[at]):
+        for values in (M, V):
             if self.scales == "log":
-                seen = values[values > ZERO * points.Q[at]]
+                seen = values[values > ZERO * Q]
                 low, high = (float(seen.min()), float(seen.max())) if len(seen) else (1.0, 10.0)
                 margin = max(high / low, 1.01) ** 0.04
                 ends.append((low / margin, high * margin))
@@ -160,12 +213,11 @@ class TradeoffState(traitlets.HasTraits):
         if there is no line.
         """
         columns = ["token", "n", "residual", "M", "V"]
-        if "slope" not in self.fit:
+        if (residual := self._residual()) is None:
             return pd.DataFrame(columns=columns)
         points = self.points
         at = points.at(self.layer)
         M, V = points.M[at], points.V[at]
-        residual = V - (self.fit["intercept"] + self.fit["slope"] * M)
         far = np.abs(residual)
         order = np.argpartition(-far, min(most, len(far)) - 1)[:most]  # a sort takes milliseconds
         order = order[np.argsort(-far[order], kind="stable")]
@@ -205,7 +257,8 @@ class TradeoffState(traitlets.HasTraits):
         if unknown := [name for name in values if name not in _RESTORED]:
             raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
         # The widest choice, in which any range is valid that has tokens.
-        self.unbiased, self.special, self.compare = False, True, None
+        self.only = self.compare = None
+        self.unbiased, self.special = False, True
         for name in _RESTORED:
             if name in values:
                 setattr(self, name, values[name])
@@ -243,17 +296,45 @@ class TradeoffState(traitlets.HasTraits):
             )
         return value
 
-    @traitlets.validate("counts", "special", "unbiased")
-    def _some_tokens(self, proposal: Mapping) -> tuple[int, int | None] | bool:
+    @traitlets.validate("counts", "special", "unbiased", "only")
+    def _some_tokens(self, proposal: Mapping) -> Any:
+        name, value = proposal["trait"].name, proposal["value"]
+        if name == "only":
+            value = self._checked(self.columns.filter_of, value)
         if not self.settled:
-            return proposal["value"]
-        choice = {"counts": self.counts, "special": self.special, "unbiased": self.unbiased}
-        choice[proposal["trait"].name] = proposal["value"]
+            return value
+        choice = dict(zip(("counts", "special", "unbiased", "only"), self.choice, strict=True))
+        choice[name] = value
         try:
             # In the order of arguments that `points` uses: the result is cached for it.
-            self._points(self.model, self.site, *choice.values())
+            self.chosen(self.model, self.site, *choice.values())
         except StatisticsError as error:
-            raise traitlets.TraitError(f"{error} The range stays: {times(self.counts)}.") from error
+            stays = f"The range stays: {times(self.counts)}"
+            if name == "only":
+                stays = f"What is shown stays: {self.filter_text() or 'all tokens'}"
+            raise traitlets.TraitError(f"{error} {stays}.") from error
+        return value
+
+    @traitlets.validate("colour_by")
+    def _known_column(self, proposal: Mapping) -> str:
+        if self.settled and proposal["value"] not in BY_LAYER:
+            self._checked(self.columns.of, proposal["value"])
+        return proposal["value"]
+
+    def _checked(self, of: Callable[[TokenStatistics, Any], Any], value: Any) -> Any:
+        """What a method of the columns makes of a value, for the statistics shown."""
+        try:
+            return of(self.stats, value)
+        except StatisticsError as error:
+            raise traitlets.TraitError(str(error)) from error
+
+    @traitlets.validate("null")
+    def _has_null(self, proposal: Mapping) -> bool:
+        if proposal["value"] and self.stats.null is None:
+            raise traitlets.TraitError(
+                f"The statistics of {self.model} have no null: extract with null=True. Statistics "
+                "of some tokens only, or merged from parts, have none either."
+            )
         return proposal["value"]
 
     @traitlets.validate("marked", "token")
@@ -293,10 +374,20 @@ class TradeoffState(traitlets.HasTraits):
             self.layer = int(layers[np.abs(layers - self.layer).argmin()])
         if self.compare is not None and self.compare not in layers:
             self.compare = None
+        if self.stats.null is None:
+            self.null = False
+        if self.colour_by not in self.columns.offered(self.stats):
+            self.colour_by = COUNT
         rarest = max(self.stats.least_count, 2 if self.unbiased else 1)
         counts = (max(self.counts[0], rarest), self.counts[1])
+        if self.only is not None:  # a filter of the other model that fits this one is kept
+            try:
+                self.columns.filter_of(self.stats, self.only)
+                self.chosen(self.model, self.site, counts, *self.choice[1:])
+            except StatisticsError:
+                self.only = None
         try:
-            self._points(self.model, self.site, counts, self.special, self.unbiased)
+            self.chosen(self.model, self.site, counts, *self.choice[1:])
         except StatisticsError:  # a range of the other model, in which this one has no token
             counts = (rarest, None)
         self.counts = counts
@@ -306,7 +397,7 @@ class TradeoffState(traitlets.HasTraits):
             self.token = None
         self.scales = self._fitting_scales()
 
-    @traitlets.observe("layer", "counts", "special", "unbiased", "scales")
+    @traitlets.observe("layer", "counts", "special", "unbiased", "scales", "only", "null")
     def _change_points(self, _: object) -> None:
         if self.settled:
             self._update_fit()
@@ -319,15 +410,31 @@ class TradeoffState(traitlets.HasTraits):
         self.token = None if search.single is None else str(tokens[search.single])
 
     def _update_fit(self) -> None:
-        points = self.points
+        self.set_trait("fit", self._fit_of(self.points))
+        null = self.null_points
+        self.set_trait("null_fit", {} if null is None else self._fit_of(null))
+        self.set_trait("drawn", self.drawn + 1)
+
+    def _fit_of(self, points: Points) -> dict[str, Any]:
         at = points.at(self.layer)
         try:
             line = analysis.tradeoff(points.Q[at], points.M[at], points.V[at])._asdict()
-            fit = {name: value for name, value in line.items() if value is not None}
         except StatisticsError as error:
-            fit = {"n_tokens": len(points.n), "why": str(error)}
-        self.set_trait("fit", fit)
-        self.set_trait("drawn", self.drawn + 1)
+            return {"n_tokens": len(points.n), "why": str(error)}
+        return {name: value for name, value in line.items() if value is not None}
+
+    def _residual(self) -> np.ndarray | None:
+        """V of the tokens shown minus what the line gives for M; ``None`` without a line."""
+        if "slope" not in self.fit:
+            return None
+        at = self.points.at(self.layer)
+        M, V = self.points.M[at], self.points.V[at]
+        return V - (self.fit["intercept"] + self.fit["slope"] * M)
+
+    @property
+    def choice(self) -> tuple:
+        """Which tokens are shown, and in which form."""
+        return self.counts, self.special, self.unbiased, self.only
 
     @property
     def _known(self) -> set[str]:
@@ -340,8 +447,12 @@ class TradeoffState(traitlets.HasTraits):
     def _looked_for(self, text: str) -> Search:
         """A search among the tokens of the current choice, and besides among all others."""
         model, site = self.model, self.site
-        shown = self._vocabulary_of(model, site, (self.counts, self.special))
-        return Search(text, shown, self._vocabulary_of(model, site, None))
+        shown = self._vocabulary_of(model, site, (self.counts, self.special, self.only))
+        outside = None
+        if self.only is not None:
+            outside = ~self.columns.of(self.stats, self.only[0]).kept(self.only[1])
+        whole = self._vocabulary_of(model, site, None)
+        return Search(text, shown, whole, outside, self.filter_text())
 
     def _make_vocabulary(self, model: str, site: str, choice: tuple | None) -> Vocabulary:
         among = self.sources[model][site] if choice is None else self.points
@@ -353,9 +464,25 @@ class TradeoffState(traitlets.HasTraits):
         return is_uncased(stats.texts[~stats.special])
 
     def _make_points(
-        self, model: str, site: str, counts: tuple, special: bool, unbiased: bool
+        self,
+        model: str,
+        site: str,
+        counts: tuple,
+        special: bool,
+        unbiased: bool,
+        only: tuple | None,
     ) -> Points:
-        return points_of(self.sources[model][site], counts, special=special, unbiased=unbiased)
+        stats, among = self.sources[model][site], None
+        if only is not None:
+            among = self.columns.of(stats, only[0]).kept(only[1])
+        return points_of(stats, counts, special=special, unbiased=unbiased, among=among)
+
+    def _make_null_points(self, model: str, site: str, *choice: Any) -> Points:
+        null, (counts, special, unbiased, only) = self.sources[model][site].null, choice
+        among = None
+        if only is not None:
+            among = pd.Index(null.tokens).isin(self.chosen(model, site, *choice).tokens)
+        return points_of(null, counts, special=special, unbiased=unbiased, among=among)
 
     def _fitting_scales(self) -> str:
         """Logarithmic axes if there are high-norm tokens; else the same if layers' ranges allow."""

@@ -20,6 +20,7 @@ class Whole(traitlets.Int):
     """A whole number of any kind, Python's or NumPy's; no truth value."""
 
     def validate(self, obj: Any, value: Any) -> int:
+        """Take a value, or refuse it by its name."""
         if not _is_whole(value):
             _refuse(self.name, value, "a whole number")
         return super().validate(obj, int(value))
@@ -29,6 +30,7 @@ class Number(traitlets.Float):
     """A finite number of any kind; no truth value."""
 
     def validate(self, obj: Any, value: Any) -> float:
+        """Take a value, or refuse it by its name."""
         if isinstance(value, _TRUTH) or not isinstance(value, Real) or not math.isfinite(value):
             _refuse(self.name, value, "a finite number")
         return super().validate(obj, float(value))
@@ -38,6 +40,7 @@ class YesOrNo(traitlets.Bool):
     """``True`` or ``False``, Python's or NumPy's; no number."""
 
     def validate(self, obj: Any, value: Any) -> bool:
+        """Take a value, or refuse it by its name."""
         if not isinstance(value, _TRUTH):
             _refuse(self.name, value, "True or False")
         return bool(value)
@@ -49,6 +52,7 @@ class Counts(traitlets.TraitType):
     default_value = (10, 100_000)
 
     def validate(self, obj: Any, value: Any) -> tuple[int, int | None]:
+        """Take a value, or refuse it by its name."""
         if isinstance(value, (tuple, list)) and len(value) == 2:
             least, most = value
             if _is_count(least) and (most is None or _is_count(most)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -226,6 +227,7 @@ def scatter_V_on_M(
     *,
     log: bool = False,
     null: given.Scatter | None = None,
+    look: Mapping[str, Any] | None = None,
 ) -> tuple[PathCollection, analysis.Tradeoff]:
     """Draw tokens coloured by log10 n_t, with the regression line of V on M.
 
@@ -236,6 +238,7 @@ def scatter_V_on_M(
         limits: the range of log10 n_t that the colours span.
         size: size of the points.
         log, null: as in :func:`V_on_M`.
+        look: ``cmap`` and ``norm``, to colour the points by the column ``colour`` of a table.
 
     Returns:
         The points, for a colour bar, and the trade-off's measures over the tokens fitted.
@@ -266,16 +269,18 @@ def scatter_V_on_M(
         style.few_ticks(ax)
     style.corner_note(ax, note.strip(), size=8 if size >= 9 else 7)
     table = table[::-1]  # draws the few frequent tokens over the many rare ones
+    if look:
+        colours = {"c": table["colour"], "plotnonfinite": True, **look}
+    else:
+        colours = {"c": np.log10(table["n"].to_numpy()), "cmap": FREQUENCY_MAP}
+        colours |= {"vmin": limits[0], "vmax": limits[1]}
     points = ax.scatter(
         table["M"],
         table["V"],
         s=size,
-        c=np.log10(table["n"].to_numpy()),
-        cmap=FREQUENCY_MAP,
-        vmin=limits[0],
-        vmax=limits[1],
         linewidths=0,
         rasterized=len(table) > style.MANY,
+        **colours,
     )
     if null is not None:
         ax.scatter(

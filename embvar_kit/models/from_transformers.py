@@ -57,7 +57,7 @@ def load(
     mismatched = {
         name: (tuple(held), tuple(wanted)) for name, held, wanted in report["mismatched_keys"]
     }
-    tokenizer = _load_tokenizer(where, label, options)
+    tokenizer = read_tokenizer(where, label, options)
     missing, unexpected = set(report["missing_keys"]), set(report["unexpected_keys"])
     return Loaded(module, tokenizer, missing, unexpected, mismatched, notes)
 
@@ -203,7 +203,12 @@ def _with_own_attention(where: str, options: dict, how: dict) -> tuple[Any, dict
         return AutoModel.from_pretrained(where, config=config, **how)
 
 
-def _load_tokenizer(where: str, label: str, options: dict) -> Any:
+def read_tokenizer(where: str, label: str, options: dict) -> Any:
+    """The tokenizer of a folder or of a name on the Hub; the arguments are those of :func:`load`.
+
+    Raises:
+        ModelError: if it cannot be loaded or has no vocabulary.
+    """
     from transformers import AutoTokenizer
 
     if Path(where).is_dir() and "gguf_file" not in options:

@@ -58,12 +58,17 @@ def digests(
     """
     found = {
         "configuration": _short(_plain(module.config.to_dict())),
-        "tokenizer": _short([_of_tokenizer(tokenizer), list(begin), list(end)]),
+        "tokenizer": digest_of_tokenizer(tokenizer, begin, end),
     }
     brought = {_package(part) for part in (*module.modules(), module.config, tokenizer)}
     if code := _code(brought - {""}):
         found["code"] = _short(code)
     return found
+
+
+def digest_of_tokenizer(tokenizer: Any, begin: Sequence[int], end: Sequence[int]) -> str:
+    """A short digest of a tokenizer, and of the ids that it puts around each sentence."""
+    return _short([_of_tokenizer(tokenizer), list(begin), list(end)])
 
 
 def _of_tokenizer(tokenizer: Any) -> dict[str, Any]:

@@ -19,11 +19,12 @@ import torch
 
 from embvar_kit.errors import EmbvarError, ModelError, first_line
 from embvar_kit.files import sha256_of
+from embvar_kit.hub import cached_snapshot
 from embvar_kit.models import from_hub
 from embvar_kit.models.around import begin_and_end, sample_ids
 from embvar_kit.models.bundled import BUNDLED, verify
 from embvar_kit.models.capturing import capturing
-from embvar_kit.models.from_transformers import Loaded, load
+from embvar_kit.models.from_transformers import Loaded, load, read_tokenizer
 from embvar_kit.models.identity import digests
 from embvar_kit.models.limits import max_tokens, tried_max_tokens
 from embvar_kit.models.normalization import StateNorm, placement
@@ -284,6 +285,29 @@ def load_model(
             "trust_remote_code": bool(trust_remote_code),
         },
     )
+
+
+def load_tokenizer(
+    name: str, revision: str | None = None
+) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:
+    """The tokenizer of a model on this machine, and the ids that it puts around each sentence.
+
+    Args:
+        name: as in :func:`load_model`; a name on the Hub only if the Hub's cache has it.
+        revision: branch, tag or commit on the Hub.
+
+    Raises:
+        ModelError: if the model is not at hand, or its tokenizer is damaged.
+    """
+    with quiet(), _only_own_errors(name):
+        folder, gguf, label = _locate(name)
+        if folder is None and (folder := cached_snapshot(name, revision)) is None:
+            raise ModelError(f"The Hub's cache does not hold {name!r}: load the model first.")
+        options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        if gguf:
+            options["gguf_file"] = gguf
+        tokenizer = read_tokenizer(str(folder), label, options)
+        return tokenizer, *begin_and_end(tokenizer)
 
 
 def _observed(loaded: Loaded, device: torch.device | None, label: str) -> EmbeddingModel:

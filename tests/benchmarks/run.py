@@ -142,9 +142,9 @@ def report(found: dict, rounds: int) -> str:
         "- **Statistics inside the pass.** An attempt: taking each layer in while it lies in the "
         "cache could gain at most 0 to 15 % of the statistics (states read just before). "
         "But a batch that fails half-way must leave no trace, and copying the means that it "
-        "changes first, by NumPy, took 88 % more. Another: a thread that takes a batch in while the "
-        "model runs the next one changed the pass by -0.4 to +0.5 % with one thread of its own, "
-        "and made it 11 to 14 % longer with two: both cores are busy already.",
+        "changes first, by NumPy, took 88 % more. Another: a thread that takes a batch in while "
+        "the model runs the next one changed the pass by -0.4 to +0.5 % with one thread of its "
+        "own, and made it 11 to 14 % longer with two: both cores are busy already.",
         "- **Time per token.** A short pass pays some costs once: for 1,000 sentences (30,302 "
         "tokens) oneDNN compiles 148 operations, some 6 µs per token, and 84 MB of means are "
         "touched for the first time; for 18,000 sentences (549,679 tokens) it is 236 operations "

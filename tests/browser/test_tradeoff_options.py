@@ -1,0 +1,306 @@
+"""The trade-off explorer's further controls: colours, filter, null, density, nearest means."""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+import numpy as np
+import pytest
+from playwright.sync_api import Locator
+
+import embvar_kit as ek
+from embvar_kit.statistics import analysis
+
+from . import servers, view
+from .conftest import Desk, screenshot
+from .notebook_page import WINDOW, Notebook, poll
+
+NAME = "options.ipynb"
+CELL = """
+import pandas as pd
+
+import embvar_kit as ek
+
+stats = ek.cached_statistics("minilm", progress=False)
+initial = pd.Series([token[0] for token in stats.tokens.astype(str)], index=stats.tokens)
+initial = initial.where(initial.isin(list("abc")), "other").rename("initial")
+explorer = ek.TradeoffExplorer(stats, recall=True, columns=initial)
+explorer
+"""
+
+
+@pytest.fixture(scope="module")
+def notebook(lab: servers.Server, desk: Desk) -> Notebook:
+    """A notebook with the explorer."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(CELL.strip())]
+    made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(made, lab.folder / NAME)
+    return desk.open(NAME)
+
+
+@pytest.fixture
+def explorer(notebook: Notebook) -> Locator:
+    """The explorer with its options open, scrolled into view."""
+    (explorer,) = notebook.explorers(1)
+    explorer.scroll_into_view_if_needed()
+    more = explorer.locator(".embvar-more")
+    if "more" in more.inner_text():
+        more.click()
+    explorer.locator(".embvar-colour").wait_for()
+    return explorer
+
+
+def choose(explorer: Locator, css: str, text: str) -> None:
+    explorer.locator(f".embvar-{css} select").select_option(text)
+
+
+def legend(explorer: Locator, wanted: str) -> str:
+    """The text of the legend, once it has a part that is wanted."""
+    shown = poll(lambda: view.text_of(explorer, "axes-legend"), lambda text: wanted in text)
+    assert wanted in shown
+    return shown
+
+
+def pixels_of(notebook: Notebook, explorer: Locator, colour: tuple[int, int, int]) -> int:
+    """How many pixels of the plot have about this colour."""
+    picture = explorer.locator(".embvar-scatter canvas").first
+    return picture.evaluate(
+        """(canvas, [red, green, blue]) => new Promise((done) => requestAnimationFrame(() => {
+          const sheet = document.createElement("canvas");
+          [sheet.width, sheet.height] = [canvas.width, canvas.height];
+          const ink = sheet.getContext("2d");
+          ink.drawImage(canvas, 0, 0);
+          const { data } = ink.getImageData(0, 0, sheet.width, sheet.height);
+          let found = 0;
+          for (let i = 0; i < data.length; i += 4) {
+            const far = Math.abs(data[i] - red) + Math.abs(data[i + 1] - green) +
+              Math.abs(data[i + 2] - blue);
+            found += data[i + 3] > 250 && far < 24;
+          }
+          done(found);
+        }))""",
+        list(colour),
+    )
+
+
+def test_the_first_view_has_no_options(notebook: Notebook):
+    (explorer,) = notebook.explorers(1)
+    assert explorer.locator(".embvar-more").inner_text() == "more options"
+    assert explorer.locator(".embvar-colour").count() == 0
+
+
+def test_points_take_the_colours_of_a_column_and_the_legend_names_it(
+    notebook: Notebook, explorer: Locator
+):
+    picture = view.watch(explorer)
+    before = picture.rest()
+    choose(explorer, "colour", "residual from the line")
+    marks = legend(explorer, "V minus the line, squared norm")
+    assert re.search(r"≤ −[\d.]+ ?0 ?≥ [\d.]+$", marks), marks
+    now = picture.rest(changes=before["changes"])
+    assert now["hash"] != before["hash"]
+    wine, navy = (0x67, 0x00, 0x1F), (0x08, 0x30, 0x6B)
+    assert pixels_of(notebook, explorer, wine) > 30 and pixels_of(notebook, explorer, navy) > 30
+    notebook.page.screenshot(path=screenshot("options-residual"))
+    choose(explorer, "colour", "initial")
+    assert legend(explorer, "initial").split()[1:] == ["a", "b", "c", "other"]
+    boxes = explorer.locator(".embvar-axes-swatch")
+    assert boxes.count() == 4
+    picture.rest()
+    assert pixels_of(notebook, explorer, (0x33, 0x22, 0x88)) > 30
+    choose(explorer, "colour", "word or sub-word")
+    legend(explorer, "entry of the vocabulary")
+    picture.rest()
+    notebook.page.screenshot(path=screenshot("options-piece"))
+    choose(explorer, "colour", "occurrences (log)")
+    legend(explorer, "occurrences n")
+    assert picture.rest()["hash"] == before["hash"]
+    picture.stop()
+
+
+def test_a_filter_shows_its_tokens_and_their_line(notebook: Notebook, explorer: Locator):
+    whole = view.Fit.shown(explorer)
+    choose(explorer, "only-by", "letters or punctuation")
+    choose(explorer, "only-category", "digits")
+    layer = int(view.readout(explorer))
+    stats = view.statistics("minilm")
+    kept = stats.table(layer, **view.counts(explorer))
+    numeric = [
+        any(map(str.isnumeric, token)) and not any(map(str.isalpha, token))
+        for token in kept["token"]
+    ]
+    kept = kept[numeric]
+    fit = analysis.tradeoff(*(kept[name].to_numpy() for name in "QMV"))
+    wanted = f"layer {layer}: {len(kept):,} tokens (letters or punctuation: digits), slope "
+    wanted += f"{fit.slope:.3f}, R² {fit.r2:.3f}"
+    text = poll(lambda: view.text_of(explorer, "numbers b"), lambda text: wanted in text)
+    assert wanted in text
+    explorer.locator(".embvar-search input").fill("the")
+    told = poll(lambda: view.text_of(explorer, "found"), lambda text: "filter" in text)
+    assert told.startswith("'the' is outside the filter (letters or punctuation: digits).")
+    explorer.locator(".embvar-downloads button", has_text="code").click()
+    code = poll(lambda: view.text_of(explorer, "downloads code"), lambda text: "only=" in text)
+    assert "only=('characters', 'digits')" in code
+    choose(explorer, "only-by", "documents")
+    slider = view.slider(explorer, "only-range")
+    slider.focus()
+    for _ in range(4):
+        notebook.page.keyboard.press("ArrowRight")
+    least = float(poll(lambda: slider.get_attribute("aria-valuetext"), lambda x: x != "1"))
+    documents = dict(zip(stats.tokens, stats.documents, strict=True))
+    tokens = stats.table(layer, **view.counts(explorer))["token"]
+    count = sum(documents[token] >= least for token in tokens)
+    wanted = f"{count:,} tokens (documents {least:,.4g} to 104)"
+    text = poll(lambda: view.text_of(explorer, "numbers b"), lambda text: wanted in text)
+    assert least > 1 and wanted in text
+    choose(explorer, "only-by", "all tokens")
+    assert poll(lambda: whole_again(explorer), lambda fit: fit == whole) == whole
+    view.clear(explorer)
+
+
+def whole_again(explorer: Locator) -> view.Fit | None:
+    return None if "(" in view.text_of(explorer, "numbers b") else view.Fit.shown(explorer)
+
+
+def test_the_null_is_grey_behind_the_points_and_its_line_is_told(
+    notebook: Notebook, explorer: Locator
+):
+    picture = view.watch(explorer)
+    before = picture.rest()
+    grey = (0xBD, 0xBD, 0xBD)
+    none = pixels_of(notebook, explorer, grey)
+    explorer.locator(".embvar-null input").click()
+    fit = null_fit(explorer)
+    told = poll(lambda: view.text_of(explorer, "numbers"), lambda text: fit in text)
+    assert fit in told
+    assert poll(lambda: pixels_of(notebook, explorer, grey), lambda n: n > none + 500) > none + 500
+    notebook.page.screenshot(path=screenshot("options-null"))
+    view.slider(explorer).focus()
+    picture.press("ArrowRight")
+    fit = null_fit(explorer)
+    assert fit in poll(lambda: view.text_of(explorer, "numbers"), lambda text: fit in text)
+    # The cloud is where the axes say: the middle of it is grey.
+    null = view.statistics("minilm").null.table(int(view.readout(explorer)), min_count=10)
+    x, y = view.Axes(explorer).at(null["M"].median(), null["V"].median())
+    box = view.plot_box(explorer)
+    place = [(x - box["x"]) / box["width"], (y - box["y"]) / box["height"]]
+    colour = poll(lambda: colour_at(explorer, place), lambda rgb: abs(rgb[0] - 0xBD) < 90)
+    assert max(colour) - min(colour) < 12 and colour[0] < 0xC8
+    picture.press("ArrowLeft")
+    explorer.locator(".embvar-null input").click()
+    assert poll(lambda: picture.rest()["hash"], lambda now: now == before["hash"]) == before["hash"]
+    assert "permuted" not in view.text_of(explorer, "numbers")
+    picture.stop()
+
+
+def null_fit(explorer: Locator) -> str:
+    """What is to be told of the null at the layer shown."""
+    fits = view.statistics("minilm").null.tradeoff().set_index("layer")
+    fit = fits.loc[int(view.readout(explorer))]
+    return f"Labels permuted, in grey: slope {fit['slope']:.3f}, R² {fit['r2']:.3f}."
+
+
+def colour_at(explorer: Locator, place: list[float]) -> list[int]:
+    """The colour of the plot at a place, as shares of its width and height."""
+    return explorer.locator(".embvar-scatter canvas").first.evaluate(
+        """(canvas, [x, y]) => new Promise((done) => requestAnimationFrame(() => {
+          const sheet = document.createElement("canvas");
+          [sheet.width, sheet.height] = [canvas.width, canvas.height];
+          const ink = sheet.getContext("2d");
+          ink.drawImage(canvas, 0, 0);
+          done([...ink.getImageData(x * sheet.width, y * sheet.height, 1, 1).data].slice(0, 3));
+        }))""",
+        place,
+    )
+
+
+def test_dense_tokens_become_transparent_and_a_lonely_one_stays(
+    notebook: Notebook, explorer: Locator
+):
+    picture = view.watch(explorer)
+    before = picture.rest()
+    _, x, y = view.loneliest(explorer)
+    box = view.plot_box(explorer)
+    place = [(x - box["x"]) / box["width"], (y - box["y"]) / box["height"]]
+    alone = colour_at(explorer, place)
+    found = view.table(explorer)
+    centre = found[["M", "V"]].median()
+    x, y = view.Axes(explorer).at(centre["M"], centre["V"])
+    dense = [(x - box["x"]) / box["width"], (y - box["y"]) / box["height"]]
+    crowded = colour_at(explorer, dense)
+    explorer.locator(".embvar-shaded input").click()
+    after = picture.rest(changes=before["changes"])
+    assert after["hash"] != before["hash"]
+    assert np.abs(np.subtract(colour_at(explorer, place), alone)).max() < 40
+    assert colour_at(explorer, dense) != crowded
+    notebook.page.screenshot(path=screenshot("options-shaded"))
+    explorer.locator(".embvar-shaded input").click()
+    assert picture.rest(changes=after["changes"])["hash"] == before["hash"]
+    picture.stop()
+
+
+def test_the_nearest_means_are_listed_with_a_card(notebook: Notebook, explorer: Locator):
+    explorer.locator(".embvar-search input").fill("king")
+    rows = explorer.locator(".embvar-nearest option")
+    assert poll(rows.count, lambda count: count == 10) == 10
+    stats, layer = view.statistics("minilm"), int(view.readout(explorer))
+    state = ek.TradeoffExplorer(stats, layer=layer, token="king")
+    wanted = state.nearest()["token"].tolist()
+    names = [text.split()[0] for text in rows.all_inner_texts()]
+    assert poll(lambda: [t.split()[0] for t in rows.all_inner_texts()], lambda n: n == wanted)
+    assert names == wanted
+    assert view.text_of(explorer, "nearest-title").startswith("To the mean of 'king' at layer")
+    view.clear(explorer)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_all_options_have_names_and_nothing_is_cut_off(
+    notebook: Notebook, explorer: Locator, theme: str
+):
+    page = notebook.page
+    notebook.choose_theme(theme)
+    choose(explorer, "colour", "word or sub-word")
+    choose(explorer, "only-by", "documents")
+    explorer.locator(".embvar-null input").click()
+    explorer.locator(".embvar-search input").fill("king")
+    explorer.locator(".embvar-nearest option").first.wait_for(state="attached")
+    for width, height in ((1280, 900), (1000, 700)):
+        page.set_viewport_size({"width": width, "height": height})
+        explorer.evaluate("explorer => explorer.scrollIntoView()")
+        page.wait_for_timeout(1500)
+        assert view.cut_off(explorer) == []
+        texts = explorer.locator(".embvar-axes-legend").evaluate(
+            """(legend) => {
+              const { left, right, bottom } = legend.getBoundingClientRect();
+              const plot = legend.closest(".embvar-plot");
+              const y = plot.querySelector(".embvar-axes-y").getBoundingClientRect();
+              const whole = plot.getBoundingClientRect();
+              const canvas = plot.querySelector("canvas").getBoundingClientRect();
+              return [left > y.right || bottom < y.top, left >= whole.left, right <= whole.right,
+                bottom <= canvas.top + 2];
+            }"""
+        )
+        page.screenshot(path=screenshot(f"options-{theme.split()[1].lower()}-{width}"))
+        assert texts == [True] * 4, "the legend leaves the axis' title and the points free"
+    assert view.violations(page) == {}
+    page.set_viewport_size(WINDOW)
+    choose(explorer, "only-by", "all tokens")
+    choose(explorer, "colour", "occurrences (log)")
+    explorer.locator(".embvar-null input").click()
+    view.clear(explorer)
+    notebook.choose_theme("JupyterLab Light")
+
+
+def test_a_lecture_shows_the_options_in_large_type(notebook: Notebook, explorer: Locator):
+    page = notebook.page
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    explorer.locator(".embvar-lecture-button button").click()
+    poll(lambda: view.plot_box(explorer), lambda box: box["width"] > 1600)
+    label = explorer.locator(".embvar-colour label")
+    assert label.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
+    page.screenshot(path=screenshot("options-lecture"))
+    page.evaluate("() => document.exitFullscreen()")
+    page.set_viewport_size(WINDOW)
+    assert poll(lambda: view.plot_box(explorer)["width"], lambda width: width < 1200) < 1200
