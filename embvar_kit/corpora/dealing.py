@@ -88,6 +88,21 @@ def documents_of_groups(
     return documents, squares
 
 
+def deal_sentences(corpus: Corpus, shards: int, seed: int = 0) -> np.ndarray:
+    """``(N,)`` the shard of each sentence: :func:`deal` of whole documents, by their characters.
+
+    Raises:
+        CorpusError: as :func:`deal`.
+
+    >>> corpus = Corpus("two", ["a b", "c", "d"], ["x", "x", "y"], np.array([1, 2, 1]))
+    >>> deal_sentences(corpus, shards=2).tolist()
+    [0, 0, 1]
+    """
+    documents = documents_of(corpus)
+    sizes = np.bincount(documents, weights=[len(one) for one in corpus.sentences])
+    return deal(sizes, shards, seed)[documents]
+
+
 def deal(sizes: Sequence[int] | np.ndarray, shards: int, seed: int = 0) -> np.ndarray:
     """Deal documents out so that shards have about equal sizes.
 

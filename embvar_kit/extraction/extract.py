@@ -28,6 +28,7 @@ from embvar_kit.extraction.plan import Plan, at_sites, plan
 from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.files import temporary_folder
 from embvar_kit.models.loading import EmbeddingModel
+from embvar_kit.moments.memory import HOST_MOMENTS
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 if TYPE_CHECKING:
@@ -91,9 +92,12 @@ def extract(
             :meth:`TokenStatistics.evidence` does not compare with it; a warning says so.
         folds: deal the documents of the corpus out to so many folds, and keep what tells the
             statistics without each of them: intervals (``stats.tradeoff(intervals=True)``),
-            reliability, :meth:`TokenStatistics.evidence`. The folds are shards, on the disk until
-            they are merged: in ``store``, or in a temporary folder that is removed at the end.
-            Something has to be measured in each of them.
+            reliability, :meth:`TokenStatistics.evidence`. By default they are measured in one
+            pass, which leaves the bits of all else as they are without folds, and keeps a mean of
+            each token in each fold. Where the memory has no room for these means, and with
+            ``store``, ``shards``, ``threads`` or many files, each fold is one shard or several:
+            on the disk until they are merged, in ``store``, or in a temporary folder that is
+            removed at the end. Something has to be measured in each fold.
         covariance: take the d x d covariance of all embeddings at each layer, too, from which
             :meth:`TokenStatistics.isotropy` and :meth:`TokenStatistics.information_gain` follow.
             It costs d^2 multiplications for each embedding and layer.
@@ -135,8 +139,10 @@ def extract(
     options = {"by": by, "layers": layers, "batch_tokens": batch_tokens, "long": long}
     options |= {"min_count": min_count, "parse_special": parse_special}
     options |= {name: True for name, on in (("null", null), ("covariance", covariance)) if on}
-    in_shards = any(given is not None for given in (shards, store, client, folds))
     streamed = isinstance(corpus, StreamedCorpus | FileCorpus)
+    in_shards = any(given is not None for given in (shards, store, client))
+    in_shards |= folds is not None and (threads is not None or streamed)
+    work = None
     if streamed and null and not in_shards:
         raise ExtractionError(
             "The labels of a stream, or of many files, are not known before its end, so that they "
@@ -153,9 +159,16 @@ def extract(
         how = {name: options[name] for name in names}
         leave_out = find_bounds(model, corpus, leave_out, **how)
     options["leave_out"] = leave_out
+    if folds is not None:
+        folds, of_folds = _in_folds(folds, shards)
+        if not in_shards:
+            work = plan(model, corpus, sites=len(sites), folds=folds, **options)
+            in_shards = checkpoint is None and not _is_quick(work, model)
+        if in_shards:
+            shards, work = of_folds, None
+        else:
+            options["folds"] = folds
     if in_shards:
-        if folds is not None:
-            folds, shards = _in_folds(folds, shards)
         local = folds is not None and client is None
         no_store = store is None and not local
         stream = isinstance(corpus, StreamedCorpus)
@@ -202,7 +215,7 @@ def extract(
             if kept and kept.begin_part(part):
                 continue
             try:
-                work = plan(model, part, sites=len(sites), **options)
+                work = work or plan(model, part, sites=len(sites), **options)
             except NothingLeftError as error:
                 if not isinstance(corpus, FileCorpus):
                     raise
@@ -218,6 +231,7 @@ def extract(
                 measured = measure(model, part, work, sites, progress=progress, kept=kept)
             except Stopped as stopped:
                 raise _stopped(stopped, merged, site) from None
+            work = None
             found = measured.statistics()
             of_files = isinstance(corpus, FileCorpus)  # each is a document of its own, or several
             merged = {
@@ -300,6 +314,14 @@ def _threads_of(client: Client) -> int:
     from embvar_kit.extraction.cluster import threads_of_workers
 
     return threads_of_workers(client)
+
+
+def _is_quick(work: Plan, model: EmbeddingModel) -> bool:
+    """Whether the means have room where the model's states are.
+
+    A file of means is read and written all over, while states of shards are from end to end.
+    """
+    return work.means_in == ("memory" if model.device.type in HOST_MOMENTS else "device")
 
 
 def _in_folds(folds: int, shards: int | None) -> tuple[int, int]:

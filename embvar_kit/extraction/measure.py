@@ -25,6 +25,7 @@ from embvar_kit.errors import ExtractionError, NothingLeftError
 from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
 from embvar_kit.extraction.batching import known, sharing, told
 from embvar_kit.extraction.checkpoint import Checkpoint
+from embvar_kit.extraction.folding import with_folds
 from embvar_kit.extraction.forward import Batch, forward, norms_for
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.norms import Screen
@@ -35,6 +36,9 @@ from embvar_kit.statistics.token_statistics import TokenStatistics
 
 NULL = "null/"
 """Before the names of the arrays of a null, where they are kept beside those of its pass."""
+
+_FOLDS = "folds/"
+"""The same for those of folds."""
 
 
 class Stopped(Exception):
@@ -62,6 +66,7 @@ class Measured:
         held: the moments by site and layer.
         info: what was measured, in a form that survives JSON unchanged.
         null: the same with the labels of the occurrences permuted, if the plan asks for it.
+        entries: the moments by site and layer of each token in each fold, if the plan has folds.
     """
 
     work: Plan
@@ -69,6 +74,7 @@ class Measured:
     held: list[list[GroupedMoments]]
     info: dict
     null: Measured | None = None
+    entries: list[list[GroupedMoments]] | None = None
 
     def statistics(self) -> dict[str, TokenStatistics]:
         """The moments as labelled statistics, by site."""
@@ -95,8 +101,21 @@ class Measured:
             )
             if not (statistics.n.any() or "partial" in self.info):
                 raise all_of_high_norm(self.work.corpus, self.work.leave_out)
+            seen = np.arange(len(statistics))
             if "partial" in self.info or self.work.n_of_high_norm:
-                statistics = _seen(statistics)
+                seen = _seen(statistics)
+                statistics = statistics.take(seen)
+            if self.entries is not None:
+                in_folds = self.work.in_folds
+                in_folds.check()  # a bound on the norm may have left nothing of one
+                statistics = with_folds(
+                    statistics,
+                    (moments.state() for moments in self.entries[at]),
+                    starts=in_folds.starts,
+                    fold=in_folds.fold,
+                    n_folds=in_folds.number,
+                    rows=seen,
+                )
             found[site] = replace(statistics, null=null.get(site))
         return found
 
@@ -201,7 +220,7 @@ def measure(
 
 
 class _Taken:
-    """What is taken from the batches of a pass: its moments, and those of its null, if it has one.
+    """What is taken from the batches of a pass: its moments, those of its null and of its folds.
 
     Attributes:
         screen: what takes occurrences of high norm out of the batches first, if the plan asks for
@@ -209,7 +228,7 @@ class _Taken:
     """
 
     def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:
-        parts = {"": work, NULL: work.null}
+        parts = {"": work, NULL: work.null, _FOLDS: work.in_folds and work.in_folds.work}
         self._moments = {
             prefix: Accumulator(model, part, sites) for prefix, part in parts.items() if part
         }
@@ -236,7 +255,7 @@ class _Taken:
             self.screen.restore(state)
 
     def on_host(self) -> dict[str, list[list[GroupedMoments]]]:
-        """The moments by site and layer, and those of the null under :data:`NULL`."""
+        """The moments by site and layer, under the prefix of what they are of."""
         return {prefix: moments.on_host() for prefix, moments in self._moments.items()}
 
     def measured(
@@ -253,13 +272,15 @@ class _Taken:
         if work.null:
             info = {**info, "null_seed": NULL_SEED}
             null = Measured(work.null, self._moments[NULL], held[NULL], {**info, "permuted": True})
-        return Measured(work, self._moments[""], held[""], info, null)
+        # Of a pass that was stopped, some folds may have nothing.
+        entries = None if "partial" in info else held.get(_FOLDS)
+        return Measured(work, self._moments[""], held[""], info, null, entries)
 
 
-def _seen(statistics: TokenStatistics) -> TokenStatistics:
-    """The tokens that occurred, of those planned, the most frequent first."""
+def _seen(statistics: TokenStatistics) -> np.ndarray:
+    """Indices of the tokens that occurred, of those planned, the most frequent first."""
     seen = np.flatnonzero(statistics.n)
-    return statistics.take(seen[frequency_order(statistics.n[seen], statistics.tokens[seen])])
+    return seen[frequency_order(statistics.n[seen], statistics.tokens[seen])]
 
 
 def _not_finite(

@@ -7,35 +7,24 @@ import json
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
-from itertools import compress
 from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
-import pandas as pd
 
 from embvar_kit.array_file import CheckpointFile
 from embvar_kit.corpora.tokens import frequency_order
 from embvar_kit.errors import ExtractionError, NothingLeftError
+from embvar_kit.extraction.folding import with_folds
+from embvar_kit.extraction.in_folds import check_folds
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import NULL, all_of_high_norm, at_site
 from embvar_kit.extraction.options import whole_number
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
-from embvar_kit.moments.folds import (
-    FoldMoments,
-    leave_one_out,
-    pool,
-    together,
-    without_each_fold,
-)
 from embvar_kit.moments.grouped import GroupedMoments
-from embvar_kit.statistics import analysis
-from embvar_kit.statistics.compaction import choices as choices_of
-from embvar_kit.statistics.compaction import key_of
-from embvar_kit.statistics.folds import LEAST, OF_ALL_LAYERS, Folds
 from embvar_kit.statistics.merging import merged_info
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
@@ -211,30 +200,23 @@ class _Merge:
     def check_folds(self, folds: int) -> None:
         """Refuse folds in which nothing was measured.
 
-        The jackknife would count them like any other, and give intervals that are too narrow.
-
         Raises:
             ExtractionError: if there are some.
         """
         n = np.zeros(folds, dtype=np.int64)
         for at, part in enumerate(self.parts):
             n[at % folds] += self._array(part, "n").sum()
-        if empty := int((n == 0).sum()):
-            raise ExtractionError(
-                f"Nothing was measured in {empty} of {folds} folds: their documents have no text, "
-                "or all of their occurrences were left out. Take fewer folds, or a larger corpus."
-            )
+        check_folds(n)
 
     def _with_folds(self, statistics: TokenStatistics, site: str, folds: int) -> TokenStatistics:
         """Statistics with what is left of them without each fold, layer by layer.
 
-        The i-th shard is in fold ``i % folds``; odd folds are one half of the documents.
+        The i-th shard is in fold ``i % folds``.
         """
         rows = [self._rows(part) for part in self.parts]
         token = np.concatenate(rows)
         fold = np.repeat(np.arange(len(rows)) % folds, [len(own) for own in rows])
         order = np.lexsort((fold, token))
-        starts = np.searchsorted(token[order], np.arange(len(self.seen) + 1))
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
         ends = np.cumsum([len(own) for own in rows])
@@ -252,68 +234,20 @@ class _Merge:
                 kept[name][at] = own
             return kept[name]
 
-        count, odd = entries("n"), np.arange(folds) % 2 == 1
-        frequent = slice(int((self.n >= LEAST).sum()))
-        of_layers, decompositions = [], []
-        choices = list(choices_of(statistics))
-        pieces, of_choices = _pieces([chosen for _, chosen in choices])
-        for layer in self.job.manifest["layers"]:
-            arrays = [entries(name, f"{site}/{layer}/") for name in GroupedMoments.STATE[1:]]
-            held = (starts, fold[order], count, *arrays, folds)
-            apart = without_each_fold(*held, odd)
-            of_layers.append({name: x[..., frequent] for name, x in apart._asdict().items()})
-            pooled = [pool(piece, *held) for piece in pieces]
-            for (choice, chosen), its_own in zip(choices, of_choices, strict=True):
-                union = leave_one_out(*together(compress(pooled, its_own)))
-                found = _decompositions(apart, union, chosen, choice["unbiased"])
-                at = len(of_layers) - 1
-                decompositions.append(found.assign(at=at, **key_of(statistics, choice)))
-        arrays = {
-            name: of_layers[0][name]
-            if name in OF_ALL_LAYERS
-            else np.stack([one[name] for one in of_layers], axis=-2)
-            for name in of_layers[0]
-        }
-        return replace(
-            statistics,
-            folds=Folds(tokens=statistics.tokens[frequent], **arrays),
-            # None where no token is left that is frequent enough for a choice: a bound on the norm
-            # can take occurrences of all that were.
-            fold_decompositions=pd.concat(decompositions, ignore_index=True)
-            if decompositions
-            else None,
+        count = entries("n")
+        layers = (
+            {"count": count}
+            | {name: entries(name, f"{site}/{layer}/") for name in GroupedMoments.STATE[1:]}
+            for layer in self.job.manifest["layers"]
         )
-
-
-def _pieces(choices: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Disjoint pieces that choices of tokens consist of, since choices share most of their tokens.
-
-    Returns:
-        The indices of the tokens of each piece, and ``(C, P)`` which pieces a choice consists of.
-    """
-    if not choices:
-        return [], np.zeros((0, 0), dtype=bool)
-    of_choices, piece = np.unique(np.stack(choices), axis=1, return_inverse=True)
-    used = np.flatnonzero(of_choices.any(axis=0))
-    return [np.flatnonzero(piece == at) for at in used], of_choices[:, used]
-
-
-def _decompositions(
-    apart: FoldMoments, union: tuple[np.ndarray, ...], chosen: np.ndarray, correct: bool
-) -> pd.DataFrame:
-    """The decomposition of some tokens' embeddings without each fold: a row for each.
-
-    Args:
-        apart: the moments of the tokens without each fold.
-        union: ``(K,)`` n, Q, M and V of all their embeddings together, without each fold.
-        chosen: ``(T,)`` whether a token is one of them.
-        correct: as in :func:`analysis.decompose`; a token that is left once tells no variance.
-    """
-    n_X, Q_X, M_X, V_X = union
-    n, V = apart.n[:, chosen], apart.V[:, chosen]
-    V_W = np.einsum("kt,kt->k", n, np.where(n > 0, V, 0)) / np.maximum(1, n.sum(axis=1))
-    parts = analysis.parts_of(n, V, Q_X, M_X, V_X - V_W, correct=correct)
-    return pd.DataFrame({"fold": np.arange(len(n)), "n": n_X, **parts._asdict()})
+        return with_folds(
+            statistics,
+            layers,
+            starts=np.searchsorted(token[order], np.arange(len(self.seen) + 1)),
+            fold=fold[order],
+            n_folds=folds,
+            rows=np.arange(len(self.seen)),
+        )
 
 
 def _nothing_left(job: ShardedPass, parts: Sequence[tuple[int, CheckpointFile]]) -> Exception:

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from embvar_kit.corpora.corpus import Corpus
-from embvar_kit.corpora.dealing import documents_of, documents_of_groups
+from embvar_kit.corpora.dealing import deal_sentences, documents_of, documents_of_groups
 from embvar_kit.corpora.tokens import (
     TokenizedCorpus,
     frequency_order,
@@ -21,12 +22,14 @@ from embvar_kit.corpora.tokens import (
 )
 from embvar_kit.corpora.words import find_words
 from embvar_kit.errors import ExtractionError, NothingLeftError
+from embvar_kit.extraction.in_folds import InFolds, by_fold
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.options import (
     check_leave_out,
     check_no_names,
     check_options,
     chosen_layers,
+    whole_number,
 )
 from embvar_kit.extraction.plan_text import described
 from embvar_kit.models.around import unusual
@@ -93,6 +96,7 @@ class Plan:
         null: the same pass with the labels of the occurrences permuted, to be measured beside it;
             or ``None``.
         covariance: whether the d x d covariance of all embeddings is taken at each layer.
+        in_folds: the same pass by folds of the documents, to be measured beside it; or ``None``.
     """
 
     model: str
@@ -128,6 +132,7 @@ class Plan:
     counts: Mapping[str, np.ndarray] = field(default_factory=dict)
     null: Plan | None = None
     covariance: bool = False
+    in_folds: InFolds | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -204,6 +209,8 @@ class Plan:
         changed = {"group": group, "n": n, "subwords": subwords}
         changed["n_of_high_norm"] = self.n_of_high_norm + int(out.sum())
         changed["null"] = self.null.without(left_out) if self.null else None
+        if self.in_folds:
+            changed["in_folds"] = self.in_folds.without(left_out)
         after = replace(self, **changed)
         return replace(after, counts=_counts(after)) if self.counts else after
 
@@ -214,10 +221,11 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes that the means of all layers and sites will take, those of the null included."""
+        """Bytes that the means of all layers and sites will take, with null and folds."""
         elements = len(self.labels) * len(self.layers) * self.width * self.sites
         own = elements * memory.BYTES_PER_ELEMENT
-        return own + (self.null.memory if self.null else 0)
+        beside = (self.null, self.in_folds and self.in_folds.work)
+        return own + sum(one.memory for one in beside if one)
 
     @property
     def covariance_memory(self) -> int:
@@ -247,6 +255,7 @@ def plan(
     sites: int = 1,
     leave_out: LeaveOut | None = None,
     null: bool = False,
+    folds: int | None = None,
     covariance: bool = False,
     only: pd.Index | None = None,
     document: np.ndarray | None = None,
@@ -254,8 +263,8 @@ def plan(
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null, covariance:
-            as in :func:`embvar_kit.extract`.
+        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null, folds,
+        covariance: as in :func:`embvar_kit.extract`.
         sites: number of places in the model where embeddings will be taken.
         leave_out: which occurrences are left out. A factor ``norm`` needs the model, which is not
             run here: have :func:`embvar_kit.find_bounds` find the bounds that it stands for.
@@ -269,7 +278,9 @@ def plan(
     Raises:
         ExtractionError: if an argument makes no sense, ``leave_out`` names hidden states that are
             not taken, a sentence is too long and ``long="error"``, the tokenizer cannot read what
-            the text spells out as asked for, or tokenizer and model do not belong together.
+            the text spells out as asked for, tokenizer and model do not belong together, or nothing
+            is to be measured in some fold.
+        CorpusError: if there are fewer documents than folds.
     """
     check_no_names(model, corpus)
     layers = chosen_layers(model, layers)
@@ -345,6 +356,10 @@ def plan(
         kept = group >= 0
         shuffled = np.random.default_rng(NULL_SEED).permutation(group[kept])
         work = with_null(work, shuffled, work.labels, work.special)
+    if folds is not None:
+        folds = whole_number("folds", folds, 2)
+        fold = deal_sentences(corpus, folds)[text.sentence]
+        work = replace(work, in_folds=by_fold(work, folds, fold))
     return at_sites(work, sites, model)
 
 
@@ -442,8 +457,7 @@ def _subwords(word: np.ndarray, group: np.ndarray, n_groups: int) -> np.ndarray:
 
 def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
     """The plan of the same pass at this number of sites, its means kept where there is room."""
-    null = replace(work.null, sites=sites) if work.null else None
-    work = replace(work, sites=sites, null=null)
+    work = _on_all(work, sites=sites)
     fits = memory.fit_into_memory(work.memory)
     place = "memory" if fits else "file"
     if model.device.type not in memory.HOST_MOMENTS:
@@ -460,8 +474,18 @@ def at_sites(work: Plan, sites: int, model: EmbeddingModel) -> Plan:
         # A pass on a device copies its means to the host at its end.
         if fits and room:
             place = "device"
-    null = replace(null, means_in=place) if null else None
-    return replace(work, means_in=place, null=null)
+    return _on_all(work, means_in=place)
+
+
+def _on_all(work: Plan, **changed: Any) -> Plan:
+    """A plan, its null and its folds with other attributes."""
+    beside: dict[str, Any] = {}
+    if work.null:
+        beside["null"] = replace(work.null, **changed)
+    if work.in_folds:
+        of_entries = replace(work.in_folds.work, **changed)
+        beside["in_folds"] = replace(work.in_folds, work=of_entries)
+    return replace(work, **changed, **beside)
 
 
 def _batches(

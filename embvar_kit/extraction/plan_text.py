@@ -29,6 +29,8 @@ def described(work: Plan) -> str:
     rows += [("note", note) for note in _of_text(work.text)]
     if work.null:
         rows.append(("null", "measured in the same pass, with the occurrences' labels permuted"))
+    if work.in_folds:
+        rows.append(("folds", str(work.in_folds)))
     rows += [("note", note) for note in work.notes]
     return "\n".join(f"{name:<9}  {what}" for name, what in rows)
 

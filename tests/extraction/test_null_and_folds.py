@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import pytest
 import embvar_kit as ek
 from embvar_kit.corpora.dealing import deal, documents_of
 from embvar_kit.corpora.parts import StreamedCorpus
+from embvar_kit.extraction import measure
 from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.extraction.size_of_folds import size_of_folds
 from embvar_kit.statistics import analysis
@@ -130,12 +133,74 @@ def test_the_halves_are_pairs_of_their_folds(model, corpus, stats):
         assert (np.abs(stats.folds.half_V[half][known] - (Q - M)) <= 1e-5 * Q).all()
 
 
-def test_folds_and_null_leave_the_statistics_as_they_are(model, corpus, stats):
-    plain = ek.extract(model, corpus, progress=False)
-    assert plain.tokens.tolist() == stats.tokens.tolist()
-    np.testing.assert_array_equal(plain.n, stats.n)
-    for name in "QMV":
-        assert (np.abs(getattr(plain, name) - getattr(stats, name)) <= 2e-6 * plain.Q).all()
+def same(one, other):
+    """Two statistics, their nulls and their folds are the same, to the bit."""
+    assert one.tokens.tolist() == other.tokens.tolist()
+    for name in ("n", "Q", "M", "V", "mean", "extra"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.info == other.info and one.has_folds == other.has_folds
+    if one.has_folds:
+        for name, array in one.folds.arrays().items():
+            np.testing.assert_array_equal(array, getattr(other.folds, name))
+        pd.testing.assert_frame_equal(one.fold_decompositions, other.fold_decompositions)
+    assert (one.null is None) == (other.null is None)
+    if one.null is not None:
+        same(one.null, other.null)
+
+
+def test_folds_leave_every_other_bit_as_it_is(model, corpus, stats):
+    plain = ek.extract(model, corpus, null=True, progress=False)
+    assert not plain.has_folds and stats.has_folds
+    same(replace(stats, folds=None, fold_decompositions=None), plain)
+
+
+def test_folds_of_one_pass_are_those_of_shards(model, corpus, stats):
+    shards = ek.extract(model, corpus, folds=FOLDS, shards=FOLDS, progress=False)
+    assert stats.folds.tokens.tolist() == shards.folds.tokens.tolist()
+    for name, found in stats.folds.arrays().items():
+        np.testing.assert_allclose(
+            found, getattr(shards.folds, name), atol=1e-5 * stats.Q.max(), err_msg=name
+        )
+
+
+def test_folds_that_the_memory_has_no_room_for_are_shards(model, corpus, monkeypatch):
+    wanted = ek.extract(model, corpus, folds=FOLDS, shards=FOLDS, layers=[1], progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+        found = ek.extract(model, corpus, folds=FOLDS, layers=[1], progress=False)
+    same(found, wanted)
+
+
+@pytest.mark.parametrize("by", ["token", "word"])
+def test_what_one_pass_in_folds_takes_is_planned(model, corpus, tmp_path, by):
+    work = ek.plan(model, corpus, by=by, null=True, folds=FOLDS)
+    options = {"by": by, "shards": FOLDS, "store": tmp_path}
+    stats = ek.extract(model, corpus, folds=FOLDS, null=True, progress=False, **options)
+    job = ShardedPass.open(tmp_path)
+    entries = sum(len(job.read("shards", shard)["group"]) for shard in range(FOLDS))
+    mean = stats.mean[:, 0].nbytes + stats.extra[:, 0].nbytes
+    assert len(work.in_folds.fold) == entries > len(stats)
+    assert work.memory == mean * (2 * len(stats) + entries)
+    held = sum(array.nbytes for array in stats.folds.arrays().values())
+    assert f"folds      {FOLDS} of whole documents" in str(work)
+    assert f"at most {held / 1e6:,.0f} MB" in str(work)
+
+
+def test_a_pass_in_folds_that_is_stopped_has_a_partial_result(model, corpus, monkeypatch):
+    real = measure.forward
+
+    def stopping(*arguments, **how):
+        for at, batch in enumerate(real(*arguments, **how)):
+            if at == 3:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(measure, "forward", stopping)
+    with pytest.raises(ek.ExtractionInterrupted) as stopped:
+        ek.extract(model, corpus, folds=FOLDS, progress=False)
+    partial = stopped.value.partial
+    assert (partial.n > 0).all() and partial.info["partial"]["batches"] == 4
+    assert not partial.has_folds
 
 
 def test_intervals_are_the_jackknife_of_the_regression(stats):
@@ -243,10 +308,10 @@ def test_labels_of_shards_are_dealt_without_regard_to_the_shard(model, corpus, t
     assert abs(chi2 - freedom) < 4 * np.sqrt(2 * freedom)
 
 
-def test_a_killed_pass_keeps_its_null(model, corpus, tmp_path, monkeypatch):
-    from embvar_kit.extraction import measure
-
-    wanted = ek.extract(model, corpus, null=True, progress=False)
+@pytest.mark.parametrize("folds", [None, FOLDS])
+def test_a_killed_pass_keeps_its_null_and_folds(model, corpus, tmp_path, monkeypatch, folds):
+    options = {"null": True, "folds": folds, "progress": False}
+    wanted = ek.extract(model, corpus, **options)
     real = measure.forward
 
     def dying(*arguments, **named):
@@ -256,14 +321,13 @@ def test_a_killed_pass_keeps_its_null(model, corpus, tmp_path, monkeypatch):
             yield batch
 
     monkeypatch.setattr(measure, "forward", dying)
-    options = {"null": True, "checkpoint": tmp_path, "checkpoint_every": 0, "progress": False}
+    options |= {"checkpoint": tmp_path, "checkpoint_every": 0}
     with pytest.raises(KeyError):
         ek.extract(model, corpus, **options)
     monkeypatch.setattr(measure, "forward", real)
-    found = ek.extract(model, corpus, **options)
-    for one, other in ((found, wanted), (found.null, wanted.null)):
-        for name in ("n", "Q", "M", "V", "mean", "extra"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    with pytest.raises(ek.CheckpointError, match="folds"):
+        ek.extract(model, corpus, **options | {"folds": FOLDS + 1})
+    same(ek.extract(model, corpus, **options), wanted)
 
 
 # What becomes of them
@@ -431,7 +495,7 @@ def test_tokens_that_are_too_rare_have_no_intervals(stats):
         ({"folds": 1}, "from 2"),
         ({"folds": 2.5}, "from 2"),
         ({"folds": 6, "shards": 5}, "each fold is one or more shards"),
-        ({"folds": 3, "checkpoint": "here"}, "takes no checkpoint"),
+        ({"folds": 3, "shards": 3, "checkpoint": "here"}, "takes no checkpoint"),
     ],
 )
 def test_folds_that_make_no_sense_are_refused(model, corpus, options, message):
