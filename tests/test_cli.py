@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import dask
 import numpy as np
+import pandas as pd
 import pytest
 import transformers
 from paths import ROOT
@@ -366,6 +367,25 @@ def test_several_sites_and_compact_statistics(command, tmp_path):
     assert "Q = M + V_W + V_B" in shown and "high-norm" not in shown
     shown = command("show", out / "hidden", "--min-count", 12)
     assert shown[0] == 0 and "No decomposition for this choice" in shown[1]
+
+
+def test_compact_statistics_keep_intervals_without_shared_strings(command, model, tmp_path):
+    """Of a pass, of one in shards, and where shards are merged by a command of their own."""
+    chosen = ["--model", "minilm", "--corpus", "wikipedia", "--sample", 240, "--layers", "1"]
+    store, folds = tmp_path / "store", ["--folds", 6, "--compact", "--quiet"]
+    assert command("extract", *chosen, *folds, "--out", tmp_path / "pass")[0] == 0
+    in_shards = [*folds, "--store", store]
+    assert command("extract", *chosen, *in_shards, "--out", tmp_path / "shards")[0] == 0
+    merge = ["shard", "merge", store, "--folds", 6, "--compact"]
+    assert command(*merge, "--out", tmp_path / "merged")[0] == 0
+    shared = ek.tokens.group_vocabulary(model.tokenizer).shared
+    corpus = ek.load_corpus("wikipedia", sample=240)
+    whole = ek.extract(model, corpus, folds=6, layers=[1], progress=False)
+    wanted = whole.without(shared).evidence(null=False)
+    for name in ("pass", "shards", "merged"):
+        compact = ek.TokenStatistics.load(tmp_path / name)
+        found = compact.without(shared).evidence(null=False)
+        pd.testing.assert_frame_equal(found, wanted, rtol=1e-3)
 
 
 @pytest.mark.parametrize("compact", [[], ["--compact"]], ids=["whole", "compact"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from embvar_kit.errors import ExtractionError, StatisticsError, as_sentence
 from embvar_kit.threads import cores
 
 if TYPE_CHECKING:
+    from embvar_kit.models.loading import EmbeddingModel
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 
@@ -101,7 +102,7 @@ def _extract(chosen: argparse.Namespace) -> None:
             progress=not chosen.quiet,
             **options_of(chosen),
         )
-    save(extracted, Path(chosen.out), chosen.compact)
+    save(extracted, Path(chosen.out), chosen.compact, shared_by_vocabulary(model, chosen.by))
     if chosen.checkpoint:
         checkpoint.remove(chosen.checkpoint)
 
@@ -145,14 +146,32 @@ def _workers(chosen: argparse.Namespace) -> Iterator[Any]:
         yield client
 
 
-def save(extracted: dict[str, TokenStatistics], folder: Path, compact: bool) -> None:
-    """Save the statistics of each site, and say where."""
+def shared_by_vocabulary(model: EmbeddingModel, by: str) -> Sequence[str]:
+    """The strings of tokens that several vocabulary entries share."""
+    from embvar_kit.corpora.tokens import group_vocabulary
+
+    return () if by == "word" else group_vocabulary(model.tokenizer, by).shared.tolist()
+
+
+def save(
+    extracted: dict[str, TokenStatistics], folder: Path, compact: bool, shared: Sequence[str]
+) -> None:
+    """Save the statistics of each site, and say where.
+
+    Args:
+        extracted: the statistics by site.
+        folder: where to save them.
+        compact: save them compact, with what is known without tokens of high norm, without shared
+            strings, and without both.
+        shared: strings that several vocabulary entries share.
+    """
     for site, statistics in extracted.items():
         out = folder if len(extracted) == 1 else folder / site
         if compact:
             high = extracted.get("hidden", statistics).high_norm(peak=True)["token"]
+            left_out = dict.fromkeys([(), tuple(high), tuple(shared), (*high, *shared)])
             try:
-                statistics = statistics.compact(left_out=[(), high] if len(high) else [()])
+                statistics = statistics.compact(left_out=left_out)
             except StatisticsError as error:  # the pass is not to be lost
                 print(f"whole      the statistics are saved whole: {error}")
         statistics.save(out)

@@ -144,7 +144,8 @@ def _shard_merge(chosen: argparse.Namespace) -> None:
             f"{_some(missing)}. Run them first: embvar shard run {chosen.store} --index "
             f"{missing[0]}."
         )
-    save(job.merge(folds=chosen.folds), Path(chosen.out), chosen.compact)
+    shared = job.shared if chosen.compact else []
+    save(job.merge(folds=chosen.folds), Path(chosen.out), chosen.compact, shared)
 
 
 def _shard_status(chosen: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ A store (:mod:`embvar_kit.extraction.store`) holds:
   the files themselves;
 - ``counts/``: where the groups are not known before, those that occur in each shard;
 - ``groups.safetensors``: the groups of the whole corpus, which all shards number alike;
+- ``shared.safetensors``: the strings that several vocabulary entries share;
 - ``shards/``: the states.
 """
 
@@ -66,6 +67,7 @@ PHASES = ("counts", "shards")
 """The folders of a store that workers fill: the groups of each shard, and the states."""
 
 _GROUPS = "groups.safetensors"
+_SHARED = "shared.safetensors"
 _REMEDY = "Use the settings it was planned with, or name another store."
 
 
@@ -216,6 +218,9 @@ class ShardedPass:
             elif new or not store.has(_GROUPS):
                 vocabulary = group_vocabulary(model.tokenizer, by)
                 job._write_groups(vocabulary.labels, vocabulary.special)
+            if new and by != "word":
+                shared = group_vocabulary(model.tokenizer, by).shared.tolist()
+                job.write(_SHARED, strings_as_arrays(shared, "label"))
             if new:  # last: a store without a manifest was never planned to the end
                 store.write_json("manifest.json", job.manifest)
         return job
@@ -434,6 +439,15 @@ class ShardedPass:
         file = self.written(_GROUPS)
         index = pd.Index(strings_of(file, "label"), dtype=object)
         return pd.DataFrame({"special": file["special"].astype(bool)}, index=index)
+
+    @property
+    def shared(self) -> list[str]:
+        """The strings that several vocabulary entries share; none of words, or of an older kit.
+
+        Raises:
+            CheckpointError: if their file is damaged.
+        """
+        return strings_of(self.written(_SHARED), "label") if self.store.has(_SHARED) else []
 
     def merge_counts(self) -> None:
         """Make the table of groups, and deal labels for a null, from the counts of all shards.

@@ -7,10 +7,11 @@ need the folds, so both are computed beforehand for each of :data:`CHOICES` and 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -64,8 +65,9 @@ def compact(
             "min_count, or keep the whole statistics."
         )
     parts = [statistics.without(list(tokens)) for tokens in left_out]
-    decompositions = [table for part in parts for table in _decompositions(part)]
-    if not decompositions:
+    listed = Listed(min_count, frozenset(statistics.tokens[kept].tolist()))
+    decompositions = _stored(_decompositions(part, listed) for part in parts)
+    if decompositions is None:
         raise StatisticsError(
             f"No token is left that occurs {statistics.least_count} times, the least that was "
             "measured, so compact statistics would have no decomposition: keep the whole "
@@ -80,12 +82,11 @@ def compact(
     if statistics.subwords is not None:
         fields["subwords"] = statistics.subwords[kept]
     fields |= {"mean": None, "extra": None, "folds": None}
-    fields["decompositions"] = pd.concat(decompositions, ignore_index=True)
+    fields["decompositions"] = decompositions
     if statistics.covariance is not None:
         fields |= {"covariance": None, "isotropies": statistics.isotropy()}
     if statistics.folds is not None:
-        tables = [table for part in parts for table in _replicates(part)]
-        fields["replicates"] = pd.concat(tables, ignore_index=True) if tables else None
+        fields["replicates"] = _stored(_replicates(part, listed) for part in parts)
     if statistics.null is not None:
         fields["null"] = statistics.null.compact(min_count=min_count)
     return replace(
@@ -106,10 +107,36 @@ def choices(statistics: TokenStatistics) -> Iterator[tuple[dict, np.ndarray]]:
             yield choice, kept
 
 
-def key_of(statistics: TokenStatistics, choice: Mapping) -> dict:
-    """The values that identify a choice among the stored results."""
+class Listed(NamedTuple):
+    """The tokens that compact statistics list, those with ``n_t >= min_count``.
+
+    A choice of such tokens does not depend on rarer ones, whether they are left out or not. So its
+    results are found whichever of the rarer ones are named: a vocabulary's shared strings, say, of
+    which a corpus has many rarely or never.
+    """
+
+    min_count: int
+    tokens: frozenset[str]
+
+    def of(self, names: Iterable[str], choice: Mapping) -> list[str]:
+        """Those of the tokens left out that a choice depends on."""
+        if choice["min_count"] < self.min_count:
+            return list(names)
+        return [name for name in names if name in self.tokens]
+
+
+def key_of(statistics: TokenStatistics, choice: Mapping, listed: Listed | None = None) -> dict:
+    """The values that identify a choice among the stored results.
+
+    Args:
+        statistics: which tokens are left out of them is part of the key.
+        choice: the choice.
+        listed: the tokens that compact statistics will list, or listed before some were left out.
+    """
     most = _NO_MAXIMUM if choice["max_count"] is None else choice["max_count"]
-    left_out = json.dumps(list(statistics.info.get("left_out", ())), ensure_ascii=False)
+    names = statistics.info.get("left_out", ())
+    names = list(names) if listed is None else listed.of(names, choice)
+    left_out = json.dumps(names, ensure_ascii=False)
     return {**choice, "max_count": most, "left_out": left_out}
 
 
@@ -150,27 +177,46 @@ def stored_for_intervals(
             f"Intervals are not stored for this choice ({given}"
             + (", with tokens left out" if statistics.info.get("left_out") else "")
             + "). Stored are those of min_count=10 and max_count=100_000, and of decompositions of "
-            "all tokens. Extract again, with folds=20, for others."
+            "all tokens. Others take whole statistics from a pass with folds=20; to have compact "
+            "ones keep those without some tokens, name these: compact(left_out=[(), tokens])."
         )
     return found
 
 
 def _of_choice(statistics: TokenStatistics, stored: pd.DataFrame, choice: Mapping) -> pd.DataFrame:
     """The rows of a stored table that were computed for a choice, without its key's columns."""
-    key = key_of(statistics, choice)
-    matching = np.logical_and.reduce([stored[name] == value for name, value in key.items()])
+    keys = [key_of(statistics, choice)]  # an older kit stored it under all tokens left out
+    if told := statistics.info.get("compact"):
+        listed = Listed(told["min_count"], frozenset(told.get("left_out", ())))
+        keys.append(key_of(statistics, choice, listed))
+    for key in keys:
+        matching = np.logical_and.reduce([stored[name] == value for name, value in key.items()])
+        if matching.any():
+            break
     return stored.loc[matching].drop(columns=list(key)).reset_index(drop=True)
 
 
-def _decompositions(statistics: TokenStatistics) -> Iterator[pd.DataFrame]:
-    """The decomposition for each choice, with ``n``, the number of embeddings, and its key."""
+Keyed = tuple[dict, pd.DataFrame]
+"""A key, and the table that is stored under it."""
+
+
+def _stored(parts: Iterable[Iterable[Keyed]]) -> pd.DataFrame | None:
+    """The tables of all parts, each key once; ``None`` if there are none."""
+    tables: dict[tuple, pd.DataFrame] = {}
+    for key, table in itertools.chain.from_iterable(parts):
+        tables.setdefault(tuple(key.values()), table.assign(**key))
+    return pd.concat(tables.values(), ignore_index=True) if tables else None
+
+
+def _decompositions(statistics: TokenStatistics, listed: Listed) -> Iterator[Keyed]:
+    """The decomposition for each choice, with ``n``, the number of embeddings."""
     for choice, kept in choices(statistics):
         n = int(statistics.n[kept].sum())
-        yield statistics.decomposition(**choice).assign(n=n, **key_of(statistics, choice))
+        yield key_of(statistics, choice, listed), statistics.decomposition(**choice).assign(n=n)
 
 
-def _replicates(statistics: TokenStatistics) -> Iterator[pd.DataFrame]:
-    """What the folds give for each choice of frequent tokens, with ``what`` it is, and its key."""
+def _replicates(statistics: TokenStatistics, listed: Listed) -> Iterator[Keyed]:
+    """What the folds give for each choice of frequent tokens; the key begins with ``what``."""
     for choice, _ in choices(statistics):
         if choice["min_count"] < LEAST:
             continue
@@ -178,5 +224,5 @@ def _replicates(statistics: TokenStatistics) -> Iterator[pd.DataFrame]:
         if choice["unbiased"]:
             asked.append(("similarity", {**choice, "max_count": None}))
         for what, choice in asked:
-            found = statistics.replicated(what, choice)
-            yield found.assign(what=what, **key_of(statistics, choice))
+            key = {"what": what, **key_of(statistics, choice, listed)}
+            yield key, statistics.replicated(what, choice)

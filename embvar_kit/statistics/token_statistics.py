@@ -570,13 +570,16 @@ class TokenStatistics:
         tokens = [tokens] if isinstance(tokens, str) else [str(token) for token in tokens]
         leave = pd.Index(self.tokens).isin(tokens)
         named = tokens if "compact" in self.info else self.tokens[leave].tolist()
-        left_out = sorted({*self.info.get("left_out", ()), *named})
+        info = {**self.info, "left_out": sorted({*self.info.get("left_out", ()), *named})}
+        if told := info.get("compact"):
+            listed = sorted({*told.get("left_out", ()), *self.tokens[leave].tolist()})
+            info["compact"] = {**told, "left_out": listed}
         kept = self.take(np.flatnonzero(~leave))
         # Those that are stored are found by the tokens left out.
         stored = {name: getattr(self, name) for name in STORED}
         if self.least_count > self._measured_count and not set(named) <= set(self.tokens):
             stored |= _OF_ALL
-        return replace(kept, **stored, info={**self.info, "left_out": left_out})
+        return replace(kept, **stored, info=info)
 
     def take(self, rows: np.ndarray) -> TokenStatistics:
         """The statistics of some tokens; a :meth:`decomposition` then covers their embeddings.
@@ -620,7 +623,9 @@ class TokenStatistics:
 
         Args:
             min_count: keep tokens with at least so many occurrences.
-            left_out: sets of tokens; the decompositions are stored for each ``without(tokens)``.
+            left_out: sets of tokens; decompositions and intervals are stored for each
+                ``without(tokens)``. To keep intervals without shared strings, name these:
+                ``[(), group_vocabulary(model.tokenizer).shared]`` (:mod:`embvar_kit.tokens`).
 
         Raises:
             StatisticsError: if the means were left out already, or no token would be left, or

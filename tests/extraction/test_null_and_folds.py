@@ -630,6 +630,25 @@ def test_compact_statistics_remember_rare_tokens_that_are_left_out(stats):
         compact.without(rare[:1]).decomposition(**every)
 
 
+def test_compact_statistics_have_intervals_without_shared_strings(model, stats, tmp_path):
+    """Whichever of the strings that the corpus has rarely or never are named."""
+    shared = ek.tokens.group_vocabulary(model.tokenizer).shared
+    own = stats.tokens[np.isin(stats.tokens, shared)]
+    assert 3 < (np.isin(own, stats.tokens[stats.n >= 10])).sum() < len(own) < len(shared)
+    compact = ek.TokenStatistics.load(stats.compact(left_out=[(), shared]).save(tmp_path))
+    ranges = {"min_count": 10, "max_count": 100_000, "special": True}
+    for names in (shared, own, own[np.isin(own, compact.tokens)]):
+        whole, small = stats.without(names), compact.without(names)
+        wanted = whole.evidence(null=False)
+        pd.testing.assert_frame_equal(small.evidence(null=False), wanted, rtol=1e-4)
+        assert np.isfinite(wanted[["slope_high", "sd_M_high"]]).all(axis=None)
+        assert (wanted["slope_high"] != stats.tradeoff(intervals=True)["slope_high"]).all()
+        pd.testing.assert_frame_equal(small.decomposition(**ranges), whole.decomposition(**ranges))
+    other = compact.without(own[:-1]) if own[-1] in compact.tokens else compact.without(own[:1])
+    with pytest.raises(ek.StatisticsError, match=r"compact\(left_out=\[\(\), tokens\]\)"):
+        other.tradeoff(intervals=True)
+
+
 @pytest.mark.parametrize("null", [False, True])
 def test_what_folds_take_is_said_before_the_pass(model, corpus, tmp_path, capsys, null):
     sites = ["hidden", "unit"]
