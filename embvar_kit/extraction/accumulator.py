@@ -40,12 +40,16 @@ class Accumulator:
         model: the model that gives the embeddings.
         work: the plan.
         sites: where in the model the embeddings are taken.
+        fill: whether the means of groups that are never seen are NaN; else they may be anything,
+            and large arrays are touched once less.
 
     Attributes:
         mean, extra: ``(sites, L, T, d)`` arrays that hold the means of the host's moments.
     """
 
-    def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:
+    def __init__(
+        self, model: EmbeddingModel, work: Plan, sites: Sequence[str], *, fill: bool = True
+    ) -> None:
         self.work, self.sites = work, list(sites)
         shape = (len(self.sites), len(work.layers), len(work.labels), work.width)
         self.mean, self.extra = memory.allocate(shape, in_file=work.means_in == "file")
@@ -60,7 +64,10 @@ class Accumulator:
             ]
         else:
             self._moments = [
-                [GroupedMoments(*m.shape, mean=m, extra=e) for m, e in zip(*own, strict=True)]
+                [
+                    GroupedMoments(*m.shape, mean=m, extra=e, fill=fill)
+                    for m, e in zip(*own, strict=True)
+                ]
                 for own in zip(self.mean, self.extra, strict=True)
             ]
         # By site and layer; none unless the plan asks for them.

@@ -230,7 +230,10 @@ class _Taken:
     def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:
         parts = {"": work, NULL: work.null, _FOLDS: work.in_folds and work.in_folds.work}
         self._moments = {
-            prefix: Accumulator(model, part, sites) for prefix, part in parts.items() if part
+            # What is taken of folds passes over those that have nothing of a token.
+            prefix: Accumulator(model, part, sites, fill=prefix != _FOLDS)
+            for prefix, part in parts.items()
+            if part
         }
         self.screen = Screen(model, work) if work.leave_out and work.leave_out.bounds else None
 

@@ -479,11 +479,12 @@ def _all_groups(
                 all_n[0], all_mean[0], all_spread[0], all_n[1], all_mean[1], all_spread[1]
             )
             total = all_n[0] + all_n[1]
+            norm = _dot(all_mean[0], all_mean[0])
             for k in range(n_folds):
                 if total and own_n[k, group] == half_n[half[k], group]:
                     n[k, group] = total
                     Q[k, group] = (all_norms[0] + all_norms[1]) / total
-                    M[k, group] = _dot(all_mean[0], all_mean[0])
+                    M[k, group] = norm
                     V[k, group] = spread / total
 
 

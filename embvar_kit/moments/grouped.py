@@ -88,6 +88,8 @@ class GroupedMoments:
             by default a new one. It is filled with NaN.
         extra: ``(G, d)`` int8 array to keep the extra bytes in; by default a new one. It is filled
             with zeros.
+        fill: whether to fill the two. Without it they hold anything for groups never seen, and
+            :attr:`M` is for groups that were.
 
     Attributes:
         count: ``(G,)`` int64, occurrences seen.
@@ -115,6 +117,7 @@ class GroupedMoments:
         *,
         mean: np.ndarray | None = None,
         extra: np.ndarray | None = None,
+        fill: bool = True,
     ) -> None:
         if n_groups < 0 or dim < 1:
             raise MomentsError(
@@ -126,8 +129,9 @@ class GroupedMoments:
         for name, array, dtype in (("mean", mean, np.float32), ("extra", extra, np.int8)):
             if array.shape != shape or array.dtype != dtype:
                 raise MomentsError(f"{name} must be {np.dtype(dtype)} of shape {shape}.")
-        mean[:] = np.nan
-        extra[:] = 0
+        if fill:
+            mean[:] = np.nan
+            extra[:] = 0
         self.count = np.zeros(n_groups, dtype=np.int64)
         self.mean = mean
         self._extra = extra
