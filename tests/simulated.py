@@ -150,6 +150,38 @@ def measured(entries: dict, min_count: int, again: bool) -> tuple[np.ndarray, np
     return np.array(rows[-1]), np.array(rows[:-1])
 
 
+def by_instrument(entries: dict, min_count: int, least: int) -> tuple[int, float, np.ndarray]:
+    """The slope by instrument, over tokens in some number of folds of each half.
+
+    Args:
+        entries: from :func:`draw`.
+        min_count: take the tokens with so many occurrences.
+        least: and with occurrences in so many folds of each half, at least 2.
+
+    Returns:
+        The number of tokens, the slope, and ``(K,)`` slopes without each fold, each over those of
+        the tokens that are left in two folds of each half.
+    """
+    half = np.arange(FOLDS) % 2 == 1
+    parts = folds.without_each_fold(**entries, n_folds=FOLDS, half=half)
+    token = np.repeat(np.arange(parts.n.shape[1]), np.diff(entries["starts"]))
+    there = np.zeros((parts.n.shape[1], FOLDS), dtype=bool)
+    there[token, entries["fold"]] = True
+    enough = np.minimum(there[:, half].sum(axis=1), there[:, ~half].sum(axis=1)) >= least
+    chosen = enough & (parts.half_n.sum(axis=0) >= min_count)
+
+    def slope(M: np.ndarray, V: np.ndarray) -> float:
+        known = chosen & np.isfinite(M).all(axis=0)
+        return evidence.slope_iv(V[0, known], M[0, known], M[1, known], V[1, known])
+
+    slopes = []
+    for k in range(FOLDS):
+        M, V = parts.half_M.copy(), parts.half_V.copy()
+        M[int(half[k])], V[int(half[k])] = parts.own_M[k], parts.own_V[k]
+        slopes.append(slope(M, V))
+    return int(chosen.sum()), slope(parts.half_M, parts.half_V), np.array(slopes)
+
+
 def _row(n, Q, M, V, n_X, Q_X, M_X, V_X, by_instrument) -> list[float]:
     fit = analysis.tradeoff(Q, M, V)
     unbiased = analysis.tradeoff(Q, *analysis.unbiased(n, M, V))

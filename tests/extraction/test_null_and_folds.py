@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 import embvar_kit as ek
@@ -165,8 +166,9 @@ def test_folds_of_one_pass_are_those_of_shards(model, corpus, stats):
 
 def test_folds_that_the_memory_has_no_room_for_are_shards(model, corpus, monkeypatch):
     wanted = ek.extract(model, corpus, folds=FOLDS, shards=FOLDS, layers=[1], progress=False)
+    now = SimpleNamespace(available=1000, total=psutil.virtual_memory().total)
     with monkeypatch.context() as patch:
-        patch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+        patch.setattr("psutil.virtual_memory", lambda: now)
         found = ek.extract(model, corpus, folds=FOLDS, layers=[1], progress=False)
     same(found, wanted)
 

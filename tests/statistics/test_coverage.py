@@ -52,6 +52,16 @@ def test_the_standard_error_is_the_spread_over_corpora(many):
     assert (np.abs(ratio - 1) < (0.2 if LONG else 0.4)).all()
 
 
+def test_the_slope_by_instrument_by_folds_of_each_half_is_the_same(many):
+    """What ``of_coverage.py`` takes apart is what the intervals rest on."""
+    entries = simulated.draw(TRUE, np.random.default_rng(0))
+    n_tokens, slope, without = simulated.by_instrument(entries, min_count=2, least=2)
+    assert slope == pytest.approx(many.found[0, INSTRUMENT], rel=1e-9)
+    np.testing.assert_allclose(without, many.without[0, :, INSTRUMENT], rtol=1e-9)
+    fewer, other, _ = simulated.by_instrument(entries, min_count=2, least=5)
+    assert fewer < n_tokens and other != slope
+
+
 def test_the_slope_by_instrument_alone_is_that_of_a_corpus_without_end(many):
     """Least squares stay short of it by the noise in M, unless the bias is taken off."""
     endless = simulated.population(TRUE)
