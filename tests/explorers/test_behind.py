@@ -16,9 +16,9 @@ from embvar_kit.figures.tradeoff import NULL_COLOUR, NULL_LINE
 
 
 @pytest.fixture(scope="module")
-def stats(minilm, corpus):
-    how = {"layers": [0, 2, 4], "null": True, "progress": False}
-    return ek.extract(minilm, corpus, **how)
+def stats():
+    """Statistics of the whole excerpt: those of a few sentences have hardly a number in them."""
+    return ek.cached_statistics("minilm", progress=False)
 
 
 def grey(explorer) -> np.ndarray:
@@ -100,6 +100,7 @@ def test_logarithmic_axes_place_the_null_too(stats):
 
 
 def test_statistics_without_a_null_refuse_it(stats, sites):
+    assert sites["hidden"].null is None
     explorer = ek.TradeoffExplorer({"one": stats, "other": sites["hidden"]}, counts=(5, None))
     state = explorer.state
     state.null = True

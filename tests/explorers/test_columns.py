@@ -23,6 +23,12 @@ from embvar_kit.explorers.tradeoff_state import TradeoffState
 from embvar_kit.statistics import analysis
 
 
+@pytest.fixture(scope="module")
+def stats():
+    """Statistics of the whole excerpt: those of a few sentences have hardly a number in them."""
+    return ek.cached_statistics("minilm", progress=False)
+
+
 def drawn_colours(explorer) -> list[str]:
     """The colour of each point, as the browser picks it from what it is sent."""
     widget = explorer.plot.widget

@@ -12,6 +12,12 @@ import embvar_kit as ek
 from embvar_kit.explorers import nearest
 
 
+@pytest.fixture(scope="module")
+def stats():
+    """Statistics of the whole excerpt: those of a few sentences have hardly a number in them."""
+    return ek.cached_statistics("minilm", progress=False)
+
+
 def find(explorer, css):
     found, left = [], [explorer.view]
     while left:
