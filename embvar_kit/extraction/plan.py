@@ -262,8 +262,8 @@ def plan(
     """Tokenize a corpus and plan a pass over it; the model is not run.
 
     Args:
-        model, corpus, by, layers, batch_tokens, long, min_count, parse_special, null, folds,
-        covariance: as in :func:`embvar_kit.extract`.
+        model, corpus, by, layers, batch_tokens, long, min_count: as in :func:`embvar_kit.extract`.
+        parse_special, null, folds, covariance: as there.
         sites: number of places in the model where embeddings will be taken.
         leave_out: which occurrences are left out. A factor ``norm`` needs the model, which is not
             run here: have :func:`embvar_kit.find_bounds` find the bounds that it stands for.
