@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 import os
 import platform
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -27,14 +26,6 @@ from embvar_kit.moments import memory
 # enough. oneDNN reads the variable when it is first used; a value that the user has set stays.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
-_MARGIN = 1.25  # times as slow as PyTorch's own, from which on packed products are not used
-_LEAST_TRIED, _MOST_TRIED = 2**16, 2**22  # weights of a layer whose product is tried
-_TOKENS, _PRODUCTS = 512, 2**27  # of a trial: most tokens, and about how many multiplications
-_ROUNDS, _LONGEST_TRIAL = 5, 0.1  # the latter in seconds, after which no further round begins
-
-_tried: dict[tuple, bool] = {}
-"""Whether the packed product is slower, by the shape of the layer and the number of threads."""
-
 
 @contextmanager
 def packed(module: nn.Module) -> Iterator[int]:
@@ -43,9 +34,8 @@ def packed(module: nn.Module) -> Iterator[int]:
     PyTorch gives float32 products to MKL, which uses half of the vector width on CPUs that are
     not Intel's, and lays the weights out anew at every call. Here they are packed once per pass,
     since they may have changed since the last one, unless the copies would take a quarter of the
-    machine's memory, or a trial finds the packed product clearly slower than PyTorch's own. Results
-    differ from PyTorch's own by float32 rounding; a repeated pass gives the same bits.
-    ``torch.backends.mkldnn.flags(enabled=False)`` around a pass switches this off.
+    machine's memory. Results differ from PyTorch's own by float32 rounding; a repeated pass gives
+    the same bits. ``torch.backends.mkldnn.flags(enabled=False)`` around a pass switches this off.
 
     Args:
         module: the model, which is restored afterwards.
@@ -57,12 +47,12 @@ def packed(module: nn.Module) -> Iterator[int]:
     # A share of all memory, not of the free memory: a resumed pass must decide the same.
     if sum(layer.weight.nbytes for layer in layers) > psutil.virtual_memory().total / 4:
         layers = []
-    if layers and _is_slower(_typical(layers)):
-        layers = []
     replaced = []
     try:
         for layer in layers:
-            layer.forward = partial(_product, _pack(layer), layer.bias, layer.forward)
+            weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T
+            pack = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+            layer.forward = partial(_product, pack, layer.bias, layer.forward)
             replaced.append(layer)
         yield len(replaced)
     finally:
@@ -117,69 +107,6 @@ def _fits(part: nn.Module) -> bool:
         and part.weight.dtype == torch.float32
         and part.weight.device.type == "cpu"
     )
-
-
-def _pack(layer: nn.Module) -> torch.Tensor:
-    """The weights of a layer, laid out for oneDNN's product."""
-    weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
-
-
-def _typical(layers: Sequence[nn.Module]) -> nn.Module:
-    """The largest layer whose trial is short, or else the smallest of all."""
-    short = [layer for layer in layers if _size(layer) <= _MOST_TRIED]
-    return max(short, key=_size) if short else min(layers, key=_size)
-
-
-def _size(layer: nn.Module) -> int:
-    return layer.weight.numel()
-
-
-def _is_slower(layer: nn.Module) -> bool:
-    """Whether the packed product of a layer is clearly slower than PyTorch's own on this machine.
-
-    It is tried once per process, shape and number of threads. The margin keeps chance out: a pass
-    that is resumed, or repeated by another process, must decide the same, since the two products
-    round differently. Small layers are not tried, because their times are mostly overhead.
-    """
-    shape = (type(layer), *layer.weight.shape, torch.get_num_threads())
-    if shape not in _tried:
-        _tried[shape] = _size(layer) >= _LEAST_TRIED and _times_as_slow(layer) > _MARGIN
-    return _tried[shape]
-
-
-def _times_as_slow(layer: nn.Module) -> float:
-    """The time of the packed product over that of PyTorch's own, the shortest of some rounds.
-
-    It is the processor's time of one thread, which what else the machine does hardly changes.
-    """
-    rows, columns = layer.weight.shape
-    width = columns if isinstance(layer, nn.Linear) else rows
-    x = torch.ones(max(_TOKENS // 8, min(_TOKENS, _PRODUCTS // layer.weight.numel())), width)
-    ways = (partial(_product, _pack(layer), layer.bias, layer.forward), layer.forward)
-    shortest = [math.inf, math.inf]
-    with _one_thread(), torch.inference_mode():
-        began = time.thread_time()
-        for turn in range(_ROUNDS + 1):  # the first one compiles, and is not counted
-            for at, way in enumerate(ways):
-                start = time.thread_time()
-                way(x)
-                if turn:
-                    shortest[at] = min(shortest[at], time.thread_time() - start)
-            if turn and time.thread_time() - began > _LONGEST_TRIAL:
-                break
-    return shortest[0] / shortest[1]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """PyTorch's operations run in the calling thread while the context lasts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _product(

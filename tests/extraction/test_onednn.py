@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -105,37 +104,3 @@ def test_weights_too_large_for_a_second_copy_are_left_alone(minilm, monkeypatch)
         monkeypatch.setattr("psutil.virtual_memory", lambda n=total: SimpleNamespace(total=n))
         with packed(minilm.module) as number:
             assert number == expected
-
-
-def test_a_packed_product_that_is_slower_is_not_used(minilm, monkeypatch):
-    def slow(*arguments: object) -> torch.Tensor:
-        until = time.thread_time() + 0.02
-        while time.thread_time() < until:
-            pass
-        return product(*arguments)
-
-    product, threads = onednn._product, torch.get_num_threads()
-    monkeypatch.setattr(onednn, "_tried", {})
-    monkeypatch.setattr(onednn, "_product", slow)
-    with packed(minilm.module) as number:
-        assert number == 0
-    monkeypatch.setattr(onednn, "_product", product)
-    with packed(minilm.module) as number:
-        assert number == 0, "it is tried once a process"
-    monkeypatch.setattr(onednn, "_tried", {})
-    with packed(minilm.module) as number:
-        assert number == len(linear(minilm.module))
-    assert torch.get_num_threads() == threads
-
-
-def test_small_layers_are_packed_without_a_trial(tiny, monkeypatch):
-    monkeypatch.setattr(onednn, "_times_as_slow", lambda layer: pytest.fail("it was tried"))
-    monkeypatch.setattr(onednn, "_tried", {})
-    with packed(ek.load_model(tiny("bert"), device="cpu").module) as number:
-        assert number > 0
-
-
-def test_the_layer_that_is_tried_is_the_largest_whose_trial_is_short():
-    layers = [nn.Linear(8, 4), nn.Linear(2048, 2048), nn.Linear(2049, 2048)]
-    assert onednn._typical(layers) is layers[1]
-    assert onednn._typical(layers[2:]) is layers[2]
