@@ -64,10 +64,17 @@ def compact(
             f"No token occurs {min_count} times, so compact statistics would be empty: lower "
             "min_count, or keep the whole statistics."
         )
-    parts = [statistics.without(list(tokens)) for tokens in left_out]
-    listed = Listed(min_count, frozenset(statistics.tokens[kept].tolist()))
-    decompositions = _stored(_decompositions(part, listed) for part in parts)
-    if decompositions is None:
+    already = statistics.info.get("left_out", ())  # what folds were measured with
+    listed = Listed(min_count, frozenset([*statistics.tokens[kept].tolist(), *already]))
+    of_parts: list[list[Keyed]] = []
+    of_folds: list[list[Keyed]] = []
+    for tokens in left_out:
+        part = statistics.without(list(tokens))
+        of_parts.append(list(_decompositions(part, listed)))
+        if statistics.folds is not None:
+            of_folds.append(list(_replicates(part, listed)))
+        del part  # its means are as large as those of the whole
+    if (decompositions := _stored(of_parts)) is None:
         raise StatisticsError(
             f"No token is left that occurs {statistics.least_count} times, the least that was "
             "measured, so compact statistics would have no decomposition: keep the whole "
@@ -86,12 +93,11 @@ def compact(
     if statistics.covariance is not None:
         fields |= {"covariance": None, "isotropies": statistics.isotropy()}
     if statistics.folds is not None:
-        fields["replicates"] = _stored(_replicates(part, listed) for part in parts)
+        fields["replicates"] = _stored(of_folds)
     if statistics.null is not None:
         fields["null"] = statistics.null.compact(min_count=min_count)
-    return replace(
-        statistics, **fields, info={**statistics.info, "compact": {"min_count": min_count}}
-    )
+    told = {"min_count": min_count} | ({"left_out": sorted(already)} if already else {})
+    return replace(statistics, **fields, info={**statistics.info, "compact": told})
 
 
 def choices(statistics: TokenStatistics) -> Iterator[tuple[dict, np.ndarray]]:
@@ -176,9 +182,10 @@ def stored_for_intervals(
         raise StatisticsError(
             f"Intervals are not stored for this choice ({given}"
             + (", with tokens left out" if statistics.info.get("left_out") else "")
-            + "). Stored are those of min_count=10 and max_count=100_000, and of decompositions of "
-            "all tokens. Others take whole statistics from a pass with folds=20; to have compact "
-            "ones keep those without some tokens, name these: compact(left_out=[(), tokens])."
+            + "). Stored are those of min_count=10 and max_count=100_000, and of decompositions "
+            "and anisotropy those of all tokens. Others take whole statistics from a pass with "
+            "folds=20; to keep intervals of the trade-off without some tokens in compact ones, "
+            "pass them when compacting: compact(left_out=[(), tokens])."
         )
     return found
 

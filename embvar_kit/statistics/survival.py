@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from embvar_kit.errors import StatisticsError
 
@@ -35,7 +36,7 @@ COLUMNS = (
 
 
 def evidence_of(
-    statistics: TokenStatistics, choice: Mapping, *, unbiased: bool, null: bool
+    statistics: TokenStatistics, choice: Mapping, *, unbiased: bool, null: bool, simultaneous: bool
 ) -> pd.DataFrame:
     """The table of :meth:`TokenStatistics.evidence`, which says what its columns mean.
 
@@ -44,6 +45,7 @@ def evidence_of(
         choice: ``min_count``, ``max_count`` and ``special``.
         unbiased: regress the unbiased V on the unbiased M.
         null: compare with the null.
+        simultaneous: intervals that hold at all layers together.
 
     Raises:
         StatisticsError: see :meth:`TokenStatistics.evidence`.
@@ -59,9 +61,29 @@ def evidence_of(
         found |= {f"null_{name}": permuted[name] for name in ("slope", "r2", "spearman")}
         found["null_sd_M"] = of_null.tradeoff(**choice, unbiased=True)["sd_M"]
     table = table.assign(**found)
+    if simultaneous:
+        folds = statistics.replicated("tradeoff", {**choice, "unbiased": unbiased})["fold"]
+        table = _widened(table, folds.nunique())
     if of_null is not None:
         table["survives"] = _survives(table)
     return table[[name for name in COLUMNS if name in table]]
+
+
+def _widened(table: pd.DataFrame, n_folds: int, level: float = 0.95) -> pd.DataFrame:
+    """The intervals of a table, made so wide that they hold at all layers together.
+
+    By Bonferroni's inequality, ``k`` intervals that miss with a probability of ``alpha / k`` each
+    all hold with ``1 - alpha`` or more, however the layers depend on one another.
+    """
+    miss = (1 - level) / len(table) / 2
+    t = stats.t(n_folds - 1)
+    factor = t.isf(miss) / t.isf((1 - level) / 2)
+    ends = {}
+    for name in table.columns:
+        value, _, end = name.rpartition("_")
+        if end in ("low", "high"):
+            ends[name] = table[value] + factor * (table[name] - table[value])
+    return table.assign(**ends)
 
 
 def _survives(table: pd.DataFrame) -> pd.Series:

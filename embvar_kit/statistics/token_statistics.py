@@ -298,6 +298,7 @@ class TokenStatistics:
         special: bool = True,
         unbiased: bool = False,
         null: bool = True,
+        simultaneous: bool = False,
     ) -> pd.DataFrame:
         """What speaks for a trade-off between V and M at each layer, and against it.
 
@@ -310,6 +311,9 @@ class TokenStatistics:
             unbiased: regress the unbiased V on the unbiased M. ``sd_M`` is of the unbiased M in any
                 case.
             null: compare with the null; without it, its columns and ``survives`` are left out.
+            simultaneous: make the intervals so wide that those of one column hold at all layers
+                together with 95 % (Bonferroni): ask for it where the best of several layers is
+                chosen.
 
         Returns:
             One row for each layer:
@@ -349,7 +353,7 @@ class TokenStatistics:
                 message says why that may be), or as :meth:`tradeoff`.
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
-        return evidence_of(self, choice, unbiased=unbiased, null=null)
+        return evidence_of(self, choice, unbiased=unbiased, null=null, simultaneous=simultaneous)
 
     def high_norm(
         self, *, factor: float = HIGH_NORM_FACTOR, min_count: int = 10, peak: bool = False
@@ -623,8 +627,8 @@ class TokenStatistics:
 
         Args:
             min_count: keep tokens with at least so many occurrences.
-            left_out: sets of tokens; decompositions and intervals are stored for each
-                ``without(tokens)``. To keep intervals without shared strings, name these:
+            left_out: sets of tokens; decompositions, and intervals of the trade-off, are stored for
+                each ``without(tokens)``. To keep intervals without shared strings, name these:
                 ``[(), group_vocabulary(model.tokenizer).shared]`` (:mod:`embvar_kit.tokens`).
 
         Raises:
