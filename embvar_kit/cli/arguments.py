@@ -156,7 +156,7 @@ def add_compact(command: argparse._ActionsContainer) -> None:
         "--compact",
         action="store_true",
         help="save tables and decompositions without the token means (a hundredth of the size), "
-        "with and without high-norm tokens",
+        "with and without high-norm tokens and strings that several vocabulary entries share",
     )
 
 

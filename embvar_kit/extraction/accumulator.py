@@ -41,7 +41,7 @@ class Accumulator:
         work: the plan.
         sites: where in the model the embeddings are taken.
         fill: whether the means of groups that are never seen are NaN; else they may be anything,
-            and large arrays are touched once less.
+            and one pass over large arrays is saved.
 
     Attributes:
         mean, extra: ``(sites, L, T, d)`` arrays that hold the means of the host's moments.

@@ -250,4 +250,7 @@ def _digest(work: Plan) -> str:
         digest.update(np.ascontiguousarray(array))
     if work.word is not None:
         digest.update(work.word)
+    if work.in_folds:  # titles make documents, and the fingerprint of a text does not know them
+        for array in (work.in_folds.work.group, work.in_folds.fold):
+            digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()[:16]

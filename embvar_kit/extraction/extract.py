@@ -94,10 +94,12 @@ def extract(
             statistics without each of them: intervals (``stats.tradeoff(intervals=True)``),
             reliability, :meth:`TokenStatistics.evidence`. By default they are measured in one
             pass, which leaves the bits of all else as they are without folds, and keeps a mean of
-            each token in each fold. Where the memory has no room for these means, and with
-            ``store``, ``shards``, ``threads`` or many files, each fold is one shard or several:
-            on the disk until they are merged, in ``store``, or in a temporary folder that is
-            removed at the end. Something has to be measured in each fold.
+            each token in each fold. With ``store``, ``shards``, ``client``, ``threads`` or many
+            files, and without ``checkpoint`` where the memory has no room for these means, each
+            fold is one shard or several: on the disk until they are merged, in ``store``, or in a
+            temporary folder that is removed at the end. The results then differ by rounding, and
+            those of a null as another permutation's. Something has to be measured in each fold.
+            What a pass gives that is stopped half-way has no folds.
         covariance: take the d x d covariance of all embeddings at each layer, too, from which
             :meth:`TokenStatistics.isotropy` and :meth:`TokenStatistics.information_gain` follow.
             It costs d^2 multiplications for each embedding and layer.
@@ -164,6 +166,8 @@ def extract(
         if not in_shards:
             work = plan(model, corpus, sites=len(sites), folds=folds, **options)
             in_shards = checkpoint is None and not _is_quick(work, model)
+            if in_shards and progress:
+                print("folds      each is a shard: the memory has no room for the means of all")
         if in_shards:
             shards, work = of_folds, None
         else:
@@ -319,7 +323,8 @@ def _threads_of(client: Client) -> int:
 def _is_quick(work: Plan, model: EmbeddingModel) -> bool:
     """Whether the means have room where the model's states are.
 
-    A file of means is read and written all over, while states of shards are from end to end.
+    A file of means is read and written all over, while the states of shards are read and written
+    sequentially.
     """
     return work.means_in == ("memory" if model.device.type in HOST_MOMENTS else "device")
 

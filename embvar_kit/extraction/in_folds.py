@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class InFolds:
-    """A pass whose groups are *entries*: what one fold of the documents has of one token.
+    """A pass whose groups are *entries*: the occurrences of one token in one fold.
 
     Attributes:
         number: number of folds, ``K``.
@@ -72,8 +72,9 @@ def check_folds(n: np.ndarray) -> None:
     """
     if empty := int((n == 0).sum()):
         raise ExtractionError(
-            f"Nothing was measured in {empty} of {len(n)} folds: their documents have no text, "
-            "or all of their occurrences were left out. Take fewer folds, or a larger corpus."
+            f"There is nothing to measure in {empty} of {len(n)} folds: their documents have no "
+            "text, or all of their occurrences are left out, by min_count or leave_out. Take fewer "
+            "folds, or a larger corpus."
         )
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from embvar_kit._version import __version__
 from embvar_kit.corpora import byte_level
 from embvar_kit.corpora.corpus import Corpus, lengths_in_words
 from embvar_kit.corpora.tokens import frequency_order
-from embvar_kit.errors import ExtractionError, NothingLeftError
+from embvar_kit.errors import EmbvarWarning, ExtractionError, NothingLeftError
 from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
 from embvar_kit.extraction.batching import known, sharing, told
 from embvar_kit.extraction.checkpoint import Checkpoint
@@ -105,9 +106,8 @@ class Measured:
             if "partial" in self.info or self.work.n_of_high_norm:
                 seen = _seen(statistics)
                 statistics = statistics.take(seen)
-            if self.entries is not None:
+            if self.entries is not None and self._has_all_folds():
                 in_folds = self.work.in_folds
-                in_folds.check()  # a bound on the norm may have left nothing of one
                 statistics = with_folds(
                     statistics,
                     (moments.state() for moments in self.entries[at]),
@@ -118,6 +118,18 @@ class Measured:
                 )
             found[site] = replace(statistics, null=null.get(site))
         return found
+
+    def _has_all_folds(self) -> bool:
+        """Whether something was measured in each fold: a bound on the norm may have left nothing.
+
+        The pass is over when that is known, so its other results are kept.
+        """
+        try:
+            self.work.in_folds.check()
+        except ExtractionError as error:
+            warnings.warn(f"{error} The statistics have no folds.", EmbvarWarning, stacklevel=3)
+            return False
+        return True
 
 
 def all_of_high_norm(corpus: str, leave_out: LeaveOut) -> NothingLeftError:
@@ -230,7 +242,7 @@ class _Taken:
     def __init__(self, model: EmbeddingModel, work: Plan, sites: Sequence[str]) -> None:
         parts = {"": work, NULL: work.null, _FOLDS: work.in_folds and work.in_folds.work}
         self._moments = {
-            # What is taken of folds passes over those that have nothing of a token.
+            # What is taken of folds skips entries with no occurrence.
             prefix: Accumulator(model, part, sites, fill=prefix != _FOLDS)
             for prefix, part in parts.items()
             if part

@@ -46,11 +46,18 @@ def _of_pass(work: Plan) -> Iterator[tuple[str, str]]:
     yield "layers", f"{', '.join(map(str, work.layers))}, each {work.width} wide"
     yield "batches", f"{len(work.batches):,} of at most {max(work.slots):,} tokens"
     yield "padding", _padding(work)
-    yield "memory", f"{work.memory / 1e6:,.0f} MB for the means{_PLACES[work.means_in]}"
+    yield "memory", f"{work.memory / 1e6:,.0f} MB for the means{_place(work)}"
     if taken := work.covariance_memory:
         yield "memory", f"{taken / 1e6:,.0f} MB for the covariances"
     if work.around:
         yield "around", work.around
+
+
+def _place(work: Plan) -> str:
+    """Where the means lie, if it is not the memory."""
+    if work.in_folds and work.means_in == "file":
+        return ": more than the free memory, so that each fold is a shard (not with checkpoint=)"
+    return _PLACES[work.means_in]
 
 
 def _padding(work: Plan) -> str:

@@ -221,6 +221,8 @@ class ShardedPass:
             if new and by != "word":
                 shared = group_vocabulary(model.tokenizer, by).shared.tolist()
                 job.write(_SHARED, strings_as_arrays(shared, "label"))
+            elif new:  # a plan that did not come to its end may have left one
+                store.remove(_SHARED)
             if new:  # last: a store without a manifest was never planned to the end
                 store.write_json("manifest.json", job.manifest)
         return job

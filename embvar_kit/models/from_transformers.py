@@ -85,7 +85,9 @@ def _load_module(
         refuse_quantised(told, label)
         # What a repository's own code is like is known once it has run, below.
         if isinstance(device_map, Mapping) and not options["trust_remote_code"]:
-            _check_device_map(device_map, _without_weights(where, options), label)
+            outline = _without_weights(where, options)
+            if outline is not None:
+                _check_device_map(device_map, outline, label)
         if device_map is not None:
             how["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
         attention = attention_asked_for(told)
@@ -111,20 +113,26 @@ def _load_module(
 
 
 def _without_weights(where: str, options: dict) -> Any:
-    """The model that the files describe, on the device ``meta``: modules and names, no numbers."""
+    """The model that the files describe, on the device ``meta``: modules and names, no numbers.
+
+    ``None`` if it cannot be made in this way: what is loaded is checked in any case.
+    """
     from transformers import AutoConfig, AutoModel
 
-    eager = {"attn_implementation": "eager"}  # the one attention that every model has
-    config = AutoConfig.from_pretrained(where, **options, **eager)
-    with torch.device("meta"):
-        return AutoModel.from_config(config, **eager)
+    eager = {"attn_implementation": "eager"}  # the one attention that almost every model has
+    try:
+        config = AutoConfig.from_pretrained(where, **options, **eager)
+        with torch.device("meta"):
+            return AutoModel.from_config(config, **eager)
+    except Exception:
+        return None
 
 
 def _check_device_map(device_map: Mapping[str, Any], module: Any, label: str) -> None:
     """Refuse a map that does not fit the model.
 
     transformers passes over names that the model does not have, and puts what no name covers on
-    the CPU, or complains of it alone.
+    the CPU, or only warns.
 
     Args:
         device_map: the device of each module.

@@ -88,12 +88,12 @@ class GroupedMoments:
             by default a new one. It is filled with NaN.
         extra: ``(G, d)`` int8 array to keep the extra bytes in; by default a new one. It is filled
             with zeros.
-        fill: whether to fill the two. Without it they hold anything for groups never seen, and
-            :attr:`M` is for groups that were.
+        fill: whether to fill the two. Without it, entries of groups never seen are undefined,
+            and so is their :attr:`M`.
 
     Attributes:
         count: ``(G,)`` int64, occurrences seen.
-        mean: ``(G, d)`` float32, NaN for groups never seen.
+        mean: ``(G, d)`` float32, NaN for groups never seen unless ``fill`` is false.
 
     Raises:
         MomentsError: if ``n_groups`` is negative, ``dim`` is not positive, or ``mean`` or ``extra``

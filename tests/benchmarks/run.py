@@ -120,21 +120,25 @@ def report(found: dict, rounds: int) -> str:
         "",
         "## What was tried",
         "",
-        "`tests/benchmarks/of_attempts.py` measures again what these paragraphs call an attempt; "
+        "`tests/benchmarks/of_attempts.py` measures again whatever is marked *an attempt* below; "
         "its numbers are from two or three runs on a virtual machine of 2 cores.",
         "",
         "- **Forward pass.** Packed weights made the difference. Eager and plain (`MATH`) "
         "attention were no faster than PyTorch's fused attention at these lengths, and batches "
         "larger than 1,024 tokens were no faster either. An attempt: GELU in oneDNN's product "
-        "gives the same bits and saves 3 to 5 % of minilm's pass, too little for finding where an "
-        "activation follows a product, checking it and undoing it.",
+        "gives the same bits and saves 3 to 5 % of minilm's pass, too little to justify finding "
+        "where an activation follows a product, checking it and undoing it. Packed products are "
+        "not switched off by a trial at the start of a pass: the two kinds round differently, so "
+        "that a pass that is resumed, or measured by several workers, has to decide alike. On a "
+        "loaded machine (load 7 on 2 cores) such a trial of minilm's largest layer gave between "
+        "0.4 and 7 times the time of PyTorch's own product.",
         "- **Statistics.** A segment (the occurrences of one group in a batch) reads and writes "
         "five bytes per element of a mean, which may be anywhere in hundreds of MiB. An attempt: "
         "moving these bytes (7,049 an occurrence and layer, 768 wide) without arithmetic takes "
         "0.17 to 0.22 µs, and the kit 0.41 to 0.46, so that the arithmetic is not all hidden "
         "behind the memory. Prefetching the rows of the segment after the next and cheaper extra "
-        "bytes made it a third faster. Prefetching further ahead or into the second cache, and a "
-        "segment's next row, and fusing loops gained less than a tenth. "
+        "bytes made it a third faster. Prefetching further ahead, into the second-level cache, or "
+        "a segment's next row, and fusing loops, each gained less than a tenth. "
         "Float32 deviations gained little and would endanger the accuracy. Four batches at once "
         "gained a tenth, for four times the hidden states in memory. One thread was slower, and so "
         "were Python's threads in place of the compiler's. Since the forward pass became faster, "

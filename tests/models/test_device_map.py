@@ -115,8 +115,8 @@ def test_moments_are_kept_where_the_states_are_made(loaded, monkeypatch, options
     runs = []
     start = Accumulator.__init__
 
-    def started(self, *given) -> None:
-        start(self, *given)
+    def started(self, *given, **more) -> None:
+        start(self, *given, **more)
         runs.extend((run.place, run.layers) for run in self._runs)
 
     expected = ek.extract(whole, CORPUS, progress=False, **options)
