@@ -263,12 +263,20 @@ class LayerExplorer(PicturedExplorer, WithOutputs):
         """A checkbox for each model; the last one checked cannot be cleared."""
         state = self.state
         boxes = {name: checkbox(name, "embvar-shown", f"show {name}") for name in state.sources}
+        updating = False  # each box that is set calls `update_state`, before the others are set
 
         def update_boxes(_: object = None) -> None:
-            for name, box in boxes.items():
-                box.value = name in state.shown
+            nonlocal updating
+            updating = True
+            try:
+                for name, box in boxes.items():
+                    box.value = name in state.shown
+            finally:
+                updating = False
 
         def update_state(_: object) -> None:
+            if updating:
+                return
             checked = [name for name, box in boxes.items() if box.value]
             if checked == state.shown:
                 return

@@ -6,10 +6,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from explored import answer_of, find, picture, tradeoff_of_tokens
+from explored import answer_of, controls, find, picture, tradeoff_of_tokens
 from PIL import Image
 
 import embvar_kit as ek
+from embvar_kit.explorers.links import query_of
 
 
 def test_tooltips_cover_each_layers_bar_and_show_its_numbers(stats):
@@ -145,3 +146,21 @@ def test_the_layer_explorer_comes_back_by_code_and_by_link(stats, monkeypatch):
         assert again.state.values() == values
         told = find(again, "embvar-message").value
         assert told.startswith("The link cannot be followed. ") and why in told, told
+
+
+def test_the_models_asked_for_are_shown_whichever_were_before(stats):
+    explorer = ek.LayerExplorer({"a": stats, "b": stats, "c": stats}, shown=["a"])
+    boxes = [box for box in controls(explorer) if "embvar-shown" in box._dom_classes]
+    for ask in (
+        lambda names: explorer.state.restore(shown=names),
+        lambda names: setattr(explorer.state, "shown", names),
+        lambda names: explorer.follow_link(query_of("layers", {"shown": names})),
+    ):
+        for names in (["c"], ["b"], ["a", "c"], ["b"]):
+            ask(names)
+            assert explorer.state.shown == names == list(explorer.state.setting.shown)
+            assert [box.description for box in boxes if box.value] == names
+    boxes[1].value, boxes[0].value, boxes[0].value = True, True, False
+    assert explorer.state.shown == ["b"]
+    boxes[1].value = False
+    assert explorer.state.shown == ["b"] and boxes[1].value, "the last one stays"
