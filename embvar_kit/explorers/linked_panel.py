@@ -5,20 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
+import traitlets
 
+from embvar_kit.explorers.columns import COUNT
 from embvar_kit.explorers.points import Points, Statistics
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 
+class _NotHere(traitlets.TraitType):
+    """A value of the trade-off explorer that a panel leaves as it is."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        """Refuse another value than the default one."""
+        if type(value) is not type(self.default_value) or value != self.default_value:
+            raise traitlets.TraitError(
+                f"{self.name}={value!r}: a panel of the linked explorer does not take "
+                f"{self.name!r}; use TradeoffExplorer for it."
+            )
+        return value
+
+
 class PanelState(TradeoffState):
     """One of two panels: a trade-off whose tokens may be restricted to those in the other, too.
+
+    A panel takes ``model``, ``site``, ``layer`` and ``marked``. What both panels share is set in
+    :class:`embvar_kit.explorers.linked_state.LinkedState`: ``counts``, ``special``, ``unbiased``,
+    ``scales`` and ``search``. Of what else the trade-off explorer takes, the pair does not know:
+    it is refused.
 
     Attributes:
         common: gives the tokens of a choice that are in both panels; ``None`` shows all.
     """
+
+    only = _NotHere(None, allow_none=True)
+    null = _NotHere(False)
+    colour_by = _NotHere(COUNT)
+    shaded = _NotHere(False)
+    compare = _NotHere(None, allow_none=True)
+    distance = _NotHere("units")
 
     def __init__(self, stats: Statistics, **values: object) -> None:
         self.common: Callable[[], tuple[Points, Points] | None] | None = None

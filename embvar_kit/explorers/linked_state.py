@@ -17,6 +17,7 @@ from embvar_kit.explorers.matching import Match, match
 from embvar_kit.explorers.points import Points, Statistics, by_name, points_of
 from embvar_kit.explorers.search import counted
 from embvar_kit.explorers.tables import times
+from embvar_kit.explorers.traits import Counts, YesOrNo
 
 SIDES = ("left", "right")
 
@@ -47,19 +48,14 @@ class LinkedState(traitlets.HasTraits):
         traitlets.TraitError: if a value is invalid, at the start or later.
     """
 
-    counts = traitlets.Tuple(
-        traitlets.Int(min=1),
-        traitlets.Int(min=1, allow_none=True),
-        default_value=(10, 100_000),
-        help="least and most occurrences, in each panel; None means no limit",
-    )
-    special = traitlets.Bool(True, help="whether special tokens are shown")
-    unbiased = traitlets.Bool(False, help="whether M and V are corrected for finite samples")
+    counts = Counts(help="least and most occurrences, in each panel; None means no limit")
+    special = YesOrNo(True, help="whether special tokens are shown")
+    unbiased = YesOrNo(False, help="whether M and V are corrected for finite samples")
     scales = traitlets.Enum(
         _DEMANDING, help="axes: same for all layers, each layer's own, or logarithmic"
     )
-    together = traitlets.Bool(True, help="show only the tokens that are in both panels")
-    same_depth = traitlets.Bool(False, help="keep both panels at the same relative depth")
+    together = YesOrNo(True, help="show only the tokens that are in both panels")
+    same_depth = YesOrNo(False, help="keep both panels at the same relative depth")
     search = traitlets.Unicode("", help="tokens, their beginnings (stat*) or ends (*ing)")
     marked = traitlets.List(
         read_only=True, help="(left, right) names of the marked tokens; None where there is none"
@@ -185,7 +181,8 @@ class LinkedState(traitlets.HasTraits):
             tokens: names, as either panel has them; or pairs ``(left, right)``.
 
         Raises:
-            traitlets.TraitError: if neither panel has a token of this name.
+            traitlets.TraitError: if neither panel has a token of this name, or a pair is not the
+                same token in both.
         """
         self._mark_pairs([self._pair(token) for token in tokens])
 
@@ -235,8 +232,7 @@ class LinkedState(traitlets.HasTraits):
             if name in values:
                 setattr(self, name, values[name])
         if "marked" in values:
-            pairs = values["marked"]
-            self.mark([pair if isinstance(pair, str) else tuple(pair) for pair in pairs])
+            self.mark(values["marked"])
 
     # Tokens in both
 
@@ -285,10 +281,25 @@ class LinkedState(traitlets.HasTraits):
     # Marks
 
     def _pair(self, token: str | tuple[str | None, str | None]) -> tuple[str | None, str | None]:
-        if not isinstance(token, str):
-            left, right = token
-            return left, right
+        """The names of a token in both panels; ``None`` where a panel does not have it."""
         known = [panel.known for panel in self.panels]
+        if not isinstance(token, str):
+            if not isinstance(token, (tuple, list)) or len(token) != 2 or not any(token):
+                raise traitlets.TraitError(
+                    f"{token!r} is no token to mark: give a name, or a pair (left, right)."
+                )
+            left, right = token
+            for side, name in enumerate(token):
+                if name is not None and name not in known[side]:
+                    raise traitlets.TraitError(
+                        f"{name!r} is not among the tokens of the {SIDES[side]} panel."
+                    )
+            pair = left or self.match.left_of.get(right), right or self.match.right_of.get(left)
+            if None not in pair and self.match.right_of.get(pair[0]) != pair[1]:
+                raise traitlets.TraitError(
+                    f"{left!r} at the left and {right!r} at the right are not the same token."
+                )
+            return pair
         if token in known[0]:
             return token, self.match.right_of.get(token)
         if token in known[1]:
@@ -400,9 +411,9 @@ class LinkedState(traitlets.HasTraits):
 
     def _follow(self, change: Mapping) -> None:
         """Take the other panel to the same relative depth."""
-        if self._busy or not self.same_depth:
-            return
         leader = change["owner"]
+        if self._busy or not self.same_depth or not leader.settled:
+            return
         other = self.right if leader is self.left else self.left
         self._busy = True
         try:
@@ -446,5 +457,5 @@ def in_both_text(state: LinkedState) -> str:
     if not both:
         return f"{text}: each panel shows its own."
     counts = zip(shown, whole, SIDES, strict=True)
-    told = " and ".join(f"{some:,} of {every:,} {side}" for some, every, side in counts)
+    told = " and ".join(f"{some:,} of {every:,} at the {side}" for some, every, side in counts)
     return f"{text}. Shown: {told}."

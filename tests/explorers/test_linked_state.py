@@ -45,12 +45,12 @@ def test_only_tokens_in_both_ranges_are_shown_unless_all_are_asked_for():
     assert state.left.fit["n_tokens"] == 3
     assert state.count_in_both() == 3
     assert "3 tokens in both panels (by their text" in in_both_text(state)
-    assert "Shown: 3 of 5 left and 3 of 4 right." in in_both_text(state)
+    assert "Shown: 3 of 5 at the left and 3 of 4 at the right." in in_both_text(state)
     state.together = False
     assert set(state.left.points.tokens) == set(LEFT)
     assert set(state.right.points.tokens) == set(RIGHT) - {"rare"}
     assert state.left.fit["n_tokens"] == 5 and state.count_in_both() == 3
-    assert "Shown: 5 of 5 left and 4 of 4 right." in in_both_text(state)
+    assert "Shown: 5 of 5 at the left and 4 of 4 at the right." in in_both_text(state)
     state.counts = (1, None)
     assert state.count_in_both() == 4
     to_right, to_left = state.partners()
@@ -189,6 +189,8 @@ def test_the_depth_is_that_of_the_model_and_not_of_what_was_measured():
         ("counts", (1, None), "start the range at 2"),
         ("scales", "cubic", "cubic"),
         ("search", 3, "search"),
+        ("counts", (True, None), "counts=(True, None): give the least and the most"),
+        ("together", 1, "together=1: give True or False"),
     ],
 )
 def test_invalid_values_are_rejected_and_change_nothing(name, value, reason):
@@ -229,3 +231,55 @@ def test_the_state_is_restored_as_it_was():
         again.restore(colour=1)
     with pytest.raises(traitlets.TraitError, match="The left panel has no value 'marked'"):
         again.restore(left={"marked": []})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("only", ("characters", "letters")),
+        ("null", True),
+        ("colour_by", "characters"),
+        ("shaded", True),
+        ("compare", 1),
+        ("distance", "share"),
+    ],
+)
+def test_a_panel_refuses_what_the_pair_does_not_draw(name, value):
+    state = two_models()
+    before = getattr(state.left, name)
+    with pytest.raises(traitlets.TraitError, match=f"{name}=.*use TradeoffExplorer"):
+        setattr(state.left, name, value)
+    assert getattr(state.left, name) == before
+    state.left.model = "b"
+    assert state.left.model == "b", "another model resets what it does not have"
+
+
+def test_another_model_follows_the_depth_of_the_other_panel():
+    few = statistics_of(RIGHT, seed=2, layers=[0, 4], model={"name": "few", "n_states": 5})
+    left, right = statistics_of(LEFT, layers=range(5)), statistics_of(RIGHT, seed=1)
+    state = LinkedState({"a": left, "b": right, "few": few}, same_depth=True)
+    state.left.layer = 2
+    assert state.right.layer == 1
+    layers = []
+    state.left.observe(lambda change: layers.append(change["new"]), "layer")
+    state.right.model = "few"
+    assert (state.left.layer, state.right.layer, layers) == (2, 0, [])
+
+
+def test_a_pair_to_mark_is_the_same_token_in_both():
+    state = two_models(together=False)
+    state.mark([("the", None), (None, "of"), ["and", "and"], (None, "only right")])
+    assert state.marked == [("the", "the"), ("of", "of"), ("and", "and"), (None, "only right")]
+    before = state.values()
+    for wrong, why in (
+        (("the", "of"), "'the' at the left and 'of' at the right are not the same token"),
+        (("only left", "only right"), "not the same token"),
+        (("only right", None), "'only right' is not among the tokens of the left panel"),
+        ((None, None), "no token to mark"),
+        ((), "no token to mark"),
+        (("the",), "no token to mark"),
+        (7, "no token to mark"),
+    ):
+        with pytest.raises(traitlets.TraitError, match=re.escape(why)):
+            state.mark([wrong])
+        assert state.values() == before
