@@ -10,7 +10,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import pandas as pd
 
 from embvar_kit.corpora.tokens import word_pieces
 from embvar_kit.errors import StatisticsError
+from embvar_kit.explorers.traits import is_finite
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ OFFERED = {
 """The columns that need nothing of the reader, with their names in the list of colours."""
 
 BY_LAYER = (RESIDUAL, NORM)
-"""Those that differ from layer to layer. A filter by them would give each layer other tokens, and a
-residual is from the line that a filter decides."""
+"""Those that differ from layer to layer. They cannot be used as filters: each layer would show
+other tokens, and a residual is from the line that a filter decides."""
 
 MOST_CATEGORIES = 8
 """As many colours as colour-blind readers can tell apart."""
@@ -176,6 +176,10 @@ class Columns:
                 f"{name!r} differs from layer to layer, and a filter takes the same tokens at all: "
                 "choose another column, or mark tokens."
             )
+        if name == COUNT:
+            raise StatisticsError(
+                f"{COUNT!r}: a range of occurrences is no filter here: use counts=(least, most)."
+            )
         column = self.of(stats, name)
         if column.categories:
             if only not in column.categories:
@@ -184,8 +188,10 @@ class Columns:
                 )
             return name, only
         pair = isinstance(only, list | tuple) and len(only) == 2
-        if not pair or not all(isinstance(end, Real) for end in only) or not only[0] <= only[1]:
-            raise StatisticsError(f"{name!r}: {only!r} is no range of numbers (least, most).")
+        if not pair or not all(map(is_finite, only)) or not only[0] <= only[1]:
+            raise StatisticsError(
+                f"{name!r}: {only!r} is no range of finite numbers (least, most)."
+            )
         return name, (float(only[0]), float(only[1]))
 
     def _own_of(self, stats: TokenStatistics, name: str) -> Column | None:
@@ -314,7 +320,13 @@ def _checked(name: str, values: pd.Series) -> pd.Series:
             )
         values = values.astype(pd.CategoricalDtype(sorted(set(given))))
     values = values.cat.remove_unused_categories()
-    values = values.cat.rename_categories(lambda one: str(one))
+    names = list(map(str, values.cat.categories))
+    if len(set(names)) < len(names):
+        raise StatisticsError(
+            f"Column {name!r} has two categories written alike, {_some(values.cat.categories)}: "
+            "rename one, or convert the column with astype(str)."
+        )
+    values = values.cat.rename_categories(names)
     if (number := len(values.cat.categories)) > MOST_CATEGORIES:
         raise StatisticsError(
             f"Column {name!r} has {number:,} categories, and {MOST_CATEGORIES} can be told apart: "

@@ -58,7 +58,10 @@ def values_in(name: str, query: str | None = None) -> dict[str, Any]:
     found = parse_qs(query).get(name)
     if not found:
         return {}
-    values = json.loads(found[0])
+    try:
+        values = json.loads(found[0])
+    except RecursionError as error:
+        raise ValueError("The values are nested too deeply.") from error
     if not isinstance(values, dict):
         raise ValueError(f"{found[0]!r} are no values by name.")
     if isinstance(counts := values.get("counts"), list):

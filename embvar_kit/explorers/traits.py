@@ -31,7 +31,7 @@ class Number(traitlets.Float):
 
     def validate(self, obj: Any, value: Any) -> float:
         """Take a value, or refuse it by its name."""
-        if isinstance(value, _TRUTH) or not isinstance(value, Real) or not math.isfinite(value):
+        if not is_finite(value):
             _refuse(self.name, value, "a finite number")
         return super().validate(obj, float(value))
 
@@ -62,6 +62,11 @@ class Counts(traitlets.TraitType):
             value,
             "the least and the most occurrences, as in (10, 100_000), or None for no limit",
         )
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a finite number and no truth value."""
+    return not isinstance(value, _TRUTH) and isinstance(value, Real) and math.isfinite(value)
 
 
 def _is_count(value: Any) -> bool:

@@ -296,9 +296,12 @@ def test_a_filter_is_in_the_code_and_in_a_link(stats, monkeypatch):
     [
         ("characters", "is no filter"),
         (("characters", "runes"), "no category 'runes', only letters"),
-        (("documents", "many"), "no range of numbers"),
-        (("documents", (7, 3)), "no range of numbers"),
-        (("documents", (float("nan"), 3)), "no range of numbers"),
+        (("documents", "many"), "no range of finite numbers"),
+        (("documents", (7, 3)), "no range of finite numbers"),
+        (("documents", (float("nan"), 3)), "no range of finite numbers"),
+        (("documents", (0, float("inf"))), "no range of finite numbers"),
+        (("documents", (True, 50)), "no range of finite numbers"),
+        (("n", (10, 50)), "use counts="),
         (("residual", (0, 1)), "differs from layer to layer"),
         (("tone", "high"), "no column 'tone', only n, "),
         (("documents", (7000, 9000)), "leaves no token .* stays: all tokens"),
@@ -326,6 +329,12 @@ def test_another_model_keeps_a_filter_that_fits_it(stats):
 # A column of one's own
 
 
+def alike(column):
+    """Categories of which two are written alike: the number 1 and the text 1."""
+    values = pd.Categorical.from_codes(np.arange(len(column)) % 3, [1, "1", "b"])
+    return pd.Series(values, index=column.index, name=column.name)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
@@ -340,6 +349,7 @@ def test_another_model_keeps_a_filter_that_fits_it(stats):
         (lambda c: c.astype(object).mask(c < 2, "x"), "neither numbers only nor texts only"),
         (lambda c: pd.to_datetime(c), "neither numbers only nor texts only"),
         (lambda c: c.astype(int).astype(str), "categories, and 8 can be told apart"),
+        (lambda c: alike(c), "two categories written alike"),
         (lambda c: c.rename("Q"), "'Q' has the name of one of the explorer's own"),
         (lambda c: c.rename(7), "named 7: give it a text"),
         (lambda c: pd.concat([c, c], axis=1), "two columns of the same name"),

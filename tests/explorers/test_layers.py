@@ -141,6 +141,7 @@ def test_the_layer_explorer_comes_back_by_code_and_by_link(stats, monkeypatch):
         ("layers=%7B%22of%22:%22M%22,%22step%22:1%7D", "of"),
         ("layers=%7B%22colour%22:1%7D", "no value &#x27;colour&#x27;"),
         ("layers=[1]", "no values by name"),
+        ("layers=" + 20_000 * "[", "nested too deeply"),
     ):
         again.follow_link(query)
         assert again.state.values() == values
