@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -25,6 +26,7 @@ from embvar_kit.explorers.controls import (
 )
 from embvar_kit.explorers.linked_panel import PanelState
 from embvar_kit.explorers.linked_state import SIDES, LinkedState, in_both_text
+from embvar_kit.explorers.offered import offer_layers, offer_sites
 from embvar_kit.explorers.outputs import WithOutputs
 from embvar_kit.explorers.points import Statistics
 from embvar_kit.explorers.rendering import DPI, png_of
@@ -221,7 +223,8 @@ class LinkedExplorer(WithOutputs):
         play, layer = layer_slider(int(layers[0]), int(layers[-1]), panel.layer)
         layer.description, layer.layout.width = f"{side}, layer", "270px"
         play.tooltip = f"play through the layers, {side}"
-        bind(panel, "layer", layer, self._show_message)
+        offered = {"to_control": partial(offer_layers, panel, layer), "follows": ["model", "site"]}
+        bind(panel, "layer", layer, self._show_message, **offered)
         model = dropdown(
             "model", "embvar-model", list(sources), f"the model shown, {side}", "170px"
         )
@@ -233,20 +236,8 @@ class LinkedExplorer(WithOutputs):
             "170px",
         )
         bind(panel, "model", model, self._show_message)
-        bind(panel, "site", site, self._show_message)
-
-        def offer(_: object) -> None:
-            """Offer the layers and sites of the model shown."""
-            first, last = int(panel.stats.layers[0]), int(panel.stats.layers[-1])
-            if (layer.min, layer.max) != (first, last):
-                with layer.hold_trait_notifications():
-                    layer.min, layer.max = min(first, panel.layer), last
-                    layer.value = panel.layer
-            if site.options != tuple(sources[panel.model]):
-                site.options = list(sources[panel.model])
-            site.value = panel.site
-
-        panel.observe(offer, ["model", "site"])
+        offered = {"to_control": partial(offer_sites, panel, site), "follows": ["model"]}
+        bind(panel, "site", site, self._show_message, **offered)
         row = [play, layer]
         if len(sources) > 1:
             row.append(model)

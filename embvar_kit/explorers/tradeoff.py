@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
@@ -30,6 +31,7 @@ from embvar_kit.explorers.controls import (
     wrapping_row,
 )
 from embvar_kit.explorers.nearest import nearest_means
+from embvar_kit.explorers.offered import offer_layers, offer_sites
 from embvar_kit.explorers.points import Points, Statistics, by_name
 from embvar_kit.explorers.rendering import DPI, png_of, svg_of
 from embvar_kit.explorers.scripted import Downloads, File, LectureButton, Link, PlotGuard
@@ -112,7 +114,7 @@ class TradeoffExplorer(Explorer):
             (["drawn", "token"], self._show_card),
             (["drawn", "token"], self._lists.show_nearest),
         ):
-            self.state.observe(lambda _, update=update: update(), names)
+            self.state.observe(lambda _, update=update: self._if_settled(update), names)
             update()
 
     def wait(self, seconds: float = 120.0) -> bool:
@@ -263,8 +265,8 @@ class TradeoffExplorer(Explorer):
         self._message = paragraph("embvar-message", self._numbers)
         layers = state.stats.layers
         play, layer = layer_slider(int(layers[0]), int(layers[-1]), state.layer)
-        self._layer = layer
-        bind(state, "layer", layer, self._show_message)
+        offered = {"to_control": partial(offer_layers, state, layer), "follows": ["model", "site"]}
+        bind(state, "layer", layer, self._show_message, **offered)
         model = dropdown("model", "embvar-model", list(sources), "the model shown")
         site = dropdown(
             "site",
@@ -274,7 +276,8 @@ class TradeoffExplorer(Explorer):
             "scaled to norm 1; norm_input, standardized and norm_output, around a normalization",
             like=model,
         )
-        self._site = site
+        offered = {"to_control": partial(offer_sites, state, site), "follows": ["model"]}
+        bind(state, "site", site, self._show_message, **offered)
         counts = CountsSlider(1, state.counts)
         unbiased = checkbox(
             "unbiased", "embvar-unbiased", "correct M and V for few occurrences (notebook 2)"
@@ -293,7 +296,6 @@ class TradeoffExplorer(Explorer):
         )
         for name, control in (
             ("model", model),
-            ("site", site),
             ("unbiased", unbiased),
             ("special", special),
             ("scales", scales),
@@ -301,7 +303,6 @@ class TradeoffExplorer(Explorer):
             bind(state, name, control, self._show_message)
         admit = {"to_control": counts.admit, "patience": PATIENCE}
         bind(state, "counts", counts, self._show_message, **admit)
-        state.observe(lambda _: self._update_options(), ["model", "site"])
         above = [play, layer]
         if len(sources) > 1:
             above.append(model)
@@ -364,20 +365,6 @@ class TradeoffExplorer(Explorer):
         found = [self._found, self._matches.head, self._matches]
         return [heading("Find a token", self._numbers), self._search, *found, clear]
 
-    def _update_options(self) -> None:
-        """Offer the layers and sites of the model shown."""
-        state = self.state
-        layers = [int(layer) for layer in state.stats.layers]
-        if (self._layer.min, self._layer.max) != (layers[0], layers[-1]):
-            value = state.layer
-            with self._layer.hold_trait_notifications():
-                self._layer.min, self._layer.max = min(layers[0], value), layers[-1]
-                self._layer.value = value
-        self._lists.offer_layers()
-        if self._site.options != tuple(state.sources[state.model]):
-            self._site.options = list(state.sources[state.model])
-        self._site.value = state.site
-
     def _clear(self) -> None:
         self._search.value = ""  # what was typed a moment ago is dropped, too
         self.state.clear()
@@ -389,6 +376,11 @@ class TradeoffExplorer(Explorer):
         self.state.token = token
 
     # Updates
+
+    def _if_settled(self, update: Callable[[], None]) -> None:
+        """Update a part, unless the values still change to those of another model: it draws."""
+        if self.state.settled:
+            update()
 
     def _show_matches(self) -> None:
         points = self.state.points

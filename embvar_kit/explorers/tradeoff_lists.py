@@ -59,7 +59,8 @@ class TokenLists:
             "compare",
             self._compare,
             self._show_message,
-            to_control=lambda layer: _NO_LAYER if layer is None else layer,
+            to_control=self._offer_layers,
+            follows=["model", "site"],
             to_state=lambda layer: None if layer == _NO_LAYER else layer,
         )
         distance = dropdown(
@@ -153,12 +154,12 @@ class TokenLists:
     def _list(self, css: str, tooltip: str, columns: Sequence[str]) -> TokenList:
         return TokenList(css, tooltip, columns, 10, self._choose, self._like)
 
-    def offer_layers(self) -> None:
-        """Offer the layers of the model shown to compare with."""
-        if self._compare.options != tuple(self._layers()):
-            chosen = _NO_LAYER if self._state.compare is None else self._state.compare
-            self._compare.options = self._layers()
-            self._compare.value = chosen
+    def _offer_layers(self, compare: int | None) -> int:
+        """Offer the layers of the model shown to compare with; return the one chosen."""
+        layers = self._layers()
+        if self._compare.options != tuple(layers):
+            self._compare.options = layers
+        return compare if compare in dict(layers).values() else _NO_LAYER
 
     def _layers(self) -> list[tuple[str, int]]:
         layers = [int(layer) for layer in self._state.stats.layers]

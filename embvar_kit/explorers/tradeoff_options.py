@@ -78,11 +78,13 @@ class Options:
         self._colour = dropdown(
             "colour", "embvar-colour", self._colours(), "what gives the points their colours"
         )
-        bind(state, "colour_by", self._colour, self._show_message)
+        offered = {"to_control": self._offer_colours, "follows": ["model", "site"]}
+        bind(state, "colour_by", self._colour, self._show_message, **offered)
         self._by = dropdown(
             "show", "embvar-only-by", self._filters(), "show all tokens, or filter them by this"
         )
         self._value = with_class(widgets.HBox(), "embvar-only")
+        self._setting = False
         self._set_by()
         self._by.observe(self._choose_filter, "value")
         state.observe(lambda _: self._set_by(), "only")
@@ -117,14 +119,16 @@ class Options:
         offered = self._state.columns.offered(self._state.stats)
         return [(text, name) for name, text in offered.items()]
 
+    def _offer_colours(self, chosen: str) -> str:
+        """Offer the columns of the model shown; return the one chosen."""
+        if self._state.settled and self._colour.options != tuple(self._colours()):
+            self._colour.options = self._colours()
+        return chosen
+
     def _offer(self) -> None:
-        """Offer the columns of the model shown."""
+        """Offer the filters of the model shown, and its null."""
         if not self._state.settled:
             return
-        if self._colour.options != tuple(self._colours()):
-            chosen = self._state.colour_by
-            self._colour.options = self._colours()
-            self._colour.value = chosen
         self._set_by()
         self._tell_of_null()
 
@@ -139,10 +143,13 @@ class Options:
         """Set the controls to the state's filter."""
         state = self._state
         name, only = state.only or ("", None)
-        with self._by.hold_trait_notifications():
+        self._setting = True  # a list whose options are replaced chooses the first by itself
+        try:
             if self._by.options != tuple(self._filters()):
                 self._by.options = self._filters()
             self._by.value = name
+        finally:
+            self._setting = False
         if state.only is None:
             self._value.children = ()
             return
@@ -155,6 +162,8 @@ class Options:
 
     def _choose_filter(self, change: dict) -> None:
         name, state = change["new"], self._state
+        if self._setting:
+            return
         if (state.only or ("",))[0] == name:
             return
         try:
@@ -234,12 +243,21 @@ class _Range(widgets.SelectionRangeSlider):
         )
         self.column = column
         with_class(self, "embvar-only-range")
-        self.observe(lambda change: choose(change["new"]), "value")
+        self._choose, self._showing = choose, False
+        self.observe(self._tell, "value")
 
     def show(self, only: tuple[float, float]) -> None:
-        if not set(only) <= {number for _, number in self.options}:
-            self.options = _labelled({*self._numbers, *only})
-        self.value = only
+        self._showing = True  # with other options, the slider goes to the first by itself
+        try:
+            if not set(only) <= {number for _, number in self.options}:
+                self.options = _labelled({*self._numbers, *only})
+            self.value = only
+        finally:
+            self._showing = False
+
+    def _tell(self, change: dict) -> None:
+        if not self._showing:
+            self._choose(change["new"])
 
 
 def _value_control(

@@ -84,7 +84,7 @@ class TradeoffPlot:
         state.observe(lambda _: self._update(), "drawn")
         state.observe(lambda _: self._update(recoloured=True), ["colour_by", "shaded"])
         state.observe(lambda _: self._show_marked(), "marked")
-        state.observe(lambda _: scatter.annotations(self._lines()), ["marked", "compare"])
+        state.observe(lambda _: self._draw_lines(), ["marked", "compare"])
         self.widget.observe(self._mark_selected, "selection")
 
     # Points
@@ -190,6 +190,10 @@ class TradeoffPlot:
 
     # Lines
 
+    def _draw_lines(self) -> None:
+        if self.state.settled:
+            self.scatter.annotations(self._lines())
+
     def _lines(self) -> list[Line]:
         """The regression line, and a trail from each marked token's place in the other layer."""
         from jscatter import Line
@@ -232,6 +236,8 @@ class TradeoffPlot:
     # Selection
 
     def _show_marked(self) -> None:
+        if not self.state.settled:
+            return
         if self._shown is self.state.points:  # else the points are about to be drawn anew
             self._axes.names = self._names()
         self._select_marked()

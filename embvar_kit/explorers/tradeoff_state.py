@@ -321,6 +321,15 @@ class TradeoffState(traitlets.HasTraits):
             self._checked(self.columns.of, proposal["value"])
         return proposal["value"]
 
+    def _has_column(self, name: str) -> bool:
+        """Whether the statistics shown have a column; the vocabulary it needs may be lacking."""
+        if name not in self.columns.offered(self.stats):
+            return False
+        try:
+            return name in BY_LAYER or bool(self.columns.of(self.stats, name))
+        except StatisticsError:
+            return False
+
     def _checked(self, of: Callable[[TokenStatistics, Any], Any], value: Any) -> Any:
         """What a method of the columns makes of a value, for the statistics shown."""
         try:
@@ -376,7 +385,7 @@ class TradeoffState(traitlets.HasTraits):
             self.compare = None
         if self.stats.null is None:
             self.null = False
-        if self.colour_by not in self.columns.offered(self.stats):
+        if not self._has_column(self.colour_by):
             self.colour_by = COUNT
         rarest = max(self.stats.least_count, 2 if self.unbiased else 1)
         counts = (max(self.counts[0], rarest), self.counts[1])

@@ -68,7 +68,7 @@ def _load(key: Key, digest: str | None) -> Any:
     name, revision = key
     try:
         tokenizer, begin, end = load_tokenizer(name, revision)
-    except ModelError as error:
+    except (ModelError, OSError) as error:
         raise StatisticsError(f"The vocabulary of {name!r} cannot be loaded: {error}") from error
     # An older kit kept no digest.
     if digest is not None and digest_of_tokenizer(tokenizer, begin, end) != digest:
