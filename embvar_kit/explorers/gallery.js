@@ -1,10 +1,19 @@
 // Tabs above a box of pages, of which one is shown. The kernel makes a page when it is first chosen.
+const PATIENCE = 8000;  // milliseconds for which the kernel may be silent
+const SILENT = "The kernel does not answer. If it is busy, the explorer will open once it is free; " +
+  "if it has stopped, load the page again.";
+
 function render({ model, el }) {
   const own = Math.random().toString(36).slice(2);
   const list = document.createElement("div");
   list.setAttribute("role", "tablist");
   list.setAttribute("aria-label", "explorers");
-  el.replaceChildren(list);
+  const said = document.createElement("div");
+  said.setAttribute("role", "status");
+  el.replaceChildren(list, said);
+  let frame = 0, waiting = 0;
+  const pages = () => el.closest(".embvar-gallery")?.querySelectorAll(".embvar-page") ?? [];
+  const open = (at) => pages()[at]?.checkVisibility() ?? false;
   const tabs = model.get("titles").map((title, at) => {
     const tab = document.createElement("button");
     tab.id = `${own}-tab-${at}`;
@@ -16,23 +25,37 @@ function render({ model, el }) {
     return tab;
   });
   const choose = (at) => {
+    const silent = () => {
+      const closed = !open(model.get("chosen"));
+      said.textContent = closed ? SILENT : "";
+      if (closed) waiting = setTimeout(silent, 1000);
+    };
+    said.textContent = "";
+    clearTimeout(waiting);
+    waiting = setTimeout(silent, PATIENCE);
     model.set("chosen", at);
-    model.save_changes();
+    try {
+      model.save_changes();
+    } catch {  // the connection was cut
+      clearTimeout(waiting);
+      silent();
+    }
   };
+  // The arrows move between the tabs; Enter, the space bar or a click opens one: that may take long.
   const keys = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
   list.addEventListener("keydown", (event) => {
     const step = keys[event.key], last = tabs.length - 1;
     if (step === undefined) return;
     event.preventDefault();
+    const here = tabs.indexOf(document.activeElement);
     const at = Math.abs(step) === 1
-      ? (model.get("chosen") + step + tabs.length) % tabs.length : step < 0 ? 0 : last;
-    choose(at);
+      ? (here + step + tabs.length) % tabs.length : step < 0 ? 0 : last;
     tabs[at].focus();
   });
   const show = () => {
-    const pages = el.closest(".embvar-gallery")?.querySelectorAll(".embvar-page") ?? [];
+    const boxes = pages();
     tabs.forEach((tab, at) => {
-      const chosen = at === model.get("chosen"), page = pages[at];
+      const chosen = at === model.get("chosen"), page = boxes[at];
       tab.setAttribute("aria-selected", chosen);
       tab.tabIndex = chosen ? 0 : -1;
       tab.classList.toggle("mod-active", chosen);
@@ -49,10 +72,14 @@ function render({ model, el }) {
   };
   const laidOut = () => {
     show();
-    if (!el.closest(".embvar-gallery")) requestAnimationFrame(laidOut);
+    if (!el.closest(".embvar-gallery")) frame = requestAnimationFrame(laidOut);
   };
   laidOut();
   model.on("change:chosen", show);
-  return () => model.off("change:chosen", show);
+  return () => {
+    cancelAnimationFrame(frame);
+    clearTimeout(waiting);
+    model.off("change:chosen", show);
+  };
 }
 export default { render };

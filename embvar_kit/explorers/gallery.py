@@ -15,6 +15,7 @@ from embvar_kit.explorers import links
 from embvar_kit.explorers.base import WIDGET, Explorer
 from embvar_kit.explorers.controls import with_class
 from embvar_kit.explorers.scripted import _script
+from embvar_kit.explorers.traits import Whole
 
 
 class Page(NamedTuple):
@@ -30,7 +31,15 @@ class Tabs(anywidget.AnyWidget):
 
     _esm = _script("gallery.js")
     titles = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    chosen = traitlets.Int(0).tag(sync=True)
+    chosen = Whole(0).tag(sync=True)
+
+    @traitlets.validate("chosen")
+    def _is_a_tab(self, proposal: Mapping) -> int:
+        if not 0 <= proposal["value"] < len(self.titles):
+            raise traitlets.TraitError(
+                f"chosen={proposal['value']}: there are the tabs 0 to {len(self.titles) - 1}."
+            )
+        return proposal["value"]
 
 
 class Gallery:
@@ -79,14 +88,20 @@ class Gallery:
         if name in self.explorers:
             return
         box = self._boxes[name]
-        box.children = [self._heading(name), self._told("Being made: this takes some seconds …")]
+        box.children = [
+            self._heading(name),
+            self._told("Opening; this takes a few seconds …"),
+        ]
         try:
             explorer = self._pages[name].make()
-        except EmbvarError as error:  # chosen again, it is tried again
-            box.children = [self._heading(name), self._told(f"It could not be made: {error}")]
+            if hasattr(explorer, "follow_link"):
+                explorer.follow_link()
+        except Exception as error:  # whatever it is, the reader waits; chosen again, it is retried
+            known = isinstance(error, EmbvarError)
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            told = self._told(f"This explorer could not be opened: {reason}")
+            box.children = [self._heading(name), told]
             return
-        if hasattr(explorer, "follow_link"):
-            explorer.follow_link()
         self.explorers[name] = explorer
         box.children = [self._heading(name), explorer.view]
 

@@ -33,12 +33,14 @@ async function render({ model, el }) {
       panel(side)?.setAttribute("aria-label", `${side} panel`);
     }
   });
+  let frame = 0;
   const laidOut = () => {
-    if (!panel("right")) return requestAnimationFrame(laidOut);
-    named.observe(panel("right"));
+    if (panel("right")) named.observe(panel("right"));
+    else frame = requestAnimationFrame(laidOut);
   };
   laidOut();
   return () => {
+    cancelAnimationFrame(frame);
     named.disconnect();
     plots.forEach((plot, here) => plot.off("change:hovering", followers[here]));
   };

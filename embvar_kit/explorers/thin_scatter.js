@@ -11,9 +11,17 @@ const unpack = async (packed) => {
   }
 };
 async function render(context) {
-  const { model } = context, name = model.get("script").slice("IPY_MODEL_".length);
+  const { model, el } = context, name = model.get("script").slice("IPY_MODEL_".length);
   const script = await model.widget_manager.get_model(name);
   script.embvarModule ??= unpack(script.get("packed"));
-  return (await script.embvarModule).default.render(context);
+  let drawing;
+  try {
+    drawing = await script.embvarModule;
+  } catch (error) {
+    delete script.embvarModule;  // the next plot tries again
+    el.textContent = `The plot cannot be drawn: its script could not be unpacked. ${error}`;
+    return;
+  }
+  return drawing.default.render(context);
 }
 export default { render };

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from . import servers, view
 from .conftest import screenshot
@@ -92,7 +92,7 @@ def test_an_explorer_is_made_when_its_tab_is_opened_and_follows_the_keyboard(
     page.screenshot(path=screenshot(f"app-{title.lower()}"), full_page=True)
 
 
-def test_the_arrow_keys_change_tabs_and_an_explorer_stays_as_it_was(page: Page):
+def test_the_arrow_keys_move_between_tabs_and_an_explorer_stays_as_it_was(page: Page):
     tab(page, "Trade-off").click()
     explorer = page.locator(".embvar-tradeoff")
     explorer.wait_for()
@@ -102,10 +102,15 @@ def test_the_arrow_keys_change_tabs_and_an_explorer_stays_as_it_was(page: Page):
     poll(lambda: view.readout(explorer), lambda layer: layer == 1)
     tab(page, "Trade-off").focus()
     page.keyboard.press("ArrowRight")
+    expect(tab(page, "Linked")).to_be_focused()
+    assert tab(page, "Trade-off").get_attribute("aria-selected") == "true"
+    assert explorer.is_visible(), "the arrows open nothing"
+    page.keyboard.press("Enter")
     assert poll(lambda: tab(page, "Linked").get_attribute("aria-selected"), lambda x: x == "true")
     page.locator(".embvar-linked").wait_for()
     assert not explorer.is_visible()
     page.keyboard.press("Home")
+    page.keyboard.press("Space")
     explorer.wait_for()
     wanted = poll(lambda: view.Fit.shown(explorer), lambda fit: fit.layer == 1)
     assert wanted == view.Fit.computed(explorer) and wanted.layer == 1

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import traitlets
 
 import embvar_kit as ek
 from embvar_kit.explorers.base import WIDGET
@@ -63,11 +64,32 @@ def test_what_cannot_be_made_says_why_and_is_tried_again(stats):
     gallery = Gallery({"other": Page("Other", "Look.", ek.VariancePlayground),
                        "late": Page("Late", "Wait.", make)})  # fmt: skip
     gallery.tabs.chosen = 1
-    assert "It could not be made: no &lt;statistics&gt;." in shown(gallery)[1]
+    assert "This explorer could not be opened: no &lt;statistics&gt;." in shown(gallery)[1]
     assert list(gallery.explorers) == ["other"]
     gallery.tabs.chosen = 0
     gallery.tabs.chosen = 1
     assert list(gallery.explorers) == ["other", "late"]
+
+
+def test_an_error_that_nobody_foresaw_is_told_too():
+    class Playground(ek.VariancePlayground):
+        def follow_link(self):
+            raise KeyError("no <link>")
+
+    gallery = Gallery({"full": Page("Full", "Wait.", lambda: [][0]),
+                       "link": Page("Link", "Look.", Playground)})  # fmt: skip
+    assert "could not be opened: IndexError: list index out of range" in shown(gallery)[1]
+    gallery.tabs.chosen = 1
+    assert "could not be opened: KeyError: &#x27;no &lt;link&gt;&#x27;" in shown(gallery)[1]
+    assert gallery.explorers == {} and "Opening" not in shown(gallery)[1]
+
+
+@pytest.mark.parametrize("chosen", [2, -1, True, "1"])
+def test_a_tab_that_is_not_there_is_refused(stats, chosen):
+    gallery = Gallery(pages([stats]))
+    with pytest.raises(traitlets.TraitError, match=f"chosen={chosen!r}"):
+        gallery.tabs.chosen = chosen
+    assert gallery.tabs.chosen == 0 and shown(gallery)[0] == ["playground"]
 
 
 def test_a_link_opens_its_explorer_and_no_other_is_made(stats, monkeypatch):
