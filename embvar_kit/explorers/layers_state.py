@@ -12,6 +12,7 @@ import pandas as pd
 import traitlets
 
 from embvar_kit.errors import StatisticsError
+from embvar_kit.explorers.points import usual_counts
 from embvar_kit.explorers.tables import times
 from embvar_kit.explorers.traits import Counts, Whole, YesOrNo
 from embvar_kit.figures.layers import PARTS_OF
@@ -72,20 +73,17 @@ class LayerState(traitlets.HasTraits):
         super().__init__(shown=list(self.sources))
         self._ready = True
         if "counts" not in values:
-            self._begin_with_tokens()
+            self._begin_with_tokens(unbiased=bool(values.get("unbiased")))
         for name, value in values.items():
             if not self.has_trait(name):
                 raise traitlets.TraitError(f"The layer explorer has no value {name!r}.")
             setattr(self, name, value)
         self._update_setting()
 
-    def _begin_with_tokens(self) -> None:
+    def _begin_with_tokens(self, *, unbiased: bool) -> None:
         """Begin with the usual range, or in a small text with any number of occurrences."""
-        least = max(one.least_count for one in self.sources.values())
-        for counts in ((max(10, least), 100_000), (least, None)):
-            with suppress(traitlets.TraitError):
-                self.counts = counts
-                return
+        with suppress(traitlets.TraitError):  # compact statistics may not hold it
+            self.counts = usual_counts(*self.sources.values(), unbiased=unbiased)
 
     def ranges(self) -> list[tuple[int, int | None]] | None:
         """The ranges of frequency on offer; ``None`` if any range can be computed.

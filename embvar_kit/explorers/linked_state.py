@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.linked_panel import PanelState, take
 from embvar_kit.explorers.matching import Match, match
-from embvar_kit.explorers.points import Points, Statistics, by_name, points_of
+from embvar_kit.explorers.points import Points, Statistics, by_name, points_of, usual_counts
 from embvar_kit.explorers.search import counted
 from embvar_kit.explorers.tables import times
 from embvar_kit.explorers.traits import Counts, YesOrNo
@@ -95,9 +95,9 @@ class LinkedState(traitlets.HasTraits):
             self.right.layer = int(self.right.stats.layers[-1])
         for panel in self.panels:
             panel.common = self._common
-        self.counts = values.get("counts", self._widest())
         self.special = values.get("special", True)
         self.unbiased = values.get("unbiased", False)
+        self.counts = values.get("counts", self._widest())
         self.scales = values.get("scales", self._fitting_scales())
         self.together = values.get("together", True)
         self.same_depth = values.get("same_depth", False)
@@ -426,16 +426,7 @@ class LinkedState(traitlets.HasTraits):
 
     def _widest(self) -> tuple[int, int | None]:
         """A range in which each panel has tokens: 10 to 100,000, as far as they are known."""
-        known = max(panel.stats.least_count for panel in self.panels)
-        least = max(10, known)
-        try:
-            self._check(counts=(least, 100_000), special=True, unbiased=False)
-        except StatisticsError:
-            least = max(
-                2 if self.unbiased else 1, *(panel.stats.least_count for panel in self.panels)
-            )
-            return least, None
-        return least, 100_000
+        return usual_counts(*(panel.stats for panel in self.panels), unbiased=self.unbiased)
 
     def _fitting_scales(self) -> str:
         kinds = [panel.fitting_scales() for panel in self.panels]

@@ -116,11 +116,18 @@ def by_name(stats: Statistics) -> dict[str, dict[str, TokenStatistics]]:
     return found
 
 
-def usual_counts(stats: TokenStatistics) -> tuple[int, int | None]:
-    """The range to begin with: 10 to 100,000 occurrences, or in a small text any number of them."""
-    least, most = max(10, stats.least_count), 100_000
-    usual = bool(((stats.n >= least) & (stats.n <= most)).any())
-    return (least, most) if usual else (stats.least_count, None)
+def usual_counts(*stats: TokenStatistics, unbiased: bool = False) -> tuple[int, int | None]:
+    """The range to begin with: 10 to 100,000 occurrences, or in a small text any number of them.
+
+    Args:
+        stats: the statistics, of which each has tokens in the range.
+        unbiased: whether M and V are corrected, which takes two occurrences.
+    """
+    known = max(one.least_count for one in stats)
+    least, most = max(10, known), 100_000
+    if all(((one.n >= least) & (one.n <= most)).any() for one in stats):
+        return least, most
+    return max(known, 2 if unbiased else 1), None
 
 
 def points_of(

@@ -64,7 +64,7 @@ class TradeoffState(traitlets.HasTraits):
         None, help="a filter: (column, category) or (column, (least, most)); None shows all tokens"
     )
     null = YesOrNo(False, help="whether the null is drawn behind the tokens")
-    shaded = YesOrNo(False, help="whether the points' density is shaded")
+    shaded = YesOrNo(False, help="whether points are more transparent where many lie")
     compare = Whole(None, allow_none=True, help="layer to compare with the one shown")
     distance = traitlets.Enum(
         ("units", "share"),
@@ -95,7 +95,8 @@ class TradeoffState(traitlets.HasTraits):
         first = next(iter(self.sources))
         super().__init__(model=values.pop("model", first))
         self.site = values.pop("site", next(iter(self.sources[self.model])))
-        self.counts = values["counts"] if "counts" in values else usual_counts(self.stats)
+        unbiased = bool(values.get("unbiased"))
+        self.counts = values.get("counts", usual_counts(self.stats, unbiased=unbiased))
         self.settled = True
         self.layer = int(self.stats.layers[len(self.stats.layers) // 2])
         self.scales = self._fitting_scales()

@@ -8,6 +8,7 @@ from explored import tradeoff_of_high_norm, tradeoff_of_tokens
 
 import embvar_kit as ek
 from embvar_kit.explorers.layers_state import LayerState
+from embvar_kit.explorers.linked_state import LinkedState
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 
 
@@ -215,3 +216,15 @@ def test_a_small_text_begins_with_all_its_tokens(stats):
     assert TradeoffState(stats).counts == (10, 100_000)
     with pytest.raises(ek.StatisticsError, match="No token occurs 10 to 100,000 times"):
         TradeoffState(rare, counts=(10, 100_000))
+
+
+def test_a_small_text_begins_with_two_occurrences_for_the_unbiased_forms(stats):
+    rare = stats.take(np.flatnonzero(stats.n < 10))
+    sources = {"one": rare, "other": stats}
+    for state in (
+        TradeoffState(rare, unbiased=True),
+        LayerState(rare, unbiased=True),
+        LayerState(sources, unbiased=True),
+        LinkedState(sources, unbiased=True),
+    ):
+        assert (state.counts, state.unbiased) == ((2, None), True)
