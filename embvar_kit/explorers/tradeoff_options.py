@@ -93,17 +93,22 @@ class Options:
         bind(state, "null", self._null, self._show_message)
         self._tell_of_null()
         shaded = checkbox(
-            "shade density", "embvar-shaded", "where many tokens lie, each is more transparent"
+            "fade where dense", "embvar-shaded", "where many tokens lie, each is more transparent"
         )
         bind(state, "shaded", shaded, self._show_message)
-        if PIECE in state.columns.offered(state.stats):
-            threading.Thread(target=self._prepare, daemon=True).start()
+        self._prepare()
         return self._colour, self._by, self._value, self._null, shaded
 
     def _prepare(self) -> None:
-        """Load the vocabulary before it is asked for: that takes seconds."""
-        with suppress(EmbvarError):  # it is told to whoever chooses the column
-            self._state.columns.of(self._state.stats, PIECE)
+        """Load the vocabulary of the model shown before it is asked for: that takes seconds."""
+        columns, stats = self._state.columns, self._state.stats
+
+        def load() -> None:
+            with suppress(EmbvarError, OSError):  # it is told to whoever chooses the column
+                columns.of(stats, PIECE)
+
+        if PIECE in columns.offered(stats):
+            threading.Thread(target=load, daemon=True).start()
 
     def _tell_of_null(self) -> None:
         """The null can be drawn where the statistics hold one."""
@@ -131,6 +136,7 @@ class Options:
             return
         self._set_by()
         self._tell_of_null()
+        self._prepare()
 
     # The filter
 

@@ -134,8 +134,12 @@ class SentenceBox:
         self._forget()
 
     def request(self) -> None:
-        """Run the model on the sentence, unless it has been."""
+        """Run the model on the sentence, unless it has been; without one, do not load it."""
         if self._stats is None:
+            return
+        if not self.text.value.strip():
+            self._forget()
+            self._tell("<i>Type a sentence: there is no text yet.</i>")
             return
         self._progress.restart()
         key = id(self._stats), self._token, self.text.value

@@ -272,6 +272,20 @@ def test_a_text_that_tells_nothing_says_why(explorer, sentence, told):
     assert "<b>state</b>" in html.unescape(find(explorer, "embvar-card-contexts").value)
 
 
+def test_without_a_sentence_the_model_is_not_loaded(stats):
+    explorer = ek.TradeoffExplorer(stats, recall=True, counts=(2, None))
+    explorer.state.token = "state"
+    assert explorer.wait()
+    box = explorer.card.sentence
+    for text in ("", " \n"):
+        box.text.value = text
+        box.request()
+        assert box.wait() and told_by(explorer) == "Type a sentence: there is no text yet."
+        assert box.runs.computed == 0
+    box.text.value = SENTENCE
+    assert box.wait() and box.runs.computed == 1
+
+
 def test_long_lists_end(explorer):
     told = type_in(explorer, "the cat sat on a mat " * 20)
     assert told.endswith(" and 62 more.")
