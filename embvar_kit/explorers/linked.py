@@ -170,8 +170,7 @@ class LinkedExplorer(WithOutputs):
         same_depth = checkbox(
             "same relative depth",
             "embvar-same-depth",
-            "a step of one layer slider takes the other to the nearest layer at this share of its "
-            "model's depth",
+            "moving one layer slider moves the other to the nearest relative depth",
         )
         scales = dropdown(
             "axes",

@@ -74,6 +74,7 @@ class WithOutputs(Explorer):
         try:
             if values := links.values_in(self.link_name, query):
                 self.state.restore(**values)
+                self._show_message("")
         # A link can hold anything: a number in place of a list, say.
         except (ValueError, TypeError, AttributeError, traitlets.TraitError, StatisticsError) as e:
             self.state.restore(**before)

@@ -87,7 +87,7 @@ def marked_table(
     Args:
         shown: rows ``token, n, Q, M, V`` of the marked tokens that are in the range shown.
         layer: the layer shown.
-        hidden: how many other tokens are marked, but outside the range shown.
+        hidden: how many other tokens are marked, but outside the range or the filter.
         expression: the Python expression that gives them as a DataFrame.
     """
     titles = ["token", "occurrences n<sub>t</sub>", *map(explained, "QMV")]
@@ -99,7 +99,8 @@ def marked_table(
         values = [number(value) for value in (row.Q, row.M, row.V)]
         rows.append([html.escape(str(row.token)), f"{row.n:,}", *values])
     more = f"<p>and {len(shown) - MOST_LISTED:,} more</p>" if len(shown) > MOST_LISTED else ""
-    out = f"<p>{hidden:,} of the marked tokens are outside the range shown</p>" if hidden else ""
+    tokens = "1 marked token" if hidden == 1 else f"{hidden:,} marked tokens"
+    out = f"<p>Not shown: {tokens} (outside the range or the filter)</p>" if hidden else ""
     how = f"; as a table in a cell: <code>{html.escape(expression)}</code>" if expression else ""
     return f"<b>Marked at layer {layer}</b>{how}{table(titles, rows)}{more}{out}"
 

@@ -176,6 +176,7 @@ class TradeoffExplorer(Explorer):
         try:
             if values := links.values_in(_LINK, query):
                 self.state.restore(**values)
+                self._show_message("")
         except (ValueError, TypeError, traitlets.TraitError, StatisticsError) as error:
             self.state.restore(**before)
             self._show_message(f"The link cannot be followed. {error}")

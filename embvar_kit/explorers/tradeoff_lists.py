@@ -133,7 +133,7 @@ class TokenLists:
         _, layer, token, _ = key
         if self._state.token is None:
             return  # the card was closed meanwhile
-        title = f"To the mean of {token!r} at layer {layer}, among the tokens shown:"
+        title = f"Nearest to the mean of {token!r} at layer {layer}, among the tokens shown:"
         self._fill_nearest(title, found)
 
     def _show_none(self, error: Exception) -> None:

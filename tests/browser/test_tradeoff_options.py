@@ -251,7 +251,9 @@ def test_the_nearest_means_are_listed_with_a_card(notebook: Notebook, explorer: 
     names = [text.split()[0] for text in rows.all_inner_texts()]
     assert poll(lambda: [t.split()[0] for t in rows.all_inner_texts()], lambda n: n == wanted)
     assert names == wanted
-    assert view.text_of(explorer, "nearest-title").startswith("To the mean of 'king' at layer")
+    assert view.text_of(explorer, "nearest-title").startswith(
+        "Nearest to the mean of 'king' at layer"
+    )
     view.clear(explorer)
 
 

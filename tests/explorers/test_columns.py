@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import time
 
 import numpy as np
 import pandas as pd
@@ -244,7 +245,10 @@ def test_a_filter_leaves_its_tokens_and_the_line_is_theirs(stats):
     text = re.sub("<[^>]*>", "", find(explorer, "embvar-numbers").value)
     assert f"{len(kept)} tokens (letters or punctuation: digits), slope {fit.slope:.3f}" in text
     assert explorer.marked["token"].tolist() == ["1"]
-    assert "1 of the marked tokens are outside" in find(explorer, "embvar-marked").value
+    assert (
+        "Not shown: 1 marked token (outside the range or the filter)"
+        in find(explorer, "embvar-marked").value
+    )
     assert state.search_report() == (
         "'the' is outside the filter (letters or punctuation: digits)."
     )
@@ -419,6 +423,19 @@ def test_the_options_come_when_asked_for_and_follow_the_state(stats):
     assert state.only is None and find(explorer, "embvar-only").children == ()
     more.click()
     assert more.description == "more options" and more.layout.display is None
+
+
+def test_the_vocabulary_of_each_model_shown_is_prepared(stats):
+    smollm2 = ek.cached_statistics("smollm2", progress=False)
+    explorer = ek.TradeoffExplorer({"one": stats, "other": smollm2}, recall=True)
+    find(explorer, "embvar-more").click()
+    made = explorer.state.columns._made
+    for model, shown in (("one", stats), ("other", smollm2)):
+        explorer.state.model = model
+        until = time.monotonic() + 60
+        while (id(shown), "piece") not in made and time.monotonic() < until:
+            time.sleep(0.05)
+        assert (id(shown), "piece") in made
 
 
 def own_numbers(stats) -> pd.Series:

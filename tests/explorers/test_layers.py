@@ -147,6 +147,8 @@ def test_the_layer_explorer_comes_back_by_code_and_by_link(stats, monkeypatch):
         assert again.state.values() == values
         told = find(again, "embvar-message").value
         assert told.startswith("The link cannot be followed. ") and why in told, told
+    again.follow_link(message["query"])
+    assert find(again, "embvar-message").value == "", "a good link clears it"
 
 
 def test_the_models_asked_for_are_shown_whichever_were_before(stats):

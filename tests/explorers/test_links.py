@@ -33,6 +33,8 @@ def test_a_link_of_the_app_shows_the_same_again(stats, monkeypatch):
         assert again.state.values() == values
         told = find(again, "embvar-message").value
         assert told.startswith("The link cannot be followed. ") and why in told
+    again.follow_link(message["query"])
+    assert find(again, "embvar-message").value == "", "a good link clears it"
     again.state.marked = list(map(str, stats.tokens))
     message, _ = answer_of(find(again, "embvar-downloads"), "link")
     assert "query" not in message and "too many for a link" in message["told"]

@@ -63,7 +63,8 @@ def test_the_list_comes_with_a_card_and_follows_the_layer_and_the_filter(stats):
             setattr(state, name, value)
         assert explorer.wait()
         assert [token for _, token in shown.options] == explorer.nearest()["token"].tolist()
-        told = f"To the mean of '{state.token}' at layer {state.layer}, among the tokens shown:"
+        told = f"Nearest to the mean of '{state.token}' at layer {state.layer}, among the tokens "
+        told += "shown:"
         assert html.unescape(title.value) == told
     (measure,) = find(explorer, "embvar-nearest-by")
     measure.value = "distance"
