@@ -58,10 +58,14 @@ class WithOutputs(Explorer):
     def _show_message(self, text: str) -> None:
         """Tell the reader something."""
 
+    def _told(self) -> dict[str, Any]:
+        """The values that the line of code sets."""
+        return self.state.values()
+
     @property
     def code(self) -> str:
         """A line of Python that sets what is shown now again."""
-        told = ", ".join(f"{name}={value!r}" for name, value in self.state.values().items())
+        told = ", ".join(f"{name}={value!r}" for name, value in self._told().items())
         return f"{handle_of(self) or 'explorer'}.state.restore({told})"
 
     def follow_link(self, query: str | None = None) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
-import traitlets
 from matplotlib.figure import Figure
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers import links
-from embvar_kit.explorers.base import PATIENCE, Explorer, bind, explorer_frame, handle_of
+from embvar_kit.explorers.base import PATIENCE, bind, explorer_frame, handle_of
 from embvar_kit.explorers.columns import COUNT, RESIDUAL
 from embvar_kit.explorers.controls import (
     CountsSlider,
@@ -32,9 +30,10 @@ from embvar_kit.explorers.controls import (
 )
 from embvar_kit.explorers.nearest import nearest_means
 from embvar_kit.explorers.offered import offer_layers, offer_sites
+from embvar_kit.explorers.outputs import WithOutputs
 from embvar_kit.explorers.points import Points, Statistics, by_name
-from embvar_kit.explorers.rendering import DPI, png_of, svg_of
-from embvar_kit.explorers.scripted import Downloads, File, LectureButton, Link, PlotGuard
+from embvar_kit.explorers.rendering import DPI, png_of
+from embvar_kit.explorers.scripted import LectureButton, PlotGuard
 from embvar_kit.explorers.shading import Shading
 from embvar_kit.explorers.tables import MOST_NAMED, explained, fit_text, marked_table
 from embvar_kit.explorers.token_card import TokenCard
@@ -51,12 +50,10 @@ from embvar_kit.figures.tradeoff import scatter_V_on_M
 if TYPE_CHECKING:
     from embvar_kit.models.loading import EmbeddingModel
 
-_LINK = "tradeoff"  # name of the state in a link
-_PRINT = 200  # dots per inch of a figure that is saved
 _TYPING = 0.3  # seconds without a key after which what was typed is looked for
 
 
-class TradeoffExplorer(Explorer):
+class TradeoffExplorer(WithOutputs):
     """V against M of every token of a layer; search, mark, compare layers, open a token's card.
 
     Args:
@@ -81,6 +78,8 @@ class TradeoffExplorer(Explorer):
         StatisticsError: if the statistics are something else, or model and corpus or ``columns`` do
             not fit them.
     """
+
+    link_name = "tradeoff"
 
     def __init__(
         self,
@@ -154,32 +153,21 @@ class TradeoffExplorer(Explorer):
         rows = state.points.rows
         return nearest_means(state.stats, state.layer, state.token, rows, by=by, most=most)
 
-    @property
-    def code(self) -> str:
-        """A line of Python that sets what is shown now again."""
-        state = self.state
-        values = state.values()
+    def _told(self) -> dict[str, Any]:
+        state, values = self.state, self.state.values()
         if len(state.sources) == 1:
             del values["model"]
         if len(state.sources[state.model]) == 1:
             del values["site"]
-        told = ", ".join(f"{name}={value!r}" for name, value in values.items())
-        return f"{handle_of(self) or 'explorer'}.state.restore({told})"
+        return values
 
-    def follow_link(self, query: str | None = None) -> None:
-        """Show what a link shows; if that is not there, say so and leave all as it is.
+    def _table(self) -> pd.DataFrame:
+        if self.marked.empty:
+            raise StatisticsError("No token is marked: search for some, or draw a lasso.")
+        return self.marked
 
-        Args:
-            query: the query of the link; by default that of the app's address.
-        """
-        before = self.state.values()
-        try:
-            if values := links.values_in(_LINK, query):
-                self.state.restore(**values)
-                self._show_message("")
-        except (ValueError, TypeError, traitlets.TraitError, StatisticsError) as error:
-            self.state.restore(**before)
-            self._show_message(f"The link cannot be followed. {error}")
+    def _shows(self) -> str:
+        return f"{self.state.model}-layer{self.state.layer}"
 
     def figure(self, dpi: float = DPI) -> Figure:
         """The figure of :func:`embvar_kit.figures.V_on_M`, the marked tokens labelled."""
@@ -215,48 +203,6 @@ class TradeoffExplorer(Explorer):
             png_of(figure)  # labels are placed after the layout is known
             label_points(ax, M, V, [as_label(name) for name in marked["shown"]])
         return figure
-
-    def _downloads(self) -> Downloads:
-        """Buttons for what is shown: figure, marked tokens, state."""
-
-        def file(ending: str, kind: str, content: bytes) -> File:
-            name = re.sub(r"[^\w.-]+", "-", f"{self.state.model}-layer{self.state.layer}")
-            return File(f"tradeoff-{name}{ending}", kind, content)
-
-        def png() -> File:
-            return file(".png", "image/png", png_of(self.figure(_PRINT)))
-
-        def svg() -> File:
-            return file(".svg", "image/svg+xml", svg_of(self.figure(_PRINT)))
-
-        def csv() -> File:
-            if self.marked.empty:
-                raise StatisticsError("No token is marked: search for some, or draw a lasso.")
-            return file("-marked.csv", "text/csv", self.marked.to_csv(index=False).encode())
-
-        buttons = {
-            "PNG": ("the figure with axes, legend and marked names, as an image", png),
-            "SVG": ("the figure with axes, legend and marked names, as a drawing", svg),
-            "CSV": ("the marked tokens as a table", csv),
-            "code": ("a line of Python that shows all this again", lambda: self.code),
-        }
-        if links.in_app():
-            told = "an address of this page that shows all this again"
-            buttons["link"] = told, lambda: Link(self._link())
-        return Downloads(buttons)
-
-    def _link(self) -> str:
-        """The query of a link to what is shown.
-
-        Raises:
-            StatisticsError: if so many tokens are marked that no server takes the address.
-        """
-        query = links.query_of(_LINK, self.state.values())
-        if len(query) > links.LONGEST:
-            raise StatisticsError(
-                f"{len(self.state.marked):,} marked tokens are too many for a link: mark fewer."
-            )
-        return query
 
     # Controls
 
@@ -317,7 +263,7 @@ class TradeoffExplorer(Explorer):
                 self._numbers,
                 self.plot.view,
                 PlotGuard(self.plot.widget),
-                self._downloads(),
+                self._downloads("the marked tokens", ending="-marked"),
             ],
             "search": self._search_box(),
             "compare": [self._lists.view],

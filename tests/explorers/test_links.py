@@ -37,7 +37,7 @@ def test_a_link_of_the_app_shows_the_same_again(stats, monkeypatch):
     assert find(again, "embvar-message").value == "", "a good link clears it"
     again.state.marked = list(map(str, stats.tokens))
     message, _ = answer_of(find(again, "embvar-downloads"), "link")
-    assert "query" not in message and "too many for a link" in message["told"]
+    assert "query" not in message and "too long for a link" in message["told"]
     monkeypatch.setenv("QUERY_STRING", "token=another")
     first = made()
     first.follow_link()
