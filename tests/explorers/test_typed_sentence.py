@@ -13,7 +13,7 @@ from PIL import Image
 import embvar_kit as ek
 from embvar_kit.explorers.concordance import Concordance
 from embvar_kit.explorers.tables import number
-from embvar_kit.explorers.typed_sentence import distances
+from embvar_kit.explorers.typed_sentence import SentenceBox, distances
 from embvar_kit.extraction import embeddings
 from embvar_kit.statistics import analysis
 
@@ -272,18 +272,23 @@ def test_a_text_that_tells_nothing_says_why(explorer, sentence, told):
     assert "<b>state</b>" in html.unescape(find(explorer, "embvar-card-contexts").value)
 
 
-def test_without_a_sentence_the_model_is_not_loaded(stats):
-    explorer = ek.TradeoffExplorer(stats, recall=True, counts=(2, None))
-    explorer.state.token = "state"
-    assert explorer.wait()
-    box = explorer.card.sentence
+def test_without_a_sentence_the_model_is_not_loaded(stats, model, corpus):
+    loads = []
+
+    def load(one):
+        loads.append(one)
+        return Concordance(model, corpus)
+
+    box = SentenceBox(load, lambda: None)
+    box.show(stats, "state", 2)
+    *_, told = box.view.children
     for text in ("", " \n"):
         box.text.value = text
         box.request()
-        assert box.wait() and told_by(explorer) == "Type a sentence: there is no text yet."
-        assert box.runs.computed == 0
+        assert box.wait() and loads == []
+        assert without_tags(told.value) == "Type a sentence: there is no text yet."
     box.text.value = SENTENCE
-    assert box.wait() and box.runs.computed == 1
+    assert box.wait() and len(loads) == 1 and "squared norm" in told.value
 
 
 def test_long_lists_end(explorer):
