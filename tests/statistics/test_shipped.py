@@ -30,6 +30,18 @@ def test_they_say_what_was_measured(shipped, excerpt):
         )
 
 
+def test_they_have_intervals_and_a_null(shipped, smollm2):
+    shared = ek.tokens.group_vocabulary(smollm2.tokenizer).shared
+    high = shipped["hidden"].high_norm(peak=True)["token"]
+    for left_out in ((), high, shared, [*high, *shared]):
+        for stats in shipped.values():
+            found = stats.without(left_out).tradeoff(intervals=True)
+            assert (found["slope_low"] < found["slope"]).all()
+            assert (found["slope"] < found["slope_high"]).all()
+    assert len(shipped["hidden"].evidence()) == len(shipped["unit"].evidence()) == 31
+    assert shipped["unit"].anisotropy(intervals=True)["self_similarity_high"].notna().all()
+
+
 @pytest.mark.slow
 def test_smollm2_gives_the_same_again_on_a_slice_of_sentences(shipped, excerpt, smollm2):
     """Runs all sentences that contain one of a few rare tokens and compares their statistics."""
