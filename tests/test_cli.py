@@ -369,7 +369,7 @@ def test_several_sites_and_compact_statistics(command, tmp_path):
     assert shown[0] == 0 and "No decomposition for this choice" in shown[1]
 
 
-def test_compact_statistics_keep_intervals_without_shared_strings(command, model, tmp_path):
+def test_compact_statistics_keep_intervals_without_shared_strings(command, minilm, tmp_path):
     """Of a pass, of one in shards, and where shards are merged by a command of their own."""
     chosen = ["--model", "minilm", "--corpus", "wikipedia", "--sample", 240, "--layers", "1"]
     store, folds = tmp_path / "store", ["--folds", 6, "--compact", "--quiet"]
@@ -378,9 +378,9 @@ def test_compact_statistics_keep_intervals_without_shared_strings(command, model
     assert command("extract", *chosen, *in_shards, "--out", tmp_path / "shards")[0] == 0
     merge = ["shard", "merge", store, "--folds", 6, "--compact"]
     assert command(*merge, "--out", tmp_path / "merged")[0] == 0
-    shared = ek.tokens.group_vocabulary(model.tokenizer).shared
+    shared = ek.tokens.group_vocabulary(minilm.tokenizer).shared
     corpus = ek.load_corpus("wikipedia", sample=240)
-    whole = ek.extract(model, corpus, folds=6, layers=[1], progress=False)
+    whole = ek.extract(minilm, corpus, folds=6, layers=[1], progress=False)
     wanted = whole.without(shared).evidence(null=False)
     for name in ("pass", "shards", "merged"):
         compact = ek.TokenStatistics.load(tmp_path / name)

@@ -69,13 +69,12 @@ def fit_of(explorer: Locator, side: str) -> tuple[int, int, float, float]:
 
 
 def both() -> set[str]:
-    """Tokens of both models that occur at least ten times in each."""
-    return set.intersection(
-        *(
-            set(view.statistics(name).table(1, min_count=10)["token"])
-            for name in ("minilm", "smollm2")
-        )
-    )
+    """Texts of tokens of both models that occur at least ten times in each."""
+    texts = []
+    for name in ("minilm", "smollm2"):
+        stats = view.statistics(name)
+        texts.append(set(stats.texts[(stats.n >= 10) & (stats.n <= 100_000)].tolist()))
+    return set.intersection(*texts)
 
 
 def test_a_step_of_a_slider_moves_its_own_panel_and_the_numbers_are_the_analysis(

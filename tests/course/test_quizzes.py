@@ -606,7 +606,7 @@ def words_by_subwords() -> dict[int, list[float]]:
 
 @check("08", 2)
 def a_line_hidden_by_subwords(question: Question) -> Expected:
-    _, cv_Q, slope, *_, r2, _, of_tokens, token_slope = row(output("08", "4ee19e31"), "2")
+    cv_Q, slope, _, _, r2, of_tokens, token_slope, *_ = row(output("08", "4ee19e31"), "2")
     same(question.given, (slope, r2, round(token_slope)))
     _, _, one_slope, _, _, one_r2 = words_by_subwords()[1]
     return Expected((), [(), (), ()], [cv_Q, of_tokens, one_slope, one_r2])
