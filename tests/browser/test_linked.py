@@ -143,7 +143,7 @@ def test_the_token_hovered_over_is_shown_in_both_panels(notebook: Notebook, expl
     tokens = [re.search(r"token\s*(.+?)\s*occurrences", text)[1] for text in texts]
     assert tokens[0] == tokens[1] and tokens[0] in common
     rows = [
-        view.statistics(name).table(layer).set_index("token").loc[tokens[0]]
+        view.statistics(name).table(layer, min_count=10).set_index("token").loc[tokens[0]]
         for name, layer in (("minilm", 3), ("smollm2", 15))
     ]
     for text, row in zip(texts, rows, strict=True):
@@ -171,7 +171,7 @@ def test_what_is_lassoed_in_one_panel_is_marked_in_the_other(notebook: Notebook,
     assert count > 3, "the lasso holds some tokens"
     assert right.rest()["hash"] != before
     names = explorer.locator(".embvar-marked td:first-child").all_inner_texts()
-    stats = [view.statistics(name).table(layer).set_index("token")
+    stats = [view.statistics(name).table(layer, min_count=10).set_index("token")
              for name, layer in (("minilm", 3), ("smollm2", 15))]  # fmt: skip
     first = explorer.locator(".embvar-marked tr").nth(1).locator("td").all_inner_texts()
     shown = [view.as_number(text) for text in first[1:]]
@@ -200,7 +200,7 @@ def test_a_search_marks_in_both_panels_and_results_come_out(notebook: Notebook, 
     assert name == "linked-minilm-layer3-smollm2-layer15-marked.csv"
     row = pd.read_csv(io.BytesIO(content)).iloc[0]
     for side, model, layer in (("left", "minilm", 3), ("right", "smollm2", 15)):
-        expected = view.statistics(model).table(layer).set_index("token").loc["state"]
+        expected = view.statistics(model).table(layer, min_count=10).set_index("token").loc["state"]
         assert [row[f"{one}_{side}"] for one in "nQMV"] == pytest.approx(
             [expected[one] for one in "nQMV"]
         )
