@@ -116,41 +116,22 @@ def test_at_the_same_depth_both_sliders_go_together(notebook: Notebook, explorer
     poll(lambda: fit_of(explorer, "right")[0], lambda now: now == 15)
 
 
-def hovered(explorer: Locator, side: str) -> str:
-    """The text of a panel's tooltip; empty if none is shown."""
-    return panel(explorer, side).evaluate(
-        """panel => {
-          const shown = [...panel.querySelectorAll(".embvar-scatter *")].filter((one) =>
-            getComputedStyle(one).position === "absolute" && one.style.opacity === "1" &&
-            one.textContent.includes("token"));
-          return shown.length ? shown[shown.length - 1].textContent : "";
-        }"""
-    )
-
-
-def test_the_token_hovered_over_is_shown_in_both_panels(notebook: Notebook, explorer: Locator):
+def test_the_token_hovered_over_is_ringed_in_both_panels(notebook: Notebook, explorer: Locator):
     page, common = notebook.page, both()
-    box = view.plot_box(panel(explorer, "left"))
-    found = ""
-    for x in np.linspace(0.55, 0.8, 25):
-        page.mouse.move(box["x"] + x * box["width"], box["y"] + 0.4 * box["height"])
-        page.wait_for_timeout(500)
-        if found := hovered(explorer, "left"):
-            break
-    assert found
-    page.wait_for_timeout(1000)
-    texts = [hovered(explorer, side) for side in ("left", "right")]
-    tokens = [re.search(r"token\s*(.+?)\s*occurrences", text)[1] for text in texts]
-    assert tokens[0] == tokens[1] and tokens[0] in common
-    rows = [
-        view.statistics(name).table(layer, min_count=10).set_index("token").loc[tokens[0]]
-        for name, layer in (("minilm", 3), ("smollm2", 15))
-    ]
-    for text, row in zip(texts, rows, strict=True):
-        assert f"{row['n']:,}" in text or str(row["n"]) in text
+    pictures = [watched(explorer, side) for side in ("left", "right")]
+    before = [picture.hash for picture in pictures]
+    table = view.statistics("minilm").table(3, min_count=10).set_index("token")
+    left = table[table.index.isin(common)]
+    _, x, y = view.farthest_apart(panel(explorer, "left"), left)
+    page.mouse.move(x + 60, y + 60)
+    page.mouse.move(x + 1, y, steps=4)
+    for picture, plain in zip(pictures, before, strict=True):
+        assert poll(lambda p=picture: p.hash, lambda now, was=plain: now != was) != plain
     page.screenshot(path=screenshot("linked-hover"))
     page.mouse.move(3, 300)
-    assert poll(lambda: hovered(explorer, "right"), lambda text: text == "") == ""
+    for picture, plain in zip(pictures, before, strict=True):
+        assert poll(lambda p=picture: p.hash, lambda now, was=plain: now == was) == plain
+        picture.stop()
 
 
 def test_what_is_lassoed_in_one_panel_is_marked_in_the_other(notebook: Notebook, explorer: Locator):

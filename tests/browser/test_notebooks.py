@@ -177,7 +177,7 @@ def test_hovering_shows_a_points_token_and_clicking_opens_its_card(opened: Noteb
     row = view.table(explorer).loc[token]
     page.mouse.move(x + 60, y + 60)
     page.mouse.move(x + 1, y, steps=4)
-    told = poll(lambda: tooltip(explorer), lambda text: token in text)
+    told = poll(lambda: view.tooltip(explorer), lambda text: token in text)
     assert token in told.split()
     shown = {view.as_number(text) for text in re.findall(view.NUMBER, told)}
     for value in (row["n"], row["Q"], row["M"], row["V"]):
@@ -433,18 +433,6 @@ def test_tab_reaches_every_control(opened: Notebook):
             reached |= set(names)
             page.keyboard.press("Tab")
         assert wanted <= reached
-
-
-def tooltip(explorer) -> str:
-    """The text of the plot's tooltip; empty if it is hidden."""
-    return explorer.locator(".embvar-scatter").evaluate(
-        """plot => {
-          const title = plot.querySelector(".token-title");
-          let tip = title;
-          while (tip && tip.style.pointerEvents !== "none") tip = tip.parentElement;
-          return tip && getComputedStyle(tip).opacity > 0 ? tip.innerText : "";
-        }"""
-    )
 
 
 def check_head(explorer, token: str, head: str) -> None:

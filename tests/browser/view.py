@@ -215,7 +215,13 @@ class Axes:
 
 def loneliest(explorer: Locator, room: int = 40) -> tuple[str, float, float]:
     """The token whose point is farthest from all others, and its position on the page."""
-    found = table(explorer)
+    return farthest_apart(explorer, table(explorer), room)
+
+
+def farthest_apart(
+    explorer: Locator, found: pd.DataFrame, room: int = 40
+) -> tuple[str, float, float]:
+    """The same of the tokens of a table that a plot shows."""
     x, y = Axes(explorer).at(found["M"].to_numpy(), found["V"].to_numpy())
     box = plot_box(explorer)
     inside = (x > box["x"] + room) & (x < box["x"] + box["width"] - room)
@@ -234,6 +240,18 @@ def plot_box(explorer: Locator) -> dict[str, float]:
     canvases = explorer.locator(".embvar-scatter canvas")
     boxes = [canvases.nth(i).bounding_box() for i in range(canvases.count())]
     return max(filter(None, boxes), key=lambda box: box["width"])
+
+
+def tooltip(explorer: Locator) -> str:
+    """The text of the plot's tooltip; empty if it is hidden."""
+    return explorer.locator(".embvar-scatter").evaluate(
+        """plot => {
+          const title = plot.querySelector(".token-title");
+          let tip = title;
+          while (tip && tip.style.pointerEvents !== "none") tip = tip.parentElement;
+          return tip && getComputedStyle(tip).opacity > 0 ? tip.innerText : "";
+        }"""
+    )
 
 
 # The layer explorer
