@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from scipy.stats import t as student
 
 import embvar_kit as ek
 from embvar_kit.corpora.dealing import deal, documents_of
@@ -443,6 +444,30 @@ def test_a_null_is_compared_only_with_the_occurrences_it_was_permuted_over(
     some = ShardedPass.open(store).merge(only=range(4), folds=2)["hidden"]
     with pytest.raises(ek.StatisticsError, match="other counts than the tokens"):
         some.evidence()
+
+
+def test_statistics_compacted_without_some_tokens_do_not_give_intervals_of_all(stats):
+    frequent = stats.tokens[stats.n >= 10][:3].tolist()
+    part = stats.without(frequent)
+    with pytest.raises(ek.StatisticsError, match=r"Intervals|folds"):
+        part.decomposition(intervals=True)
+    compact = part.compact()
+    with pytest.raises(ek.StatisticsError, match="Intervals"):
+        compact.decomposition(intervals=True)
+    assert compact.tradeoff(intervals=True)["slope_low"].notna().all()
+
+
+def test_simultaneous_intervals_are_those_of_one_layer_of_many(stats):
+    one, all_layers = (stats.evidence(simultaneous=on) for on in (False, True))
+    miss = 0.05 / len(one) / 2
+    factor = student.isf(miss, FOLDS - 1) / student.isf(0.025, FOLDS - 1)
+    assert factor > 1
+    for name in ("slope", "r2", "sd_M", "reliability", "slope_iv"):
+        for end in ("low", "high"):
+            reach = one[f"{name}_{end}"] - one[name]
+            found = all_layers[f"{name}_{end}"] - all_layers[name]
+            np.testing.assert_allclose(found, factor * reach, rtol=1e-6, atol=1e-9)
+    assert (all_layers["survives"] <= one["survives"]).all()
 
 
 def test_compact_statistics_without_a_token_they_do_not_list_drop_what_covers_it(model, corpus):
