@@ -5,7 +5,8 @@ const APART = 6;  // least distance of two numbers of an axis, in heights of a l
 const LINES = "http://www.w3.org/2000/svg";
 
 // Round values between two ends: steps of 1, 2 or 5 times a power of ten; on a logarithmic axis
-// powers of ten, and their double and fivefold where there are few.
+// powers of ten, and their double and fivefold where there are few. Where that leaves fewer than two,
+// as between 60 and 180, the steps are those of a linear axis.
 function roundValues(low, high, most, logarithmic) {
   const found = [];
   if (logarithmic) {
@@ -15,7 +16,9 @@ function roundValues(low, high, most, logarithmic) {
     for (let power = first; power <= last; power += every) {
       found.push(...factors.map((factor) => factor * 10 ** power));
     }
-    return found.filter((value) => value >= low && value <= high);
+    const seen = found.filter((value) => value >= low && value <= high);
+    if (seen.length > 1) return seen;
+    found.length = 0;
   }
   const least = (high - low) / most, power = 10 ** Math.floor(Math.log10(least));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= least);
