@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
+from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 from playwright.sync_api import Locator
 
 from . import servers, view
 from .conftest import Desk, screenshot
-from .notebook_page import Notebook, Watch, poll
+from .notebook_page import WINDOW, Notebook, Watch, poll
 
 NAME = "linked.ipynb"
 CELLS = (
@@ -144,10 +148,45 @@ def test_what_is_lassoed_in_one_panel_is_marked_in_the_other(notebook: Notebook,
     wanted = [row[name] for name in "nQMV" for row in rows]
     assert shown == pytest.approx(wanted, rel=6e-4)
     page.screenshot(path=screenshot("linked-lasso"))
-    left.locator('button[title*="an"]').first.click()  # pan and zoom again
+    left.locator('.embvar-scatter button[title*="an"]').first.click()  # pan and zoom again
     explorer.locator(".embvar-clear").click()
     assert poll(table.count, lambda count: count == 0) == 0
     right.stop()
+
+
+def test_a_search_marks_in_both_panels_and_results_come_out(notebook: Notebook, explorer: Locator):
+    explorer.locator(".embvar-search input").fill("state")
+    for side in ("left", "right"):
+        names = panel(explorer, side).locator(".embvar-name")
+        assert poll(names.all_text_contents, lambda now: now == ["state"]) == ["state"]
+
+    def saved(button: str) -> tuple[str, bytes]:
+        with notebook.page.expect_download() as waiting:
+            explorer.locator(".embvar-downloads button", has_text=button).click()
+        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+
+    name, content = saved("CSV")
+    assert name == "linked-minilm-layer3-smollm2-layer15-marked.csv"
+    row = pd.read_csv(io.BytesIO(content)).iloc[0]
+    for side, model, layer in (("left", "minilm", 3), ("right", "smollm2", 15)):
+        expected = view.statistics(model).table(layer, min_count=10).set_index("token").loc["state"]
+        assert [row[f"{one}_{side}"] for one in "nQMV"] == pytest.approx(
+            [expected[one] for one in "nQMV"]
+        )
+    name, content = saved("PNG")
+    assert name.endswith(".png") and Image.open(io.BytesIO(content)).width > 2000
+    explorer.locator(".embvar-downloads button", has_text="code").click()
+    told = poll(
+        lambda: view.text_of(explorer, "downloads code"), lambda text: "explorer.state" in text
+    )
+    assert "explorer.state.restore(" in told and "marked=['state']" in told
+    view_cleared(explorer)
+
+
+def view_cleared(explorer: Locator) -> None:
+    explorer.locator(".embvar-clear").click()
+    marked = explorer.locator(".embvar-marked tr")
+    assert poll(marked.count, lambda count: count == 0) == 0
 
 
 def test_the_wheel_scrolls_the_page_over_either_plot_and_zooms_the_one_clicked(
@@ -204,3 +243,71 @@ def test_the_token_hovered_over_is_ringed_in_both_panels(notebook: Notebook, exp
         assert poll(lambda p=picture: p.hash, lambda now, was=plain: now == was) == plain
         picture.stop()
     axes.select_option(label="logarithmic")
+
+
+@pytest.mark.parametrize(("width", "height"), [(1000, 700), (1280, 900), (1920, 1080)])
+def test_the_panels_fit_their_column(
+    notebook: Notebook, explorer: Locator, width: int, height: int
+):
+    page = notebook.page
+    page.set_viewport_size({"width": width, "height": height})
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    page.wait_for_timeout(800)
+    boxes = [panel(explorer, side).bounding_box() for side in ("left", "right")]
+    plots = [view.plot_box(panel(explorer, side)) for side in ("left", "right")]
+    assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"], "side by side"
+    assert abs(plots[0]["y"] - plots[1]["y"]) < 2, "at one height"
+    assert abs(plots[0]["width"] - plots[1]["width"]) < 30
+    for box, plot in zip(boxes, plots, strict=True):
+        assert plot["width"] > box["width"] - 140
+    assert view.cut_off(explorer) == []
+    page.screenshot(path=screenshot(f"linked-{width}"))
+    page.set_viewport_size(WINDOW)
+
+
+def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: Locator):
+    page = notebook.page
+    page.set_viewport_size({"width": 1920, "height": 1080})
+    explorer.locator(".embvar-lecture-button button").click()
+    wide = poll(lambda: view.plot_box(panel(explorer, "right")), lambda box: box["width"] > 700)
+    assert wide["width"] > 700 and wide["y"] + wide["height"] < 1080
+    for css in ("left .embvar-layer label", "right .embvar-numbers b", "both"):
+        one = explorer.locator(f".embvar-{css}").first
+        assert one.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
+    page.wait_for_timeout(800)
+    page.screenshot(path=screenshot("linked-lecture"))
+    page.evaluate("() => document.exitFullscreen()")
+    page.set_viewport_size(WINDOW)
+    poll(lambda: explorer.get_attribute("class"), lambda now: "lecture" not in now)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+def test_axe_finds_no_serious_violation_and_all_has_a_name(
+    notebook: Notebook, explorer: Locator, theme: str
+):
+    page = notebook.page
+    notebook.choose_theme(theme)
+    explorer.locator(".embvar-search input").fill("state")
+    rows = explorer.locator(".embvar-marked tr")
+    poll(rows.count, lambda count: count == 2)
+    texts = {
+        side: panel(explorer, side)
+        .locator(".embvar-scatter canvas")
+        .first.get_attribute("aria-label")
+        for side in ("left", "right")
+    }
+    for side, text in texts.items():
+        assert f"{side} panel" in text and "slope" in text
+        assert panel(explorer, side).get_attribute("aria-label") == f"{side} panel"
+        assert panel(explorer, side).get_attribute("role") == "group"
+    names = explorer.locator("select, input, [role=slider]").evaluate_all(
+        """(all) => all.filter((one) => one.checkVisibility() && !one.closest(".embvar-scatter"))
+          .map((one) => one.getAttribute("aria-label") ||
+            (one.labels?.[0]?.textContent ?? "") + (one.closest("[title]")?.title ?? ""))"""
+    )
+    assert all(name.strip() for name in names) and len(names) > 8
+    assert view.violations(page, view.NAMED - {"image-alt"}) == {}, "a plot is no image"
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    page.wait_for_timeout(500)
+    page.screenshot(path=screenshot(f"linked-{theme.split()[1].lower()}"))
+    view_cleared(explorer)
