@@ -16,15 +16,12 @@ async function render({ model, el }) {
     if (!indices.byteLength) return at;  // the same tokens in the same order
     return 4 * at < indices.byteLength ? indices.getInt32(4 * at, true) : -1;
   };
-  let busy = false;
+  // Only the panel that the mouse came to last leads: a plot also tells of what it was made to do.
+  let leading = 0;
+  const come = SIDES.map((_, here) => () => { leading = here; });
   const followers = SIDES.map((side, here) => () => {
-    if (busy) return;
-    busy = true;
-    try {
-      drawn(SIDES[1 - here])?.hover(partner(side, plots[here].get("hovering")));
-    } finally {
-      busy = false;
-    }
+    if (here !== leading) return;
+    drawn(SIDES[1 - here])?.hover(partner(side, plots[here].get("hovering")));
   });
   plots.forEach((plot, here) => plot.on("change:hovering", followers[here]));
   const named = new ResizeObserver(() => {
@@ -35,8 +32,10 @@ async function render({ model, el }) {
   });
   let frame = 0;
   const laidOut = () => {
-    if (panel("right")) named.observe(panel("right"));
-    else frame = requestAnimationFrame(laidOut);
+    if (panel("right")) {
+      named.observe(panel("right"));
+      SIDES.forEach((side, here) => panel(side)?.addEventListener("pointerenter", come[here]));
+    } else frame = requestAnimationFrame(laidOut);
   };
   laidOut();
   return () => {

@@ -224,23 +224,33 @@ def test_the_wheel_scrolls_the_page_over_either_plot_and_zooms_the_one_clicked(
         page.mouse.move(3, 300)
 
 
-def test_the_token_hovered_over_is_ringed_in_both_panels(notebook: Notebook, explorer: Locator):
+def test_the_token_hovered_over_is_shown_in_both_panels(notebook: Notebook, explorer: Locator):
     page, common = notebook.page, both()
     axes = explorer.locator(".embvar-scales select")
     axes.select_option(label="each layer's own")  # on linear axes, ticks tell where a point is
     pictures = [watched(explorer, side) for side in ("left", "right")]
     before = [picture.hash for picture in pictures]
-    table = view.statistics("minilm").table(3, min_count=10).set_index("token")
-    left = table[table.index.isin(common)]
-    _, x, y = view.farthest_apart(panel(explorer, "left"), left)
+    tables = [
+        view.statistics(name).table(layer, min_count=10).set_index("token")
+        for name, layer in (("minilm", 3), ("smollm2", 15))
+    ]
+    left = tables[0][tables[0].index.isin(common)]
+    token, x, y = view.farthest_apart(panel(explorer, "left"), left)
     page.mouse.move(x + 60, y + 60)
     page.mouse.move(x + 1, y, steps=4)
+    for side, table in zip(("left", "right"), tables, strict=True):
+        told = poll(lambda s=side: view.tooltip(panel(explorer, s)), lambda text: token in text)
+        assert token in told.split()
+        shown = {view.as_number(text) for text in re.findall(view.NUMBER, told)}
+        for value in table.loc[token, ["n", "Q", "M", "V"]]:
+            assert any(np.isclose(value, one, rtol=1e-3) for one in shown), (value, told)
     for picture, plain in zip(pictures, before, strict=True):
-        assert poll(lambda p=picture: p.hash, lambda now, was=plain: now != was) != plain
+        assert picture.hash != plain
     page.screenshot(path=screenshot("linked-hover"))
     page.mouse.move(3, 300)
-    for picture, plain in zip(pictures, before, strict=True):
+    for side, picture, plain in zip(("left", "right"), pictures, before, strict=True):
         assert poll(lambda p=picture: p.hash, lambda now, was=plain: now == was) == plain
+        assert poll(lambda s=side: view.tooltip(panel(explorer, s)), lambda text: not text) == ""
         picture.stop()
     axes.select_option(label="logarithmic")
 
