@@ -26,6 +26,9 @@ from embvar_kit.explorers.scripted import Frame
 PATIENCE = 0.5
 """Seconds after which a slider returns from a range that has no tokens."""
 
+TYPING = 0.3
+"""Seconds without a key after which what was typed is looked for."""
+
 WIDGET = "application/vnd.jupyter.widget-view+json"
 """What a notebook calls a widget in the output of a cell."""
 

@@ -153,6 +153,26 @@ def dropdown(
     return with_class(control, css)
 
 
+def scales_dropdown(tooltip: str) -> widgets.Dropdown:
+    """How the axes of a trade-off are scaled."""
+    options = [("same for all layers", "same"), ("each layer's own", "own"), ("logarithmic", "log")]
+    return dropdown("axes", "embvar-scales", options, tooltip, "250px")
+
+
+def search_text(where: str, width: str) -> widgets.Text:
+    """What is typed to mark tokens; ``where`` says where they are marked."""
+    control = widgets.Text(
+        placeholder="a token, stat*, *ing, or several",
+        description="search",
+        continuous_update=True,
+        tooltip=f"marks this token {where}; if there is none, all that begin with it; stat* marks "
+        "all that begin so, *ing all that end so; blanks separate several",
+        style={"description_width": "initial"},
+        layout={"width": width},
+    )
+    return with_class(control, "embvar-search")
+
+
 def checkbox(description: str, css: str, tooltip: str) -> widgets.Checkbox:
     """A checkbox with its description, tooltip and CSS class."""
     control = widgets.Checkbox(

@@ -14,13 +14,15 @@ from matplotlib.figure import Figure
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers import links
-from embvar_kit.explorers.base import PATIENCE, bind, explorer_frame, handle_of
+from embvar_kit.explorers.base import PATIENCE, TYPING, bind, explorer_frame, handle_of
 from embvar_kit.explorers.controls import (
     CountsSlider,
     checkbox,
     dropdown,
     layer_slider,
     paragraph,
+    scales_dropdown,
+    search_text,
     with_class,
     wrapping_row,
 )
@@ -44,8 +46,6 @@ from embvar_kit.explorers.tradeoff_plot import MARK, TradeoffPlot
 from embvar_kit.figures.lettering import as_label, label_points, symbol
 from embvar_kit.figures.style import count_range
 from embvar_kit.figures.tradeoff import scatter_V_on_M
-
-_TYPING = 0.3  # seconds without a key after which what was typed is looked for
 
 
 class LinkedExplorer(WithOutputs):
@@ -172,17 +172,7 @@ class LinkedExplorer(WithOutputs):
             "embvar-same-depth",
             "moving one layer slider moves the other to the nearest relative depth",
         )
-        scales = dropdown(
-            "axes",
-            "embvar-scales",
-            [
-                ("same for all layers", "same"),
-                ("each layer's own", "own"),
-                ("logarithmic", "log"),
-            ],
-            "how the axes of both panels are scaled",
-            "250px",
-        )
+        scales = scales_dropdown("how the axes of both panels are scaled")
         for name, control in (
             ("unbiased", unbiased),
             ("special", special),
@@ -245,17 +235,8 @@ class LinkedExplorer(WithOutputs):
         return wrapping_row(*row)
 
     def _search_box(self) -> list[widgets.Widget]:
-        self._search = widgets.Text(
-            placeholder="a token, stat*, *ing, or several",
-            description="search",
-            continuous_update=True,
-            tooltip="marks this token in both panels; if there is none, all that begin with it; "
-            "stat* marks all that begin so, *ing all that end so; blanks separate several",
-            style={"description_width": "initial"},
-            layout={"width": "360px"},
-        )
-        with_class(self._search, "embvar-search")
-        bind(self.state, "search", self._search, self._show_message, pause=_TYPING)
+        self._search = search_text("in both panels", "360px")
+        bind(self.state, "search", self._search, self._show_message, pause=TYPING)
         clear = widgets.Button(description="clear marks", tooltip="remove all marks")
         with_class(clear, "embvar-clear").on_click(lambda _: self._clear())
         self._found = paragraph("embvar-found", self._message)

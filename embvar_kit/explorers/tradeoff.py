@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers import links
-from embvar_kit.explorers.base import PATIENCE, bind, explorer_frame, handle_of
+from embvar_kit.explorers.base import PATIENCE, TYPING, bind, explorer_frame, handle_of
 from embvar_kit.explorers.columns import COUNT, RESIDUAL
 from embvar_kit.explorers.controls import (
     CountsSlider,
@@ -25,6 +25,8 @@ from embvar_kit.explorers.controls import (
     heading,
     layer_slider,
     paragraph,
+    scales_dropdown,
+    search_text,
     with_class,
     wrapping_row,
 )
@@ -49,8 +51,6 @@ from embvar_kit.figures.tradeoff import scatter_V_on_M
 
 if TYPE_CHECKING:
     from embvar_kit.models.loading import EmbeddingModel
-
-_TYPING = 0.3  # seconds without a key after which what was typed is looked for
 
 
 class TradeoffExplorer(WithOutputs):
@@ -230,17 +230,7 @@ class TradeoffExplorer(WithOutputs):
             "unbiased", "embvar-unbiased", "correct M and V for few occurrences (notebook 2)"
         )
         special = checkbox("special tokens", "embvar-special", "show [CLS], </s> and the like")
-        scales = dropdown(
-            "axes",
-            "embvar-scales",
-            [
-                ("same for all layers", "same"),
-                ("each layer's own", "own"),
-                ("logarithmic", "log"),
-            ],
-            "how the axes are scaled",
-            "250px",
-        )
+        scales = scales_dropdown("how the axes are scaled")
         for name, control in (
             ("model", model),
             ("unbiased", unbiased),
@@ -284,17 +274,8 @@ class TradeoffExplorer(WithOutputs):
         )
 
     def _search_box(self) -> list[widgets.Widget]:
-        self._search = widgets.Text(
-            placeholder="a token, stat*, *ing, or several",
-            description="search",
-            continuous_update=True,
-            tooltip="marks this token at every layer; if there is none, all that begin with it; "
-            "stat* marks all that begin so, *ing all that end so; blanks separate several",
-            style={"description_width": "initial"},
-            layout={"width": "auto"},
-        )
-        with_class(self._search, "embvar-search")
-        bind(self.state, "search", self._search, self._show_message, pause=_TYPING)
+        self._search = search_text("at every layer", "auto")
+        bind(self.state, "search", self._search, self._show_message, pause=TYPING)
         self._found = with_class(widgets.HTML(), "embvar-found")
         self._looked_for: tuple[str, Points | None] = "", None  # what the list was made from
         self._matches = TokenList(

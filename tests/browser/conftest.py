@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
 
 from . import excerpts, servers
@@ -87,6 +88,15 @@ class Desk:
             if run:
                 self.notebook.run_all()
         return self.notebook
+
+    def write(self, name: str, *sources: str, below: str = "") -> Notebook:
+        """Write a notebook of some cells of code, and of a text below them; return it, run."""
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        cells += [nbformat.v4.new_markdown_cell(below)] if below else []
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(made, self._server.folder / name)
+        return self.open(name)
 
     def close(self) -> None:
         """Close the open notebook, if any."""

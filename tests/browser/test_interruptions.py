@@ -6,11 +6,10 @@ import os
 import signal
 from collections.abc import Iterator
 
-import nbformat
 import pytest
 from playwright.sync_api import Locator, expect
 
-from . import servers, view
+from . import view
 from .conftest import Desk, screenshot
 from .notebook_page import WINDOW, Notebook, poll
 
@@ -26,12 +25,8 @@ SILENT = "The kernel does not answer."
 
 
 @pytest.fixture(scope="module")
-def notebook(lab: servers.Server, desk: Desk) -> Notebook:
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(made, lab.folder / NAME)
-    return desk.open(NAME)
+def notebook(desk: Desk) -> Notebook:
+    return desk.write(NAME, *CELLS)
 
 
 def kernel_of(notebook: Notebook) -> int:

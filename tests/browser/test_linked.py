@@ -6,14 +6,13 @@ import io
 import re
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator
 
-from . import servers, view
+from . import view
 from .conftest import Desk, screenshot
 from .notebook_page import WINDOW, Notebook, Watch, poll
 
@@ -27,13 +26,9 @@ CELLS = (
 
 
 @pytest.fixture(scope="module")
-def notebook(lab: servers.Server, desk: Desk) -> Notebook:
+def notebook(desk: Desk) -> Notebook:
     """A notebook with the explorer."""
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(made, lab.folder / NAME)
-    return desk.open(NAME)
+    return desk.write(NAME, *CELLS)
 
 
 @pytest.fixture

@@ -7,14 +7,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator
 
-from . import servers, view
+from . import view
 from .conftest import Desk, screenshot
 from .notebook_page import WINDOW, Notebook, poll
 
@@ -29,14 +28,9 @@ CELLS = (
 
 
 @pytest.fixture(scope="module")
-def notebook(lab: servers.Server, desk: Desk) -> Notebook:
+def notebook(desk: Desk) -> Notebook:
     """A notebook with the explorer, and a cell that tells the layer that the kernel knows."""
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    below = nbformat.v4.new_markdown_cell('<div style="height:2000px">Room to scroll</div>')
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    made = nbformat.v4.new_notebook(cells=[*cells, below], metadata={"kernelspec": kernel})
-    nbformat.write(made, lab.folder / NAME)
-    return desk.open(NAME)
+    return desk.write(NAME, *CELLS, below='<div style="height:2000px">Room to scroll</div>')
 
 
 @pytest.fixture

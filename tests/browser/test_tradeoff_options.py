@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import nbformat
 import numpy as np
 import pytest
 from playwright.sync_api import Locator
@@ -12,7 +11,7 @@ from playwright.sync_api import Locator
 import embvar_kit as ek
 from embvar_kit.statistics import analysis
 
-from . import servers, view
+from . import view
 from .conftest import Desk, screenshot
 from .notebook_page import WINDOW, Notebook, poll
 
@@ -31,13 +30,9 @@ explorer
 
 
 @pytest.fixture(scope="module")
-def notebook(lab: servers.Server, desk: Desk) -> Notebook:
+def notebook(desk: Desk) -> Notebook:
     """A notebook with the explorer."""
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [nbformat.v4.new_code_cell(CELL.strip())]
-    made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(made, lab.folder / NAME)
-    return desk.open(NAME)
+    return desk.write(NAME, CELL.strip())
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import nbformat
 import numpy as np
 import pytest
 from playwright.sync_api import Locator, expect
@@ -12,7 +11,7 @@ from playwright.sync_api import Locator, expect
 import embvar_kit as ek
 from embvar_kit.explorers.tables import number
 
-from . import servers, view
+from . import view
 from .conftest import Desk, screenshot
 from .notebook_page import WINDOW, Notebook, Watch, poll
 
@@ -26,12 +25,8 @@ SENTENCE = "The state of the art, and the State of Texas."
 
 
 @pytest.fixture(scope="module")
-def notebook(lab: servers.Server, desk: Desk) -> Notebook:
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [nbformat.v4.new_code_cell(CELL)]
-    made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
-    nbformat.write(made, lab.folder / NAME)
-    return desk.open(NAME)
+def notebook(desk: Desk) -> Notebook:
+    return desk.write(NAME, CELL)
 
 
 @pytest.fixture
