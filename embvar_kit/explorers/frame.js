@@ -70,7 +70,10 @@ function render({ model, el }) {
   const changed = new MutationObserver(soon);
   const laidOut = () => {
     if (!explorer()) return requestAnimationFrame(laidOut);
-    changed.observe(explorer(), { childList: true, subtree: true, characterData: true });
+    // A slider writes the index of its value over the text at each move, so that is observed, too.
+    const attributeFilter = ["aria-valuetext"];
+    const what = { childList: true, subtree: true, characterData: true, attributeFilter };
+    changed.observe(explorer(), what);
     soon();
   };
   laidOut();

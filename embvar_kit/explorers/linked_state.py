@@ -208,7 +208,7 @@ class LinkedState(traitlets.HasTraits):
         return found
 
     def restore(self, **values: Any) -> None:
-        """Set several values at once, in an order in which each is valid.
+        """Set several values at once; if one is not valid, all stay as they were.
 
         Args:
             values: traits; ``left`` and ``right``, each ``{"model": ..., "site": ...,
@@ -219,12 +219,22 @@ class LinkedState(traitlets.HasTraits):
         """
         if unknown := [n for n in values if n not in (*_COMMON, *_SWITCHES, *SIDES, "marked")]:
             raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
+        for side in SIDES:
+            if unknown := [name for name in values.get(side, {}) if name not in _OWN]:
+                raise traitlets.TraitError(f"The {side} panel has no value {unknown[0]!r}.")
+        before = self.values()
+        try:
+            self._set(values)
+        except traitlets.TraitError:
+            self._set(before)
+            raise
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """Set values in an order in which each is valid."""
         # The widest choice, in which any range is valid that has tokens.
         self.same_depth, self.unbiased, self.special = False, False, True
         for side, panel in zip(SIDES, self.panels, strict=True):
             given = values.get(side, {})
-            if unknown := [name for name in given if name not in _OWN]:
-                raise traitlets.TraitError(f"The {side} panel has no value {unknown[0]!r}.")
             for name in _OWN:
                 if name in given:
                     setattr(panel, name, given[name])

@@ -273,7 +273,9 @@ def _value_control(
 
 
 def _labelled(numbers: Iterable[float]) -> list[tuple[str, float]]:
-    return [(f"{number:,.6g}", number) for number in sorted(numbers)]
+    # A slider puts a hyphen between its two numbers, from which no minus must be mistaken.
+    minus = "\N{MINUS SIGN}"
+    return [(f"{number:,.6g}".replace("-", minus), number) for number in sorted(numbers)]
 
 
 def _round_numbers(low: float, high: float, *, log: bool) -> set[float]:

@@ -250,13 +250,22 @@ class TradeoffState(traitlets.HasTraits):
         return {name: getattr(self, name) for name in _RESTORED}
 
     def restore(self, **values: Any) -> None:
-        """Set several values at once, in an order in which each is valid.
+        """Set several values at once; if one is not valid, all stay as they were.
 
         Raises:
             traitlets.TraitError: if a value is invalid or unknown.
         """
         if unknown := [name for name in values if name not in _RESTORED]:
             raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
+        before = self.values()
+        try:
+            self._set(values)
+        except traitlets.TraitError:
+            self._set(before)
+            raise
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """Set values in an order in which each is valid."""
         # The widest choice, in which any range is valid that has tokens.
         self.only = self.compare = None
         self.unbiased, self.special = False, True

@@ -9,7 +9,8 @@ from typing import Any
 from embvar_kit.errors import ModelError, StatisticsError
 from embvar_kit.statistics.token_statistics import TokenStatistics
 
-Key = tuple[str, str | None]  # name and revision of a model
+Key = tuple[str, str | None]
+"""Name and revision of a model."""
 
 
 class Vocabularies:
@@ -21,7 +22,8 @@ class Vocabularies:
     """
 
     def __init__(self, given: Mapping[Key, Any] | None = None, *, recall: bool = False) -> None:
-        self._known = dict(given or {})
+        self._given = dict(given or {})
+        self._loaded: dict[Key, tuple[Any, str]] = {}  # with its digest
         self._recall = recall
         self._loading = threading.Lock()
 
@@ -29,7 +31,7 @@ class Vocabularies:
         """Whether the vocabulary tells of these statistics, and can be had without a network."""
         if stats.info.get("convention", {}).get("by") not in ("token", "id"):
             return False
-        if _key(stats) in self._known:
+        if _key(stats) in self._given:
             return True
         return self._recall and _by_name(*_key(stats))
 
@@ -40,10 +42,18 @@ class Vocabularies:
             StatisticsError: if it cannot be loaded, or is not the one that they were made with.
         """
         key = _key(stats)
+        if key in self._given:
+            return self._given[key]
         with self._loading:
-            if key not in self._known:
-                self._known[key] = _load(key, stats.info["model"].get("tokenizer"))
-            return self._known[key]
+            if key not in self._loaded:
+                self._loaded[key] = _load(*key)
+            tokenizer, digest = self._loaded[key]
+        # An older kit kept no digest.
+        if stats.info["model"].get("tokenizer", digest) != digest:
+            raise StatisticsError(
+                f"The tokenizer of {key[0]!r} has changed since these statistics were made."
+            )
+        return tokenizer
 
 
 def _key(stats: TokenStatistics) -> Key:
@@ -61,18 +71,13 @@ def _by_name(name: str, revision: str | None) -> bool:
     return hub.cached_snapshot(name, revision) is not None
 
 
-def _load(key: Key, digest: str | None) -> Any:
+def _load(name: str, revision: str | None) -> tuple[Any, str]:
+    """A model's tokenizer and its digest."""
     from embvar_kit.models.identity import digest_of_tokenizer
     from embvar_kit.models.loading import load_tokenizer
 
-    name, revision = key
     try:
         tokenizer, begin, end = load_tokenizer(name, revision)
     except (ModelError, OSError) as error:
         raise StatisticsError(f"The vocabulary of {name!r} cannot be loaded: {error}") from error
-    # An older kit kept no digest.
-    if digest is not None and digest_of_tokenizer(tokenizer, begin, end) != digest:
-        raise StatisticsError(
-            f"The tokenizer of {name!r} has changed since these statistics were made."
-        )
-    return tokenizer
+    return tokenizer, digest_of_tokenizer(tokenizer, begin, end)

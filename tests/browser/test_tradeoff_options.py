@@ -144,9 +144,12 @@ def test_a_filter_shows_its_tokens_and_their_line(notebook: Notebook, explorer: 
     slider.focus()
     for _ in range(4):
         notebook.page.keyboard.press("ArrowRight")
-    poll(lambda: slider.get_attribute("aria-valuetext"), lambda index: float(index) == 4)
+    told = re.compile(r"documents ([\d.]+) to 104")
+    poll(lambda: told.search(view.text_of(explorer, "numbers b")), lambda found: found)
     notebook.page.wait_for_timeout(1500)
-    least = float(re.search(r"documents ([\d.]+) to 104", view.text_of(explorer, "numbers b"))[1])
+    least = float(told.search(view.text_of(explorer, "numbers b"))[1])
+    spoken = poll(lambda: slider.get_attribute("aria-valuetext"), lambda text: float(text) == least)
+    assert float(spoken) == least, "what a screen reader says of the handle"
     documents = dict(zip(stats.tokens, stats.documents, strict=True))
     tokens = stats.table(layer, **view.counts(explorer))["token"]
     count = sum(documents[token] >= least for token in tokens)

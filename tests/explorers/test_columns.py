@@ -138,6 +138,10 @@ def test_a_loaded_vocabulary_must_be_that_of_the_statistics(stats, minilm):
     other = dataclasses.replace(stats, info=info)
     with pytest.raises(traitlets.TraitError, match="tokenizer of 'minilm' has changed"):
         ek.TradeoffExplorer(other, recall=True, colour_by="piece")
+    both = ek.TradeoffExplorer({"one": stats, "other": other}, recall=True, colour_by="piece").state
+    with pytest.raises(traitlets.TraitError, match="tokenizer of 'minilm' has changed"):
+        both.model = "other"  # which the vocabulary that is loaded by now does not fit either
+        both.colour_by = "piece"
 
 
 # Colours

@@ -231,6 +231,9 @@ def test_the_state_is_restored_as_it_was():
         again.restore(colour=1)
     with pytest.raises(traitlets.TraitError, match="The left panel has no value 'marked'"):
         again.restore(left={"marked": []})
+    with pytest.raises(traitlets.TraitError, match="Layer 99"):
+        again.restore(counts=(1, None), marked=["the"], left={"model": "a"}, right={"layer": 99})
+    assert again.values() == values
 
 
 @pytest.mark.parametrize(

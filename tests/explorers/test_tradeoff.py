@@ -187,6 +187,10 @@ def test_the_state_comes_out_as_code_that_restores_it(stats):
     assert again.state.counts == (1, None)
     with pytest.raises(traitlets.TraitError, match="no value 'colour'"):
         again.state.restore(colour="red")
+    before = again.state.values()
+    with pytest.raises(traitlets.TraitError, match="Layer 99"):
+        again.state.restore(model="one", counts=(7, 9), special=True, only=None, layer=99)
+    assert again.state.values() == before
 
 
 def test_a_long_token_leaves_room_for_the_plot_and_the_lists():

@@ -555,6 +555,21 @@ def test_folds_whose_occurrences_are_all_left_out_are_refused(model):
         ek.extract(model, corpus, folds=4, leave_out=ek.LeaveOut(first=3), progress=False)
 
 
+def test_a_fold_that_a_bound_on_the_norm_empties_costs_the_folds_alone(minilm):
+    """That is known only after the pass, so its other results are kept, and a warning says so."""
+    titles = [f"article {at}" for at in range(8)]
+    corpus = ek.Corpus("few", [*["the cat is on it"] * 7, "cat"], titles, np.ones(8, dtype=int))
+    # At hidden state 0 the squared norm of "cat" is 137, and that of the other words 48 to 72.
+    options = {"by": "word", "layers": [0], "leave_out": ek.LeaveOut(bounds={0: 100})}
+    plain = ek.extract(minilm, corpus, progress=False, **options)
+    with pytest.warns(ek.EmbvarWarning, match=r"nothing to measure in 1 of 8 folds.*have no folds"):
+        found = ek.extract(minilm, corpus, folds=8, progress=False, **options)
+    assert not found.has_folds and found.tokens.tolist() == ["is", "it", "on", "the"]
+    np.testing.assert_array_equal(found.V, plain.V)
+    with pytest.raises(ek.StatisticsError, match="folds"):
+        found.tradeoff(min_count=1, intervals=True)
+
+
 def test_a_stream_has_no_null(model, corpus):
     stream = StreamedCorpus("s", lambda: iter([("a", "text")]), 10)
     with pytest.raises(ek.ExtractionError, match="cannot be permuted"):
