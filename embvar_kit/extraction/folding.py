@@ -57,6 +57,7 @@ def with_folds(
         for (choice, chosen), its_own in zip(choices, of_choices, strict=True):
             union = leave_one_out(*together(compress(pooled, its_own)))
             parts = _decompositions(apart, union, chosen, choice["unbiased"])
+            parts = parts[parts["n"] < statistics.n[chosen].sum()]  # see Folds.used
             decompositions.append(parts.assign(at=at, **key_of(statistics, choice)))
     arrays = {
         name: of_layers[0][name]

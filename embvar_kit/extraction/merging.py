@@ -182,8 +182,9 @@ class _Merge:
 
     def _counts(self) -> dict[str, np.ndarray]:
         """The further counts that all shards tell."""
-        told = [set(file.told.get("counts", ())) for _, file in self.parts if file.told["tokens"]]
-        names = set.intersection(*told) if told and not self.prefix else set()
+        name = "null_counts" if self.prefix else "counts"
+        told = [set(file.told.get(name, ())) for _, file in self.parts if file.told["tokens"]]
+        names = set.intersection(*told) if told else set()
         return {name: self._sum(f"counts/{name}") for name in sorted(names)}
 
     def _sum(self, name: str, *, weight: str | None = None) -> np.ndarray:

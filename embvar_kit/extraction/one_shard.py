@@ -145,6 +145,8 @@ def _measure(
             arrays |= _state(own, groups[prefix], prefix)
     info = {**measured.info, "corpora": []}
     told = {"tokens": work.n_tokens, "info": info, "counts": list(work.counts)}
+    if measured.null is not None:
+        told["null_counts"] = list(measured.null.work.counts)
     return arrays, told | _read_from(corpus)
 
 

@@ -424,7 +424,7 @@ def with_null(work: Plan, shuffled: np.ndarray, labels: np.ndarray, special: np.
         counts={},
         covariance=False,
     )
-    return replace(work, null=null)
+    return replace(work, null=replace(null, counts=_counts(null)))
 
 
 def _first_tokens(text: TokenizedCorpus, word: np.ndarray | None, number: int) -> np.ndarray:

@@ -141,8 +141,12 @@ def tradeoff(
     Q, M, V = (np.asarray(x, dtype=float) for x in (Q, M, V))
     if Q.shape != M.shape or not np.isfinite(Q).all():
         raise StatisticsError("Q must be finite, with one value for each token, as M and V are.")
-    # Rounding enters M in proportion to Q: an unbiased M can itself be as good as zero.
+    # Rounding enters M and V in proportion to Q: an unbiased M, or the V of tokens that have one
+    # embedding each, can itself be as good as zero.
     line = regress(M, V, weights=weights, scale=float(Q.max(initial=0)), names=("M", "V"))
+    flat = is_constant(V, float(np.median(Q)))
+    if flat:
+        line = line._replace(r2=math.nan)
     (var_Q, cov_QM), (_, var_M) = np.cov(Q, M, ddof=0, aweights=weights)
     sd_Q, sd_M = math.sqrt(var_Q), math.sqrt(var_M)
     rho = math.nan if is_constant(Q) else float(np.clip(cov_QM / (sd_Q * sd_M), -1, 1))
@@ -150,7 +154,7 @@ def tradeoff(
     fit = Tradeoff(len(M), sd_Q / mean_Q, *line, sd_Q, sd_M, sd_Q / sd_M, rho)
     if not robust:
         return fit
-    ranks = math.nan if is_constant(V) else float(stats.spearmanr(M, V).statistic)
+    ranks = math.nan if flat else float(stats.spearmanr(M, V).statistic)
     return fit._replace(theil_sen=theil_sen(M, V), spearman=ranks)
 
 
@@ -243,7 +247,7 @@ def theil_sen(x: np.ndarray, y: np.ndarray) -> float:
     >>> theil_sen(np.arange(5.0), np.array([0.0, 2.0, 4.0, 6.0, -90.0]))
     2.0
     """
-    line = regress(x, y)
+    regress(x, y)  # refuses what has no slope
     if len(x) <= _ALL_PAIRS:
         return float(stats.theilslopes(y, x).slope)
 
@@ -252,12 +256,14 @@ def theil_sen(x: np.ndarray, y: np.ndarray) -> float:
         left = stats.kendalltau(x, y - slope * x, method="asymptotic").statistic
         return 0.0 if math.isnan(left) else left
 
-    reach = float(np.std(y) / np.std(x))
+    # Of the middle half of the tokens, so that no few of them decide how exact the slope is.
+    spread_x, spread_y = (stats.iqr(z) or np.std(z) for z in (x, y))
+    reach = scale = float(spread_y / spread_x)
     if reach == 0:
         return 0.0
-    while turned(line.slope - reach) < 0 or turned(line.slope + reach) > 0:
+    while turned(-reach) < 0 or turned(reach) > 0:
         reach *= 2
-    return float(optimize.brentq(turned, line.slope - reach, line.slope + reach, xtol=1e-9 * reach))
+    return float(optimize.brentq(turned, -reach, reach, xtol=1e-9 * scale))
 
 
 def cv(x: np.ndarray) -> float:

@@ -104,9 +104,14 @@ def anisotropy(
         return table
     without = _without_each_fold(statistics, everything)
     without["anisotropy"] = _mean_dot_product(without, without["n"])
-    without = without.merge(statistics.replicated("similarity", frequent), on=["at", "fold"])
-    without["adjusted"] = without["self_similarity"] - without["anisotropy"]
-    return with_intervals(table, without, columns)
+    alike = statistics.replicated("similarity", frequent)
+    without = without.merge(alike, on=["at", "fold"], how="left")
+    # A fold that has none of the frequent tokens leaves their self-similarity as it is.
+    unchanged = table["self_similarity"].to_numpy()[without["at"]]
+    without["adjusted"] = without["self_similarity"].fillna(pd.Series(unchanged))
+    without["adjusted"] -= without["anisotropy"]
+    table = with_intervals(table, alike, ["self_similarity"])
+    return with_intervals(table, without, ["anisotropy", "adjusted"])
 
 
 def dispersion(statistics: TokenStatistics, choice: Mapping) -> pd.DataFrame:

@@ -107,19 +107,29 @@ class Folds:
             )
         return self.take(at)
 
-    def without_each(self, layer: int, *, unbiased: bool) -> Iterator[tuple[np.ndarray, ...]]:
-        """``n, Q, M, V`` of the tokens left, without each fold in turn.
+    @property
+    def used(self) -> np.ndarray:
+        """The folds in which some of the tokens occur.
+
+        The others say nothing of these tokens. If they counted, three folds out of twenty would
+        have the degrees of freedom of twenty, and intervals would be too narrow.
+        """
+        return np.flatnonzero((self.n < self.half_n.sum(axis=0)).any(axis=1))
+
+    def without_each(
+        self, layer: int, *, unbiased: bool
+    ) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+        """``n, Q, M, V`` of the tokens left, without each fold of :attr:`used` in turn.
 
         Args:
             layer: index of the layer among those measured.
             unbiased: give the unbiased M and V, of the tokens that are left twice or more.
         """
-        for n, Q, M, V in zip(
-            self.n, self.Q[:, layer], self.M[:, layer], self.V[:, layer], strict=True
-        ):
+        for fold in self.used:
+            n, Q, M, V = self.n[fold], *(x[fold, layer] for x in (self.Q, self.M, self.V))
             left = n >= (2 if unbiased else 1)
             n, Q, M, V = n[left], Q[left], M[left], V[left]
-            yield (n, Q, *(analysis.unbiased(n, M, V) if unbiased else (M, V)))
+            yield int(fold), (n, Q, *(analysis.unbiased(n, M, V) if unbiased else (M, V)))
 
     def give(self, what: str, *, unbiased: bool) -> pd.DataFrame:
         """One of :meth:`tradeoffs`, :meth:`similarities` and :meth:`halves`, by its name."""
@@ -135,22 +145,22 @@ class Folds:
         """
         rows = []
         for at in range(self.Q.shape[1]):
-            for fold, (_, Q, M, V) in enumerate(self.without_each(at, unbiased=unbiased)):
+            for fold, (_, Q, M, V) in self.without_each(at, unbiased=unbiased):
                 own = dict.fromkeys(TRADEOFF, math.nan)
                 with suppress(StatisticsError):
                     fit = analysis.tradeoff(Q, M, V)
                     own = {name: getattr(fit, name) for name in TRADEOFF}
                 rows.append({"at": at, "fold": fold, **own})
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=COLUMNS["tradeoff"])
 
     def similarities(self) -> pd.DataFrame:
         """Mean of the unbiased M over tokens, without each fold: ``at, fold, self_similarity``."""
         rows = [
             {"at": at, "fold": fold, "self_similarity": float(M.mean()) if len(M) else math.nan}
             for at in range(self.Q.shape[1])
-            for fold, (_, _, M, _) in enumerate(self.without_each(at, unbiased=True))
+            for fold, (_, _, M, _) in self.without_each(at, unbiased=True)
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=COLUMNS["similarity"])
 
     def halves(self) -> pd.DataFrame:
         """What two halves of the documents say of M.
@@ -171,11 +181,10 @@ class Folds:
         for at in range(self.Q.shape[1]):
             whole = self.half_M[:, at], self.half_V[:, at]
             rows.append({"at": at, **_of_halves(*whole)})
-            owns = zip(self.own_M[:, at], self.own_V[:, at], strict=True)
-            for fold, own in enumerate(owns):
+            for fold in map(int, self.used):
                 parts = [part.copy() for part in whole]
-                for part, left in zip(parts, own, strict=True):
-                    part[fold % 2] = left
+                for part, left in zip(parts, (self.own_M, self.own_V), strict=True):
+                    part[fold % 2] = left[fold, at]
                 without.append({"at": at, "fold": fold, **_of_halves(*parts)})
         names = ("reliability", "slope_iv")
         return with_intervals(pd.DataFrame(rows), pd.DataFrame(without), names)
@@ -205,12 +214,15 @@ def with_intervals(
     Args:
         estimates: one row for each layer.
         replicates: the same columns without each fold: ``at``, the row of ``estimates``, ``fold``.
-        columns: the columns that get ``_low`` and ``_high``, the bounds of the 95 % interval.
+        columns: the columns that get ``_low`` and ``_high``, the bounds of the 95 % interval. They
+            are NaN where fewer than two folds have any of the tokens.
     """
     table = estimates.copy()
     for name in columns:
-        by_fold = replicates.pivot(index="fold", columns="at", values=name).to_numpy()
-        low, high, _, _ = evidence.interval(table[name].to_numpy(), by_fold)
+        low = high = np.full(len(table), math.nan)
+        if len(replicates) and replicates["fold"].nunique() > 1:
+            by_fold = replicates.pivot(index="fold", columns="at", values=name).to_numpy()
+            low, high, _, _ = evidence.interval(table[name].to_numpy(), by_fold)
         after = table.columns.get_loc(name) + 1
         table.insert(after, f"{name}_low", low)
         table.insert(after + 1, f"{name}_high", high)

@@ -642,11 +642,13 @@ class TokenStatistics:
     def merge(self, other: TokenStatistics) -> TokenStatistics:
         """The statistics of two parts of a corpus together, as one pass over both would give them.
 
-        The whole has a covariance if both parts have.
+        The whole has a covariance if both parts have. The same sentences, and shards that are in
+        both, are found and refused. Two selections of one text that share some of their sentences,
+        such as samples with two seeds, are not found: see to it that yours share none.
 
         Raises:
-            StatisticsError: if the two differ in model, convention, layers or width, share a part
-                of the corpus, or lack means.
+            StatisticsError: if the two differ in model, convention, layers or width, are of the
+                same sentences or have shards in common, or lack means.
             ExtractionError: if neither memory nor disk has room for the means.
         """
         merging.check_mergeable(self, other)

@@ -35,6 +35,19 @@ def test_lines_of_a_file_form_blocks_and_no_block_has_lines_of_two_files():
     assert documents_of(mixed).tolist() == [0, 1, 0, 1]
 
 
+@given(st.permutations(range(40)))
+def test_blocks_are_of_neighbours_in_the_source_however_a_corpus_is_sorted(order):
+    """The paper's text is sorted by number of words; a book must not be dealt to all folds."""
+    lines = np.arange(40 * BLOCK // 10) // (BLOCK // 10)  # each part of it, 25 lines
+    order = np.array(order)
+    rows = np.concatenate([np.flatnonzero(lines == at) for at in order])
+    sentences = [f"line {row}" for row in rows]
+    corpus = ek.Corpus("one", sentences, ["one.txt"] * len(rows), rows + 1, unit="line")
+    found = documents_of(corpus)
+    assert len({*zip(found, rows // BLOCK, strict=True)}) == found.max() + 1 == 4
+    assert found[0] == 0 and (np.diff([*dict.fromkeys(found)]) == 1).all()
+
+
 OCCURRENCES = st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 6)), max_size=60)
 
 

@@ -637,6 +637,20 @@ def test_a_fold_with_all_of_the_tokens_leaves_no_number(stats):
     assert np.isnan(nothing).all()
 
 
+def test_the_labels_of_a_null_spread_over_documents_as_chance_has_it(model, corpus, tmp_path):
+    """The figures that set moments against documents take a null, too; shards add its counts up."""
+    one = ek.extract(model, corpus, null=True, layers=[0], progress=False).null
+    store = {"shards": 3, "store": tmp_path}
+    whole = ek.extract(model, corpus, null=True, layers=[0], progress=False, **store)
+    for null in (one, whole.null):
+        assert null.dispersion().notna().all().all()
+        assert (null.documents <= null.n).all()
+        assert (null.effective_documents <= null.documents + 1e-9).all()
+    spread = [x.effective_documents[x.n >= 10].mean() for x in (whole.null, whole)]
+    assert spread[0] > spread[1], "tokens clump in documents; permuted labels do not"
+    ek.figures.moments_on_frequency(whole.null, x="documents", layer=0)
+
+
 def test_a_null_is_not_merged(model, corpus):
     one, other = (
         ek.extract(model, part, layers=[0], null=True, progress=False)

@@ -135,6 +135,27 @@ def test_theil_sen_is_the_median_of_all_pairs(seed, n_tokens, ties, slope):
     assert middle[0] - near <= found <= middle[1] + near
 
 
+@pytest.mark.parametrize("far", [1e6, 1e9, 1e12])
+def test_theil_sen_of_many_tokens_is_not_carried_away_by_one(far):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=600)
+    y = -0.5 * x + 0.1 * rng.normal(size=600)
+    y[0] += far
+    assert analysis.theil_sen(x, y) == pytest.approx(stats.theilslopes(y, x).slope, rel=1e-5)
+
+
+def test_a_V_that_is_rounding_beside_Q_is_constant():
+    """Tokens with one embedding each have no V; what is left of it has no rank and no R²."""
+    rng = np.random.default_rng(0)
+    M = rng.uniform(1, 9, 2000)
+    V = np.abs(rng.normal(size=2000)) * 1e-9 * M
+    fit = analysis.tradeoff(M + V, M, V, robust=True)
+    assert np.isnan([fit.r2, fit.spearman]).all() and abs(fit.slope) < 1e-8
+    M[0], V[0] = 1e6, 1e3  # one token far from all others hides no spread of theirs
+    V[1:] = 1e-3 * rng.uniform(1, 9, 1999)
+    assert np.isfinite(analysis.tradeoff(M + V, M, V, robust=True)).all()
+
+
 def test_theil_sen_of_many_tokens_is_that_of_scipy():
     rng = np.random.default_rng(5)
     M = rng.uniform(10, 100, 1200)
