@@ -100,18 +100,27 @@ STATISTICS = (
     "V_W/V",
     "V_W/V, unbiased",
     "mean dot product of pairs",
+    "M/Q",
+    "V_B/Q",
+    "mean M over tokens, unbiased",
+    "sd of M over tokens, unbiased",
+    "reliability of M",
 )
 
 
 def population(true: Tokens) -> np.ndarray:
-    """``(S,)`` :data:`STATISTICS` of a corpus without end, where plain and unbiased agree."""
+    """``(S,)`` :data:`STATISTICS` of a corpus without end, where plain and unbiased agree.
+
+    The reliability is of a corpus of some size: in one without end, M has no noise.
+    """
     fit = analysis.tradeoff(true.M + true.V, true.M, true.V)
     weight = true.rate / true.rate.sum()
     overall = weight @ true.mean
-    within, M = weight @ true.V, overall @ overall
-    share = within / (weight @ (true.M + true.V) - M)
+    within, M, Q = weight @ true.V, overall @ overall, weight @ (true.M + true.V)
+    share = within / (Q - M)
     slopes = [fit.slope] * 3
-    return np.array([*slopes, fit.r2, share, share, M])
+    of_M = [true.M.mean(), true.M.std(), np.nan]
+    return np.array([*slopes, fit.r2, share, share, M, M / Q, (Q - M - within) / Q, *of_M])
 
 
 def measured(entries: dict, min_count: int, again: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +155,8 @@ def measured(entries: dict, min_count: int, again: bool) -> tuple[np.ndarray, np
         (M_A, M_B), (V_A, V_B) = (x[:, known] for x in halves)
         by_instrument = evidence.slope_iv(V_A, M_A, M_B, V_B)
         of_tokens = (x[k, chosen] for x in parts[:4])
-        rows.append(_row(*of_tokens, *(x[k] for x in whole), by_instrument))
+        reliability = evidence.reliability(M_A, M_B).half
+        rows.append([*_row(*of_tokens, *(x[k] for x in whole), by_instrument), reliability])
     return np.array(rows[-1]), np.array(rows[:-1])
 
 
@@ -190,6 +200,7 @@ def _row(n, Q, M, V, n_X, Q_X, M_X, V_X, by_instrument) -> list[float]:
         analysis.parts_of(n, V, Q_X, M_X, V_B, correct=correct) for correct in (False, True)
     )
     pairs = analysis.unbiased(n_X, M_X, V_X)[0]
+    M_t = analysis.unbiased(n, M, V)[0]
     return [
         fit.slope,
         unbiased.slope,
@@ -198,6 +209,10 @@ def _row(n, Q, M, V, n_X, Q_X, M_X, V_X, by_instrument) -> list[float]:
         plain.V_W / plain.V,
         corrected.V_W / corrected.V,
         float(pairs),
+        plain.M / plain.Q,
+        plain.V_B / plain.Q,
+        float(M_t.mean()),
+        float(M_t.std()),
     ]
 
 

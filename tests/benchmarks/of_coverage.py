@@ -72,6 +72,8 @@ def table(found: Corpora, true: Tokens) -> str:
     lines.append("| --- |" + " ---: |" * len(columns))
     for at, name in enumerate(STATISTICS):
         cells = [f"{values[at]:.{places}f}" for _, places, values in columns]
+        if np.isnan(endless[at]):  # there is no such value to cover
+            cells[0] = cells[4] = cells[6] = cells[7] = "–"
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

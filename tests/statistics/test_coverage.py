@@ -16,6 +16,11 @@ TRUE = simulated.tokens(1, 300, 40, 5000)
 NUMBER = effort(40, 500)
 LEAST, MOST = (0.92, 0.98) if LONG else (0.8, 1.0)
 INSTRUMENT = simulated.STATISTICS.index("slope by instrument")
+BENT = [name for name in simulated.STATISTICS if name.startswith(("slope", "R²", "V_W"))]
+"""The statistics that noise in the tokens' means moves."""
+WIDE = simulated.STATISTICS.index("reliability of M")
+"""Made of products of noises, whose variance the jackknife counts more than once (coverage.md): its
+intervals are wider than they promise, and are held to the lower end of the bar alone."""
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +49,14 @@ def test_a_corpus_has_the_moments_that_it_is_drawn_from():
 def test_intervals_cover_what_the_statistic_is_on_average(many):
     """Of 40 intervals 95 % are 38, and fewer than 32 are to be seen once in a thousand times."""
     covered = many.covered(many.found.mean(axis=0))
-    assert ((covered >= LEAST) & (covered <= MOST)).all()
+    assert (covered >= LEAST).all()
+    assert (np.delete(covered, WIDE) <= MOST).all()
 
 
 def test_the_standard_error_is_the_spread_over_corpora(many):
     ratio = evidence.jackknife(many.without, axis=1).mean(axis=0) / many.found.std(axis=0, ddof=1)
-    assert (np.abs(ratio - 1) < (0.2 if LONG else 0.4)).all()
+    assert (np.abs(np.delete(ratio, WIDE) - 1) < (0.2 if LONG else 0.4)).all()
+    assert ratio[WIDE] > 1
 
 
 def test_the_slope_by_instrument_by_folds_of_each_half_is_the_same(many):
@@ -67,7 +74,8 @@ def test_the_slope_by_instrument_alone_is_that_of_a_corpus_without_end(many):
     endless = simulated.population(TRUE)
     covered = many.covered(endless)
     assert covered[INSTRUMENT] >= LEAST
-    assert (many.covered(endless, shift=True) >= LEAST).all()
+    bent = [simulated.STATISTICS.index(name) for name in BENT]
+    assert (many.covered(endless, shift=True)[bent] >= LEAST).all()
     assert (covered[:INSTRUMENT] < 0.7).all()
     off = np.abs(many.found.mean(axis=0) - endless)
     assert off[INSTRUMENT] < 0.3 * off[:INSTRUMENT].min()
