@@ -135,8 +135,8 @@ are.
 ## What it shows
 
 - **An interval is for the value at this size of corpus.** That it covers: in 92 to 98 % of corpora
-  for frequent tokens but for the reliability, and in 92 % or more in every table with whole documents
-  but for the mean of M over tokens (below).
+  for frequent tokens but for the reliability, and in 92 % or more in every table with whole
+  documents but for the mean of M over tokens (below).
 - **It is not for a corpus without end** where noise in M bends a line. The unbiased forms are
   unbiased for each token, and their regression is not. Here its slope is drawn towards 0 and R² is
   lower; noise in M draws towards -1 where a token's embeddings have one norm. The slope by
@@ -147,11 +147,11 @@ are.
   missed. A document that holds much of a token moves its mean by more when it is left out than a
   new draw would. The last section takes the slope by instrument apart. **The reliability** is made
   of such products, too: its intervals cover in 99 to 100 %, so that it is held to more than it
-  promises where `survives` asks that it be above 0. The spread of M, the other thing that this rests
-  on, covers in 95 to 98 %.
+  promises where `survives` asks that it be above 0. The spread of M, the other thing that this
+  rests on, covers in 95 to 98 %.
 - **The mean of M over tokens** (the self-similarity, where embeddings have norm 1) covers in 87 to
-  91 % where n ≥ 10 is required: with another text other tokens are measured, and the jackknife keeps
-  them. For a fixed set of tokens it covers in 95 %.
+  91 % where n ≥ 10 is required: with another text other tokens are measured, and the jackknife
+  keeps them. For a fixed set of tokens it covers in 95 %.
 - **V_W/V stays biased, unbiased form or not**, where tokens come in bursts: the correction takes
   the occurrences of a token for independent draws.
 - **Tokens are chosen once, from the whole corpus.** Choosing again without each fold widens the
