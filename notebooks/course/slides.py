@@ -201,9 +201,11 @@ def _fill(slide: Slide, out: Path) -> None:
         _add_figure(slide, _drawn(slide.figure), slide.figure, out)
     elif slide.cell:
         saved = saved_in(find_cell(*slide.cell))
-        for kind in slide.show or [kind for kind in KINDS if kind in saved][:1]:
+        # Without ``show:`` a cell whose output was cleared has nothing: the slide would be empty.
+        kinds = slide.show or [kind for kind in KINDS if kind in saved][:1] or ["output"]
+        for kind in kinds:
             if kind not in saved:
-                raise OutlineError(f"{slide.title!r}: the cell has no {kind}")
+                raise OutlineError(_nothing_to_show(slide, kind))
             if kind == "figure":
                 picture = base64.b64decode(saved[kind].content)
                 _add_figure(slide, picture, slide.cell[1], out)
@@ -211,6 +213,16 @@ def _fill(slide: Slide, out: Path) -> None:
                 _add_text(slide, kind, saved[kind])
     if not slide.body:
         slide.layout = "alone"
+
+
+def _nothing_to_show(slide: Slide, kind: str) -> str:
+    """What is wrong with a slide whose cell lacks what it shows, and what to do."""
+    notebook, cell = slide.cell
+    return (
+        f"{slide.title!r}: the cell {cell} of notebooks/{notebook}.ipynb was saved without {kind} "
+        "to show. Run all cells of this notebook and save it, or take the committed one back: "
+        f"git restore notebooks/{notebook}.ipynb"
+    )
 
 
 def _add_text(slide: Slide, kind: str, saved: Saved) -> None:

@@ -159,7 +159,7 @@ def build(out: Path, kit: str | None = None) -> list[str]:
             no address; nothing is written then.
     """
     paths = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-    if stray := {path.stem for path in paths} ^ {path.stem for path in NOTES.glob("*.md")}:
+    if stray := {path.stem for path in paths} ^ {path.stem for path in NOTES.glob("[0-9]*.md")}:
         raise ValueError(f"Notebooks without notes, or notes without a notebook: {sorted(stray)}")
     notebooks, linked = {}, []
     for path in paths:

@@ -136,7 +136,8 @@ def _named(page: Path, name: str) -> Path:
 def _for_the_site(page: Path, pages: set[Path]) -> str:
     """The text of a page, with paths in place of links to what the site does not show.
 
-    These are folders, and notebooks that are handed out.
+    These are folders, but for that of the notebooks, whose list is a page, and notebooks that are
+    handed out.
     """
 
     def shown(link: re.Match) -> str:
@@ -144,6 +145,8 @@ def _for_the_site(page: Path, pages: set[Path]) -> str:
         file = _named(page, name)
         if not file.is_dir() and (file.suffix != ".ipynb" or file in pages or not file.exists()):
             return link[0]
+        if file == ROOT / "notebooks":
+            return f"[{text}]({name}/index.md)"
         path = file.relative_to(ROOT).as_posix()
         return f"{text} (`{path}{'/' * file.is_dir()}`)"
 

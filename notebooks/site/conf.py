@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the extension beside this file
 
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
 from embvar_kit import __version__
@@ -64,7 +65,7 @@ html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_js_files = [(name, {"defer": "defer"}) for name in ("layer_slider.js", "tables.js")]
+html_js_files = [(name, {"defer": "defer"}) for name in ("layer_slider.js", "wide.js")]
 html_use_index = False  # the page of the API lists all names, and the search finds them
 html_domain_indices = False
 html_copy_source = False
@@ -84,8 +85,24 @@ html_theme_options = {
 html_sidebars = {"index": []}
 
 
+def name_neighbours(app: Sphinx, page: str, template: str, context: dict, doctree: object) -> None:
+    """Call the previous and the next page what the navigation calls them."""
+    names = {
+        app.builder.get_relative_uri(page, to): name
+        for contents in app.env.tocs.values()
+        for listed in contents.findall(addnodes.toctree)
+        for name, to in listed["entries"]
+        if name and to in app.env.found_docs
+    }
+    for side in ("prev", "next"):
+        neighbour = context.get(side)
+        if neighbour and neighbour["link"] in names:
+            context[f"{side}_title"] = names[neighbour["link"]]
+
+
 def setup(app: Sphinx) -> None:
-    """Write the default of a dataclass field that a function makes as an ellipsis."""
+    """Name neighbours, and write the default that a function makes of a field as an ellipsis."""
+    app.connect("html-page-context", name_neighbours)
     app.connect(
         "autodoc-process-signature",
         lambda app, what, name, obj, options, signature, returns: (

@@ -35,6 +35,12 @@ WITH_TABLES = (
     "notebooks/07_anisotropy.html",
     "notebooks/reference/reliability.html",
 )
+WITH_PICTURES = (
+    "index.html",
+    "notebooks/04_norm_variance_tradeoff.html",
+    "notebooks/06_across_layers.html",
+    "gallery/index.html",
+)
 DESKTOP, PHONE = 1280, 375
 ELSEWHERE = "This copy was executed elsewhere."
 WITH_FORMULAS = ("index.html", "notebooks/01_variance_formula.html")
@@ -262,6 +268,112 @@ def test_a_wide_table_scrolls_by_keyboard(context: BrowserContext, address: str)
     expect(last).to_be_in_viewport(ratio=0.9)
     page.set_viewport_size({"width": DESKTOP, "height": 800})
     expect(table).to_have_count(0)  # it fits now, so it is no place to stop at
+
+
+# Large pictures: how they are shown, and the boxes that they scroll in.
+PICTURES = """
+() => [...document.querySelectorAll("article img")].filter((one) => one.naturalWidth > 600)
+  .map((one) => {
+    const box = one.closest(".picture");
+    return {
+      said: one.alt.slice(0, 60), width: one.getBoundingClientRect().width,
+      beyond: box ? box.scrollWidth - box.clientWidth : null,
+      tab: box?.tabIndex, role: box?.getAttribute("role"), name: box?.getAttribute("aria-label"),
+    };
+  })
+"""
+
+
+def with_pictures(page: Page) -> list[dict]:
+    """The large pictures of a page, once all are loaded."""
+    page.evaluate(
+        """() => Promise.all([...document.querySelectorAll("article img")].map((one) => {
+          one.loading = "eager";
+          return one.decode();
+        }))"""
+    )
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('article img')]"
+        ".every((one) => one.naturalWidth <= 600 || one.closest('.picture'))"
+    )
+    page.evaluate("() => new Promise((done) => setTimeout(done, 300))")  # sizes are told later
+    return page.evaluate(PICTURES)
+
+
+@pytest.mark.parametrize("name", WITH_PICTURES)
+def test_a_large_picture_can_be_read_on_a_phone(name: str, context: BrowserContext, address: str):
+    page = opened(context, address, name)
+    page.set_viewport_size({"width": PHONE, "height": 800})
+    pictures = with_pictures(page)
+    page.screenshot(path=screenshot(f"site-{name.replace('/', '-').removesuffix('.html')}-phone"))
+    assert pictures
+    for picture in pictures:
+        assert picture["width"] > 600 and picture["beyond"] > 0, picture
+        assert picture["tab"] == 0 and picture["role"] == "region" and picture["name"], picture
+    names = [picture["name"] for picture in pictures]
+    assert len(set(names)) == len(names)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= PHONE
+    page.set_viewport_size({"width": DESKTOP, "height": 800})
+    page.wait_for_function("() => !document.querySelector('.picture[role]')")
+    for picture in page.evaluate(PICTURES):
+        assert picture["beyond"] == 0 and picture["tab"] == -1, picture
+
+
+# All that scrolls sideways on a page: what it is, and what the line above it says.
+SCROLLING = """
+() => [...document.querySelectorAll("article *")].filter((one) =>
+  one.scrollWidth > one.clientWidth && ["auto", "scroll"].includes(getComputedStyle(one).overflowX)
+).map((one) => {
+  const place = one.closest(".wide");
+  return {
+    what: one.tagName, html: one.outerHTML.slice(0, 80),
+    said: place && getComputedStyle(place, "::before").content,
+    // The line stands above what scrolls, and not beside it.
+    above: place && place.getBoundingClientRect().height > 12
+      && (place === one || one.getBoundingClientRect().top - place.getBoundingClientRect().top > 8),
+  };
+})
+"""
+
+
+def test_a_hint_stands_above_all_that_scrolls(context: BrowserContext, address: str):
+    page = opened(context, address, "notebooks/06_across_layers.html")
+    page.set_viewport_size({"width": PHONE, "height": 800})
+    with_pictures(page)
+    found = page.evaluate(SCROLLING)
+    for one in found:
+        assert one["said"] and "Scroll sideways for the rest of this" in one["said"], one
+        assert one["above"], one
+    said = " ".join(one["said"] for one in found)
+    for what in ("table", "picture", "formula", "code"):
+        assert f'of this " "{what}"' in said or f"of this {what}" in said, what
+    page.set_viewport_size({"width": 2 * DESKTOP, "height": 800})
+    page.wait_for_function("() => !document.querySelector('article :is(.math, .picture).wide')")
+
+
+@pytest.mark.parametrize("width", [800, DESKTOP])
+def test_no_card_of_the_front_page_stands_alone(width: int, context: BrowserContext, address: str):
+    """The cards of each row fill it."""
+    page = opened(context, address, "index.html")
+    page.set_viewport_size({"width": width, "height": 900})
+    cards = page.locator("article .sd-card")
+    places = [card.bounding_box() for card in cards.all()]
+    rows: dict[int, list[dict]] = {}
+    for place in places:
+        rows.setdefault(round(place["y"]), []).append(place)
+    right = [max(place["x"] + place["width"] for place in row) for row in rows.values()]
+    assert len(places) > len(rows) > 1
+    assert max(right) - min(right) < 2, rows
+
+
+def test_the_numbers_below_the_slider_are_not_thin(context: BrowserContext, address: str):
+    page = opened(context, address, "gallery/layers.html")
+    caption = page.locator(".layer-slider figure:visible .caption-text")
+    weight, colour, own = caption.evaluate(
+        """(one) => [getComputedStyle(one).fontWeight, getComputedStyle(one).color,
+          getComputedStyle(document.querySelector("article p")).color]"""
+    )
+    assert int(weight) >= 400 and colour == own
 
 
 def test_the_routes_can_be_read_on_a_phone(context: BrowserContext, address: str):

@@ -151,6 +151,23 @@ def test_the_speaker_sees_the_notes_of_a_slide(slides: Slides):
     opened.value.close()
 
 
+def test_a_formula_of_the_notes_stands_once_in_the_speakers_window(slides: Slides):
+    """The text that MathJax writes for screen readers is not hidden there."""
+    titles = slides.page.locator("section h2").all_text_contents()
+    slides.go(titles.index("When is a slope −1?"))
+    with slides.page.context.expect_page() as opened:
+        slides.page.keyboard.press("s")
+    notes = opened.value.locator(".speaker-controls-notes .value")
+    notes.locator("mjx-container").first.wait_for(timeout=WAIT)
+    assert notes.locator("mjx-assistive-mml").count() == 0
+    too_wide = notes.evaluate(
+        """(one) => [...one.querySelectorAll("mjx-container")].filter((formula) =>
+          formula.firstElementChild.getBoundingClientRect().right > innerWidth).length"""
+    )
+    assert too_wide == 0
+    opened.value.close()
+
+
 def test_nothing_was_asked_of_another_machine(slides: Slides):
     for number in range(slides.number):
         slides.go(number)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import accumulate
 
 import pytest
 from lecture import SHOWN, SLIDES
+from myst_parser.slugs import github_slugify
 from paths import ROOT
 from test_quoted_numbers import sections
 
@@ -50,16 +52,23 @@ def rows(text: str) -> list[list[str]]:
 
 
 def shown_in(slide) -> str:
-    """The section that holds what a slide shows."""
+    """A link to the section that holds what a slide shows, with the notebook if it is another's."""
     if slide.figure:
         return "a drawing"
-    for title, cells in (
-        sections(ROOT / "notebooks" / f"{slide.cell[0]}.ipynb") if slide.cell else ()
-    ):
-        if any(cell.id == slide.cell[1] for cell in cells):
-            number = re.match(r"\d+\.\d+", title)
-            return number[0] if number else f"{title}, before {int(slide.cell[0][:2])}.1"
-    return "text only"
+    if slide.cell is None:
+        return "text only"
+    notebook, of_slide = slide.cell
+    title = next(
+        title
+        for title, cells in sections(ROOT / "notebooks" / f"{notebook}.ipynb")
+        if any(cell.id == of_slide for cell in cells)
+    )
+    chapter = notebook.partition("_")[0].lstrip("0")
+    number = re.match(r"(\d+)\.\d+", title)
+    name = number[0] if number else f"{title}, before {chapter}.1"
+    elsewhere = f", in notebook {chapter}" if number and number[1] != chapter else ""
+    anchor = github_slugify(re.sub(r"\$[^$]*\$", "", title))  # as the site has it
+    return f"[{name}](../{notebook}.ipynb#{anchor}){elsewhere}"
 
 
 def timetable() -> list[list[str]]:
@@ -85,7 +94,12 @@ def test_slides_to_leave_out_save_what_the_page_says():
     page = " ".join(part("The lecture of 90 minutes").split())
     said = re.search(r"leave out (.+?): that saves (\d+) minutes", page)
     by_title = {slide.title: slide.minutes for slide in SLIDES}
-    assert sum(by_title[title] for title in re.findall(r"\*(.+?)\*", said[1])) == int(said[2])
+    saved = [by_title[title] for title in re.findall(r"\*(.+?)\*", said[1])]
+    assert sum(saved) == int(said[2])
+    # How far ahead of the first column one is, once these slides were passed over one by one.
+    ahead = [*accumulate(saved)]
+    told = re.search(r"by (\d+) minutes after the first.+?by (\d+).+?by (\d+).+?by (\d+) at", page)
+    assert [*map(int, told.groups())] == [*ahead[:3], ahead[-1]]
 
 
 def test_what_is_shown_live_has_a_cell_on_its_slide():

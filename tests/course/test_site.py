@@ -236,6 +236,38 @@ def test_the_outline_of_the_lecture_says_in_words_what_a_slide_shows(site):
     assert not re.search(r"^(cell|figure|show|alt): ", article.get_text(), re.M)
 
 
+@pytest.mark.parametrize(
+    ("page", "text", "to"),
+    [
+        ("notebooks/course/README.html", "the instructor’s notes", "instructor/README.html"),
+        ("notebooks/course/routes.html", "the instructor’s notes", "instructor/README.html"),
+        ("notebooks/course/routes.html", "the executed notebooks", "../index.html"),
+    ],
+)
+def test_what_the_course_sends_a_lecturer_to_is_a_link(site, page, text, to):
+    """On GitHub these are a page of a folder and a folder; the site has a page for each."""
+    links = site.article(page).find_all("a", string=text)
+    assert links and {link["href"] for link in links} == {to}
+
+
+def test_every_notebook_has_a_page_of_notes(site):
+    article = site.article("notebooks/course/instructor/README.html")
+    links = {link["href"] for link in article.find_all("a")}
+    assert {f"{path.stem}.html" for path in NOTEBOOKS} <= links
+
+
+def test_a_neighbour_is_named_as_in_the_navigation(site):
+    """The first page is called Start there, and has the title of the kit."""
+    following = site.pages["index.html"].select_one(".right-next")
+    assert following["href"] == "README.html"
+    assert following.select_one(".prev-next-title").get_text() == "Start"
+    before = site.pages["notebooks/index.html"].select_one(".left-prev")
+    assert before.select_one(".prev-next-title").get_text() == "Start"
+    # A page without a name of its own there keeps its title.
+    after = site.pages["notebooks/01_variance_formula.html"].select_one(".right-next")
+    assert after.select_one(".prev-next-title").get_text() == "2 · Sequential computation"
+
+
 def test_the_slider_has_every_layer_with_its_numbers(site):
     every = ek.TokenStatistics.load(ROOT / "data/stats/smollm2-wikipedia/hidden")
     stats = every.without(every.high_norm(peak=True)["token"])

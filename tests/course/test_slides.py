@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import nbformat
 import pytest
 from lecture import SHOWN, SLIDES
 from lecture import script as course
@@ -121,6 +122,27 @@ def test_a_cell_that_is_not_there_is_named():
         course.find_cell("01_variance_formula", "nowhere")
     with pytest.raises(course.OutlineError, match="no notebook '99_none'"):
         course.find_cell("99_none", "nowhere")
+
+
+@pytest.mark.parametrize(("show", "lacking"), [("", "output"), ("show: code, text\n", "text")])
+def test_a_slide_of_a_cell_without_its_output_is_refused(show, lacking, tmp_path, monkeypatch):
+    """As JupyterLab saves a notebook in which the output of a cell was cleared."""
+    (slide,) = course.read_outline(f"### A\ncell: 01_lecture#ab\n{show}> **1 min.** Say.\n")
+    cell = nbformat.v4.new_code_cell("print(1)", id="ab")
+    cell.outputs = [nbformat.v4.new_output("stream", text="1\n")]
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    monkeypatch.setattr(course, "NOTEBOOKS", tmp_path)
+    nbformat.write(notebook, tmp_path / "01_lecture.ipynb")
+    course._fill(slide, tmp_path)
+    assert "1" in slide.shown[-1]
+    cell.outputs = []
+    nbformat.write(notebook, tmp_path / "01_lecture.ipynb")
+    with pytest.raises(course.OutlineError) as refused:
+        course._fill(slide, tmp_path)
+    message = str(refused.value)
+    assert message.startswith("'A': the cell ab of notebooks/01_lecture.ipynb was saved without")
+    assert f"without {lacking} to show" in message
+    assert message.endswith("git restore notebooks/01_lecture.ipynb")
 
 
 def test_the_outline_is_read_as_it_stands():
