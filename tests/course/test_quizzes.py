@@ -328,9 +328,10 @@ def labels_permuted(question: Question) -> Expected:
     _, of_layer_2 = re.split(r"^(?=2 +as they are)", output("03", "b6f20d93"), flags=re.M)
     slope, r2, _ = row(of_layer_2, "2 +as they are as measured")
     null_slope, null_r2, _ = row(of_layer_2, " +permuted +as measured")
-    sds = re.findall(r"^ +unbiased +\S+ +\S+ +(\S+)$", of_layer_2, re.M)[:2]
+    unbiased = re.findall(r"^ +unbiased +(\S+) +\S+ +(\S+)$", of_layer_2, re.M)[:2]
+    sds = [float(sd) for _, sd in unbiased]
     same(question.given, (slope, null_slope))
-    return Expected((), [(), (0,)], [-1, r2, null_r2, *map(float, sds)])
+    return Expected((), [(), (0,)], [float(unbiased[1][0]), r2, null_r2, *sds])
 
 
 @check("03", 4)
