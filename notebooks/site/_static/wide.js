@@ -41,23 +41,24 @@ const follow = (watched, place, what, scrolling, then = () => {}) => {
 };
 
 // A table or a picture is a region with a name, so that somebody who reaches it with Tab is told
-// what it is and how the rest comes into view. The theme sees to it that Tab reaches a table.
-const named = (box, name, tab) => (wide) => {
+// what it is and how the rest comes into view. The theme lets Tab reach a table, too, but may have
+// looked before the table had its width.
+const named = (box, name) => (wide) => {
   if (wide) {
     box.setAttribute("role", "region");
     box.setAttribute("aria-label", name);
-    if (tab) box.tabIndex = 0;
+    box.tabIndex = 0;
   } else {
     box.removeAttribute("role");
     box.removeAttribute("aria-label");
-    if (tab) box.removeAttribute("tabindex");
+    box.removeAttribute("tabindex");
   }
 };
 
 for (const table of document.querySelectorAll(".bd-article table")) {
   const box = table.closest(TABLES);
   if (!box || marks.has(box)) continue;
-  follow(box, box, "table", () => box, named(box, nameOf("Table", box), false));
+  follow(box, box, "table", () => box, named(box, nameOf("Table", box)));
 }
 
 for (const picture of document.querySelectorAll(".bd-article img")) {
@@ -67,7 +68,7 @@ for (const picture of document.querySelectorAll(".bd-article img")) {
     picture.style.setProperty("--own-width", `${picture.naturalWidth}px`);
     picture.replaceWith(box);
     box.append(picture);
-    follow(box, box, "picture", () => box, named(box, nameOf("Picture", box), true));
+    follow(box, box, "picture", () => box, named(box, nameOf("Picture", box)));
   };
   if (picture.complete) wrap();
   else picture.addEventListener("load", wrap, { once: true });
