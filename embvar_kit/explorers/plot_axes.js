@@ -47,11 +47,17 @@ async function render({ model, el }) {
   el.replaceChildren(lines, xTitle, yTitle, legend);
 
   let frame = null, canvas = null, api = null, waiting = 0;
-  let seen = { x: [0, 1], y: [0, 1] };  // the part of each axis in view, in fractions of the whole
 
+  // The part of an axis in view, in fractions of the whole, as the plot's camera has it now: the
+  // plot's scales and the last of its "view" events are out of date after a change of its size.
+  const seen = (which) => {
+    const across = which === "x", view = api.get("cameraView");
+    const [zoom, shift] = across ? [view[0], view[12] / api.get("aspectRatio")] : [view[5], view[13]];
+    return [-1, 1].map((edge) => ((edge - shift) / zoom + 1) / 2);
+  };
   const axis = (which) => {
     const [low, high] = scatter.get(`${which}_scale_domain`) ?? [0, 1];
-    const logarithmic = scatter.get(`${which}_scale`).startsWith("log"), [from, to] = seen[which];
+    const logarithmic = scatter.get(`${which}_scale`).startsWith("log"), [from, to] = seen(which);
     const value = (at) => logarithmic ? low * (high / low) ** at : low + (high - low) * at;
     const at = (x) => logarithmic ? Math.log(x / low) / Math.log(high / low) : (x - low) / (high - low);
     return { ends: [value(from), value(to)], logarithmic, place: (x) => (at(x) - from) / (to - from) };
@@ -89,7 +95,7 @@ async function render({ model, el }) {
   };
   const draw = () => {
     waiting = 0;
-    if (!canvas?.clientWidth) return;  // out of sight, as while JupyterLab changes its theme
+    if (!api || !canvas?.clientWidth) return;  // out of sight, as while JupyterLab changes its theme
     const own = el.getBoundingClientRect(), plot = canvas.getBoundingClientRect();
     const left = plot.left - own.left, upper = plot.top - own.top;
     const type = parseFloat(getComputedStyle(el).fontSize);
@@ -179,13 +185,8 @@ async function render({ model, el }) {
       return;
     }
     looked.disconnect();
-    // Scales in fractions of the axes: the ends change from layer to layer, these do not.
-    const whole = (which) => api.get(which).copy().domain([0, 1]);
-    api.set({ xScale: whole("xScale"), yScale: whole("yScale"), width: "auto", height: "auto" });
-    api.subscribe("view", ({ xScale, yScale }) => {
-      seen = { x: xScale.domain(), y: yScale.domain() };
-      soon();
-    });
+    api.set({ width: "auto", height: "auto" });
+    api.subscribe("view", soon);
     resized.observe(canvas);
     resized.observe(el);  // another theme moves the plot and leaves its size
     window.addEventListener("resize", fit);

@@ -78,6 +78,46 @@ def both() -> set[str]:
     return set.intersection(*texts)
 
 
+# The first test: a reset of the view would hide what it looks for.
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1920, 1080)])
+def test_tokens_are_drawn_where_the_axes_say_from_the_start(
+    notebook: Notebook, width: int, height: int
+):
+    page, common = notebook.page, both()
+    page.set_viewport_size({"width": width, "height": height})
+    notebook.run_all()
+    (explorer,) = notebook.explorers(1)
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    tables = {}
+    for side, name, layer in (("left", "minilm", 3), ("right", "smollm2", 15)):
+        table = view.statistics(name).table(layer, min_count=10)
+        tables[side] = table[table["token"].isin(common)].set_index("token")
+
+    def as_drawn(log: bool) -> None:
+        for side, table in tables.items():
+            watched(explorer, side).stop()
+            view.hovered_over_where_the_axes_say(page, panel(explorer, side), table, log=log)
+
+    axes = explorer.locator(".embvar-scales select")
+    as_drawn(log=True)
+    page.screenshot(path=screenshot(f"linked-start-{width}"))
+    axes.select_option(label="each layer's own")
+    page.wait_for_timeout(1000)
+    as_drawn(log=False)
+    # Zoomed in, and after another change of size.
+    box = view.plot_box(panel(explorer, "left"))
+    page.mouse.click(box["x"] + 0.12 * box["width"], box["y"] + 0.85 * box["height"])
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
+    page.mouse.wheel(0, -120)
+    page.wait_for_timeout(1000)
+    as_drawn(log=False)
+    page.set_viewport_size(WINDOW)
+    page.wait_for_timeout(1500)
+    as_drawn(log=False)
+    axes.select_option(label="logarithmic")
+    panel(explorer, "left").locator('button[title="Reset View"]').click()
+
+
 def test_a_step_of_a_slider_moves_its_own_panel_and_the_numbers_are_the_analysis(
     notebook: Notebook, explorer: Locator
 ):
