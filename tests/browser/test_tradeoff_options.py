@@ -286,6 +286,7 @@ def test_all_options_have_names_and_nothing_is_cut_off(
             }"""
         )
         page.screenshot(path=screenshot(f"options-{theme.split()[1].lower()}-{width}"))
+        assert pixels_of(notebook, explorer, (0x33, 0x22, 0x88)) > 100, "points are drawn"
         assert texts == [True] * 4, "the legend leaves the axis' title and the points free"
     assert view.violations(page) == {}
     page.set_viewport_size(WINDOW)
