@@ -2,6 +2,7 @@
 // jscatter's own axes stand at the right, their numbers are 10 pixels high, titles are plain text,
 // and a plot that is wider than high shows values on both sides at which there can be no point.
 const APART = 6;  // least distance of two numbers of an axis, in heights of a letter
+const TYPE = 13;  // pixels of the type beside which dots have the size that the plot names
 const LINES = "http://www.w3.org/2000/svg";
 
 // Round values between two ends: steps of 1, 2 or 5 times a power of ten; on a logarithmic axis
@@ -28,9 +29,15 @@ function roundValues(low, high, most, logarithmic) {
   return found;
 }
 
-const written = (value) => (Math.abs(value) >= 1e-4 || value === 0)
-  ? value.toLocaleString("en-US", { maximumSignificantDigits: 6 }).replace("-", "−")
-  : value.toExponential(0).replaceAll("-", "−");
+// A value in digits; where they would not fit beside the axis, as a multiple of a power of ten.
+const written = (value) => {
+  const size = Math.abs(value);
+  const digits = (x) => x.toLocaleString("en-US", { maximumSignificantDigits: 6 }).replace("-", "−");
+  if (value === 0 || (size >= 1e-4 && size < 1e6)) return digits(value);
+  const [factor, power] = value.toExponential(5).split("e").map(Number);
+  const raised = `10${[...String(power)].map((sign) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[sign] ?? "⁻").join("")}`;
+  return factor === 1 ? raised : `${digits(factor)}·${raised}`;
+};
 
 async function render({ model, el }) {
   el.classList.add("embvar-axes");
@@ -47,11 +54,17 @@ async function render({ model, el }) {
   el.replaceChildren(lines, xTitle, yTitle, legend);
 
   let frame = null, canvas = null, api = null, waiting = 0;
-  let seen = { x: [0, 1], y: [0, 1] };  // the part of each axis in view, in fractions of the whole
 
+  // The part of an axis in view, in fractions of the whole, as the plot's camera has it now: the
+  // plot's scales and the last of its "view" events are out of date after a change of its size.
+  const seen = (which) => {
+    const across = which === "x", view = api.get("cameraView");
+    const [zoom, shift] = across ? [view[0], view[12] / api.get("aspectRatio")] : [view[5], view[13]];
+    return [-1, 1].map((edge) => ((edge - shift) / zoom + 1) / 2);
+  };
   const axis = (which) => {
     const [low, high] = scatter.get(`${which}_scale_domain`) ?? [0, 1];
-    const logarithmic = scatter.get(`${which}_scale`).startsWith("log"), [from, to] = seen[which];
+    const logarithmic = scatter.get(`${which}_scale`).startsWith("log"), [from, to] = seen(which);
     const value = (at) => logarithmic ? low * (high / low) ** at : low + (high - low) * at;
     const at = (x) => logarithmic ? Math.log(x / low) / Math.log(high / low) : (x - low) / (high - low);
     return { ends: [value(from), value(to)], logarithmic, place: (x) => (at(x) - from) / (to - from) };
@@ -89,7 +102,7 @@ async function render({ model, el }) {
   };
   const draw = () => {
     waiting = 0;
-    if (!canvas?.clientWidth) return;  // out of sight, as while JupyterLab changes its theme
+    if (!api || !canvas?.clientWidth) return;  // out of sight, as while JupyterLab changes its theme
     const own = el.getBoundingClientRect(), plot = canvas.getBoundingClientRect();
     const left = plot.left - own.left, upper = plot.top - own.top;
     const type = parseFloat(getComputedStyle(el).fontSize);
@@ -124,8 +137,15 @@ async function render({ model, el }) {
       Math.round(Math.max(300, Math.min(0.62 * width, 0.62 * window.innerHeight)));
     if (scatter.get("height") !== wanted) scatter.set("height", wanted);
     frame.style.setProperty("--embvar-height", `${wanted}px`);
-    // Both axes end at the edges of the plot, whatever its proportions.
-    api?.set({ aspectRatio: width / height });
+    // Dots grow with the type, as in a lecture.
+    const larger = parseFloat(getComputedStyle(el).fontSize) / TYPE;
+    const { pointSizeSelected, pointOutlineWidth } = scatter.get("regl_scatterplot_options");
+    api?.set({
+      aspectRatio: width / height,  // both axes end at the edges of the plot
+      pointSize: larger * scatter.get("size"),
+      pointSizeSelected: larger * pointSizeSelected,
+      pointOutlineWidth: larger * pointOutlineWidth,
+    });
     soon();
   };
   const titles = () => {
@@ -179,13 +199,8 @@ async function render({ model, el }) {
       return;
     }
     looked.disconnect();
-    // Scales in fractions of the axes: the ends change from layer to layer, these do not.
-    const whole = (which) => api.get(which).copy().domain([0, 1]);
-    api.set({ xScale: whole("xScale"), yScale: whole("yScale"), width: "auto", height: "auto" });
-    api.subscribe("view", ({ xScale, yScale }) => {
-      seen = { x: xScale.domain(), y: yScale.domain() };
-      soon();
-    });
+    api.set({ width: "auto", height: "auto" });
+    api.subscribe("view", soon);
     resized.observe(canvas);
     resized.observe(el);  // another theme moves the plot and leaves its size
     window.addEventListener("resize", fit);

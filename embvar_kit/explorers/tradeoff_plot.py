@@ -27,6 +27,7 @@ MARK = "#d55e00"
 
 _MOST_TRAILS = 30  # lines from the marked tokens' places in the layer compared with
 _OPACITIES = np.linspace(0, 1, 101).tolist()
+_PLAIN = 0.9  # opacity of a point where none fades
 _BUTTONS = ["pan_zoom", "lasso", "lasso_type", "lasso_brush_size", "divider", "reset"]
 _X, _Y, _COLOUR, _OPACITY = "across", "up", "colour", "opacity"  # columns of the plot's data
 
@@ -93,7 +94,7 @@ class TradeoffPlot:
         """Positions and colours of the points; Q, M and V as the tooltip shows them."""
         points = self.state.points
         columns = {_COLOUR: self._shading.places(), "token": points.shown, "occurrences": points.n}
-        data = pd.DataFrame({**self._layer_columns(), **columns})
+        data = pd.DataFrame({**self._layer_columns(), **columns, _OPACITY: _PLAIN})
         if self.state.shaded:
             ends = zip((_X, _Y), self._scales(), strict=True)
             data[_OPACITY] = opacities(*(np.asarray(norm(data[name])) for name, norm in ends))
@@ -135,7 +136,6 @@ class TradeoffPlot:
                 # to the columns of before, and a logarithmic one fails where they have a zero.
                 scatter.xy(_X, _Y, x_scale="linear", y_scale="linear")
                 scatter.color(map=self._shading.shades)
-                scatter.opacity(by=None)
                 scatter.data(self._data)
                 self._fix_colours()
                 scatter.xy(_X, _Y, x_scale=x, y_scale=y, animate=False)
@@ -147,7 +147,7 @@ class TradeoffPlot:
             self._axes.legend = self._shading.legend()
 
     def _fix_colours(self) -> None:
-        """The colours of marks, and one opacity everywhere; jscatter sets others with each map."""
+        """The colours of marks, and the points' opacities; jscatter sets others with each map."""
         widget = self.widget
         # A single selection or hover colour is applied only to points not coloured by a column:
         # give it one entry for each colour of the map.
@@ -155,9 +155,9 @@ class TradeoffPlot:
         widget.color_selected = [mark] * len(widget.color)
         widget.color_hover = [(0, 0, 0, 1)] * len(widget.color)
         # The default, by density, gives all points one opacity: tokens that are alone vanish, too.
-        widget.opacity_by, widget.opacity = None, 0.9
-        if self.state.shaded:
-            self.scatter.opacity(by=_OPACITY, map=_OPACITIES, norm=(0, 1))
+        # By a column even where all have the same: a message has its values in any order, and
+        # jscatter fails, and draws no points, where the column's histogram goes before the column.
+        self.scatter.opacity(by=_OPACITY, map=_OPACITIES, norm=(0, 1))
         widget.opacity_unselected = 0.45
 
     def _scales(self) -> tuple[Normalize, Normalize]:

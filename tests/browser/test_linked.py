@@ -78,6 +78,46 @@ def both() -> set[str]:
     return set.intersection(*texts)
 
 
+# The first test: a reset of the view would hide what it looks for.
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1920, 1080)])
+def test_tokens_are_drawn_where_the_axes_say_from_the_start(
+    notebook: Notebook, width: int, height: int
+):
+    page, common = notebook.page, both()
+    page.set_viewport_size({"width": width, "height": height})
+    notebook.run_all()
+    (explorer,) = notebook.explorers(1)
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    tables = {}
+    for side, name, layer in (("left", "minilm", 3), ("right", "smollm2", 15)):
+        table = view.statistics(name).table(layer, min_count=10)
+        tables[side] = table[table["token"].isin(common)].set_index("token")
+
+    def as_drawn(log: bool) -> None:
+        for side, table in tables.items():
+            watched(explorer, side).stop()
+            view.hovered_over_where_the_axes_say(page, panel(explorer, side), table, log=log)
+
+    axes = explorer.locator(".embvar-scales select")
+    as_drawn(log=True)
+    page.screenshot(path=screenshot(f"linked-start-{width}"))
+    axes.select_option(label="each layer's own")
+    page.wait_for_timeout(1000)
+    as_drawn(log=False)
+    # Zoomed in, and after another change of size.
+    box = view.plot_box(panel(explorer, "left"))
+    page.mouse.click(box["x"] + 0.12 * box["width"], box["y"] + 0.85 * box["height"])
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
+    page.mouse.wheel(0, -120)
+    page.wait_for_timeout(1000)
+    as_drawn(log=False)
+    page.set_viewport_size(WINDOW)
+    page.wait_for_timeout(1500)
+    as_drawn(log=False)
+    axes.select_option(label="logarithmic")
+    panel(explorer, "left").locator('button[title="Reset View"]').click()
+
+
 def test_a_step_of_a_slider_moves_its_own_panel_and_the_numbers_are_the_analysis(
     notebook: Notebook, explorer: Locator
 ):
@@ -115,6 +155,22 @@ def test_at_the_same_depth_both_sliders_go_together(notebook: Notebook, explorer
         for _ in range(back):
             notebook.page.keyboard.press("ArrowLeft")
     poll(lambda: fit_of(explorer, "right")[0], lambda now: now == 15)
+
+
+def test_large_numbers_at_the_axes_are_powers_of_ten_and_not_cut(explorer: Locator):
+    together, right = explorer.locator(".embvar-together input"), panel(explorer, "right")
+    together.uncheck()  # a token that only smollm2 has reaches 10⁸
+    for axis in "xy":
+        numbers = right.locator(f".{axis}-axis text")
+        shown = poll(numbers.all_text_contents, lambda now: {"10⁶", "10⁷"} <= set(now))
+        assert {"10⁶", "10⁷"} <= set(shown)
+    values = [value for value, _ in view.Axes(right).ticks[1]]
+    assert values == sorted(values)
+    frame = right.locator(".embvar-plot").bounding_box()["x"]
+    assert min(one.bounding_box()["x"] for one in numbers.all()) > frame
+    right.screenshot(path=screenshot("linked-powers"))
+    together.check()
+    poll(lambda: fit_of(explorer, "right")[1], lambda tokens: tokens == len(both()))
 
 
 def test_what_is_lassoed_in_one_panel_is_marked_in_the_other(notebook: Notebook, explorer: Locator):
@@ -280,6 +336,8 @@ def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: 
         one = explorer.locator(f".embvar-{css}").first
         assert one.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
     page.wait_for_timeout(800)
+    assert all(view.dot_size(panel(explorer, side)) > 6 for side in ("left", "right"))
+    assert view.cut_buttons(explorer) == []
     page.screenshot(path=screenshot("linked-lecture"))
     page.evaluate("() => document.exitFullscreen()")
     page.set_viewport_size(WINDOW)

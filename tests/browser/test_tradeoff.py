@@ -53,6 +53,32 @@ def told_by_a_cell(notebook: Notebook) -> str:
     return cell.locator(".jp-OutputArea-output").inner_text().strip()
 
 
+# Before any reset of the view, which would hide what it looks for.
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (1920, 1080)])
+def test_tokens_are_drawn_where_the_axes_say_from_the_start(
+    notebook: Notebook, width: int, height: int
+):
+    page = notebook.page
+    page.set_viewport_size({"width": width, "height": height})
+    notebook.run_all()
+    (explorer,) = notebook.explorers(1)
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    picture = view.watch(explorer)
+    picture.rest()
+    view.hovered_over_where_the_axes_say(page, explorer, view.table(explorer))
+    for scales, log in (("logarithmic", True), ("each layer's own", False)):
+        explorer.locator(".embvar-scales select").select_option(label=scales)
+        page.wait_for_timeout(1000)
+        view.hovered_over_where_the_axes_say(page, explorer, view.table(explorer), log=log)
+    view.slider(explorer).focus()
+    picture.press("ArrowRight")
+    view.hovered_over_where_the_axes_say(page, explorer, view.table(explorer))
+    picture.press("ArrowLeft")
+    picture.stop()
+    explorer.locator(".embvar-scales select").select_option(label="same for all layers")
+    page.set_viewport_size(WINDOW)
+
+
 def test_slider_and_cells_are_followed_while_the_first_card_loads(
     notebook: Notebook, explorer: Locator
 ):

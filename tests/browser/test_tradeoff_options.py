@@ -286,6 +286,7 @@ def test_all_options_have_names_and_nothing_is_cut_off(
             }"""
         )
         page.screenshot(path=screenshot(f"options-{theme.split()[1].lower()}-{width}"))
+        assert pixels_of(notebook, explorer, (0x33, 0x22, 0x88)) > 100, "points are drawn"
         assert texts == [True] * 4, "the legend leaves the axis' title and the points free"
     assert view.violations(page) == {}
     page.set_viewport_size(WINDOW)
@@ -303,7 +304,10 @@ def test_a_lecture_shows_the_options_in_large_type(notebook: Notebook, explorer:
     poll(lambda: view.plot_box(explorer), lambda box: box["width"] > 1600)
     label = explorer.locator(".embvar-colour label")
     assert label.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
+    assert poll(lambda: view.dot_size(explorer), lambda size: size > 6) > 6
+    assert view.cut_buttons(explorer) == []
     page.screenshot(path=screenshot("options-lecture"))
     page.evaluate("() => document.exitFullscreen()")
     page.set_viewport_size(WINDOW)
     assert poll(lambda: view.plot_box(explorer)["width"], lambda width: width < 1200) < 1200
+    assert poll(lambda: view.dot_size(explorer), lambda size: size == 4) == 4

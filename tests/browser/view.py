@@ -14,9 +14,10 @@ from playwright.sync_api import Locator, Page
 
 import embvar_kit as ek
 
-from .notebook_page import PICTURE, Watch
+from .notebook_page import PICTURE, Watch, poll
 
 NUMBER = r"[-−]?[\d,]*\.?\d+(?:e[-+]?\d+)?"
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 REACHABLE = 'input, select, textarea, button, [tabindex]:not([tabindex="-1"])'
 
 
@@ -27,8 +28,12 @@ def statistics(model: str, site: str = "hidden") -> ek.TokenStatistics:
 
 
 def as_number(text: str) -> float:
-    """Parse a number shown with commas between thousands or a typographic minus sign."""
-    return float(text.replace(",", "").replace("−", "-"))
+    """Parse a number shown with commas, a typographic minus sign, or a power of ten as 2·10⁶."""
+    text = text.replace(",", "").replace("−", "-")
+    found = re.fullmatch(r"(?:(.+)·)?10([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)", text)
+    if found is None:
+        return float(text)
+    return float(found[1] or 1) * 10.0 ** int(found[2].translate(_RAISED))
 
 
 def in_the_middle(element: Locator, seconds: float = 10.0) -> dict[str, float]:
@@ -181,11 +186,16 @@ def table(explorer: Locator, layer: int | None = None) -> pd.DataFrame:
 class Axes:
     """Positions of values of M and V on the page, from the ticks of the plot's axes.
 
+    Args:
+        explorer: the explorer, or one of its panels.
+        log: whether the axes are logarithmic.
+
     Attributes:
         ticks: value and pixel of each tick of M, then of each tick of V.
     """
 
-    def __init__(self, explorer: Locator) -> None:
+    def __init__(self, explorer: Locator, *, log: bool = False) -> None:
+        self._scaled = np.log10 if log else np.asarray
         axes = explorer.locator(".embvar-axes")
         self._x, self._y = (
             axes.locator(f".{axis}-axis").evaluate(
@@ -209,7 +219,8 @@ class Axes:
         found = []
         for ticks, values in ((self._x, M), (self._y, V)):
             known, pixels = np.array(ticks).T
-            found.append(np.polyval(np.polyfit(known, pixels, 1), values))
+            line = np.polyfit(self._scaled(known), pixels, 1)
+            found.append(np.polyval(line, self._scaled(values)))
         return found[0], found[1]
 
 
@@ -219,10 +230,10 @@ def loneliest(explorer: Locator, room: int = 40) -> tuple[str, float, float]:
 
 
 def farthest_apart(
-    explorer: Locator, found: pd.DataFrame, room: int = 40
+    explorer: Locator, found: pd.DataFrame, room: int = 40, *, log: bool = False
 ) -> tuple[str, float, float]:
     """The same of the tokens of a table that a plot shows."""
-    x, y = Axes(explorer).at(found["M"].to_numpy(), found["V"].to_numpy())
+    x, y = Axes(explorer, log=log).at(found["M"].to_numpy(), found["V"].to_numpy())
     box = plot_box(explorer)
     inside = (x > box["x"] + room) & (x < box["x"] + box["width"] - room)
     inside &= (y > box["y"] + room) & (y < box["y"] + box["height"] - room)
@@ -235,11 +246,39 @@ def farthest_apart(
     return str(found.index[best]), float(x[best]), float(y[best])
 
 
+def hovered_over_where_the_axes_say(
+    page: Page, explorer: Locator, found: pd.DataFrame, *, log: bool = False
+) -> None:
+    """Check that a token of a table is drawn where the numbers at the axes say that it is."""
+    token, x, y = farthest_apart(explorer, found, log=log)
+    page.mouse.move(x + 60, y + 60)
+    page.mouse.move(x + 1, y, steps=4)
+    told = poll(lambda: tooltip(explorer), lambda text: token in text.split(), 15)
+    assert token in told.split(), f"{token} is drawn elsewhere"
+    page.mouse.move(3, 300)
+    assert poll(lambda: tooltip(explorer), lambda text: not text) == ""
+
+
 def plot_box(explorer: Locator) -> dict[str, float]:
     """The rectangle of the plot."""
     canvases = explorer.locator(".embvar-scatter canvas")
     boxes = [canvases.nth(i).bounding_box() for i in range(canvases.count())]
     return max(filter(None, boxes), key=lambda box: box["width"])
+
+
+def dot_size(explorer: Locator) -> float:
+    """The diameter of a dot of the plot in pixels."""
+    return explorer.locator(".embvar-scatter canvas").first.evaluate(
+        """canvas => canvas.parentElement.parentElement.api.get("pointSize")"""
+    )
+
+
+def cut_buttons(explorer: Locator) -> list[str]:
+    """The texts of buttons that are too narrow for them."""
+    return explorer.locator("button").evaluate_all(
+        """(all) => all.filter((one) => one.scrollWidth > one.clientWidth)
+          .map((one) => one.textContent)"""
+    )
 
 
 def tooltip(explorer: Locator) -> str:

@@ -40,7 +40,8 @@ def test_the_plot_shows_the_states_points_and_line(explorer, stats):
     table = explorer.state.table()
     np.testing.assert_allclose(drawn_points(explorer), table[["M", "V"]], atol=1e-9)
     widget = explorer.plot.widget
-    assert (widget.transition_points, widget.opacity_by) == (False, None)
+    assert not widget.transition_points
+    assert set(explorer.plot._data["opacity"]) == {0.9}
     (left, right), (low, high) = explorer.state.limits()
     (line,) = widget.annotations
     ends = (np.array(line.vertices) + 1) / 2 * [right - left, high - low] + [left, low]
@@ -77,6 +78,19 @@ def test_axes_and_legend_are_typeset_and_say_which_form_is_shown(explorer):
     low, high = np.floor(np.log10(n.min())), np.ceil(np.log10(n.max()))
     assert marks["10<sup>3</sup>"] == pytest.approx((3 - low) / (high - low))
     assert marks["1"] == 0 and len(marks) == high - low + 1
+
+
+def test_to_fade_or_not_takes_the_same_encoding(explorer):
+    """The values of a message come in any order: none may fit only some of the others."""
+    widget, state = explorer.plot.widget, explorer.state
+    before = (widget.opacity_by, widget.opacity)
+    n_opacities = []
+    for shaded in (False, True, False, True, False):
+        state.shaded = shaded
+        assert (widget.opacity_by, widget.opacity) == before != (None, 0.9)
+        assert widget.opacity_histogram is not None and tuple(widget.opacity_domain) == (0, 1)
+        n_opacities.append(len(np.unique(widget.points[:, 3])))
+    assert n_opacities[0] == n_opacities[2] == n_opacities[4] == 1 < min(n_opacities[1::2])
 
 
 def test_points_and_line_change_in_one_message(explorer):
