@@ -32,6 +32,7 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "I8": "i1", "
 
 _HASHES = {
     "text": "The sentences differ: compare the corpus, its limit, sample and seed.",
+    "fingerprint": "The sentences differ: compare the corpus, its limit, sample and seed.",
     "dealing": "The documents differ: compare the titles.",
     "weights": "The weights of the model differ.",
 }

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embvar_kit.errors import ReportError, first_line
 from embvar_kit.files import in_checkout
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 NAME = "09_your_own_model.ipynb"
+
+_OF_THE_LESSON = {"quiz", "exercise", "solution"}  # tags of cells
 
 
 def report(
     model: str, out: str | Path, *, parameters: Mapping[str, Any] | None = None
 ) -> dict[str, Path]:
     """Run notebook 09 for a model with papermill; write the notebook and an HTML page.
+
+    Its quiz, exercises and solutions are left out: their numbers are those of the notebook's model.
 
     Args:
         model: alias, folder, ``.gguf`` file or Hub name, as :func:`embvar_kit.load_model` takes it.
@@ -38,9 +45,9 @@ def report(
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
     from traitlets.config import Config
 
-    notebook = _notebook()
+    lesson = nbformat.read(_notebook(), as_version=4)
     values = {"model_name": str(model), **(parameters or {})}
-    known = papermill.inspect_notebook(str(notebook))
+    known = papermill.inspect_notebook(lesson)
     if unknown := values.keys() - known.keys():
         raise ReportError(
             f"The report has no parameter {', '.join(sorted(map(repr, unknown)))}; it has "
@@ -51,7 +58,7 @@ def report(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         papermill.execute_notebook(
-            str(notebook),
+            _without_exercises(lesson),
             str(files["notebook"]),
             parameters=values,
             kernel_name="python3",
@@ -99,6 +106,16 @@ def _own_kernel() -> type:
             return KernelSpec(**get_kernel_dict())  # its command begins with sys.executable
 
     return OwnKernel
+
+
+def _without_exercises(lesson: NotebookNode) -> NotebookNode:
+    own = lesson.copy()
+    own.cells = [
+        cell
+        for cell in lesson.cells
+        if not _OF_THE_LESSON & {*cell.metadata.get("tags", ())} and cell.source != "## Exercises"
+    ]
+    return own
 
 
 def _notebook() -> Path:

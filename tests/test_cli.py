@@ -492,6 +492,12 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
         (["show", "{saved}", "--min-count", "100000"], "lower min_count"),
         (["show", "{saved}", "--layer", "1", "--min-count", "99999"], "lower --min-count"),
         (["show", "{saved}", "--layer", "1", "--rows", "0"], "--rows must be at least 1"),
+        (["show", "{saved}", "--rows", "-2"], "--rows must be at least 1, got -2"),
+        (["show", "{saved}", "--min-count", "-1"], "--min-count must be at least 1, got -1"),
+        (
+            ["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--folds", "9"],
+            "too few for 9 folds",
+        ),
         (
             ["reproduce", "bert"],
             "'bert' is not a model of the paper; these are bert-base-uncased, b",
@@ -577,6 +583,22 @@ def test_a_folder_that_cannot_be_written_is_known_before_the_pass(command, text_
     assert (code, out) == (1, "")
     assert is_one_line_of(err)
     assert "cannot be saved to" in err
+
+
+def test_a_refused_pass_leaves_no_folder_and_an_earlier_result_is_named(
+    command, tiny, text_file, tmp_path
+):
+    out = tmp_path / "new" / "out"
+    wrong = ["extract", "--model", str(tmp_path / "nobody"), "--corpus", text_file, "--out", out]
+    code, _, said = command(*wrong)
+    assert code == 1 and "nobody" in said and not (tmp_path / "new").exists()
+    right = ["extract", "--model", tiny("bert"), "--corpus", text_file, "--out", out]
+    code, said, _ = command(*right)
+    assert code == 0 and "replaces" not in said
+    files = {path.name for path in out.iterdir()}
+    code, said, _ = command(*wrong)
+    assert code == 1 and {path.name for path in out.iterdir()} == files, "it is still there"
+    assert f"replaces   what {out} has of an earlier pass, once this one is done" in said
 
 
 def test_show_prints_chosen_tokens_at_each_layer(command, saved):

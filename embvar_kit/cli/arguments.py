@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -288,8 +290,14 @@ def left_out_of(chosen: argparse.Namespace) -> LeaveOut | None:
     return LeaveOut(first=chosen.leave_out_first, norm=chosen.leave_out_norm)
 
 
-def check_writable(folder: Path) -> None:
-    """Raise an error before a pass of minutes if its result cannot be saved."""
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Raise an error before a pass of minutes if its result cannot be saved.
+
+    If the pass is refused, no empty folder is left behind. What the folder holds is named: it stays
+    until the new result is saved.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -297,3 +305,12 @@ def check_writable(folder: Path) -> None:
         raise StatisticsFileError(
             f"Statistics cannot be saved to {str(folder)!r}: {error.strerror}."
         ) from error
+    if not made and any(folder.iterdir()):
+        print(f"replaces   what {folder} has of an earlier pass, once this one is done")
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # one of them is not empty
+            for one in made:
+                one.rmdir()
+        raise

@@ -15,11 +15,11 @@ from embvar_kit.cli.arguments import (
     add_model_and_corpus,
     add_pass,
     add_threads,
-    check_writable,
     corpus_of,
     left_out_of,
     model_of,
     options_of,
+    writable,
 )
 from embvar_kit.errors import ExtractionError, StatisticsError, as_sentence
 from embvar_kit.threads import cores
@@ -76,10 +76,14 @@ def add_extract(commands: argparse._SubParsersAction) -> None:
 
 
 def _extract(chosen: argparse.Namespace) -> None:
+    with writable(Path(chosen.out)):
+        _extract_and_save(chosen)
+
+
+def _extract_and_save(chosen: argparse.Namespace) -> None:
     from embvar_kit.extraction import checkpoint
     from embvar_kit.extraction.extract import extract
 
-    check_writable(Path(chosen.out))
     if chosen.device_map is not None and (chosen.workers is not None or chosen.cluster):
         raise ExtractionError(
             "--device-map spreads a model that this process runs, and each worker loads it on one "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from embvar_kit.cli.arguments import LEVELS, check_writable
+from embvar_kit.cli.arguments import LEVELS, writable
 from embvar_kit.cli.results import print_layers
 
 
@@ -41,17 +41,17 @@ def _reproduce(chosen: argparse.Namespace) -> None:
     from embvar_kit.paper.reproduction import reproduce, short_name
 
     short_name(chosen.model)
-    check_writable(Path(chosen.out))
-    statistics = reproduce(
-        chosen.model,
-        chosen.out,
-        corpus=chosen.corpus,
-        by=chosen.by,
-        limit=chosen.limit,
-        device=chosen.device,
-        dtype=chosen.dtype,
-        batch_tokens=chosen.batch_tokens,
-        progress=not chosen.quiet,
-    )
+    with writable(Path(chosen.out)):
+        statistics = reproduce(
+            chosen.model,
+            chosen.out,
+            corpus=chosen.corpus,
+            by=chosen.by,
+            limit=chosen.limit,
+            device=chosen.device,
+            dtype=chosen.dtype,
+            batch_tokens=chosen.batch_tokens,
+            progress=not chosen.quiet,
+        )
     print(f"saved      {chosen.out}, laid out as the authors' folder output\n")
     print_layers(statistics, min_count=10, max_count=100_000, special=True, unbiased=False)

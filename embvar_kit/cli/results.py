@@ -44,7 +44,9 @@ def add_show(commands: argparse._SubParsersAction) -> None:
     show.add_argument("folder", metavar="DIR", help="folder written by extract")
     show.add_argument("--layer", type=int, help="print the tokens of this layer")
     show.add_argument("--wide", action="store_true", help="print all columns of the tables")
-    show.add_argument("--rows", type=int, default=10, help="tokens to print (default: 10)")
+    show.add_argument(
+        "--rows", type=int, default=10, help="tokens to print with --layer (default: 10)"
+    )
     show.add_argument(
         "--token",
         nargs="+",
@@ -60,6 +62,10 @@ def add_show(commands: argparse._SubParsersAction) -> None:
 def _show(chosen: argparse.Namespace) -> None:
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
+    if chosen.rows < 1:
+        raise StatisticsError(f"--rows must be at least 1, got {chosen.rows}.")
+    if chosen.min_count < 1:
+        raise StatisticsError(f"--min-count must be at least 1, got {chosen.min_count}.")
     statistics = TokenStatistics.load(chosen.folder)
     choice = {
         "min_count": chosen.min_count,
@@ -75,8 +81,6 @@ def _show(chosen: argparse.Namespace) -> None:
         return
     if chosen.no_high_norm:
         statistics = statistics.without(statistics.high_norm()["token"])
-    if chosen.rows < 1:
-        raise StatisticsError(f"--rows must be at least 1, got {chosen.rows}.")
     table = statistics.table(chosen.layer, **choice).head(chosen.rows)
     if table.empty:
         kept = statistics.n[~statistics.special] if chosen.no_special else statistics.n
@@ -250,7 +254,10 @@ def add_report(commands: argparse._SubParsersAction) -> None:
         "--corpus", default="wikipedia", help="wikipedia, hub:NAME or the path of a file"
     )
     report.add_argument(
-        "--limit", type=int, help="number of sentences to take (default: the notebook's)"
+        "--limit",
+        type=int,
+        help="number of sentences to take, the first of the corpus (default: 2000); a number "
+        "larger than the corpus takes all",
     )
     report.add_argument("--min-count", type=int, help="take tokens seen at least this often")
     report.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")

@@ -14,11 +14,11 @@ from embvar_kit.cli.arguments import (
     add_pass,
     add_store,
     add_threads,
-    check_writable,
     corpus_of,
     left_out_of,
     model_of,
     options_of,
+    writable,
 )
 from embvar_kit.cli.extract import save
 from embvar_kit.errors import ExtractionError
@@ -136,16 +136,16 @@ def _shard_run(chosen: argparse.Namespace) -> None:
 def _shard_merge(chosen: argparse.Namespace) -> None:
     from embvar_kit.extraction.shards import ShardedPass
 
-    check_writable(Path(chosen.out))
-    job = ShardedPass.open(chosen.store)
-    if missing := job.missing("shards"):
-        raise ExtractionError(
-            f"{len(missing)} of {job.n_shards} shards are missing from {chosen.store!r}: "
-            f"{_some(missing)}. Run them first: embvar shard run {chosen.store} --index "
-            f"{missing[0]}."
-        )
-    shared = job.shared if chosen.compact else []
-    save(job.merge(folds=chosen.folds), Path(chosen.out), chosen.compact, shared)
+    with writable(Path(chosen.out)):
+        job = ShardedPass.open(chosen.store)
+        if missing := job.missing("shards"):
+            raise ExtractionError(
+                f"{len(missing)} of {job.n_shards} shards are missing from {chosen.store!r}: "
+                f"{_some(missing)}. Run them first: embvar shard run {chosen.store} --index "
+                f"{missing[0]}."
+            )
+        shared = job.shared if chosen.compact else []
+        save(job.merge(folds=chosen.folds), Path(chosen.out), chosen.compact, shared)
 
 
 def _shard_status(chosen: argparse.Namespace) -> None:

@@ -167,7 +167,11 @@ def nothing_left(name: str, choice: dict, left_out: WithoutText | None = None) -
     """An error that says why no sentence is left: the choices that were made, if any."""
     n = left_out.n if left_out else 0
     if not choice:
-        return EmptyCorpusError(f"Corpus {name!r} holds no sentence: there is no text in it.", n)
+        return EmptyCorpusError(
+            f"Corpus {name!r} holds no sentence: there is no text in it. Check the path; a text "
+            "file has one sentence a line.",
+            n,
+        )
     choices = ", ".join(f"{key}={value}" for key, value in choice.items())
     return EmptyCorpusError(
         f"No sentence of corpus {name!r} is left after {choices}: loosen one of them.", n

@@ -51,7 +51,7 @@ def _check(line: str, where: str) -> None:
         except UnicodeEncodeError as error:
             raise CorpusError(
                 f"{where} is not valid UTF-8 (byte 0x{ord(line[error.start]) - 0xDC00:02x}). "
-                "Convert the file to UTF-8 and try again."
+                "Convert the file to UTF-8, for example with: iconv -f ISO-8859-1 -t UTF-8"
             ) from error
     if "\0" in line:
         raise CorpusError(

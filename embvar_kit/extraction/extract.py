@@ -15,6 +15,7 @@ from embvar_kit.errors import ExtractionError, ExtractionInterrupted, NothingLef
 from embvar_kit.extraction.checkpoint import EVERY, keeping, settings_of
 from embvar_kit.extraction.finishing import finish, on_this_machine
 from embvar_kit.extraction.forward import SITES
+from embvar_kit.extraction.in_folds import check_documents
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import Stopped, measure
 from embvar_kit.extraction.norms import find_bounds
@@ -163,6 +164,8 @@ def extract(
     options["leave_out"] = leave_out
     if folds is not None:
         folds, of_folds = _in_folds(folds, shards)
+        if not streamed:
+            check_documents(corpus, folds)
         if not in_shards:
             work = plan(model, corpus, sites=len(sites), folds=folds, **options)
             in_shards = checkpoint is None and not _is_quick(work, model)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embvar_kit.errors import ExtractionError
+from embvar_kit.corpora.dealing import BLOCK, documents_of
+from embvar_kit.errors import CorpusError, ExtractionError
 from embvar_kit.statistics.folds import LEAST, Folds
 
 if TYPE_CHECKING:
+    from embvar_kit.corpora.corpus import Corpus
     from embvar_kit.extraction.plan import Plan
 
 
@@ -57,6 +59,26 @@ class InFolds:
     def _n_frequent(self) -> int:
         total = np.concatenate([[0], np.cumsum(self.work.n)])[self.starts]
         return int((np.diff(total) >= LEAST).sum())
+
+
+def check_documents(corpus: Corpus, number: int) -> None:
+    """Refuse a corpus of fewer documents than folds.
+
+    Args:
+        corpus: the corpus.
+        number: number of folds.
+
+    Raises:
+        CorpusError: if it has fewer documents.
+    """
+    documents = int(documents_of(corpus).max()) + 1
+    if documents < number:
+        raise CorpusError(
+            f"Corpus {corpus.name!r} has {documents} document{'s' * (documents > 1)}, too few for "
+            f"{number} folds of whole documents: take fewer folds (from 6 on the reliability has an "
+            "interval), leave folds out, or take more text. A document is an article or a file; "
+            f"of one file of lines or rows, {BLOCK} of these."
+        )
 
 
 def check_folds(n: np.ndarray) -> None:

@@ -21,7 +21,7 @@ from embvar_kit.corpora.tokens import (
 )
 from embvar_kit.corpora.words import find_words
 from embvar_kit.errors import ExtractionError, NothingLeftError
-from embvar_kit.extraction.in_folds import InFolds, by_fold
+from embvar_kit.extraction.in_folds import InFolds, by_fold, check_documents
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.options import (
     check_leave_out,
@@ -357,6 +357,7 @@ def plan(
         work = with_null(work, shuffled, work.labels, work.special)
     if folds is not None:
         folds = whole_number("folds", folds, 2)
+        check_documents(corpus, folds)
         fold = deal_sentences(corpus, folds)[text.sentence]
         work = replace(work, in_folds=by_fold(work, folds, fold))
     return at_sites(work, sites, model)

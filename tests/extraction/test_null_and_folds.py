@@ -531,7 +531,7 @@ def test_folds_that_make_no_sense_are_refused(model, corpus, options, message):
 
 
 def test_more_folds_than_documents_are_refused(model, corpus):
-    with pytest.raises(ek.CorpusError, match="cannot be dealt out to 400 shards"):
+    with pytest.raises(ek.CorpusError, match="too few for 400 folds of whole documents"):
         ek.extract(model, corpus, folds=400, progress=False)
 
 
