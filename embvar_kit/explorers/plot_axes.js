@@ -28,9 +28,15 @@ function roundValues(low, high, most, logarithmic) {
   return found;
 }
 
-const written = (value) => (Math.abs(value) >= 1e-4 || value === 0)
-  ? value.toLocaleString("en-US", { maximumSignificantDigits: 6 }).replace("-", "−")
-  : value.toExponential(0).replaceAll("-", "−");
+// A value in digits; where they would not fit beside the axis, as a multiple of a power of ten.
+const written = (value) => {
+  const size = Math.abs(value);
+  const digits = (x) => x.toLocaleString("en-US", { maximumSignificantDigits: 6 }).replace("-", "−");
+  if (value === 0 || (size >= 1e-4 && size < 1e6)) return digits(value);
+  const [factor, power] = value.toExponential(5).split("e").map(Number);
+  const raised = `10${[...String(power)].map((sign) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[sign] ?? "⁻").join("")}`;
+  return factor === 1 ? raised : `${digits(factor)}·${raised}`;
+};
 
 async function render({ model, el }) {
   el.classList.add("embvar-axes");

@@ -157,6 +157,22 @@ def test_at_the_same_depth_both_sliders_go_together(notebook: Notebook, explorer
     poll(lambda: fit_of(explorer, "right")[0], lambda now: now == 15)
 
 
+def test_large_numbers_at_the_axes_are_powers_of_ten_and_not_cut(explorer: Locator):
+    together, right = explorer.locator(".embvar-together input"), panel(explorer, "right")
+    together.uncheck()  # a token that only smollm2 has reaches 10⁸
+    for axis in "xy":
+        numbers = right.locator(f".{axis}-axis text")
+        shown = poll(numbers.all_text_contents, lambda now: "10⁷" in now)
+        assert "10⁷" in shown and "100,000" in shown
+    values = [value for value, _ in view.Axes(right).ticks[1]]
+    assert values == sorted(values)
+    frame = right.locator(".embvar-plot").bounding_box()["x"]
+    assert min(one.bounding_box()["x"] for one in numbers.all()) > frame
+    right.screenshot(path=screenshot("linked-powers"))
+    together.check()
+    poll(lambda: fit_of(explorer, "right")[1], lambda tokens: tokens == len(both()))
+
+
 def test_what_is_lassoed_in_one_panel_is_marked_in_the_other(notebook: Notebook, explorer: Locator):
     page, right = notebook.page, watched(explorer, "right")
     before = right.hash

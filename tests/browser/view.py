@@ -17,6 +17,7 @@ import embvar_kit as ek
 from .notebook_page import PICTURE, Watch, poll
 
 NUMBER = r"[-−]?[\d,]*\.?\d+(?:e[-+]?\d+)?"
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 REACHABLE = 'input, select, textarea, button, [tabindex]:not([tabindex="-1"])'
 
 
@@ -27,8 +28,12 @@ def statistics(model: str, site: str = "hidden") -> ek.TokenStatistics:
 
 
 def as_number(text: str) -> float:
-    """Parse a number shown with commas between thousands or a typographic minus sign."""
-    return float(text.replace(",", "").replace("−", "-"))
+    """Parse a number shown with commas, a typographic minus sign, or a power of ten as 2·10⁶."""
+    text = text.replace(",", "").replace("−", "-")
+    found = re.fullmatch(r"(?:(.+)·)?10([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)", text)
+    if found is None:
+        return float(text)
+    return float(found[1] or 1) * 10.0 ** int(found[2].translate(_RAISED))
 
 
 def in_the_middle(element: Locator, seconds: float = 10.0) -> dict[str, float]:
