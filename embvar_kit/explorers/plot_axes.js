@@ -2,6 +2,7 @@
 // jscatter's own axes stand at the right, their numbers are 10 pixels high, titles are plain text,
 // and a plot that is wider than high shows values on both sides at which there can be no point.
 const APART = 6;  // least distance of two numbers of an axis, in heights of a letter
+const TYPE = 13;  // pixels of the type beside which dots have the size that the plot names
 const LINES = "http://www.w3.org/2000/svg";
 
 // Round values between two ends: steps of 1, 2 or 5 times a power of ten; on a logarithmic axis
@@ -136,8 +137,15 @@ async function render({ model, el }) {
       Math.round(Math.max(300, Math.min(0.62 * width, 0.62 * window.innerHeight)));
     if (scatter.get("height") !== wanted) scatter.set("height", wanted);
     frame.style.setProperty("--embvar-height", `${wanted}px`);
-    // Both axes end at the edges of the plot, whatever its proportions.
-    api?.set({ aspectRatio: width / height });
+    // Dots grow with the type, as in a lecture.
+    const larger = parseFloat(getComputedStyle(el).fontSize) / TYPE;
+    const { pointSizeSelected, pointOutlineWidth } = scatter.get("regl_scatterplot_options");
+    api?.set({
+      aspectRatio: width / height,  // both axes end at the edges of the plot
+      pointSize: larger * scatter.get("size"),
+      pointSizeSelected: larger * pointSizeSelected,
+      pointOutlineWidth: larger * pointOutlineWidth,
+    });
     soon();
   };
   const titles = () => {

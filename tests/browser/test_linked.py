@@ -336,6 +336,8 @@ def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: 
         one = explorer.locator(f".embvar-{css}").first
         assert one.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
     page.wait_for_timeout(800)
+    assert all(view.dot_size(panel(explorer, side)) > 6 for side in ("left", "right"))
+    assert view.cut_buttons(explorer) == []
     page.screenshot(path=screenshot("linked-lecture"))
     page.evaluate("() => document.exitFullscreen()")
     page.set_viewport_size(WINDOW)

@@ -304,7 +304,10 @@ def test_a_lecture_shows_the_options_in_large_type(notebook: Notebook, explorer:
     poll(lambda: view.plot_box(explorer), lambda box: box["width"] > 1600)
     label = explorer.locator(".embvar-colour label")
     assert label.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
+    assert poll(lambda: view.dot_size(explorer), lambda size: size > 6) > 6
+    assert view.cut_buttons(explorer) == []
     page.screenshot(path=screenshot("options-lecture"))
     page.evaluate("() => document.exitFullscreen()")
     page.set_viewport_size(WINDOW)
     assert poll(lambda: view.plot_box(explorer)["width"], lambda width: width < 1200) < 1200
+    assert poll(lambda: view.dot_size(explorer), lambda size: size == 4) == 4

@@ -266,6 +266,21 @@ def plot_box(explorer: Locator) -> dict[str, float]:
     return max(filter(None, boxes), key=lambda box: box["width"])
 
 
+def dot_size(explorer: Locator) -> float:
+    """The diameter of a dot of the plot in pixels."""
+    return explorer.locator(".embvar-scatter canvas").first.evaluate(
+        """canvas => canvas.parentElement.parentElement.api.get("pointSize")"""
+    )
+
+
+def cut_buttons(explorer: Locator) -> list[str]:
+    """The texts of buttons that are too narrow for them."""
+    return explorer.locator("button").evaluate_all(
+        """(all) => all.filter((one) => one.scrollWidth > one.clientWidth)
+          .map((one) => one.textContent)"""
+    )
+
+
 def tooltip(explorer: Locator) -> str:
     """The text of the plot's tooltip; empty if it is hidden."""
     return explorer.locator(".embvar-scatter").evaluate(
