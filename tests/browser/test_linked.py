@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,15 @@ def test_a_search_marks_in_both_panels_and_results_come_out(notebook: Notebook, 
     for side in ("left", "right"):
         names = panel(explorer, side).locator(".embvar-name")
         assert poll(names.all_text_contents, lambda now: now == ["state"]) == ["state"]
+        outermost = panel(explorer, side).locator(".embvar-outer")
+        assert 2 < outermost.count() <= 6 and "state" not in outermost.all_text_contents()
+        boxes = [one.bounding_box() for one in [*names.all(), *outermost.all()]]
+        for one, other in combinations(boxes, 2):
+            apart = [
+                abs(one[x] - other[x]) + 3 > (one if one[x] < other[x] else other)[width]
+                for x, width in (("x", "width"), ("y", "height"))
+            ]
+            assert any(apart), "names lie on one another"
 
     def saved(button: str) -> tuple[str, bytes]:
         with notebook.page.expect_download() as waiting:
