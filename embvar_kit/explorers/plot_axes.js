@@ -78,15 +78,19 @@ async function render({ model, el }) {
   };
   const groups = { x: add(lines, "g", { class: "x-axis" }), y: add(lines, "g", { class: "y-axis" }) };
   const named = add(lines, "g", {});
-  // Names of points, right of them or left; where neither has room, a point stays without.
+  // Names of points, right of them or left, those of marked ones first; where neither side has room,
+  // a point stays without.
   const nameThem = (left, upper, plot, type) => {
     named.replaceChildren();
     const across = axis("x"), up = axis("y"), taken = [];
-    for (const [x, y, text] of model.get("names")) {
+    const all = ["names", "outermost"].flatMap((kind) =>
+      model.get(kind).map((one) => [...one, kind === "names" ? "embvar-name" : "embvar-outer"]));
+    for (const [x, y, text, kind] of all) {
       const [right, high] = [across.place(x), up.place(y)];
       if (!(right >= 0 && right <= 1 && high >= 0 && high <= 1)) continue;
       const at = { x: left + right * plot.width, y: upper + (1 - high) * plot.height + 0.35 * type };
-      const name = add(named, "text", { class: "embvar-name", y: at.y }, text);
+      at.y = Math.min(Math.max(at.y, upper + type), upper + plot.height - 0.3 * type);
+      const name = add(named, "text", { class: kind, y: at.y }, text);
       const fits = ["start", "end"].some((anchor) => {
         name.setAttribute("text-anchor", anchor);
         name.setAttribute("x", at.x + (anchor === "start" ? 1 : -1) * 0.7 * type);
@@ -213,7 +217,7 @@ async function render({ model, el }) {
     `change:${trait}`).join(" ");
   scatter.on(ends, soon);
   model.on("change:titles change:legend", titles);
-  model.on("change:names", soon);
+  model.on("change:names change:outermost", soon);
   model.on("change:behind", behind);
   return () => {
     looked.disconnect();
@@ -221,7 +225,7 @@ async function render({ model, el }) {
     window.removeEventListener("resize", fit);
     scatter.off(ends, soon);
     model.off("change:titles change:legend", titles);
-    model.off("change:names", soon);
+    model.off("change:names change:outermost", soon);
     model.off("change:behind", behind);
   };
 }

@@ -166,6 +166,9 @@ class PlotAxes(anywidget.AnyWidget):
     height = traitlets.Int(0).tag(sync=True)
     titles = traitlets.List(["", ""], help="HTML of the two axes' titles").tag(sync=True)
     names = traitlets.List(help="(M, V, name) of the points that are named").tag(sync=True)
+    outermost = traitlets.List(
+        help="the same of points that are named in light type where there is room"
+    ).tag(sync=True)
     legend = traitlets.Dict(
         help="title, colours from left to right with marks: (fraction of the width, HTML), and "
         "swatches: (name, colour)"

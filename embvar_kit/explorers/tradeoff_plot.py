@@ -77,6 +77,7 @@ class TradeoffPlot:
             titles=self._titles(),
             legend=self._shading.legend(),
             names=self._names(),
+            outermost=self._outermost(),
             behind=self._behind(),
         )
         self.view = with_class(widgets.VBox([self.widget, self._axes]), "embvar-plot")
@@ -142,7 +143,8 @@ class TradeoffPlot:
                 self._select_marked(force=True)
             scatter.annotations(self._lines())
             self._axes.behind = self._behind()
-        self._axes.titles, self._axes.names = self._titles(), self._names()
+        self._axes.titles = self._titles()
+        self._name_tokens()
         if not same_colours:
             self._axes.legend = self._shading.legend()
 
@@ -180,6 +182,26 @@ class TradeoffPlot:
         rows = points.indices_of(self.state.marked)[:MOST_NAMED]
         places = self._data[[_X, _Y]].to_numpy()[rows].tolist()
         return [(x, y, points.shown[row]) for (x, y), row in zip(places, rows, strict=True)]
+
+    def _outermost(self) -> list[tuple[float, float, str]]:
+        """The unmarked tokens with the least and largest M, V and residual, and their places."""
+        state, points = self.state, self.state.points
+        rows = np.setdiff1d(np.arange(len(points.n)), points.indices_of(state.marked))
+        if not len(rows):
+            return []
+        at = points.at(state.layer)
+        M, V = points.M[at][rows], points.V[at][rows]
+        sides = [M, V]
+        if "slope" in state.fit:
+            sides.append(V - state.fit["slope"] * M)
+        ends = (find(side) for side in sides for find in (np.argmin, np.argmax))
+        found = rows[list(dict.fromkeys(ends))]
+        places = self._data[[_X, _Y]].to_numpy()[found].tolist()
+        return [(x, y, points.shown[row]) for (x, y), row in zip(places, found, strict=True)]
+
+    def _name_tokens(self) -> None:
+        with self._axes.hold_sync():
+            self._axes.names, self._axes.outermost = self._names(), self._outermost()
 
     def _behind(self) -> bytes:
         """The null's points as a picture, if they are drawn."""
@@ -239,7 +261,7 @@ class TradeoffPlot:
         if not self.state.settled:
             return
         if self._shown is self.state.points:  # else the points are about to be drawn anew
-            self._axes.names = self._names()
+            self._name_tokens()
         self._select_marked()
 
     def _select_marked(self, force: bool = False) -> None:

@@ -75,9 +75,9 @@ def check_documents(corpus: Corpus, number: int) -> None:
     if documents < number:
         raise CorpusError(
             f"Corpus {corpus.name!r} has {documents} document{'s' * (documents > 1)}, too few for "
-            f"{number} folds of whole documents: take fewer folds (from 6 on the reliability has an "
-            "interval), leave folds out, or take more text. A document is an article or a file; "
-            f"of one file of lines or rows, {BLOCK} of these."
+            f"{number} folds of whole documents: take fewer (from 6 on the reliability has an "
+            "interval), leave folds out, or take more text. A document is an article or a file; of "
+            f"one file of lines or rows, {BLOCK} of these."
         )
 
 

@@ -135,6 +135,25 @@ def test_marked_tokens_are_named_in_the_plot(explorer, stats):
     assert axes.names == []
 
 
+def test_the_outermost_unmarked_tokens_are_named(explorer, stats):
+    axes, state = explorer.plot._axes, explorer.state
+    for layer in (1, 5):
+        state.layer = layer
+        table = state.table().set_index("token")
+        fit = state.fit
+        residual = table["V"] - fit["intercept"] - fit["slope"] * table["M"]
+        wanted = {end for one in (table["M"], table["V"], residual)
+                  for end in (one.idxmin(), one.idxmax())}  # fmt: skip
+        assert {name for *_, name in axes.outermost} == wanted and 2 < len(wanted) <= 6
+        named = [name for *_, name in axes.outermost]
+        np.testing.assert_allclose([p[:2] for p in axes.outermost], table.loc[named, ["M", "V"]])
+    state.marked = [table["M"].idxmin()]
+    outermost = {name for *_, name in axes.outermost}
+    assert state.marked[0] not in outermost and table["M"].drop(state.marked).idxmin() in outermost
+    state.marked = list(table.index)
+    assert axes.outermost == []
+
+
 def test_names_follow_a_change_of_model_to_fewer_tokens(stats):
     few = stats.without(stats.tokens[stats.n < 20])
     explorer = ek.TradeoffExplorer({"all": stats, "few": few}, counts=(5, None))
