@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -206,3 +207,28 @@ def test_it_needs_the_token_and_this_machine(app: servers.Server):
         with socket.socket() as probe:
             probe.settimeout(5)
             assert probe.connect_ex((address, app.port)) != 0
+
+
+def test_without_its_kernel_it_says_to_load_the_page_again(page: Page, app: servers.Server):
+    tab(page, "Trade-off").click()
+    explorer = page.locator(".embvar-tradeoff")
+    explorer.wait_for()
+    own = str(app.folder.parent / f"jupyter-{app.port}")
+    kernels = [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if any(part.startswith(own) for part in one.info["cmdline"] or ())
+    ]
+    assert kernels
+    for kernel in kernels:
+        kernel.kill()
+    told = poll(
+        lambda: explorer.evaluate("one => getComputedStyle(one, '::after').content"),
+        lambda text: "load the page again" in text,
+    )
+    assert "load the page again" in told and "cell" not in told
+    icons = page.locator(".jupyter-widgets-disconnected").evaluate_all(
+        "all => all.map((one) => getComputedStyle(one, '::before').content)"
+    )
+    assert len(icons) > 20 and set(icons) == {"none"}
+    page.screenshot(path=screenshot("app-disconnected"))
