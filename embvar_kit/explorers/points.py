@@ -137,6 +137,7 @@ def points_of(
     special: bool,
     unbiased: bool,
     among: np.ndarray | None = None,
+    chosen_by: str = "The filter",
 ) -> Points:
     """The tokens of a choice, at all layers.
 
@@ -146,6 +147,7 @@ def points_of(
         special: whether special tokens are kept.
         unbiased: whether M and V are corrected for finite samples.
         among: ``(T,)`` which tokens of the statistics a filter lets through; ``None`` for all.
+        chosen_by: what ``among`` is, for the message that it leaves no token.
 
     Raises:
         StatisticsError: if no token is left, the range is empty, or the unbiased forms are not
@@ -164,7 +166,7 @@ def points_of(
     if among is not None:
         kept = kept[among[kept]]
         if not len(kept):
-            raise StatisticsError(f"The filter leaves no token that occurs {times(counts)}.")
+            raise StatisticsError(f"{chosen_by} leaves no token that occurs {times(counts)}.")
     n, M, V = stats.n[kept], stats.M[:, kept], stats.V[:, kept]
     if unbiased:
         M, V = analysis.unbiased(n, M, V)

@@ -9,11 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import traitlets
-from explored import answer_of, find, picture, tradeoff_of_tokens, without_tags
+from explored import (
+    answer_of,
+    find,
+    picture,
+    tradeoff_of_high_norm,
+    tradeoff_of_tokens,
+    without_tags,
+)
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 import embvar_kit as ek
+from embvar_kit.explorers import links
 from embvar_kit.explorers.rendering import png_of
 
 
@@ -191,6 +199,36 @@ def test_the_state_comes_out_as_code_that_restores_it(stats):
     with pytest.raises(traitlets.TraitError, match="Layer 99"):
         again.state.restore(model="one", counts=(7, 9), special=True, only=None, layer=99)
     assert again.state.values() == before
+
+
+def test_high_norm_tokens_are_left_out_by_a_box_and_so_in_what_comes_out():
+    made = tradeoff_of_high_norm()
+    explorer = ek.TradeoffExplorer(made, counts=(1, None))
+    box = find(explorer, "embvar-sinks")
+    assert box.value and "ten times the median" in box.tooltip
+    explorer.state.marked = ["t3", "t4"]
+    assert explorer.marked["token"].tolist() == ["t3", "t4"]
+    with_all = len(explorer.plot.widget.points)
+    box.value = False
+    assert explorer.state.sinks is False
+    assert explorer.marked["token"].tolist() == ["t4"]
+    assert len(explorer.plot.widget.points) == with_all - 1
+    shown = find(explorer, "embvar-marked").value
+    assert "Not shown: 1 marked token (outside the range or the filter, or of high norm)" in shown
+    (drawn, *_) = explorer.figure().axes
+    named = {text.get_text() for text in drawn.texts}
+    assert "t4" in named and "t3" not in named
+    code = answer_of(find(explorer, "embvar-downloads"), "code")[0]["code"]
+    assert "sinks=False" in code
+    again = ek.TradeoffExplorer(made, counts=(1, None))
+    exec(code, {"explorer": again})
+    assert again.state.values() == explorer.state.values()
+    link = links.query_of("tradeoff", explorer.state.values())
+    by_link = ek.TradeoffExplorer(made, counts=(1, None))
+    by_link.follow_link(link)
+    assert by_link.state.values() == explorer.state.values()
+    box.value = True
+    assert explorer.marked["token"].tolist() == ["t3", "t4"]
 
 
 def test_a_long_token_leaves_room_for_the_plot_and_the_lists():
