@@ -130,6 +130,18 @@ def usual_counts(*stats: TokenStatistics, unbiased: bool = False) -> tuple[int, 
     return max(known, 2 if unbiased else 1), None
 
 
+def rarest_text(least: int) -> str:
+    """Why a range cannot begin below the least count that statistics know of, for a reader.
+
+    >>> rarest_text(10)
+    'Tokens that occur fewer than 10 times are not known here: start the range at 10 or above.'
+    """
+    return (
+        f"Tokens that occur fewer than {least:,} times are not known here: start the range at "
+        f"{least:,} or above."
+    )
+
+
 def points_of(
     stats: TokenStatistics,
     counts: tuple[int, int | None],
@@ -154,6 +166,8 @@ def points_of(
             defined in it.
     """
     least, most = counts
+    if least < stats.least_count:
+        raise StatisticsError(rarest_text(stats.least_count))
     choice = {"min_count": least, "max_count": most, "special": special}
     table = stats.table(int(stats.layers[0]), **choice)
     if table.empty:

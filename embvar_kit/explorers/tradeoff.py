@@ -31,7 +31,7 @@ from embvar_kit.explorers.controls import (
     wrapping_row,
 )
 from embvar_kit.explorers.nearest import nearest_means
-from embvar_kit.explorers.offered import offer_layers, offer_sites
+from embvar_kit.explorers.offered import offer_counts, offer_layers, offer_sites
 from embvar_kit.explorers.outputs import WithOutputs
 from embvar_kit.explorers.points import Points, Statistics, by_name
 from embvar_kit.explorers.rendering import DPI, png_of
@@ -225,7 +225,7 @@ class TradeoffExplorer(WithOutputs):
         )
         offered = {"to_control": partial(offer_sites, state, site), "follows": ["model"]}
         bind(state, "site", site, self._show_message, **offered)
-        counts = CountsSlider(1, state.counts)
+        counts = CountsSlider(state.stats.least_count, state.counts)
         unbiased = checkbox(
             "unbiased", "embvar-unbiased", "correct M and V for few occurrences (notebook 2)"
         )
@@ -244,8 +244,8 @@ class TradeoffExplorer(WithOutputs):
             ("scales", scales),
         ):
             bind(state, name, control, self._show_message)
-        admit = {"to_control": counts.admit, "patience": PATIENCE}
-        bind(state, "counts", counts, self._show_message, **admit)
+        offered = {"to_control": partial(offer_counts, state, counts), "follows": ["model", "site"]}
+        bind(state, "counts", counts, self._show_message, patience=PATIENCE, **offered)
         above = [play, layer]
         if len(sources) > 1:
             above.append(model)

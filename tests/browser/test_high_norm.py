@@ -64,3 +64,35 @@ def test_unticked_high_norm_tokens_are_left_out(notebook: Notebook, explorer: Lo
     picture.rest(changes=now["changes"])
     picture.stop()
     assert view.cut_off(explorer) == []
+
+
+def test_the_slider_begins_at_the_rarest_tokens_that_are_known(
+    notebook: Notebook, explorer: Locator
+):
+    page = notebook.page
+
+    def rarest(model: str) -> int:
+        """The number at the left end of the slider, and that no range there is refused."""
+        view.slider(explorer, "counts").focus()
+        page.keyboard.press("Home")
+        for _ in range(3):
+            page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(1500)
+        assert view.text_of(explorer, "message") == ""
+        wanted = view.Fit.computed(explorer)
+        assert poll(lambda: view.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
+        assert wanted.model == model
+        return view.counts(explorer)["min_count"]
+
+    view.slider(explorer, "counts").focus()
+    page.keyboard.press("ArrowRight")
+    assert poll(lambda: view.counts(explorer)["min_count"], lambda least: least == 20) == 20
+    assert rarest("smollm2") == 10
+    models = explorer.locator(".embvar-model select")
+    models.select_option("minilm")
+    poll(lambda: view.Fit.shown(explorer).model, lambda model: model == "minilm")
+    assert rarest("minilm") == 1
+    models.select_option("smollm2")
+    poll(lambda: view.Fit.shown(explorer).model, lambda model: model == "smollm2")
+    assert view.counts(explorer)["min_count"] == 10
+    assert rarest("smollm2") == 10

@@ -95,6 +95,36 @@ def test_a_slider_returns_from_a_refused_range_once_it_rests(explorer):
     asyncio.run(press_quickly())
 
 
+def test_the_slider_offers_what_is_known_of_the_model_shown(stats):
+    known = ek.cached_statistics("smollm2", progress=False)
+    assert known.least_count == 10
+
+    def offered(explorer):
+        slider = find(explorer, "embvar-counts")
+        return [n for _, n in slider.options][:2], slider.value
+
+    explorer = ek.TradeoffExplorer({"minilm": stats, "smollm2": known}, counts=(5, 7_000))
+    assert offered(explorer) == ([1, 2], (5, 7_000))
+    explorer.state.model = "smollm2"
+    assert offered(explorer) == ([10, 20], (10, 7_000)) and explorer.state.counts == (10, 7_000)
+    find(explorer, "embvar-counts").value = (20, 7_000)
+    explorer.state.model = "minilm"
+    assert offered(explorer) == ([1, 2], (20, 7_000))
+    explorer.state.model = "smollm2"
+    assert offered(explorer) == ([10, 20], (20, 7_000))
+    with pytest.raises(traitlets.TraitError, match="fewer than 10 times are not known here: start"):
+        explorer.state.counts = (5, None)
+    linked = ek.LinkedExplorer({"minilm": stats, "smollm2": known})
+    assert offered(linked)[0] == [10, 20]
+    linked.state.right.model = "minilm"
+    assert offered(linked)[0] == [1, 2]
+    linked.state.counts = (5, None)
+    linked.state.left.model = "smollm2"
+    assert offered(linked) == ([10, 20], linked.state.counts) and linked.state.counts[0] == 10
+    with pytest.raises(traitlets.TraitError, match="The left panel: Tokens that occur fewer"):
+        linked.state.counts = (5, None)
+
+
 def test_all_marked_tokens_are_listed(explorer):
     explorer.state.search = "*e*"
     marked = explorer.state.marked
