@@ -133,7 +133,7 @@ class LinkedExplorer(WithOutputs):
             )
             title = f"{_name(panel)}, layer {panel.layer}\n{fit_text(panel.fit)}"
             ax.set_title(title.replace("$", r"\$"), fontsize=9)
-        figure.colorbar(points, ax=axes, label=r"$\log_{10} n_t$")
+        figure.colorbar(points, ax=axes, label=r"occurrences: $\log_{10} n_t$")
         if not state.marked:
             return figure
         png_of(figure)  # labels are placed after the layout is known
