@@ -185,13 +185,14 @@ class CountsSlider(widgets.SelectionRangeSlider):
     """A range of frequencies ``(least, most)`` in round numbers; ``most=None`` means no limit.
 
     Args:
-        least: smallest number offered.
+        least: smallest number offered, the least that the statistics know of.
         value: range at the start; numbers that are not round are added to the options.
     """
 
     def __init__(self, least: int, value: tuple[int, int | None]) -> None:
+        self._least, self._added = least, set(value)
         super().__init__(
-            options=self._options({*(n for n in COUNTS if n >= least), *value}),
+            options=self._options(value),
             value=value,
             description="occurrences",
             tooltip="show only tokens whose number of occurrences lies in this range",
@@ -200,18 +201,27 @@ class CountsSlider(widgets.SelectionRangeSlider):
         )
         self.add_class("embvar-counts")
 
-    def admit(self, value: tuple[int, int | None]) -> tuple[int, int | None]:
-        """Add a range's ends to the options if they are missing; return the range."""
-        offered = {n for _, n in self.options}
-        if not set(value) <= offered:
-            self.options = self._options(offered | set(value))
+    def admit(
+        self, value: tuple[int, int | None], least: int | None = None
+    ) -> tuple[int, int | None]:
+        """Add a range's ends to the options if they are missing; return the range.
+
+        Args:
+            value: the range.
+            least: smallest number offered from now on, if it is another one than before.
+        """
+        self._least = self._least if least is None else least
+        self._added |= set(value)
+        if self.options != (options := self._options(value)):
+            self.options = options
             self.value = value
         return value
 
-    @staticmethod
-    def _options(counts: Iterable[int | None]) -> list[tuple[str, int | None]]:
-        ordered = sorted(n for n in counts if n is not None)
-        return [*((f"{n:,}", n) for n in ordered), ("no limit", None)]
+    def _options(self, value: tuple[int, int | None]) -> tuple[tuple[str, int | None], ...]:
+        offered = {n for n in (*COUNTS, *self._added) if n is not None and n >= self._least}
+        # While a state adapts to another model, its range may still be that of the one before.
+        offered |= {self._least, *value} - {None}
+        return (*((f"{n:,}", n) for n in sorted(offered)), ("no limit", None))
 
 
 class TokenList(widgets.Select):

@@ -244,9 +244,12 @@ class LayerExplorer(PicturedExplorer, WithOutputs):
     def _counts_control(self) -> widgets.Widget:
         state, ranges = self.state, self.state.ranges()
         if ranges is None:
-            counts = CountsSlider(1, state.counts)
-            admit = {"to_control": counts.admit, "patience": PATIENCE}
-            bind(state, "counts", counts, self._show_message, **admit)
+            counts = CountsSlider(state.least_count(), state.counts)
+            offered = {
+                "to_control": lambda value: counts.admit(value, state.least_count()),
+                "follows": ["shown"],
+            }
+            bind(state, "counts", counts, self._show_message, patience=PATIENCE, **offered)
             return counts
         texts = [f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
                  for least, most in ranges]  # fmt: skip

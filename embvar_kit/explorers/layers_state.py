@@ -12,7 +12,7 @@ import pandas as pd
 import traitlets
 
 from embvar_kit.errors import StatisticsError
-from embvar_kit.explorers.points import usual_counts
+from embvar_kit.explorers.points import rarest_text, usual_counts
 from embvar_kit.explorers.tables import times
 from embvar_kit.explorers.traits import Counts, Whole, YesOrNo
 from embvar_kit.figures.layers import PARTS_OF
@@ -94,6 +94,10 @@ class LayerState(traitlets.HasTraits):
             return None
         pairs = [(choice["min_count"], choice["max_count"]) for choice in CHOICES]
         return list(dict.fromkeys(pairs))
+
+    def least_count(self) -> int:
+        """The least number of occurrences at which a range may begin: all models shown know it."""
+        return max(self.sources[name].least_count for name in self.shown)
 
     def relative(self, shown: Sequence[str] | None = None) -> bool:
         """Whether layers are drawn at their relative depth: if the models shown differ in depth."""
@@ -251,6 +255,8 @@ class LayerState(traitlets.HasTraits):
                             f"The statistics of {name} are compact: they hold the decompositions "
                             "of a few choices of tokens only, and this one is not among them."
                         ) from error
+                elif least < one.least_count:
+                    raise StatisticsError(rarest_text(one.least_count))
                 elif one.table(int(one.layers[0]), **choice).empty:
                     raise StatisticsError(f"No token of {name} occurs {times((least, most))}.")
         except StatisticsError as error:

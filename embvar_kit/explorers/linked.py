@@ -133,7 +133,7 @@ class LinkedExplorer(WithOutputs):
             )
             title = f"{_name(panel)}, layer {panel.layer}\n{fit_text(panel.fit)}"
             ax.set_title(title.replace("$", r"\$"), fontsize=9)
-        figure.colorbar(points, ax=axes, label=r"$\log_{10} n_t$")
+        figure.colorbar(points, ax=axes, label=r"occurrences: $\log_{10} n_t$")
         if not state.marked:
             return figure
         png_of(figure)  # labels are placed after the layout is known
@@ -159,7 +159,7 @@ class LinkedExplorer(WithOutputs):
         state = self.state
         self._message = paragraph("embvar-message")
         self._both = paragraph("embvar-both", self._message)
-        counts = CountsSlider(1, state.counts)
+        counts = CountsSlider(state.least_count(), state.counts)
         unbiased = checkbox(
             "unbiased", "embvar-unbiased", "correct M and V for few occurrences (notebook 2)"
         )
@@ -181,8 +181,12 @@ class LinkedExplorer(WithOutputs):
             ("scales", scales),
         ):
             bind(state, name, control, self._show_message)
-        admit = {"to_control": counts.admit, "patience": PATIENCE}
-        bind(state, "counts", counts, self._show_message, **admit)
+        # A panel's model is the panel's own; with another one, both are drawn.
+        offered = {
+            "to_control": lambda value: counts.admit(value, state.least_count()),
+            "follows": ["drawn"],
+        }
+        bind(state, "counts", counts, self._show_message, patience=PATIENCE, **offered)
         self._numbers, panels = [], []
         for side, panel, plot in zip(SIDES, state.panels, self.plots, strict=True):
             numbers = paragraph("embvar-numbers", self._message)

@@ -41,6 +41,7 @@ class PanelState(TradeoffState):
         common: gives the tokens of a choice that are in both panels; ``None`` shows all.
     """
 
+    sinks = _NotHere(True)
     only = _NotHere(None, allow_none=True)
     null = _NotHere(False)
     colour_by = _NotHere(COUNT)

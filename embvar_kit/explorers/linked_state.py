@@ -152,6 +152,10 @@ class LinkedState(traitlets.HasTraits):
         """How many tokens are in a panel's range, shown or not."""
         return len(self.panels[side].whole.n)
 
+    def least_count(self) -> int:
+        """The least number of occurrences at which a range may begin: both panels know it."""
+        return max(panel.stats.least_count for panel in self.panels)
+
     def table(self) -> pd.DataFrame:
         """The marked tokens: ``model, site, layer, token, n, Q, M, V``, of each panel.
 

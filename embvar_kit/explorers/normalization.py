@@ -30,7 +30,11 @@ if TYPE_CHECKING:  # this imports torch, which takes seconds
     from embvar_kit.extraction.affine import AffineMoments
 
 SITES = ("norm_input", "standardized", "norm_output")
-_TITLES = ("the norm's input", "standardized", r"$\gamma$ and $\beta$ mixed in")
+_TITLES = (
+    "norm_input: the norm's input",
+    "standardized",
+    r"norm_output: $\gamma$ and $\beta$ mixed in",
+)
 _SIZE = 9.4, 4.4  # of the picture, in inches: it fits a window of 1000 pixels
 _SHOWN = 0.99  # fraction of the tokens that lies inside the axes
 
@@ -189,7 +193,7 @@ class NormalizationBench(PicturedExplorer):
         blitted.figure.suptitle(f"layer {layer}", fontsize=11)
         colours = ScalarMappable(Normalize(*style.count_range(part.n)), FREQUENCY_MAP)
         below = {"location": "bottom", "shrink": 0.5, "aspect": 40}
-        blitted.figure.colorbar(colours, ax=axes, label=r"$\log_{10} n_t$", **below)
+        blitted.figure.colorbar(colours, ax=axes, label=r"occurrences: $\log_{10} n_t$", **below)
         blitted.draw_background()
         return blitted, axes
 

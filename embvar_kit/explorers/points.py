@@ -130,6 +130,18 @@ def usual_counts(*stats: TokenStatistics, unbiased: bool = False) -> tuple[int, 
     return max(known, 2 if unbiased else 1), None
 
 
+def rarest_text(least: int) -> str:
+    """Why a range cannot begin below the least count that statistics know of, for a reader.
+
+    >>> rarest_text(10)
+    'Tokens that occur fewer than 10 times are not known here: start the range at 10 or above.'
+    """
+    return (
+        f"Tokens that occur fewer than {least:,} times are not known here: start the range at "
+        f"{least:,} or above."
+    )
+
+
 def points_of(
     stats: TokenStatistics,
     counts: tuple[int, int | None],
@@ -137,6 +149,7 @@ def points_of(
     special: bool,
     unbiased: bool,
     among: np.ndarray | None = None,
+    chosen_by: str = "The filter",
 ) -> Points:
     """The tokens of a choice, at all layers.
 
@@ -146,12 +159,15 @@ def points_of(
         special: whether special tokens are kept.
         unbiased: whether M and V are corrected for finite samples.
         among: ``(T,)`` which tokens of the statistics a filter lets through; ``None`` for all.
+        chosen_by: what ``among`` is, for the message that it leaves no token.
 
     Raises:
         StatisticsError: if no token is left, the range is empty, or the unbiased forms are not
             defined in it.
     """
     least, most = counts
+    if least < stats.least_count:
+        raise StatisticsError(rarest_text(stats.least_count))
     choice = {"min_count": least, "max_count": most, "special": special}
     table = stats.table(int(stats.layers[0]), **choice)
     if table.empty:
@@ -164,7 +180,7 @@ def points_of(
     if among is not None:
         kept = kept[among[kept]]
         if not len(kept):
-            raise StatisticsError(f"The filter leaves no token that occurs {times(counts)}.")
+            raise StatisticsError(f"{chosen_by} leaves no token that occurs {times(counts)}.")
     n, M, V = stats.n[kept], stats.M[:, kept], stats.V[:, kept]
     if unbiased:
         M, V = analysis.unbiased(n, M, V)

@@ -153,6 +153,7 @@ class Search:
         whole: all tokens, in which it is looked for what is not shown.
         outside: of all tokens, which a filter keeps out; ``None`` without a filter.
         only: the filter in words.
+        high_norm: of all tokens, which are left out as of high norm; ``None`` if none is.
     """
 
     def __init__(
@@ -162,8 +163,10 @@ class Search:
         whole: Vocabulary,
         outside: np.ndarray | None = None,
         only: str = "",
+        high_norm: np.ndarray | None = None,
     ) -> None:
         self._shown, self._whole, self._outside, self._only = shown, whole, outside, only
+        self._high_norm = high_norm
         self._parts = shown.parts(text)
 
     def found(self, most: int) -> list[int]:
@@ -210,6 +213,7 @@ class Search:
             return found if part.starred else f"No token is {text!r}. {found}"
         if hidden := len(self._whole.like(part)):
             what = "range shown" if self._outside is None else "range or the filter"
+            what += "" if self._high_norm is None else ", or of high norm"
             return f"Outside the {what}: {counted(hidden)} {part.participle} {text!r}."
         return f"No token {part.verb} {text!r}."
 
@@ -219,6 +223,8 @@ class Search:
         if n < least or (most is not None and n > most):
             often = "once" if n == 1 else f"{n:,} times"
             return f"{text!r} occurs {often}: outside the range shown."
+        if self._high_norm is not None and self._high_norm[at]:
+            return f"{text!r} is left out: of high norm."
         if self._outside is not None and self._outside[at]:
             return f"{text!r} is outside the filter ({self._only})."
         return f"{text!r} is a special token, and these are not shown."

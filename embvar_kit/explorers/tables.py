@@ -80,15 +80,20 @@ def signed(value: float) -> str:
 
 
 def marked_table(
-    shown: pd.DataFrame, layer: int, hidden: int, expression: str | None = None
+    shown: pd.DataFrame,
+    layer: int,
+    hidden: int,
+    expression: str | None = None,
+    why: str = "outside the range or the filter",
 ) -> str:
     """HTML: Q, M and V of the marked tokens at the layer shown.
 
     Args:
         shown: rows ``token, n, Q, M, V`` of the marked tokens that are in the range shown.
         layer: the layer shown.
-        hidden: how many other tokens are marked, but outside the range or the filter.
+        hidden: how many other tokens are marked, but not shown.
         expression: the Python expression that gives them as a DataFrame.
+        why: why those are not shown.
     """
     titles = ["token", "occurrences n<sub>t</sub>", *map(explained, "QMV")]
     rows = []
@@ -100,7 +105,7 @@ def marked_table(
         rows.append([html.escape(str(row.token)), f"{row.n:,}", *values])
     more = f"<p>and {len(shown) - MOST_LISTED:,} more</p>" if len(shown) > MOST_LISTED else ""
     tokens = "1 marked token" if hidden == 1 else f"{hidden:,} marked tokens"
-    out = f"<p>Not shown: {tokens} (outside the range or the filter)</p>" if hidden else ""
+    out = f"<p>Not shown: {tokens} ({why})</p>" if hidden else ""
     how = f"; as a table in a cell: <code>{html.escape(expression)}</code>" if expression else ""
     return f"<b>Marked at layer {layer}</b>{how}{table(titles, rows)}{more}{out}"
 

@@ -134,9 +134,9 @@ class TokenCard:
         self.view = widgets.VBox(
             [
                 self._head,
+                self._progress.view,  # above the pictures, which reach below a screen's lower edge
                 wrapping_row(self._left, self._right),
                 self.sentence.view,
-                self._progress.view,
                 self._contexts,
             ],
             layout={"border": "1px solid #bbb", "padding": "6px 10px", "margin": "8px 0"},

@@ -31,7 +31,7 @@ from embvar_kit.explorers.controls import (
     wrapping_row,
 )
 from embvar_kit.explorers.nearest import nearest_means
-from embvar_kit.explorers.offered import offer_layers, offer_sites
+from embvar_kit.explorers.offered import offer_counts, offer_layers, offer_sites
 from embvar_kit.explorers.outputs import WithOutputs
 from embvar_kit.explorers.points import Points, Statistics, by_name
 from embvar_kit.explorers.rendering import DPI, png_of
@@ -225,21 +225,27 @@ class TradeoffExplorer(WithOutputs):
         )
         offered = {"to_control": partial(offer_sites, state, site), "follows": ["model"]}
         bind(state, "site", site, self._show_message, **offered)
-        counts = CountsSlider(1, state.counts)
+        counts = CountsSlider(state.stats.least_count, state.counts)
         unbiased = checkbox(
             "unbiased", "embvar-unbiased", "correct M and V for few occurrences (notebook 2)"
         )
         special = checkbox("special tokens", "embvar-special", "show [CLS], </s> and the like")
+        sinks = checkbox(
+            "high-norm tokens",
+            "embvar-sinks",
+            "show those whose Q is ten times the median or more at some layer (notebook 4)",
+        )
         scales = scales_dropdown("how the axes are scaled")
         for name, control in (
             ("model", model),
             ("unbiased", unbiased),
             ("special", special),
+            ("sinks", sinks),
             ("scales", scales),
         ):
             bind(state, name, control, self._show_message)
-        admit = {"to_control": counts.admit, "patience": PATIENCE}
-        bind(state, "counts", counts, self._show_message, **admit)
+        offered = {"to_control": partial(offer_counts, state, counts), "follows": ["model", "site"]}
+        bind(state, "counts", counts, self._show_message, patience=PATIENCE, **offered)
         above = [play, layer]
         if len(sources) > 1:
             above.append(model)
@@ -263,7 +269,7 @@ class TradeoffExplorer(WithOutputs):
         boxes = [part[0] if len(part) == 1 else widgets.VBox(part) for part in areas.values()]
         for name, box in zip(areas, boxes, strict=True):
             box.layout.grid_area = name
-        choices = wrapping_row(counts, unbiased, special, scales)
+        choices = wrapping_row(counts, unbiased, special, sinks, scales)
         self._options = Options(state, choices, self._show_message, self._clear_button)
         return explorer_frame(
             wrapping_row(*above, LectureButton()),
@@ -332,8 +338,10 @@ class TradeoffExplorer(WithOutputs):
         shown = state.table().assign(token=state.points.shown)
         shown = shown.iloc[state.points.indices_of(state.marked)]
         hidden = len(state.marked) - len(shown)
+        why = "outside the range or the filter" + ("" if state.sinks else ", or of high norm")
         handle = None if links.in_app() else handle_of(self)  # there are no cells
-        self._marked.value = marked_table(shown, state.layer, hidden, handle and f"{handle}.marked")
+        expression = handle and f"{handle}.marked"
+        self._marked.value = marked_table(shown, state.layer, hidden, expression, why)
 
     def _show_card(self) -> None:
         state = self.state

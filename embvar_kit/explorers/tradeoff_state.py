@@ -25,8 +25,15 @@ if TYPE_CHECKING:
     from embvar_kit.explorers.vocabularies import Vocabularies
 
 _RESTORED = (
-    *("model", "site", "counts", "special", "unbiased", "only", "null"),
+    *("model", "site", "counts", "special", "sinks", "unbiased", "only", "null"),
     *("layer", "scales", "colour_by", "shaded", "compare", "distance", "marked", "token"),
+)
+
+# Traits that decide which tokens are shown and in which form, in the order of `choice`.
+_CHOICE = ("counts", "special", "unbiased", "only", "sinks")
+_NULL_OF_ALL = (
+    "The null permutes the labels of all tokens, those of high norm too: it cannot be shown "
+    "without them."
 )
 
 _SAME_AXES = 8.0  # layers whose ranges differ by at most this factor share their axes
@@ -53,6 +60,7 @@ class TradeoffState(traitlets.HasTraits):
     counts = Counts(help="least and most occurrences; None means no limit")
     unbiased = YesOrNo(False, help="whether M and V are corrected for finite samples")
     special = YesOrNo(True, help="whether special tokens are shown")
+    sinks = YesOrNo(True, help="whether high-norm tokens are shown")
     scales = traitlets.Enum(
         ("same", "own", "log"), help="axes: same for all layers, each layer's own, or logarithmic"
     )
@@ -89,6 +97,7 @@ class TradeoffState(traitlets.HasTraits):
         self.chosen = lru_cache(maxsize=16)(self._make_points)
         self._null_points = lru_cache(maxsize=4)(self._make_null_points)
         self._names: dict[tuple[str, str], set[str]] = {}
+        self._high_norm = lru_cache(maxsize=None)(self._find_high_norm)
         self._vocabulary_of = lru_cache(maxsize=4)(self._make_vocabulary)
         self._uncased = lru_cache(maxsize=None)(self._has_no_case)
         self.settled = False
@@ -183,7 +192,7 @@ class TradeoffState(traitlets.HasTraits):
         at_edge = int(((points.M[at] < low_M) | (points.V[at] < low_V)).sum())
         why = (
             f": at some layer, Q of some tokens is {HIGH_NORM_FACTOR:g} times the median or more"
-            if points.high_norm
+            if self.sinks and points.high_norm
             else ""
         )
         edge = f" At the edge: {counted(at_edge)} with M or V near 0 or below." if at_edge else ""
@@ -206,6 +215,10 @@ class TradeoffState(traitlets.HasTraits):
     def search_report(self) -> str:
         """What a search found besides a token itself, and what it did not find; may be empty."""
         return self._looked_for(self.search).report(self.counts)
+
+    def has_high_norm(self) -> bool:
+        """Whether the statistics shown have high-norm tokens, be they shown or left out."""
+        return bool(self._high_norm(self.model, self.site).any())
 
     def residuals(self, most: int = 10) -> pd.DataFrame:
         """The tokens that lie farthest from the line: ``token, n, residual, M, V``.
@@ -268,7 +281,9 @@ class TradeoffState(traitlets.HasTraits):
         """Set values in an order in which each is valid."""
         # The widest choice, in which any range is valid that has tokens.
         self.only = self.compare = None
-        self.unbiased, self.special = False, True
+        if "null" in values:  # with it, high-norm tokens cannot be left out
+            self.null = False
+        self.unbiased, self.special, self.sinks = False, True, True
         for name in _RESTORED:
             if name in values:
                 setattr(self, name, values[name])
@@ -306,14 +321,16 @@ class TradeoffState(traitlets.HasTraits):
             )
         return value
 
-    @traitlets.validate("counts", "special", "unbiased", "only")
+    @traitlets.validate("counts", "special", "unbiased", "only", "sinks")
     def _some_tokens(self, proposal: Mapping) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
         if name == "only":
             value = self._checked(self.columns.filter_of, value)
         if not self.settled:
             return value
-        choice = dict(zip(("counts", "special", "unbiased", "only"), self.choice, strict=True))
+        if name == "sinks" and self.null and not value and self.has_high_norm():
+            raise traitlets.TraitError(_NULL_OF_ALL)
+        choice = dict(zip(_CHOICE, self.choice, strict=True))
         choice[name] = value
         try:
             # In the order of arguments that `points` uses: the result is cached for it.
@@ -354,6 +371,8 @@ class TradeoffState(traitlets.HasTraits):
                 f"The statistics of {self.model} have no null: extract with null=True. Statistics "
                 "of some tokens only, or merged from parts, have none either."
             )
+        if proposal["value"] and not self.sinks and self.has_high_norm():
+            raise traitlets.TraitError(_NULL_OF_ALL)
         return proposal["value"]
 
     @traitlets.validate("marked", "token")
@@ -393,7 +412,7 @@ class TradeoffState(traitlets.HasTraits):
             self.layer = int(layers[np.abs(layers - self.layer).argmin()])
         if self.compare is not None and self.compare not in layers:
             self.compare = None
-        if self.stats.null is None:
+        if self.stats.null is None or (not self.sinks and self.has_high_norm()):
             self.null = False
         if not self._has_column(self.colour_by):
             self.colour_by = COUNT
@@ -420,6 +439,20 @@ class TradeoffState(traitlets.HasTraits):
     def _change_points(self, _: object) -> None:
         if self.settled:
             self._update_fit()
+
+    @traitlets.observe("sinks")
+    def _change_sinks(self, change: Mapping) -> None:
+        """Update the points; axes that fitted those of before will fit those of now."""
+        if not self.settled:
+            return
+        before = self.chosen(self.model, self.site, *self.choice[:-1], change["old"])
+        if self.scales == self._fitting_scales(before, change["old"]):
+            self.settled = False  # the points are drawn once
+            try:
+                self.scales = self._fitting_scales()
+            finally:
+                self.settled = True
+        self._update_fit()
 
     @traitlets.observe("search")
     def _mark_sought(self, _: object) -> None:
@@ -453,7 +486,7 @@ class TradeoffState(traitlets.HasTraits):
     @property
     def choice(self) -> tuple:
         """Which tokens are shown, and in which form."""
-        return self.counts, self.special, self.unbiased, self.only
+        return self.counts, self.special, self.unbiased, self.only, self.sinks
 
     @property
     def _known(self) -> set[str]:
@@ -466,12 +499,14 @@ class TradeoffState(traitlets.HasTraits):
     def _looked_for(self, text: str) -> Search:
         """A search among the tokens of the current choice, and besides among all others."""
         model, site = self.model, self.site
-        shown = self._vocabulary_of(model, site, (self.counts, self.special, self.only))
+        choice = (self.counts, self.special, self.only, self.sinks)
+        shown = self._vocabulary_of(model, site, choice)
         outside = None
         if self.only is not None:
             outside = ~self.columns.of(self.stats, self.only[0]).kept(self.only[1])
         whole = self._vocabulary_of(model, site, None)
-        return Search(text, shown, whole, outside, self.filter_text())
+        high_norm = None if self.sinks else self._high_norm(model, site)
+        return Search(text, shown, whole, outside, self.filter_text(), high_norm)
 
     def _make_vocabulary(self, model: str, site: str, choice: tuple | None) -> Vocabulary:
         among = self.sources[model][site] if choice is None else self.points
@@ -490,24 +525,42 @@ class TradeoffState(traitlets.HasTraits):
         special: bool,
         unbiased: bool,
         only: tuple | None,
+        sinks: bool,
     ) -> Points:
-        stats, among = self.sources[model][site], None
+        stats, among, chosen_by = self.sources[model][site], None, "The filter"
         if only is not None:
             among = self.columns.of(stats, only[0]).kept(only[1])
-        return points_of(stats, counts, special=special, unbiased=unbiased, among=among)
+        if not sinks:
+            ordinary = ~self._high_norm(model, site)
+            among = ordinary if among is None else among & ordinary
+            chosen_by = "The choice without high norms"
+        choice = {"special": special, "unbiased": unbiased}
+        return points_of(stats, counts, **choice, among=among, chosen_by=chosen_by)
+
+    def _find_high_norm(self, model: str, site: str) -> np.ndarray:
+        """``(T,)`` which tokens of the statistics are of high norm at any layer."""
+        stats = self.sources[model][site]
+        return pd.Index(stats.tokens).isin(stats.high_norm()["token"])
 
     def _make_null_points(self, model: str, site: str, *choice: Any) -> Points:
-        null, (counts, special, unbiased, only) = self.sources[model][site].null, choice
+        null, (counts, special, unbiased, only, _) = self.sources[model][site].null, choice
         among = None
         if only is not None:
             among = pd.Index(null.tokens).isin(self.chosen(model, site, *choice).tokens)
         return points_of(null, counts, special=special, unbiased=unbiased, among=among)
 
-    def _fitting_scales(self) -> str:
-        """Logarithmic axes if there are high-norm tokens; else the same if layers' ranges allow."""
-        Q = self.points.Q
-        if self.points.high_norm:
+    def _fitting_scales(self, points: Points | None = None, sinks: bool | None = None) -> str:
+        """Logarithmic axes if there are high-norm tokens; else the same if layers' ranges allow.
+
+        Args:
+            points: the tokens, by default those shown.
+            sinks: whether those of high norm are among them, by default as now. Without them the
+                median is another one, and a ratio to it can be just above the bound again.
+        """
+        points = self.points if points is None else points
+        sinks = self.sinks if sinks is None else sinks
+        if sinks and points.high_norm:
             return "log"
-        spans = np.ptp(Q, axis=1), np.ptp(self.points.M, axis=1)
+        spans = np.ptp(points.Q, axis=1), np.ptp(points.M, axis=1)
         widest = [float(span.max() / max(np.median(span), 1e-12)) for span in spans]
         return "same" if max(widest) < _SAME_AXES else "own"

@@ -7,8 +7,10 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -67,6 +69,22 @@ def test_at_the_start_only_the_first_explorer_is_made(page: Page):
     assert page.locator("h1").count() == 1
 
 
+def test_while_a_slow_page_is_prepared_the_others_work(page: Page):
+    tab(page, "Normalization").click()
+    panel = page.get_by_role("tabpanel")
+    expect(panel).to_contain_text("The other tabs work meanwhile")
+    tab(page, "Playground").click()
+    explorer = page.locator(TABS["Playground"][0])
+    handle = view.slider(explorer, "mean-1")
+    handle.wait_for(state="attached")
+    bars = view.text_of(explorer, "numbers")
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    assert poll(lambda: view.text_of(explorer, "numbers"), lambda text: text != bars, 60) != bars
+    assert page.locator(".embvar-normalization").count() == 0, "it is still being prepared"
+    page.screenshot(path=screenshot("app-preparing"))
+
+
 @pytest.mark.parametrize("title", list(TABS))
 def test_an_explorer_is_made_when_its_tab_is_opened_and_follows_the_keyboard(
     page: Page, title: str
@@ -74,7 +92,8 @@ def test_an_explorer_is_made_when_its_tab_is_opened_and_follows_the_keyboard(
     css, control = TABS[title]
     tab(page, title).click()
     explorer = page.locator(css)
-    view.slider(explorer, control).wait_for(state="attached")
+    # On a busy machine, the pass for the slowest takes minutes.
+    view.slider(explorer, control).wait_for(state="attached", timeout=5 * WAIT)
     panel = page.get_by_role("tabpanel")
     assert panel.count() == 1, "the others are hidden"
     assert panel.get_by_role("heading", level=2).inner_text() == title
@@ -206,3 +225,33 @@ def test_it_needs_the_token_and_this_machine(app: servers.Server):
         with socket.socket() as probe:
             probe.settimeout(5)
             assert probe.connect_ex((address, app.port)) != 0
+
+
+def kernels_of(app: servers.Server) -> list[psutil.Process]:
+    """The server's kernels: they have its settings in their environment."""
+    own, found = str(app.folder.parent / f"jupyter-{app.port}"), []
+    for process in psutil.process_iter(["cmdline"]):
+        if any("ipykernel_launcher" in part for part in process.info["cmdline"] or ()):
+            with suppress(psutil.Error):  # another user's, or gone already
+                if process.environ().get("JUPYTER_DATA_DIR", "").startswith(own):
+                    found.append(process)
+    assert found
+    return found
+
+
+def test_without_its_kernel_it_says_to_load_the_page_again(page: Page, app: servers.Server):
+    tab(page, "Trade-off").click()
+    explorer = page.locator(".embvar-tradeoff")
+    explorer.wait_for()
+    for kernel in kernels_of(app):
+        kernel.kill()
+    told = poll(
+        lambda: explorer.evaluate("one => getComputedStyle(one, '::after').content"),
+        lambda text: "load the page again" in text,
+    )
+    assert "load the page again" in told and "cell" not in told
+    icons = page.locator(".jupyter-widgets-disconnected").evaluate_all(
+        "all => all.map((one) => getComputedStyle(one, '::before').content)"
+    )
+    assert len(icons) > 20 and set(icons) == {"none"}
+    page.screenshot(path=screenshot("app-disconnected"))

@@ -384,3 +384,41 @@ def test_axe_finds_no_serious_violation_and_all_has_a_name(
     page.wait_for_timeout(500)
     page.screenshot(path=screenshot(f"linked-{theme.split()[1].lower()}"))
     view_cleared(explorer)
+
+
+def test_without_its_kernel_all_stays_in_its_place(notebook: Notebook, explorer: Locator):
+    page = notebook.page
+
+    def places() -> list[list[float]]:
+        """Where panels, plots and readouts are: from the panels' upper left corner, and sizes."""
+        return explorer.evaluate(
+            """explorer => {
+              const of = explorer.querySelector(".embvar-panels").getBoundingClientRect();
+              const parts = ".embvar-panel, .embvar-plot, .embvar-panel .widget-readout";
+              return [...explorer.querySelectorAll(parts)].map((one) => {
+                const { x, y, width, height } = one.getBoundingClientRect();
+                return [x - of.x, y - of.y, width, height];
+              });
+            }"""
+        )
+
+    before = places()
+    assert len(before) == 6
+    page.locator(".lm-MenuBar-item", has_text="Kernel").first.click()
+    page.locator('.lm-Menu-item[data-command="kernelmenu:restart"]').click()
+    page.locator(".jp-Dialog button", has_text="Restart").click()
+    told = poll(
+        lambda: explorer.evaluate("one => getComputedStyle(one, '::after').content"),
+        lambda text: "restarted" in text,
+    )
+    assert "run the cell again" in told
+    assert np.array(places()) == pytest.approx(np.array(before), abs=1)
+    icons = explorer.evaluate(
+        """explorer => {
+          const cut = explorer.querySelectorAll(".jupyter-widgets-disconnected");
+          return [explorer, ...cut].map((one) => getComputedStyle(one, "::before").content);
+        }"""
+    )
+    assert len(icons) > 20 and set(icons) == {"none"}
+    explorer.evaluate("explorer => explorer.scrollIntoView()")
+    page.screenshot(path=screenshot("linked-disconnected"))

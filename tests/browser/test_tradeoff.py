@@ -91,6 +91,10 @@ def test_slider_and_cells_are_followed_while_the_first_card_loads(
         return explorer.locator(".embvar-card-waiting").is_visible()
 
     assert poll(loading, bool)
+    above = explorer.locator(".embvar-card img").first.bounding_box()["y"]
+    for part in ("progress", ".embvar-card-progress", ".embvar-card-cancel"):
+        box = explorer.locator(f".embvar-card-waiting {part}").first.bounding_box()
+        assert box["y"] + box["height"] <= above, "what is waited for is told above its place"
     steps = 0
     while loading():
         view.slider(explorer).focus()

@@ -1,7 +1,9 @@
 """The gallery makes an explorer when it is first opened, and opens the one that a link shows."""
 
+import asyncio
 import html
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,54 @@ def test_an_error_that_nobody_foresaw_is_told_too():
     gallery.tabs.chosen = 1
     assert "could not be opened: KeyError: &#x27;no &lt;link&gt;&#x27;" in shown(gallery)[1]
     assert gallery.explorers == {} and "Opening" not in shown(gallery)[1]
+
+
+def test_a_slow_page_is_prepared_in_a_thread_and_made_in_the_main_one():
+    go_on, tries, threads = threading.Event(), [], []
+
+    def prepare():
+        tries.append(1)
+        assert go_on.wait(60)
+        if len(tries) == 1:
+            raise ek.StatisticsError("no <text>.")
+        return 0.5
+
+    def make(mean):
+        threads.append(threading.current_thread())
+        playground = ek.VariancePlayground()
+        playground.state.mean_1 = mean
+        return playground
+
+    def opened(gallery):
+        return "late" in gallery.explorers
+
+    async def until(done):
+        for _ in range(600):
+            if done():
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("it never came")
+
+    async def read():
+        gallery = Gallery({"other": Page("Other", "Look.", ek.VariancePlayground),
+                           "late": Page("Late", "Wait.", make, prepare)})  # fmt: skip
+        gallery.tabs.chosen = 1
+        assert "The other tabs work meanwhile" in shown(gallery)[1]
+        gallery.tabs.chosen = 0
+        assert shown(gallery)[0] == ["other"]
+        gallery.tabs.chosen = 1
+        go_on.set()
+        await until(lambda: "could not be opened: no &lt;text&gt;." in shown(gallery)[1])
+        assert len(tries) == 1, "what is on its way is not begun again"
+        gallery.tabs.chosen = 0
+        gallery.tabs.chosen = 1
+        await until(lambda: opened(gallery))
+        assert gallery.explorers["late"].state.mean_1 == 0.5
+        assert threads == [threading.main_thread()]
+
+    asyncio.run(read())
+    alone = Gallery({"late": Page("Late", "Wait.", make, prepare)})
+    assert opened(alone), "without an event loop, at once"
 
 
 @pytest.mark.parametrize("chosen", [2, -1, True, "1"])

@@ -80,6 +80,8 @@ def test_a_card_can_be_cancelled_and_looked_for_again(stats, model, corpus, monk
     monkeypatch.setattr(card, "_load_concordance", slowly)
     waiting, button = find(explorer, "embvar-card-waiting"), find(explorer, "embvar-card-cancel")
     assert waiting.layout.display == "none"
+    parts = list(card.view.children)
+    assert parts.index(waiting) == 1 and parts[0] is find(explorer, "embvar-card-head")
     explorer.state.search = "state"
     assert loading.wait(20)
     assert waiting.layout.display is None and button.description == "cancel"

@@ -9,11 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import traitlets
-from explored import answer_of, find, picture, tradeoff_of_tokens, without_tags
+from explored import (
+    answer_of,
+    find,
+    picture,
+    tradeoff_of_high_norm,
+    tradeoff_of_tokens,
+    without_tags,
+)
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 import embvar_kit as ek
+from embvar_kit.explorers import links
 from embvar_kit.explorers.rendering import png_of
 
 
@@ -85,6 +93,36 @@ def test_a_slider_returns_from_a_refused_range_once_it_rests(explorer):
         assert "The range stays: 100 to 100,000" in find(explorer, "embvar-message").value
 
     asyncio.run(press_quickly())
+
+
+def test_the_slider_offers_what_is_known_of_the_model_shown(stats):
+    known = ek.cached_statistics("smollm2", progress=False)
+    assert known.least_count == 10
+
+    def offered(explorer):
+        slider = find(explorer, "embvar-counts")
+        return [n for _, n in slider.options][:2], slider.value
+
+    explorer = ek.TradeoffExplorer({"minilm": stats, "smollm2": known}, counts=(5, 7_000))
+    assert offered(explorer) == ([1, 2], (5, 7_000))
+    explorer.state.model = "smollm2"
+    assert offered(explorer) == ([10, 20], (10, 7_000)) and explorer.state.counts == (10, 7_000)
+    find(explorer, "embvar-counts").value = (20, 7_000)
+    explorer.state.model = "minilm"
+    assert offered(explorer) == ([1, 2], (20, 7_000))
+    explorer.state.model = "smollm2"
+    assert offered(explorer) == ([10, 20], (20, 7_000))
+    with pytest.raises(traitlets.TraitError, match="fewer than 10 times are not known here: start"):
+        explorer.state.counts = (5, None)
+    linked = ek.LinkedExplorer({"minilm": stats, "smollm2": known})
+    assert offered(linked)[0] == [10, 20]
+    linked.state.right.model = "minilm"
+    assert offered(linked)[0] == [1, 2]
+    linked.state.counts = (5, None)
+    linked.state.left.model = "smollm2"
+    assert offered(linked) == ([10, 20], linked.state.counts) and linked.state.counts[0] == 10
+    with pytest.raises(traitlets.TraitError, match="The left panel: Tokens that occur fewer"):
+        linked.state.counts = (5, None)
 
 
 def test_all_marked_tokens_are_listed(explorer):
@@ -191,6 +229,36 @@ def test_the_state_comes_out_as_code_that_restores_it(stats):
     with pytest.raises(traitlets.TraitError, match="Layer 99"):
         again.state.restore(model="one", counts=(7, 9), special=True, only=None, layer=99)
     assert again.state.values() == before
+
+
+def test_high_norm_tokens_are_left_out_by_a_box_and_so_in_what_comes_out():
+    made = tradeoff_of_high_norm()
+    explorer = ek.TradeoffExplorer(made, counts=(1, None))
+    box = find(explorer, "embvar-sinks")
+    assert box.value and "ten times the median" in box.tooltip
+    explorer.state.marked = ["t3", "t4"]
+    assert explorer.marked["token"].tolist() == ["t3", "t4"]
+    with_all = len(explorer.plot.widget.points)
+    box.value = False
+    assert explorer.state.sinks is False
+    assert explorer.marked["token"].tolist() == ["t4"]
+    assert len(explorer.plot.widget.points) == with_all - 1
+    shown = find(explorer, "embvar-marked").value
+    assert "Not shown: 1 marked token (outside the range or the filter, or of high norm)" in shown
+    (drawn, *_) = explorer.figure().axes
+    named = {text.get_text() for text in drawn.texts}
+    assert "t4" in named and "t3" not in named
+    code = answer_of(find(explorer, "embvar-downloads"), "code")[0]["code"]
+    assert "sinks=False" in code
+    again = ek.TradeoffExplorer(made, counts=(1, None))
+    exec(code, {"explorer": again})
+    assert again.state.values() == explorer.state.values()
+    link = links.query_of("tradeoff", explorer.state.values())
+    by_link = ek.TradeoffExplorer(made, counts=(1, None))
+    by_link.follow_link(link)
+    assert by_link.state.values() == explorer.state.values()
+    box.value = True
+    assert explorer.marked["token"].tolist() == ["t3", "t4"]
 
 
 def test_a_long_token_leaves_room_for_the_plot_and_the_lists():

@@ -69,6 +69,75 @@ def test_high_norm_tokens_get_logarithmic_axes():
     assert TradeoffState(one).scales == "log"
 
 
+def test_without_high_norm_tokens_all_is_that_of_the_statistics_without_them():
+    stats = ek.cached_statistics("smollm2", progress=False)  # compact: it keeps n_t >= 10
+    high = set(stats.high_norm()["token"])
+    assert len(high) > 3
+    state = TradeoffState({"smollm2": stats}, layer=15)
+    whole, most = state.fit, state.limits()[0][1]
+    name = max(high & set(state.points.tokens), key=len)
+    state.marked = [name]
+    assert state.scales == "log"
+    drawn = state.drawn
+    state.sinks = False
+    assert state.drawn == drawn + 1, "with other axes, it is drawn once"
+    assert state.scales != "log" and state.limits()[0][1] < most / 5
+    rest = stats.without(high)
+    for layer in (0, 15, 30):
+        state.layer = layer
+        expected = rest.table(layer, min_count=10, max_count=100_000)[::-1]
+        np.testing.assert_array_equal(state.table()["token"], expected["token"])
+        np.testing.assert_allclose(state.table()["V"], expected["V"])
+        fits = rest.tradeoff(min_count=10, max_count=100_000).set_index("layer")
+        assert state.fit == pytest.approx(fits.loc[layer].to_dict())
+        assert high.isdisjoint(state.residuals(50)["token"])
+    assert state.marked == [name], "it is marked again with the others"
+    assert not len(state.points.indices_of(state.marked))
+    state.search = name
+    assert state.search_report() == f"{name!r} is left out: of high norm."
+    state.layer, state.sinks = 15, True
+    assert state.fit == whole and state.scales == "log"
+    assert state.search_report() == ""
+
+
+def test_axes_that_a_reader_chose_stay_without_high_norm_tokens():
+    state = TradeoffState(tradeoff_of_high_norm(), counts=(1, None), scales="own")
+    state.sinks = False
+    assert state.scales == "own" and "t3" not in state.points.tokens
+    values = state.values()
+    again = TradeoffState(tradeoff_of_high_norm(), counts=(1, None))
+    again.restore(**values)
+    assert again.values() == values and not again.sinks
+
+
+def test_high_norm_tokens_alone_cannot_be_left_out():
+    state = TradeoffState(tradeoff_of_high_norm(), counts=(1, None))
+    state._high_norm = lambda *_: np.ones(20, bool)
+    with pytest.raises(traitlets.TraitError, match="without high norms leaves no token"):
+        state.sinks = False
+    assert state.sinks
+
+
+def test_the_null_is_not_shown_without_high_norm_tokens():
+    stats = ek.cached_statistics("minilm", progress=False)
+    state = TradeoffState(stats)
+    assert not state.has_high_norm()
+    state.sinks, state.null = False, True  # there are none: nothing is left out
+    assert state.null_points is not None
+    state.sinks = True
+    state._high_norm = lambda *_: np.arange(len(stats.n)) == 0
+    with pytest.raises(traitlets.TraitError, match="cannot be shown without them"):
+        state.sinks = False
+    state.restore(null=False, sinks=False)
+    with pytest.raises(traitlets.TraitError, match="cannot be shown without them"):
+        state.null = True
+    with pytest.raises(traitlets.TraitError, match="cannot be shown without them"):
+        state.restore(null=True, sinks=False)
+    assert (state.sinks, state.null) == (False, False)
+    state.restore(null=True, sinks=True)
+    assert (state.sinks, state.null) == (True, True)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
