@@ -91,7 +91,7 @@ class Shading:
     def label(self) -> str:
         """What a figure's colour bar says."""
         if self.column.name == COUNT:
-            return r"$\log_{10} n_t$"
+            return r"occurrences: $\log_{10} n_t$"
         own = self.column.title == self.column.name
         title = self.column.title if own else re.sub("<.*?>", "", self.column.title)
         return title.replace("$", r"\$")
