@@ -396,7 +396,7 @@ def sentence_lengths(stats: Statistics, *, paper: bool = False, ax: Axes | None 
     styles = style.looks(len(found), COLOURS["Q"])
     single = len(found) == 1
     for (lengths, corpus), look in zip(found.items(), styles, strict=True):
-        title = f"{corpus}: {sum(lengths):,} sentences"
+        title = f"{corpus}: {sum(lengths):,} sentence{'s' * (sum(lengths) != 1)}"
         occurring = np.flatnonzero(lengths)
         edges = {"bins": 30, "binrange": (occurring[0], occurring[-1])}
         sns.histplot(
