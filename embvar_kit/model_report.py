@@ -45,9 +45,9 @@ def report(
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
     from traitlets.config import Config
 
-    lesson = nbformat.read(_notebook(), as_version=4)
+    lesson = _notebook()
     values = {"model_name": str(model), **(parameters or {})}
-    known = papermill.inspect_notebook(lesson)
+    known = papermill.inspect_notebook(str(lesson))
     if unknown := values.keys() - known.keys():
         raise ReportError(
             f"The report has no parameter {', '.join(sorted(map(repr, unknown)))}; it has "
@@ -55,10 +55,12 @@ def report(
         )
     folder = Path(out).expanduser().resolve()
     files = {"notebook": folder / "report.ipynb", "page": folder / "report.html"}
+    own = _without_exercises(nbformat.read(lesson, as_version=4))
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        nbformat.write(own, files["notebook"])
         papermill.execute_notebook(
-            _without_exercises(lesson),
+            str(files["notebook"]),
             str(files["notebook"]),
             parameters=values,
             kernel_name="python3",
@@ -109,13 +111,12 @@ def _own_kernel() -> type:
 
 
 def _without_exercises(lesson: NotebookNode) -> NotebookNode:
-    own = lesson.copy()
-    own.cells = [
+    lesson.cells = [
         cell
         for cell in lesson.cells
         if not _OF_THE_LESSON & {*cell.metadata.get("tags", ())} and cell.source != "## Exercises"
     ]
-    return own
+    return lesson
 
 
 def _notebook() -> Path:
