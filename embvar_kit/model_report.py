@@ -58,7 +58,7 @@ def report(
     own = _without_exercises(nbformat.read(lesson, as_version=4))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        nbformat.write(own, files["notebook"])
+        nbformat.write(own, files["notebook"])  # papermill runs a file, and writes over it
         papermill.execute_notebook(
             str(files["notebook"]),
             str(files["notebook"]),

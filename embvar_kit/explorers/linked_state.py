@@ -17,7 +17,7 @@ from embvar_kit.explorers.matching import Match, match
 from embvar_kit.explorers.points import Points, Statistics, by_name, points_of, usual_counts
 from embvar_kit.explorers.search import counted
 from embvar_kit.explorers.tables import times
-from embvar_kit.explorers.traits import Counts, YesOrNo
+from embvar_kit.explorers.traits import AllOrNothing, Counts, YesOrNo
 
 SIDES = ("left", "right")
 
@@ -30,7 +30,7 @@ Pairs = tuple[np.ndarray, np.ndarray]
 """``(K,)`` indices of the same tokens, at the left and at the right."""
 
 
-class LinkedState(traitlets.HasTraits):
+class LinkedState(AllOrNothing, traitlets.HasTraits):
     """What the linked explorer shows. Invalid values are rejected.
 
     Args:
@@ -211,30 +211,14 @@ class LinkedState(traitlets.HasTraits):
         found["marked"] = [a if a == b else (a, b) for a, b in self.marked]
         return found
 
-    def restore(self, **values: Any) -> None:
-        """Set several values at once; if one is not valid, all stay as they were.
-
-        Args:
-            values: traits; ``left`` and ``right``, each ``{"model": ..., "site": ...,
-                "layer": ...}``; and ``marked``, as :meth:`mark` takes it.
-
-        Raises:
-            traitlets.TraitError: if a value is invalid or unknown.
-        """
+    def _check_names(self, values: Mapping[str, Any]) -> None:
         if unknown := [n for n in values if n not in (*_COMMON, *_SWITCHES, *SIDES, "marked")]:
             raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
         for side in SIDES:
             if unknown := [name for name in values.get(side, {}) if name not in _OWN]:
                 raise traitlets.TraitError(f"The {side} panel has no value {unknown[0]!r}.")
-        before = self.values()
-        try:
-            self._set(values)
-        except traitlets.TraitError:
-            self._set(before)
-            raise
 
     def _set(self, values: Mapping[str, Any]) -> None:
-        """Set values in an order in which each is valid."""
         # The widest choice, in which any range is valid that has tokens.
         self.same_depth, self.unbiased, self.special = False, False, True
         for side, panel in zip(SIDES, self.panels, strict=True):

@@ -16,7 +16,7 @@ from embvar_kit.explorers.columns import BY_LAYER, COUNT, NORM, RESIDUAL, Column
 from embvar_kit.explorers.points import Points, Statistics, by_name, points_of, usual_counts
 from embvar_kit.explorers.search import Search, Vocabulary, counted, is_uncased
 from embvar_kit.explorers.tables import times
-from embvar_kit.explorers.traits import Counts, Whole, YesOrNo
+from embvar_kit.explorers.traits import AllOrNothing, Counts, Whole, YesOrNo
 from embvar_kit.figures.tradeoff import ZERO
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
@@ -39,7 +39,7 @@ _NULL_OF_ALL = (
 _SAME_AXES = 8.0  # layers whose ranges differ by at most this factor share their axes
 
 
-class TradeoffState(traitlets.HasTraits):
+class TradeoffState(AllOrNothing, traitlets.HasTraits):
     """What the trade-off explorer shows. Invalid values are rejected.
 
     Args:
@@ -262,23 +262,11 @@ class TradeoffState(traitlets.HasTraits):
         """What :meth:`restore` takes to show the same again."""
         return {name: getattr(self, name) for name in _RESTORED}
 
-    def restore(self, **values: Any) -> None:
-        """Set several values at once; if one is not valid, all stay as they were.
-
-        Raises:
-            traitlets.TraitError: if a value is invalid or unknown.
-        """
+    def _check_names(self, values: Mapping[str, Any]) -> None:
         if unknown := [name for name in values if name not in _RESTORED]:
             raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
-        before = self.values()
-        try:
-            self._set(values)
-        except traitlets.TraitError:
-            self._set(before)
-            raise
 
     def _set(self, values: Mapping[str, Any]) -> None:
-        """Set values in an order in which each is valid."""
         # The widest choice, in which any range is valid that has tokens.
         self.only = self.compare = None
         if "null" in values:  # with it, high-norm tokens cannot be left out

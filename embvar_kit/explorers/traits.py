@@ -1,4 +1,4 @@
-"""Values of the explorers' states: whole numbers, finite numbers, truth values, ranges of counts.
+"""What the explorers' states are made of: values that are checked, and setting several at once.
 
 Traitlets takes ``True`` for the number 1, and 1 for ``True``. A link or a line of code that has the
 one in the place of the other has mixed two values up, and is refused.
@@ -6,7 +6,9 @@ one in the place of the other has mixed two values up, and is refused.
 
 from __future__ import annotations
 
+import abc
 import math
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, NoReturn
 
@@ -62,6 +64,39 @@ class Counts(traitlets.TraitType):
             value,
             "the least and the most occurrences, as in (10, 100_000), or None for no limit",
         )
+
+
+class AllOrNothing:
+    """A state that sets several values at once: all of them, or none."""
+
+    @abc.abstractmethod
+    def values(self) -> dict[str, Any]:
+        """What :meth:`restore` takes to show the same again."""
+
+    @abc.abstractmethod
+    def _check_names(self, values: Mapping[str, Any]) -> None:
+        """Refuse values that the state does not have."""
+
+    @abc.abstractmethod
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """Set values in an order in which each is valid."""
+
+    def restore(self, **values: Any) -> None:
+        """Set several values at once; if one is not valid, all stay as they were.
+
+        Args:
+            values: as :meth:`values` gives them, or some of them.
+
+        Raises:
+            traitlets.TraitError: if a value is invalid or unknown.
+        """
+        self._check_names(values)
+        before = self.values()
+        try:
+            self._set(values)
+        except traitlets.TraitError:
+            self._set(before)
+            raise
 
 
 def is_finite(value: Any) -> bool:

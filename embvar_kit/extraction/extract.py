@@ -164,7 +164,7 @@ def extract(
     options["leave_out"] = leave_out
     if folds is not None:
         folds, of_folds = _in_folds(folds, shards)
-        if not streamed:
+        if in_shards and not streamed:  # the plan of one pass checks it, too
             check_documents(corpus, folds)
         if not in_shards:
             work = plan(model, corpus, sites=len(sites), folds=folds, **options)

@@ -143,10 +143,8 @@ def tradeoff(
         raise StatisticsError("Q must be finite, with one value for each token, as M and V are.")
     # Rounding enters M and V in proportion to Q: an unbiased M, or the V of tokens that have one
     # embedding each, can itself be as good as zero.
-    line = regress(M, V, weights=weights, scale=float(Q.max(initial=0)), names=("M", "V"))
-    flat = is_constant(V, float(np.median(Q)))
-    if flat:
-        line = line._replace(r2=math.nan)
+    scales = {"scale": float(Q.max(initial=0)), "scale_y": float(np.median(Q)) if len(Q) else 0.0}
+    line = regress(M, V, weights=weights, names=("M", "V"), **scales)
     (var_Q, cov_QM), (_, var_M) = np.cov(Q, M, ddof=0, aweights=weights)
     sd_Q, sd_M = math.sqrt(var_Q), math.sqrt(var_M)
     rho = math.nan if is_constant(Q) else float(np.clip(cov_QM / (sd_Q * sd_M), -1, 1))
@@ -154,7 +152,7 @@ def tradeoff(
     fit = Tradeoff(len(M), sd_Q / mean_Q, *line, sd_Q, sd_M, sd_Q / sd_M, rho)
     if not robust:
         return fit
-    ranks = math.nan if flat else float(stats.spearmanr(M, V).statistic)
+    ranks = math.nan if math.isnan(line.r2) else float(stats.spearmanr(M, V).statistic)
     return fit._replace(theil_sen=theil_sen(M, V), spearman=ranks)
 
 
@@ -164,6 +162,7 @@ def regress(
     *,
     weights: np.ndarray | None = None,
     scale: float | None = None,
+    scale_y: float | None = None,
     names: tuple[str, str] = ("x", "y"),
 ) -> Line:
     """Regress y on x over tokens by least squares: the lines of Figs. 2, 7, 11-13, 17.
@@ -173,6 +172,7 @@ def regress(
         weights: ``(T,)`` weights; by default all tokens count alike, as in the paper.
         scale: size of the numbers that x was computed from, which its rounding is proportional to;
             by default the largest ``|x|``.
+        scale_y: the same of y.
         names: names of x and y for messages.
 
     Returns:
@@ -213,7 +213,7 @@ def regress(
     (var_x, cov_xy), (_, var_y) = np.cov(x, y, ddof=0, aweights=weights)
     slope = cov_xy / var_x
     intercept = np.average(y, weights=weights) - slope * np.average(x, weights=weights)
-    r2 = math.nan if is_constant(y) else min(1.0, float(cov_xy / var_x * cov_xy / var_y))
+    r2 = math.nan if is_constant(y, scale_y) else min(1.0, float(cov_xy / var_x * cov_xy / var_y))
     return Line(float(slope), float(intercept), r2)
 
 
