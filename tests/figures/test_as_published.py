@@ -74,7 +74,7 @@ def ours(path):
     return release.read_token_statistics(path, corpus=ek.Corpus.of(SENTENCES), special=SPECIAL)
 
 
-def published(figure: str, of: ek.TokenStatistics, **other):
+def published(figure: str, of, **other):
     """The figure with the arguments that :data:`figures.PAPER` lists for it."""
     function, _, options = figures.PAPER[figure]
     return function(of, **options, **other)
@@ -216,6 +216,133 @@ def test_fig_22_draws_all_words_of_five_layers():
     assert len(one.axes) == 4
     with pytest.raises(ek.StatisticsError, match="layers='all' is unknown"):
         figures.word_moments(words, layers="all")
+
+
+# Layers
+
+
+def whole(layer: dict) -> dict[str, float]:
+    """Moments of all embeddings of the frequent tokens, and their parts, weighted by n_t.
+
+    As in the authors' scripts, V(X) is Q(X) - M(X) and V_B(X) is V(X) - V_W(X).
+    """
+    frequent = in_range(layer)
+    n = layer["n_t"][frequent]
+    Q, V_W = (np.average(layer[name][frequent], weights=n) for name in ("Q_X_t", "V_X_t"))
+    M = np.sum(np.average(layer["mu_X_t"][frequent], axis=0, weights=n) ** 2)
+    return {"Q": Q, "M": M, "V": Q - M, "V_W": V_W, "V_B": Q - M - V_W}
+
+
+def assert_by_layer(ax: Axes, theirs: dict, value) -> None:
+    """The only line with a point a layer has the values that the file gives."""
+    (line,) = [line for line in ax.lines if len(line.get_xdata()) == len(theirs)]
+    assert line.get_xdata().tolist() == sorted(theirs)
+    np.testing.assert_allclose(line.get_ydata(), [value(theirs[at]) for at in sorted(theirs)], 1e-6)
+
+
+def test_fig_4_is_of_the_frequent_tokens_at_every_layer(ours, theirs):
+    def cv(layer):
+        Q = layer["Q_X_t"][in_range(layer)]
+        return Q.std() / Q.mean()
+
+    def line(layer):
+        M, V = (layer[name][in_range(layer)] for name in ("M_X_t", "V_X_t"))
+        slope, intercept = np.polyfit(M, V, 1)
+        return slope, 1 - np.mean((V - intercept - slope * M) ** 2) / V.var()
+
+    of_cv, of_slope, of_r2 = published("Fig. 4", ours).axes
+    assert_by_layer(of_cv, theirs, cv)
+    assert_by_layer(of_slope, theirs, lambda layer: line(layer)[0])
+    assert_by_layer(of_r2, theirs, lambda layer: line(layer)[1])
+
+
+def test_fig_5_stacks_the_shares_in_the_authors_order(ours, theirs):
+    ax = published("Fig. 5", ours)
+    bars = np.reshape(ax.patches, (3, len(theirs)))
+    for at in theirs:
+        parts = whole(theirs[at])
+        bottom = 0.0
+        for bar, name in zip(bars[:, at], ("M", "V_B", "V_W"), strict=True):
+            assert bar.get_x() + bar.get_width() / 2 == pytest.approx(at)
+            assert bar.get_y() == pytest.approx(bottom, abs=1e-12)
+            assert bar.get_height() == pytest.approx(parts[name] / parts["Q"])
+            bottom += bar.get_height()
+        assert bottom == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("figure", "drawn"),
+    [
+        ("Fig. 6", ["V_W/V"]),
+        ("Fig. 18", ["M/Q", "V/Q", "V_W/Q", "V_B/Q"]),
+        ("Fig. 19", ["Q", "M", "V"]),
+        ("Fig. 20", ["V_W", "V_B", "V_B/V"]),
+    ],
+)
+def test_lines_by_layer_are_of_all_embeddings_of_the_frequent_tokens(figure, drawn, ours, theirs):
+    found = published(figure, ours)
+    axes = [found] if isinstance(found, Axes) else found.axes
+    for ax, name in zip(axes, drawn, strict=True):
+        part, _, of = name.partition("/")
+
+        def value(layer, part=part, of=of):
+            parts = whole(layer)
+            return parts[part] / (parts[of] if of else 1)
+
+        assert_by_layer(ax, theirs, value)
+
+
+# Embeddings
+
+
+def test_fig_1_lies_in_the_plane_of_the_means_and_the_origin(ours, theirs):
+    """Embeddings and their means along the two main axes of the means and the origin.
+
+    The authors fit a PCA to the means and a vector of zeros, and measure from the image of zero.
+    """
+    layer, random = theirs[3], np.random.default_rng(0)
+    clouds = {}
+    for row in (30, 40, 51, 62):
+        x = random.normal(size=(int(layer["n_t"][row]), 5))
+        clouds[layer["tokens"][row]] = x - x.mean(axis=0) + layer["mu_X_t"][row]
+    ax = published("Fig. 1", {t: occurrences(t, x) for t, x in clouds.items()}, layer=3, stats=ours)
+    means = np.array([x.mean(axis=0) for x in clouds.values()])
+    anchors = np.vstack([means, np.zeros(5)])
+    centred = anchors - anchors.mean(axis=0)
+    projector = np.linalg.svd(centred, full_matrices=False)[2][:2].T
+
+    def projected(x):
+        return (x - anchors.mean(axis=0)) @ projector - (-anchors.mean(axis=0)) @ projector
+
+    drawn = {points.get_label(): np.asarray(points.get_offsets()) for points in ax.collections}
+    signs = np.sign(
+        (drawn[next(iter(clouds))] * projected(next(iter(clouds.values())))).sum(axis=0)
+    )
+    for token, x in clouds.items():
+        np.testing.assert_allclose(drawn[token], projected(x) * signs, atol=1e-5)
+    spots = np.asarray(ax.collections[-1].get_offsets())
+    np.testing.assert_allclose(spots, projected(means) * signs, atol=1e-5)
+    assert ax.lines[0].get_xydata().tolist() == [[0, 0]]
+
+
+def occurrences(token: str, x: np.ndarray) -> ek.Occurrences:
+    nothing = np.zeros(len(x), dtype=np.int64)
+    return ek.Occurrences(token, np.array([3]), x[None].astype(np.float32), nothing, nothing)
+
+
+def test_fig_3_draws_the_lengths_of_the_parts_of_the_file():
+    """The squares of the drawn lengths are the parts that the authors take from sums by token."""
+    random = np.random.default_rng(1)
+    groups = np.repeat([0, 1, 2], [5, 3, 8])
+    x = random.normal(size=(16, 2)) + np.array([[3, 1], [4, 3], [1, 4]])[groups]
+    layer = {"n_t": np.bincount(groups)}
+    layer["mu_X_t"] = np.array([x[groups == t].mean(axis=0) for t in range(3)])
+    layer["Q_X_t"] = np.array([(x[groups == t] ** 2).sum(axis=1).mean() for t in range(3)])
+    layer["V_X_t"] = layer["Q_X_t"] - (layer["mu_X_t"] ** 2).sum(axis=1)
+    parts = whole({**layer, "n_t": layer["n_t"] * 10})  # frequent enough to take part
+    _, bars = published("Fig. 3", x, groups=groups).axes
+    heights = [bar.get_height() for bar in bars.patches]
+    assert heights == pytest.approx([parts[name] for name in ("Q", "M", "V_B", "V_W")], rel=1e-5)
 
 
 # Histograms
