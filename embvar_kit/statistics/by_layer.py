@@ -1,4 +1,4 @@
-"""What the tokens show, one row for each layer: trade-off, decomposition, similarity, dispersion.
+"""What the tokens show, one row for each layer: trade-off, decomposition, similarity and more.
 
 A choice of tokens is ``min_count, max_count, special, unbiased``, as :meth:`TokenStatistics.table`
 takes them. Intervals come from what the folds of documents give for the same choice.
@@ -6,7 +6,7 @@ takes them. Intervals come from what the folds of documents give for the same ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,6 +125,34 @@ def dispersion(statistics: TokenStatistics, choice: Mapping) -> pd.DataFrame:
             V = analysis.unbiased(n, statistics.M[at, kept], V)[1]
         rows.append({"layer": int(layer), **measures.dispersion(n, documents, V)._asdict()})
     return pd.DataFrame(rows)
+
+
+def of_statistic(
+    statistics: TokenStatistics,
+    statistic: Callable[[pd.DataFrame], Mapping[str, float]],
+    layers: Iterable[int] | None,
+    choice: Mapping,
+) -> pd.DataFrame:
+    """Numbers of the user's own; see :meth:`TokenStatistics.intervals_of`."""
+    if statistics.folds is None:
+        why = "are compact and keep them for the trade-off and the decomposition only"
+        raise StatisticsError(
+            "Intervals of a statistic of your own need the folds of documents, and these "
+            f"statistics {why if statistics.has_folds else 'have none'}. Extract with folds=20."
+        )
+    kept = statistics.kept(*(choice[name] for name in TOKENS))
+    folds = statistics.folds.of(statistics.tokens[kept])
+    own, without = [], []
+    layers = statistics.layers if layers is None else list(layers)
+    for row, layer in enumerate(layers):
+        table = statistics.table(layer, **choice)
+        own.append({"layer": int(layer), **statistic(table)})
+        at = int(np.flatnonzero(statistics.layers == layer)[0])
+        for fold, left, moments in folds.without_each(at, unbiased=choice["unbiased"]):
+            rest = table[left].assign(**dict(zip(("n", "Q", "M", "V"), moments, strict=True)))
+            without.append({"at": row, "fold": fold, **statistic(rest.reset_index(drop=True))})
+    names = [name for name in own[0] if name != "layer"] if own else []
+    return with_intervals(pd.DataFrame(own), pd.DataFrame(without), names)
 
 
 def _without_each_fold(statistics: TokenStatistics, choice: Mapping) -> pd.DataFrame:

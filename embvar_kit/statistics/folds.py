@@ -118,8 +118,10 @@ class Folds:
 
     def without_each(
         self, layer: int, *, unbiased: bool
-    ) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    ) -> Iterator[tuple[int, np.ndarray, tuple[np.ndarray, ...]]]:
         """``n, Q, M, V`` of the tokens left, without each fold of :attr:`used` in turn.
+
+        With the fold comes a mask: which of :attr:`tokens` are left.
 
         Args:
             layer: index of the layer among those measured.
@@ -129,7 +131,7 @@ class Folds:
             n, Q, M, V = self.n[fold], *(x[fold, layer] for x in (self.Q, self.M, self.V))
             left = n >= (2 if unbiased else 1)
             n, Q, M, V = n[left], Q[left], M[left], V[left]
-            yield int(fold), (n, Q, *(analysis.unbiased(n, M, V) if unbiased else (M, V)))
+            yield int(fold), left, (n, Q, *(analysis.unbiased(n, M, V) if unbiased else (M, V)))
 
     def give(self, what: str, *, unbiased: bool) -> pd.DataFrame:
         """One of :meth:`tradeoffs`, :meth:`similarities` and :meth:`halves`, by its name."""
@@ -145,7 +147,7 @@ class Folds:
         """
         rows = []
         for at in range(self.Q.shape[1]):
-            for fold, (_, Q, M, V) in self.without_each(at, unbiased=unbiased):
+            for fold, _, (_, Q, M, V) in self.without_each(at, unbiased=unbiased):
                 own = dict.fromkeys(TRADEOFF, math.nan)
                 with suppress(StatisticsError):
                     fit = analysis.tradeoff(Q, M, V)
@@ -158,7 +160,7 @@ class Folds:
         rows = [
             {"at": at, "fold": fold, "self_similarity": float(M.mean()) if len(M) else math.nan}
             for at in range(self.Q.shape[1])
-            for fold, (_, _, M, _) in self.without_each(at, unbiased=True)
+            for fold, _, (_, _, M, _) in self.without_each(at, unbiased=True)
         ]
         return pd.DataFrame(rows, columns=COLUMNS["similarity"])
 

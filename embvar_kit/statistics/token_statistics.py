@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -271,6 +271,50 @@ class TokenStatistics:
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
         choice |= {"unbiased": unbiased}
         return by_layer.decomposition(self, choice, intervals=intervals)
+
+    def intervals_of(
+        self,
+        statistic: Callable[[pd.DataFrame], Mapping[str, float]],
+        *,
+        layers: Iterable[int] | None = None,
+        min_count: int = 10,
+        max_count: int | None = 100_000,
+        special: bool = True,
+        unbiased: bool = False,
+    ) -> pd.DataFrame:
+        """Numbers of your own over tokens, with 95 % intervals over folds of documents.
+
+        Each number is computed from all occurrences, and once more without each fold; the
+        delete-one-fold jackknife makes the interval from these (as in :meth:`tradeoff`). The
+        jackknife is right for smooth functions of moments, such as a slope or a mean, and wrong
+        for a median or a largest value.
+
+        Args:
+            statistic: takes a table as :meth:`table` gives it, one row for each token, and returns
+                numbers by their names.
+            layers: the layers; by default all.
+            min_count, max_count, special, unbiased: as in :meth:`table`. The tokens are chosen
+                once, by all their occurrences.
+
+        Returns:
+            One row a layer: ``layer``, and for each name the number, ``_low`` and ``_high``.
+
+        Raises:
+            StatisticsError: if the statistics have no folds or keep only what the intervals of
+                other methods need, or if ``min_count`` is below what folds are kept for.
+
+        For example, the mean of M over tokens, and the slope of V on the logarithm of n_t::
+
+            stats.intervals_of(
+                lambda table: {
+                    "mean_M": table["M"].mean(),
+                    "slope": ek.analysis.regress(np.log10(table["n"]), table["V"]).slope,
+                },
+                layers=[2],
+            )
+        """
+        choice = {"min_count": min_count, "max_count": max_count, "special": special}
+        return by_layer.of_statistic(self, statistic, layers, {**choice, "unbiased": unbiased})
 
     def anisotropy(
         self, *, min_count: int = 10, special: bool = True, intervals: bool = False

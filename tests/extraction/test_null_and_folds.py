@@ -223,6 +223,52 @@ def test_intervals_are_the_jackknife_of_the_regression(stats):
     pd.testing.assert_frame_equal(table[plain.columns], plain)
 
 
+def on_frequency(table):
+    log_n = np.log10(table["n"])
+    assert table.index.tolist() == list(range(len(table)))
+    return {
+        "slope": analysis.regress(log_n, table["V"]).slope,
+        "letters": table["token"].str.len().mean(),
+    }
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_a_statistic_of_ones_own_has_the_interval_of_texts_without_a_fold(
+    model, corpus, stats, unbiased
+):
+    """Each fold is left out of the corpus and the rest is run anew, tokens and all."""
+    choice = {"special": False, "unbiased": unbiased}
+    found = stats.intervals_of(on_frequency, layers=[2, 1], **choice)
+    assert found.columns.tolist()[:4] == ["layer", "slope", "slope_low", "slope_high"]
+    assert found["layer"].tolist() == [2, 1]
+    for row in found.itertuples():
+        whole = stats.table(row.layer, min_count=10, **choice)
+        assert row.slope == on_frequency(whole)["slope"]
+        values = []
+        for fold in range(FOLDS):
+            again = without_fold(model, corpus, fold).table(row.layer, **choice)
+            own = again[again["token"].isin(whole["token"])].reset_index(drop=True)
+            values.append(on_frequency(own))
+        for name in ("slope", "letters"):
+            theirs = np.array([one[name] for one in values])
+            se = np.sqrt((FOLDS - 1) / FOLDS * ((theirs - theirs.mean()) ** 2).sum())
+            reach = student.ppf(0.975, FOLDS - 1) * se
+            low, high = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
+            assert (low + high) / 2 == pytest.approx(getattr(row, name))
+            assert (high - low) / 2 == pytest.approx(reach, rel=1e-3, abs=1e-9)
+
+
+def test_a_statistic_of_ones_own_without_folds_is_refused(stats):
+    with pytest.raises(ek.StatisticsError, match=r"are compact .* Extract with folds=20"):
+        stats.compact().intervals_of(on_frequency)
+    with pytest.raises(ek.StatisticsError, match="have none"):
+        replace(stats, folds=None, fold_decompositions=None).intervals_of(on_frequency)
+    with pytest.raises(ek.StatisticsError, match="layer"):
+        stats.intervals_of(on_frequency, layers=[99])
+    with pytest.raises(ek.StatisticsError, match="min_count"):
+        stats.intervals_of(on_frequency, min_count=1)
+
+
 def test_intervals_of_decompositions_and_anisotropy_lie_around_the_values(measured):
     parts = measured["hidden"].decomposition(intervals=True)
     assert np.allclose(parts["M/Q"] + parts["V_W/Q"] + parts["V_B/Q"], 1)
