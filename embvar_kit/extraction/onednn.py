@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import os
 import platform
+import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 
 import psutil
 import torch
@@ -34,8 +36,9 @@ def packed(module: nn.Module) -> Iterator[int]:
     PyTorch gives float32 products to MKL, which uses half of the vector width on CPUs that are
     not Intel's, and lays the weights out anew at every call. Here they are packed once per pass,
     since they may have changed since the last one, unless the copies would take a quarter of the
-    machine's memory. Results differ from PyTorch's own by float32 rounding; a repeated pass gives
-    the same bits. ``torch.backends.mkldnn.flags(enabled=False)`` around a pass switches this off.
+    machine's memory, or a trial finds packed products slower here. Results differ from PyTorch's
+    own by float32 rounding; a repeated pass gives the same bits.
+    ``torch.backends.mkldnn.flags(enabled=False)`` around a pass switches this off.
 
     Args:
         module: the model, which is restored afterwards.
@@ -46,6 +49,8 @@ def packed(module: nn.Module) -> Iterator[int]:
     layers = [part for part in module.modules() if _fits(part)] if _available() else []
     # A share of all memory, not of the free memory: a resumed pass must decide the same.
     if sum(layer.weight.nbytes for layer in layers) > psutil.virtual_memory().total / 4:
+        layers = []
+    if _slower_here(layers):
         layers = []
     replaced = []
     try:
@@ -107,6 +112,63 @@ def _fits(part: nn.Module) -> bool:
         and part.weight.dtype == torch.float32
         and part.weight.device.type == "cpu"
     )
+
+
+SLOWER = 1.25
+"""Packed products are off where they take this many times as long as PyTorch's own.
+
+The two round differently. A pass that is resumed and the workers of one pass have to decide alike,
+and so the margin is wider than what chance, or the load of other processes, adds to the fastest of
+many products.
+"""
+_TRIAL = 0.08  # seconds
+_ROWS, _LARGEST, _SMALLEST = 64, 2**18, 2**16  # tokens of a trial; elements of its weights
+
+
+def _slower_here(layers: list[nn.Module]) -> bool:
+    """Whether packed products of these layers are slower on this machine than PyTorch's own.
+
+    The shape that most weights have is tried, or as much of it as a millisecond's product takes.
+    Small layers are not: their products take microseconds of either kind.
+    """
+    weights: Counter[tuple[int, int]] = Counter()
+    for layer in layers:
+        shape = layer.weight.shape if isinstance(layer, nn.Linear) else layer.weight.T.shape
+        weights[tuple(shape)] += layer.weight.numel()
+    if not weights:
+        return False
+    n_out, n_in = max(weights, key=weights.__getitem__)
+    if n_out * n_in < _SMALLEST:
+        return False
+    n_in = min(n_in, _LARGEST)
+    return _tried_slower(min(n_out, _LARGEST // n_in), n_in, torch.get_num_threads())
+
+
+@cache
+def _tried_slower(n_out: int, n_in: int, threads: int) -> bool:
+    """Whether two trials find packed products slower; all passes of a process take one answer."""
+    return all(time_ratio(n_out, n_in) > SLOWER for _ in range(2))
+
+
+def time_ratio(n_out: int, n_in: int) -> float:
+    """Time of a packed product over that of PyTorch's own: the fastest of each, taken in turns.
+
+    Args:
+        n_out, n_in: the shape of the weights.
+    """
+    weight, x = torch.ones(n_out, n_in), torch.ones(_ROWS, n_in)
+    own = partial(nn.functional.linear, weight=weight)
+    with torch.inference_mode():
+        pack = torch.ops.mkldnn._reorder_linear_weight(weight)
+        kinds = (partial(_product, pack, None, own), own)
+        fastest = [math.inf, math.inf]
+        end = time.perf_counter() + _TRIAL
+        while time.perf_counter() < end:
+            for at, product in enumerate(kinds):
+                start = time.perf_counter()
+                product(x)
+                fastest[at] = min(fastest[at], time.perf_counter() - start)
+    return fastest[0] / fastest[1]
 
 
 def _product(

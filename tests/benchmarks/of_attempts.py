@@ -1,4 +1,4 @@
-"""Time what was tried to make a pass on a CPU faster, and is not in the kit for want of gain.
+"""Time what was tried to make a pass on a CPU faster, most of it not in the kit for want of gain.
 
     .venv/bin/python tests/benchmarks/of_attempts.py      # about two minutes
 
@@ -7,6 +7,7 @@ Prints the numbers of the attempts that ``results.md`` tells under *What was tri
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ import embvar_kit as ek
 from embvar_kit.extraction import forward as forwarding
 from embvar_kit.extraction.accumulator import Accumulator
 from embvar_kit.extraction.forward import Batch, forward
-from embvar_kit.extraction.onednn import packed
+from embvar_kit.extraction.onednn import SLOWER, packed, time_ratio
 from embvar_kit.moments.grouped import GroupedMoments, GroupOrder
 
 ROUNDS = 8
@@ -199,11 +200,28 @@ def moving(model: ek.EmbeddingModel, width: int, n_layers: int) -> None:
     )
 
 
+# A trial of packed products before a pass
+
+
+def trying(n_out: int, n_in: int, trials: int = 200) -> None:
+    ratios = []
+    taken = seconds(lambda: ratios.extend(time_ratio(n_out, n_in) for _ in range(trials)))
+    least, median, most = np.quantile(ratios, [0, 0.5, 1])
+    print(
+        f"{trials} trials of {n_out} x {n_in} weights, {torch.get_num_threads()} threads, load "
+        f"{os.getloadavg()[0]:.1f}: packed products took {median:.2f} ({least:.2f} to {most:.2f}) "
+        f"times as long as PyTorch's; over {SLOWER}: {np.sum(np.array(ratios) > SLOWER)}; "
+        f"{taken / trials:.3f} s each"
+    )
+
+
 def share(found: dict[str, float], name: str, of: str) -> str:
     return f"{found[of]:.3f} to {found[name]:.3f} s, {1 - found[name] / found[of]:+.1%} gained"
 
 
 def main() -> None:
+    for shape in ((682, 384), (341, 768)):
+        trying(*shape)
     model = ek.load_model("minilm", device="cpu")
     moving(model, 768, 13)
     fusing(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -104,3 +106,45 @@ def test_weights_too_large_for_a_second_copy_are_left_alone(minilm, monkeypatch)
         monkeypatch.setattr("psutil.virtual_memory", lambda n=total: SimpleNamespace(total=n))
         with packed(minilm.module) as number:
             assert number == expected
+
+
+@pytest.fixture
+def untried():
+    """No trial has been made yet, nor is one left behind."""
+    onednn._tried_slower.cache_clear()
+    yield
+    onednn._tried_slower.cache_clear()
+
+
+def test_packed_products_are_off_where_two_trials_find_them_slower(minilm, monkeypatch, untried):
+    tried = []
+
+    def ratios(*found):
+        left = iter(found)
+        monkeypatch.setattr(onednn, "time_ratio", lambda *shape: tried.append(shape) or next(left))
+
+    ratios(onednn.SLOWER + 0.1, onednn.SLOWER + 0.1)
+    for _ in range(2):  # the second time without a trial: all passes of a process decide alike
+        with packed(minilm.module) as number:
+            assert number == 0
+    assert tried == [(384, 384)] * 2  # the shape of most of minilm's layers
+    onednn._tried_slower.cache_clear()
+    ratios(onednn.SLOWER + 0.1, onednn.SLOWER - 0.1)
+    with packed(minilm.module) as number:
+        assert number == len(linear(minilm.module))
+
+
+def test_small_layers_are_packed_without_a_trial(monkeypatch, untried):
+    monkeypatch.setattr(onednn, "time_ratio", lambda *_: pytest.fail("tried"))
+    with packed(nn.Linear(64, 64)) as number:
+        assert number == 1
+
+
+def test_a_trial_times_both_kinds_and_is_short(monkeypatch):
+    start = time.perf_counter()
+    assert 0 < onednn.time_ratio(341, 768) < math.inf
+    assert time.perf_counter() - start < 1  # 0.08 s, on a machine that may be busy
+    product = onednn._product
+    monkeypatch.setattr(onednn, "_TRIAL", 1.0)
+    monkeypatch.setattr(onednn, "_product", lambda *x: time.sleep(0.03) or product(*x))
+    assert onednn.time_ratio(341, 768) > onednn.SLOWER
