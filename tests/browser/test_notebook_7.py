@@ -40,6 +40,9 @@ def test_explorers_are_shown_and_answer(browser: Browser, server: servers.Server
         for _ in range(30):  # as in JupyterLab, a command is lost while the kernel starts
             if re.search(r"[*\d]", "".join(prompts.all_inner_texts())):
                 break
+            # Asked to run before a kernel is on its way, the page asks which one to start.
+            if page.locator(".jp-Dialog").count():
+                page.keyboard.press("Enter")
             page.locator(".jp-Cell").first.click()
             page.locator(".lm-MenuBar-item", has_text="Run").first.click()
             page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
