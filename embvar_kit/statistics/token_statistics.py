@@ -286,8 +286,11 @@ class TokenStatistics:
 
         Each number is computed from all occurrences, and once more without each fold; the
         delete-one-fold jackknife makes the interval from these (as in :meth:`tradeoff`). The
-        jackknife is right for smooth functions of moments, such as a slope or a mean, and wrong
-        for a median or a largest value.
+        jackknife is right for smooth functions of moments, such as a slope, and wrong for a median
+        or a largest value. The tokens are taken as given, though another text brings other tokens:
+        the interval of a mean over tokens is too narrow (in simulated corpora that of the mean of M
+        covers in 87 to 91 %, ``tests/benchmarks/coverage.md``). A statistic that leaves tokens out
+        by their own M or V leaves out others without each fold.
 
         Args:
             statistic: takes a table as :meth:`table` gives it, one row for each token, and returns
@@ -303,15 +306,12 @@ class TokenStatistics:
             StatisticsError: if the statistics have no folds or keep only what the intervals of
                 other methods need, or if ``min_count`` is below what folds are kept for.
 
-        For example, the mean of M over tokens, and the slope of V on the logarithm of n_t::
+        For example, the slope of V on the logarithm of n_t::
 
-            stats.intervals_of(
-                lambda table: {
-                    "mean_M": table["M"].mean(),
-                    "slope": ek.analysis.regress(np.log10(table["n"]), table["V"]).slope,
-                },
-                layers=[2],
-            )
+            def on_frequency(table):
+                return {"slope": ek.analysis.regress(np.log10(table["n"]), table["V"]).slope}
+
+            stats.intervals_of(on_frequency, layers=[2])
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
         return by_layer.of_statistic(self, statistic, layers, {**choice, "unbiased": unbiased})
