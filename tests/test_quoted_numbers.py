@@ -34,8 +34,6 @@ NOT_MEASURED = {
     ("05_layer_normalization", "0.36"): "its square",
     ("06_across_layers", "100,000"): "the paper's range",
     ("06_across_layers", "89"): "the solution of exercise 3 prints it",
-    ("07_anisotropy", "91"): "simulated corpora, tests/benchmarks/coverage.md",
-    ("07_anisotropy", "95"): "what such an interval promises",
     ("07_anisotropy", "10,000"): "a power of ten",
     ("09_your_own_model", "0.05"): "exercise 3 chooses it",
 }
