@@ -21,6 +21,7 @@ from embvar_kit.figures.style import COLOURS
 from embvar_kit.figures.tradeoff import fit_text, scatter_V_on_M
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.wording import number_of
 
 _COUNTS = {
     "n": r"$\log_{{10}} n_{of}$",
@@ -260,10 +261,10 @@ def moment_histograms(
             if number := len(value) - len(kept):
                 style.panel_title(ax, f"trimmed: {number}, up to {value.max():,.4g}", 9)
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
-    what = "token" if of == "t" else "word"
     note = f"the top {100 * trim:g} % trimmed" if trim else "nothing trimmed"
     if trim and _too_few(len(table), trim):  # of tokens, which are the same at every layer
-        note = f"{len(table):,} {what}{'s' * (len(table) != 1)}, too few to trim {100 * trim:g} %"
+        number = number_of(len(table), "token" if of == "t" else "word")
+        note = f"{number}, too few to trim {100 * trim:g} %"
     figure.suptitle(f"{lettering.labels([one])[0]}, {note}", fontsize=11)
     return figure
 
@@ -431,7 +432,7 @@ def sentence_lengths(stats: Statistics, *, paper: bool = False, ax: Axes | None 
     styles = style.looks(len(found), COLOURS["Q"])
     single = len(found) == 1
     for (lengths, corpus), look in zip(found.items(), styles, strict=True):
-        title = f"{corpus}: {sum(lengths):,} sentence{'s' * (sum(lengths) != 1)}"
+        title = f"{corpus}: {number_of(sum(lengths), 'sentence')}"
         occurring = np.flatnonzero(lengths)
         edges = {"bins": 30, "binrange": (occurring[0], occurring[-1])}
         sns.histplot(

@@ -13,6 +13,7 @@ from matplotlib.textpath import TextPath
 
 from embvar_kit.figures.placing import place
 from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.wording import number_of
 
 _LONGEST_LABEL = 24  # characters of a token in a picture or a list
 
@@ -37,7 +38,7 @@ def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
                     names[at] = f"{name}, {written(distinction(statistics[at]))}"
     for at, one in enumerate(statistics):
         if left_out := one.info.get("left_out"):
-            names[at] += f" ({len(left_out)} token{'s' * (len(left_out) > 1)} left out)"
+            names[at] += f" ({number_of(len(left_out), 'token')} left out)"
     repeated = {name for name in names if names.count(name) > 1}
     return [
         f"{name} [{names[: at + 1].count(name)}]" if name in repeated else name

@@ -21,6 +21,7 @@ from embvar_kit.errors import StatisticsError
 from embvar_kit.figures import lettering
 from embvar_kit.statistics.analysis import Line, Tradeoff, is_constant
 from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
+from embvar_kit.wording import number_of
 
 # Colours and markers
 
@@ -134,7 +135,7 @@ def around_constant(values: np.ndarray, scale: float | None = None) -> tuple[flo
         values: what the axis shows; what is not finite is not drawn and does not count.
         scale: what the rounding of the values is proportional to; by default the largest of them.
 
-    >>> around_constant(np.array([1.0, 1 + 1e-8])), around_constant(np.array([1.0, 1.1]))
+    >>> around_constant(np.array([1.0, 1.0, 1 + 1e-8])), around_constant(np.array([1.0, 1.1]))
     ((0.95, 1.05), None)
     """
     found = np.asarray(values, dtype=float)
@@ -282,8 +283,9 @@ def high_norm_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
     ratio = Q / np.median(Q)
     number = int((ratio >= HIGH_NORM_FACTOR).sum())
     if number:
-        tokens = f"high-norm token{'s' * (number > 1)}"
-        text = f"{number} {tokens}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
+        text = (
+            f"{number_of(number, 'high-norm token')}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
+        )
         if not short:
             text += "\n\nstats.without(stats.high_norm().token)"
             text += "\nleaves them out, log=True shows all"

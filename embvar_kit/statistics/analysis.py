@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from embvar_kit.errors import StatisticsError
+from embvar_kit.errors import NoLineError, StatisticsError
+from embvar_kit.wording import number_of
 
 ROUNDING = 2.0**-20
 """Values whose range is below this share of their size are one value: embeddings are float32, and
@@ -201,9 +202,9 @@ def regress(
         if weights.shape != x.shape or not (np.isfinite(weights) & (weights > 0)).all():
             raise StatisticsError("Weights must be positive and finite, one for each token.")
     if len(x) < 3:
-        raise StatisticsError(
-            f"A regression over {len(x)} tokens says nothing: lower min_count, raise max_count, or "
-            "take a larger corpus."
+        raise NoLineError(
+            f"A regression over {number_of(len(x), 'token')} says nothing: lower min_count, raise "
+            "max_count, or take a larger corpus."
         )
     if not np.isfinite([x, y]).all():
         raise StatisticsError(
@@ -211,7 +212,7 @@ def regress(
             "least two occurrences: min_count=2."
         )
     if is_constant(x, scale):
-        raise StatisticsError(
+        raise NoLineError(
             f"All tokens have the same {names[0]} up to rounding: there is no line to fit. Choose "
             "another layer, site or range of tokens."
         )
