@@ -45,6 +45,10 @@ class StatisticsError(EmbvarError):
     """Statistics do not fit together, or cannot answer a request."""
 
 
+class NoLineError(StatisticsError):
+    """No line can be fitted: there are too few tokens, or all have the same M."""
+
+
 class StatisticsFileError(StatisticsError):
     """A saved result is missing, truncated, altered or of a newer format, or cannot be written."""
 

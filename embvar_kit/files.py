@@ -116,6 +116,32 @@ def replacing(path: Path, *, one_of_many: bool = False) -> Iterator[Path]:
         os.replace(made, path)
 
 
+def make_writable(folder: Path) -> list[Path]:
+    """Make a folder if it is not there, and try to write to it.
+
+    Returns:
+        The folders that were made, the innermost first, for :func:`unmake`.
+
+    Raises:
+        OSError: if the folder cannot be written. What was made for it is removed.
+    """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        unmake(made)
+        raise
+    return made
+
+
+def unmake(made: Iterable[Path]) -> None:
+    """Remove the folders that :func:`make_writable` made, as far as they are empty."""
+    with suppress(OSError):  # one of them is not empty, or was never made
+        for one in made:
+            one.rmdir()
+
+
 def leftovers(path: Path) -> list[Path]:
     """Scratch folders beside ``path``, left over from killed writers or still being written to."""
     of_path = re.compile(re.escape(_scratch_prefix(path)) + r"[a-z0-9_]{8}")

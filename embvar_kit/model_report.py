@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embvar_kit.errors import ReportError, first_line
-from embvar_kit.files import in_checkout
+from embvar_kit.files import in_checkout, make_writable, unmake
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -37,6 +37,8 @@ def report(
     Raises:
         ReportError: if a parameter is unknown, ``out`` cannot be written, or a cell fails; the
             cells that ran before it are kept.
+        ModelError, CorpusError: if there is no such model, device or corpus. This is found out
+            before the notebook is started, and nothing is written then.
     """
     import nbformat
     import papermill
@@ -56,6 +58,7 @@ def report(
     folder = Path(out).expanduser().resolve()
     files = {"notebook": folder / "report.ipynb", "page": folder / "report.html"}
     own = _without_exercises(nbformat.read(lesson, as_version=4))
+    _check(values, folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         nbformat.write(own, files["notebook"])  # papermill runs a file, and writes over it
@@ -81,7 +84,7 @@ def report(
             f"{str(files['notebook'])!r}. If memory was short, take fewer sentences (limit=...)."
         ) from error
     except OSError as error:
-        raise ReportError(f"The report cannot be written to {str(folder)!r}: {error}") from error
+        raise _not_written(folder, error) from error
     run = nbformat.read(files["notebook"], as_version=4)
     for path in ("input_path", "output_path"):  # paths of this machine
         run.metadata.get("papermill", {}).pop(path, None)
@@ -90,6 +93,38 @@ def report(
     page, _ = HTMLExporter().from_notebook_node(run)
     files["page"].write_text(page, encoding="utf-8")
     return files
+
+
+def _check(values: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a model, a corpus or a folder with which the notebook would fail after its start.
+
+    Starting a kernel takes long, and names the cell that failed rather than what was wrong. No
+    weights are loaded here, and one sentence is read.
+    """
+    from embvar_kit.corpora.listing import is_pattern
+    from embvar_kit.corpora.load import load_corpus
+    from embvar_kit.models.loading import check_model
+
+    try:
+        made = make_writable(folder)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    try:
+        check_model(values["model_name"], device=values.get("device", "auto"))
+        if name := values.get("corpus_name"):
+            limit = values.get("limit", 1)
+            if isinstance(limit, int):
+                limit = min(limit, 1)
+            elif limit is None and not is_pattern(name):  # of many files none is read
+                limit = 1
+            load_corpus(name, limit=limit)
+    except BaseException:
+        unmake(made)
+        raise
+
+
+def _not_written(folder: Path, error: OSError) -> ReportError:
+    return ReportError(f"The report cannot be written to {str(folder)!r}: {error}")
 
 
 def _own_kernel() -> type:

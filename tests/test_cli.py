@@ -22,8 +22,10 @@ from paths import ROOT
 from tiny_models import SENTENCES
 
 import embvar_kit as ek
+from embvar_kit import cli
 from embvar_kit.cli import extract as extract_command
 from embvar_kit.cli import main
+from embvar_kit.cli.spelling import Spelling
 from embvar_kit.corpora.load import CORPORA
 from embvar_kit.corpora.tokens import GROUPINGS
 from embvar_kit.extraction.forward import SITES
@@ -90,6 +92,11 @@ def saved(tiny, text_file, tmp_path_factory):
 
 def is_one_line_of(error: str) -> bool:
     return error.startswith("embvar: ") and error.endswith("\n") and error.count("\n") == 1
+
+
+def offered_in(error: str) -> list[str]:
+    """The choices that a message about a wrong one names."""
+    return re.findall(r"[\w-]+", error.rpartition("choose from")[2].partition(")")[0])
 
 
 # Help and usage
@@ -160,9 +167,94 @@ def test_version(command):
 def test_wrong_usage_returns_2_and_names_the_argument(arguments, words, command):
     code, out, err = command(*arguments)
     assert (code, out) == (2, "")
-    assert words in err.splitlines()[-1]
+    assert words in err and err.count("\n") == 1 and "usage:" not in err
+    assert err.endswith(" --help says more.\n")
     assert "_integers" not in err
     assert "_share" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["shwo", "DIR"], "'show'"),
+        (["shard", "pln"], "'plan'"),
+        (["extract", "--out", "x", "--limt", "5"], "'--limit'"),
+        (["show", "DIR", "--min-cuont=3"], "'--min-count'"),
+        (["extract", "--out", "x", "--site", "untis"], "'unit'"),
+        (["fetch", "minilmm"], "'minilm'"),
+        (["extract", "--out", "OUT", "--corpus", "wikipedai"], "'wikipedia'"),
+        (["extract", "--out", "OUT", "--model", "smollm"], "'smollm2'"),
+        (["report", "minlm", "--out", "OUT"], "'minilm'"),
+        (["reproduce", "gpt", "--out", "OUT"], "'gpt2'"),
+    ],
+)
+def test_a_misspelt_name_is_told_with_the_nearest(arguments, nearest, command, tmp_path):
+    arguments = [str(tmp_path / "out") if each == "OUT" else each for each in arguments]
+    code, out, err = command(*arguments)
+    assert code in (1, 2) and not out and err.count("\n") == 1
+    assert f"Did you mean {nearest}? " in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("lower min_count, raise max_count", "lower --min-count, raise --max-count"),
+        ("folds=20, or layers=[0, 6, -1]", "--folds 20, or --layers 0,6,-1"),
+        ("by='word' and max_count=100_000.", "--by word and --max-count 100000."),
+        ("(limit=...) or store=", "(--limit) or --store"),
+        ("limit must be more than limit", "--limit must be more than limit"),
+        ("null=True, (streaming=False)", "--null, (without --streaming)"),
+        ("with special=True, or special=False", "without --no-special, or --no-special"),
+        ("LeaveOut(first=1, norm=10)", "--leave-out-first 1 --leave-out-norm 10"),
+        ("device_map={'a': 0}", """--device-map '{"a": 0}'"""),
+        ("'limit=3/min_count.txt' is missing", "'limit=3/min_count.txt' is missing"),
+        ("out/min_count.txt, a/max_count/b", "out/min_count.txt, a/max_count/b"),
+        ("stats.table(layer=3), f(min_count=2)", "stats.table(layer=3), f(min_count=2)"),
+        ("bins=0, text_color and == are no options", "bins=0, text_color and == are no options"),
+    ],
+)
+def test_a_message_names_options_as_they_are_typed(told, shown):
+    whole = cli.parser()
+    own = whole.of(whole.parse_args(["extract", "--out", "x"]))
+    assert own.prog == "embvar extract"
+    assert Spelling(whole, own)(told) == shown
+
+
+def test_messages_of_the_library_reach_the_user_with_options(command, saved, tiny, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat\n")
+    pass_ = ["extract", "--model", tiny("bert"), "--device", "cpu", "--corpus", text]
+    code, _, err = command(*pass_, "--out", tmp_path / "out", "--folds", 1)
+    assert code == 1 and "--folds 1 must be a whole number" in err and "folds=" not in err
+    code, out, _ = command("show", saved, "--min-count", 9999)
+    assert code == 0 and "lower --min-count, raise --max-count" in out and "min_count" not in out
+
+
+def test_show_of_a_single_sentence_shows_what_there_is(command, tiny, tmp_path):
+    text, folder = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text("the cat sat on the mat\n")
+    pass_ = ["extract", "--model", tiny("bert"), "--device", "cpu", "--corpus", text]
+    assert command(*pass_, "--out", folder)[0] == 0
+    stats = ek.TokenStatistics.load(folder)
+    code, out, err = command("show", folder)
+    assert (code, err) == (0, "")
+    assert repr(stats) in out
+    assert "0 of these occur 10 to 100,000 times; the most frequent occurs 2 times" in out
+    assert "No slope, R² or evidence of a trade-off. A regression over 0 tokens" in out
+    assert "over all embeddings of all tokens (as measured)" in out
+    parts = stats.decomposition(min_count=1, max_count=None)
+    rows = [line.split() for line in out.splitlines()[-len(parts) :]]
+    assert rows == [
+        [f"{row.layer:.0f}", *(f"{row[name]:.3f}" for name in ("Q", "M", "V", "V_W", "V_B"))]
+        for _, row in parts.iterrows()
+    ]
+    code, out, _ = command("show", folder, "--min-count", 2, "--unbiased")
+    assert code == 0 and "1 of these occur 2 to 100,000 times" in out
+    assert "A regression over 1 token says nothing" in out
+    assert "over all their embeddings (unbiased)" in out
+    code, out, _ = command("show", folder, "--min-count", 1)
+    assert code == 0 and "V on M over tokens" in out
 
 
 @pytest.mark.parametrize(
@@ -170,7 +262,7 @@ def test_wrong_usage_returns_2_and_names_the_argument(arguments, words, command)
 )
 def test_the_choices_are_those_that_the_library_takes(option, taken, command, tiny):
     said = command("extract", "--out", "x", option, "none of them")[2]
-    offered = re.findall(r"[\w-]+", said.rpartition("choose from")[2])
+    offered = offered_in(said)
     if taken is None:
         with pytest.raises(ek.ExtractionError, match="long='no' is unknown") as refusal:
             ek.extract(ek.load_model(tiny("bert")), ek.Corpus.of(["A b."]), long="no")
@@ -180,12 +272,12 @@ def test_the_choices_are_those_that_the_library_takes(option, taken, command, ti
 
 def test_the_phases_are_those_of_a_pass_in_shards(command):
     said = command("shard", "run", "x", "--index", "0", "--phase", "none of them")[2]
-    assert re.findall(r"[\w-]+", said.rpartition("choose from")[2]) == list(PHASES)
+    assert offered_in(said) == list(PHASES)
 
 
 def test_the_levels_are_those_that_the_release_has(command):
     said = command("reproduce", "gpt2", "--by", "none of them")[2]
-    assert re.findall(r"[\w-]+", said.rpartition("choose from")[2]) == list(LEVELS)
+    assert offered_in(said) == list(LEVELS)
 
 
 # Lists
@@ -489,7 +581,6 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
         (["figures", "{saved}", "{tmp}/nothing"], "no saved statistics"),
         (["figures", "{saved}", "--out", "{saved}/metadata.json"], "cannot be written to"),
         (["show", "{saved}", "--layer", "7"], "Layer 7 was not extracted; the layers are 0, 1, 2"),
-        (["show", "{saved}", "--min-count", "100000"], "lower min_count"),
         (["show", "{saved}", "--layer", "1", "--min-count", "99999"], "lower --min-count"),
         (["show", "{saved}", "--layer", "1", "--rows", "0"], "--rows must be at least 1"),
         (["show", "{saved}", "--rows", "-2"], "--rows must be at least 1, got -2"),
@@ -500,21 +591,21 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
         ),
         (
             ["reproduce", "bert"],
-            "'bert' is not a model of the paper; these are bert-base-uncased, b",
+            "'bert' is not a model of the paper. These are bert-base-uncased, b",
         ),
-        (["fetch", "bert"], "No bundled model is called 'bert'; there are minilm, smollm2"),
+        (["fetch", "bert"], "No bundled model is called 'bert'. There are minilm, smollm2"),
         (["extract", "--out", "{tmp}/o", "--corpus", "{tmp}/none.txt"], "There is no file"),
         (["extract", "--out", "{tmp}/o", "--corpus", "wiki"], "Unknown corpus 'wiki'"),
         (["extract", "--out", "{tmp}/o", "{text}", "--model", "{tmp}/none"], "no folder"),
         (["extract", "--out", "{tmp}/o", "{text}", "--model", "{tmp}"], "no config.json"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--layers", "9"], "there is no 9"),
-        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--limit", "0"], "limit must be"),
-        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--sample", "2.5"], "sample=2.5"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--limit", "0"], "--limit must be"),
+        (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--sample", "2.5"], "--sample 2.5"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--device", "tpu"], "Device 'tpu'"),
         (["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--dtype", "int4"], "dtype 'int4'"),
         (
             ["extract", "--out", "{tmp}/o", "{bert}", "--device", "cpu", "--device-map", "auto"],
-            "device='cpu' takes the whole model, and device_map='auto' spreads it",
+            "--device cpu takes the whole model, and --device-map auto spreads it",
         ),
         (
             ["extract", "--out", "{tmp}/o", "{text}", "{bert}", "--device-map", "{{}}"],
@@ -530,7 +621,7 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
                 "--device-map",
                 '{{"": 0, "nope": 0}}',
             ],
-            "device_map names 'nope', which",
+            "--device-map names 'nope', which",
         ),
         (
             ["extract", "--out", "{tmp}/o", "{bert}", "--device-map", "auto", "--workers", "2"],
@@ -870,7 +961,7 @@ def test_a_worker_that_starts_slowly_after_it_was_killed_is_not_given_up():
     [
         (["shard", "run", "nowhere", "--index", "0"], "holds no pass in shards"),
         (["shard", "status", "nosuch://x"], "Protocol not known"),
-        (["extract", "--out", "OUT", "--shards", "3"], "takes shards= (or folds=), store="),
+        (["extract", "--out", "OUT", "--shards", "3"], "takes --shards (or --folds), --store"),
         (
             ["extract", "--out", "OUT", "--shards", "3", "--store", "S", "--workers", "0"],
             "--workers must be at least 1",

@@ -1,10 +1,15 @@
 """The report runs unchanged for an encoder and a decoder, and says what went wrong."""
 
 import json
+import re
+import shutil
 import sys
 
 import nbformat
+import papermill
 import pytest
+import torch
+import transformers
 from jupyter_client.kernelspec import KernelSpecManager
 from tiny_models import SENTENCES
 
@@ -49,12 +54,56 @@ def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
     assert "A model of your own" in page and "data:image/png" in page
 
 
-@pytest.mark.slow
-def test_a_model_that_is_not_there(tmp_path, capsys):
-    assert main(["report", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["none/such"], "'none/such' is not here"),
+        (["./none"], "There is no folder './none'"),
+        (["minilm", "--corpus", "none.txt"], "none.txt"),
+        (["minilm", "--corpus", "empty.txt"], "empty.txt"),
+        (["minilm", "--limit", "0"], "limit"),
+        (["minilm", "--device", "abacus"], "Device 'abacus' cannot be used"),
+    ],
+)
+def test_what_is_not_there_is_told_before_the_notebook_starts(
+    more, words, tmp_path, monkeypatch, capsys
+):
+    def start(*_, **__):
+        raise AssertionError("the notebook was started")
+
+    monkeypatch.setattr(papermill, "execute_notebook", start)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("")
+    assert main(["report", *more, "--out", "new/out"]) == 1
     said = capsys.readouterr().err
-    assert "of the report failed: ModelError" in said and "report.ipynb" in said
-    assert (tmp_path / "out" / "report.ipynb").is_file()
+    assert said.startswith("embvar: ") and words in said and said.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_named_and_the_others_are_kept(tmp_path):
+    with pytest.raises(ek.ReportError, match=r"of the report failed: .*report\.ipynb"):
+        ek.report("minilm", tmp_path / "out", parameters={"limit": 20, "min_count": "many"})
+    assert "architecture          BertModel" in outputs(tmp_path / "out" / "report.ipynb")
+
+
+@pytest.mark.slow
+def test_a_constant_Q_is_no_finding(tiny, tmp_path):
+    """A Post-LN model whose gains are all one gives every state the same norm."""
+    module = transformers.AutoModel.from_pretrained(tiny("bert"))
+    for part in module.modules():
+        if isinstance(part, torch.nn.LayerNorm):
+            torch.nn.init.ones_(part.weight)
+            torch.nn.init.zeros_(part.bias)
+    folder, text = tmp_path / "model", tmp_path / "text.txt"
+    shutil.copytree(tiny("bert"), folder)
+    module.save_pretrained(folder)
+    text.write_text("\n".join(SENTENCES * 3), encoding="utf-8")
+    how = {"corpus_name": str(text), "min_count": 3, "device": "cpu"}
+    said = outputs(ek.report(folder, tmp_path / "out", parameters=how)["notebook"])
+    assert "Q is the same for all tokens, up to rounding" in said
+    found = said.partition("kept while it ran")[0]  # what follows names 1e-05 itself
+    assert not re.search(r"\d[eE]-(0[5-9]|1\d)", found), "rounding is printed"
 
 
 def test_without_the_notebook_it_says_so(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "embvar_kit"
 
 ORDER = (
     "_version",
+    "wording",
     "errors",
     "files",
     "control_groups",

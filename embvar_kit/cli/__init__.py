@@ -8,11 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from embvar_kit._version import __version__
+from embvar_kit.cli.arguments import Parser
 from embvar_kit.cli.extract import add_extract
 from embvar_kit.cli.models import add_fetch, add_lists, add_twins
 from embvar_kit.cli.reproduce import add_reproduce
 from embvar_kit.cli.results import add_figures, add_report, add_show
 from embvar_kit.cli.shard import add_shard
+from embvar_kit.cli.spelling import Spelling
 from embvar_kit.errors import EmbvarError, ExtractionInterrupted
 
 _EXAMPLES = """examples:
@@ -39,11 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.command is None:
         known.print_help()
         return 2
+    chosen.spelled = spelled = Spelling(known, known.of(chosen))
     try:
         chosen.run(chosen)
         sys.stdout.flush()
     except EmbvarError as error:
-        print(f"embvar: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"embvar: {' '.join(spelled(str(error)).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stopped:
         print(f"embvar: {_how_to_resume(stopped, chosen)}", file=sys.stderr)
@@ -55,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The commands and their arguments; a parsed ``command`` has its function in ``run``."""
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="embvar",
         description="Norm and variance of contextualized embeddings: Q = M + V for every token "
         "and layer of a Transformer, in one pass over a corpus.",

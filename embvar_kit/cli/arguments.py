@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from embvar_kit.errors import StatisticsFileError
+from embvar_kit.files import make_writable, unmake
+from embvar_kit.wording import did_you_mean
 
 if TYPE_CHECKING:
     from embvar_kit.extraction.leave_out import LeaveOut
@@ -204,6 +205,44 @@ def add_no_high_norm(command: argparse.ArgumentParser) -> None:
     )
 
 
+# Parsing
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, and what may have been meant.
+
+    argparse prints all options first, from which the line that matters has to be picked out.
+    """
+
+    def of(self, chosen: argparse.Namespace) -> Parser:
+        """The parser of the command that was chosen, or of its step."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                named = action.choices.get(getattr(chosen, action.dest))
+                return named.of(chosen) if named else self
+        return self
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+        """What was chosen; an unknown option is told with the nearest that there is."""
+        chosen, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            own = self.of(chosen)
+            hint = did_you_mean(unknown[0].partition("=")[0], own._option_string_actions)
+            own.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
+        return chosen
+
+    def error(self, message: str) -> NoReturn:
+        """End with wrong usage."""
+        end = "" if message.endswith((".", "?")) else "."
+        self.exit(2, f"{self.prog}: {message}{end} {self.prog} --help says more.\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            there = list(map(str, action.choices))
+            hint = f"{value!r} (choose from {', '.join(there)}).{did_you_mean(str(value), there)}"
+            raise argparse.ArgumentError(action, f"invalid choice: {hint}")
+
+
 # Types of arguments
 
 
@@ -297,10 +336,8 @@ def writable(folder: Path) -> Iterator[None]:
     If the pass is refused, no empty folder is left behind. What the folder holds is named: it stays
     until the new result is saved.
     """
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        made = make_writable(folder)
     except OSError as error:
         raise StatisticsFileError(
             f"Statistics cannot be saved to {str(folder)!r}: {error.strerror}."
@@ -310,7 +347,5 @@ def writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(OSError):  # one of them is not empty
-            for one in made:
-                one.rmdir()
+        unmake(made)
         raise

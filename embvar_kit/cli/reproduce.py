@@ -54,4 +54,6 @@ def _reproduce(chosen: argparse.Namespace) -> None:
             progress=not chosen.quiet,
         )
     print(f"saved      {chosen.out}, laid out as the authors' folder output\n")
-    print_layers(statistics, min_count=10, max_count=100_000, special=True, unbiased=False)
+    print_layers(
+        statistics, chosen.spelled, min_count=10, max_count=100_000, special=True, unbiased=False
+    )

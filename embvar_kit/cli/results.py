@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embvar_kit.cli.arguments import add_choice_of_tokens, add_no_high_norm
-from embvar_kit.errors import StatisticsError
+from embvar_kit.errors import NoLineError, StatisticsError
+from embvar_kit.wording import number_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,7 @@ def _show(chosen: argparse.Namespace) -> None:
         _print_tokens(statistics, chosen.token, chosen.layer, chosen.unbiased)
         return
     if chosen.layer is None:
-        print_layers(statistics, chosen.no_high_norm, chosen.wide, **choice)
+        print_layers(statistics, chosen.spelled, chosen.no_high_norm, chosen.wide, **choice)
         return
     if chosen.no_high_norm:
         statistics = statistics.without(statistics.high_norm()["token"])
@@ -129,9 +130,21 @@ def _print_table(statistics: TokenStatistics, table: pd.DataFrame) -> None:
 
 
 def print_layers(
-    statistics: TokenStatistics, high_out: bool = False, wide: bool = False, **choice: Any
+    statistics: TokenStatistics,
+    spelled: Callable[[str], str],
+    high_out: bool = False,
+    wide: bool = False,
+    **choice: Any,
 ) -> None:
-    """Print the trade-off and the decomposition, layer by layer; ``wide`` with all columns."""
+    """Print the trade-off and the decomposition, layer by layer.
+
+    Args:
+        statistics: what to print of.
+        spelled: writes the arguments in a message as options.
+        high_out: leave out tokens of high norm.
+        wide: print all columns.
+        choice: which tokens count, as :meth:`TokenStatistics.tradeoff` takes it.
+    """
     from embvar_kit.statistics.folds import LEAST
 
     high = statistics.high_norm(peak=True)["token"]
@@ -141,6 +154,9 @@ def print_layers(
     note = ""
     try:
         fits = statistics.tradeoff(**choice, intervals=statistics.has_folds)
+    except NoLineError as error:
+        _print_without_line(statistics, spelled(str(error)), choice)
+        return
     except StatisticsError as error:
         fits = statistics.tradeoff(**choice)
         note += f"\nNo intervals of the slope for this choice: {error}"
@@ -169,13 +185,38 @@ def print_layers(
     if len(high):
         done = "left out" if high_out else "counted; embvar show --no-high-norm leaves them out"
         names = ", ".join(map(repr, high[:8])) + (", ..." if len(high) > 8 else "")
-        tokens = f"{len(high)} high-norm token{'s' * (len(high) > 1)}"
+        tokens = number_of(len(high), "high-norm token")
         print(f"{tokens} (Q at least 10 times the layer's median), {done}: {names}")
     for title, table in parts.items():
         shown = table if wide else table.rename(columns=_SHORT)
         print(title + shown.to_string(index=False, float_format="{:.3f}".format))
     if note:
-        print(note)
+        print(spelled(note))
+
+
+def _print_without_line(statistics: TokenStatistics, why: str, choice: Mapping[str, Any]) -> None:
+    """Print what is known of tokens that are too few, or too alike, for a regression.
+
+    What is left of a choice without tokens are the embeddings of all of them together.
+    """
+    kept = statistics.kept(choice["min_count"], choice["max_count"], choice["special"])
+    print(statistics)
+    most = f"the most frequent occurs {number_of(int(statistics.n.max()), 'time')}"
+    counts = f"{choice['min_count']:,} to {choice['max_count']:,}"
+    print(f"{int(kept.sum()):,} of these occur {counts} times; {most}")
+    print(f"\nNo slope, R² or evidence of a trade-off. {why}")
+    everything = {"min_count": 1, "max_count": None, "special": True, "unbiased": False}
+    for chosen, of in ((choice, "their embeddings"), (everything, "embeddings of all tokens")):
+        try:
+            parts = statistics.decomposition(**chosen)
+        except StatisticsError as error:
+            refused = error
+            continue
+        forms = "unbiased" if chosen["unbiased"] else "as measured"
+        print(f"\nQ = M + V_W + V_B over all {of} ({forms})")
+        print(parts.to_string(index=False, float_format="{:.3f}".format))
+        return
+    print(f"No decomposition either. {refused}")
 
 
 def _range(choice: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from embvar_kit.corpora.readers import Record, draw, given_limits
 from embvar_kit.corpora.tables import WithoutText
 from embvar_kit.errors import CorpusError, EmptyCorpusError
+from embvar_kit.wording import number_of
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ class Corpus:
     def __repr__(self) -> str:
         left_out = ""
         if self.without_text:
-            rows = "row" if self.without_text == 1 else "rows"
-            left_out = f"; {self.without_text:,} {rows} without text left out"
-        return f"Corpus({self.name!r}: {len(self):,} sentences, {self.n_words:,} words{left_out})"
+            left_out = f"; {number_of(self.without_text, 'row')} without text left out"
+        counts = f"{number_of(len(self), 'sentence')}, {number_of(self.n_words, 'word')}"
+        return f"Corpus({self.name!r}: {counts}{left_out})"
 
     @cached_property
     def n_words(self) -> int:

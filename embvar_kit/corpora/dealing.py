@@ -10,6 +10,7 @@ import numpy as np
 
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import CorpusError
+from embvar_kit.wording import number_of
 
 BLOCK = 250
 """Lines or rows that count as one document, where a corpus does not say where documents end."""
@@ -133,10 +134,11 @@ def deal(sizes: Sequence[int] | np.ndarray, shards: int, seed: int = 0) -> np.nd
             f"shards={shards!r} and seed={seed!r} must be whole numbers, from 1 and from 0 on."
         ) from error
     if not 1 <= shards <= len(sizes):
+        most = "1" if len(sizes) == 1 else f"from 1 to {len(sizes):,}"
         raise CorpusError(
-            f"{len(sizes):,} documents cannot be dealt out to {shards:,} shards: take from 1 to "
-            f"{len(sizes):,}. A document is an article or a file; of one file of lines or rows, "
-            f"{BLOCK} of these."
+            f"{number_of(len(sizes), 'document')} cannot be dealt out to {shards:,} shards: take "
+            f"{most}. A document is an article or a file; of one file of lines or rows, {BLOCK} of "
+            "these."
         )
     filled = [(0, shard) for shard in range(shards)]
     dealt = np.empty(len(sizes), dtype=np.int64)

@@ -17,6 +17,7 @@ from embvar_kit.corpora.tables import WithoutText
 from embvar_kit.corpora.taking import Taking
 from embvar_kit.corpora.wikipedia import read_wikipedia
 from embvar_kit.errors import CorpusError
+from embvar_kit.wording import did_you_mean
 
 CORPORA = {
     "wikipedia": "104 English Wikipedia articles (CC BY-SA), offline, from gensim's test data",
@@ -120,11 +121,12 @@ def load_corpus(
         return FileCorpus(name, list_files(name), chosen | limits)
     if names_a_file(name):
         return load_file(name, text_column, taking)
-    problem = f"Unknown corpus {name!r}"
+    near = did_you_mean(name, [known for known in CORPORA if known.isalpha()])
+    problem = f"Unknown corpus {name!r}.{near}"
     if os.path.isdir(os.path.expanduser(name)):
-        problem = f"{name!r} is a folder"
+        problem = f"{name!r} is a folder."
     raise CorpusError(
-        f"{problem}. Offline you can use 'wikipedia' or the path of a file (text, .jsonl, .csv "
+        f"{problem} Offline you can use 'wikipedia' or the path of a file (text, .jsonl, .csv "
         "or .parquet); 'bookcorpus' is the paper's sample, and 'hub:NAME' a dataset of the Hub."
     )
 

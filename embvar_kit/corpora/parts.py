@@ -17,6 +17,7 @@ from embvar_kit.corpora.readers import Record, split_records, whole
 from embvar_kit.corpora.tables import Row, Table, WithoutText
 from embvar_kit.corpora.taking import Taking, limited
 from embvar_kit.errors import CorpusError, EmptyCorpusError
+from embvar_kit.wording import number_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class StreamedCorpus:
             part.append(following)
 
     def __repr__(self) -> str:
-        return f"StreamedCorpus({self.name!r}, in chunks of {self.chunk:,} sentences)"
+        return f"StreamedCorpus({self.name!r}, in chunks of {number_of(self.chunk, 'sentence')})"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class FileCorpus:
 
     def __repr__(self) -> str:
         size = self.listing.sizes.sum() / 1e6
-        return f"FileCorpus({self.name!r}: {len(self):,} files, {size:,.1f} MB)"
+        return f"FileCorpus({self.name!r}: {number_of(len(self), 'file')}, {size:,.1f} MB)"
 
     @property
     def fingerprint(self) -> str:

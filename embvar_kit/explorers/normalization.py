@@ -25,6 +25,7 @@ from embvar_kit.figures.style import FREQUENCY_MAP
 from embvar_kit.figures.tradeoff import fit_text
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.wording import number_of
 
 if TYPE_CHECKING:  # this imports torch, which takes seconds
     from embvar_kit.extraction.affine import AffineMoments
@@ -188,7 +189,7 @@ class NormalizationBench(PicturedExplorer):
             _set_title(ax, name, line)
             outside = (points["M"] > ax.get_xlim()[1]) | (points["V"] > ax.get_ylim()[1])
             if number := int(outside.sum()):
-                text = f"{number} token{'s' * (number > 1)} outside"
+                text = f"{number_of(number, 'token')} outside"
                 ax.text(0.97, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=8)
         blitted.figure.suptitle(f"layer {layer}", fontsize=11)
         colours = ScalarMappable(Normalize(*style.count_range(part.n)), FREQUENCY_MAP)

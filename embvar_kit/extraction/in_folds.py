@@ -14,6 +14,7 @@ import numpy as np
 from embvar_kit.corpora.dealing import BLOCK, documents_of
 from embvar_kit.errors import CorpusError, ExtractionError
 from embvar_kit.statistics.folds import LEAST, Folds
+from embvar_kit.wording import number_of
 
 if TYPE_CHECKING:
     from embvar_kit.corpora.corpus import Corpus
@@ -74,7 +75,7 @@ def check_documents(corpus: Corpus, number: int) -> None:
     documents = int(documents_of(corpus).max()) + 1
     if documents < number:
         raise CorpusError(
-            f"Corpus {corpus.name!r} has {documents} document{'s' * (documents > 1)}, too few for "
+            f"Corpus {corpus.name!r} has {number_of(documents, 'document')}, too few for "
             f"{number} folds of whole documents: take fewer (from 6 on the reliability has an "
             "interval), leave folds out, or take more text. A document is an article or a file; of "
             f"one file of lines or rows, {BLOCK} of these."

@@ -34,6 +34,7 @@ from embvar_kit.extraction.plan import NULL_SEED, Plan
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.wording import number_of
 
 NULL = "null/"
 """Before the names of the arrays of a null, where they are kept beside those of its pass."""
@@ -227,7 +228,7 @@ def measure(
         rate = slots[first:].sum() / seconds
         print(f"done       in {seconds:,.1f} s, {rate:,.0f} tokens/s")
         if taken.screen:
-            print(f"left out   {work.n_of_high_norm:,} occurrences of high norm")
+            print(f"left out   {number_of(work.n_of_high_norm, 'occurrence')} of high norm")
     return taken.measured(work, held, info)
 
 

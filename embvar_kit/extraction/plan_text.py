@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embvar_kit.corpora.tokens import SUFFIXES, TokenizedCorpus
+from embvar_kit.wording import number_of
 
 if TYPE_CHECKING:
     from embvar_kit.extraction.plan import Plan
@@ -39,12 +40,12 @@ def _of_pass(work: Plan) -> Iterator[tuple[str, str]]:
     """What is run, and the memory that it takes."""
     n_sentences = len(np.unique(work.text.sentence))
     yield "pass", f"{work.model} over {work.corpus}, by {work.by}"
-    yield "sentences", f"{n_sentences:,}, {len(work.text.lengths):,} sequences"
+    yield "sentences", f"{n_sentences:,}, {number_of(len(work.text.lengths), 'sequence')}"
     name, number = ("tokens", work.n_tokens) if work.word is None else ("words", len(work.group))
     kept = "" if work.min_count == 1 else " kept"
     yield name, f"{number:,}, {len(work.labels):,} different{kept}"
     yield "layers", f"{', '.join(map(str, work.layers))}, each {work.width} wide"
-    yield "batches", f"{len(work.batches):,} of at most {max(work.slots):,} tokens"
+    yield "batches", f"{len(work.batches):,} of at most {number_of(max(work.slots), 'token')}"
     yield "padding", _padding(work)
     yield "memory", f"{work.memory / 1e6:,.0f} MB for the means{_place(work)}"
     if taken := work.covariance_memory:
@@ -71,16 +72,16 @@ def _padding(work: Plan) -> str:
 def _left_out(work: Plan) -> Iterator[str]:
     """What of the text is not measured."""
     if count := work.without_text:
-        yield f"{count:,} row{_s(count)} of the table without text"
+        yield f"{number_of(count, 'row')} of the table without text"
     if count := work.n_spanned:
         what = "word that shares a token" if count == 1 else "words that share tokens"
         yield f"{count:,} {what} with another"
     if work.leave_out:
-        count = f" ({work.n_at_first:,} occurrences in front)" if work.leave_out.first else ""
-        yield f"{work.leave_out}{count}"
+        front = f" ({number_of(work.n_at_first, 'occurrence')} in front)"
+        yield f"{work.leave_out}{front if work.leave_out.first else ''}"
     if work.min_count > 1:
         left = int((work.group < 0).sum()) - work.n_at_first
-        yield f"those seen fewer than {work.min_count} times, {left:,} occurrences"
+        yield f"those seen fewer than {work.min_count} times, {number_of(left, 'occurrence')}"
 
 
 def _of_text(text: TokenizedCorpus) -> Iterator[str]:
@@ -92,7 +93,7 @@ def _of_text(text: TokenizedCorpus) -> Iterator[str]:
         if text.parse_special:
             read, other = other, read
         yield (
-            f"{count:,} control token{_s(count)} spelled out in the text ({named}), read as "
+            f"{number_of(count, 'control token')} spelled out in the text ({named}), read as "
             f"{read}; parse_special={not text.parse_special} reads them as {other}"
         )
     for count, what in (
@@ -101,8 +102,4 @@ def _of_text(text: TokenizedCorpus) -> Iterator[str]:
         (text.n_empty, "left out: the tokenizer leaves nothing of them"),
     ):
         if count:
-            yield f"{count:,} sentence{_s(count)} {what}"
-
-
-def _s(count: int) -> str:
-    return "s" * (count > 1)
+            yield f"{number_of(count, 'sentence')} {what}"

@@ -61,6 +61,7 @@ from embvar_kit.extraction.shard_text import text_of, write_text
 from embvar_kit.extraction.store import Store
 from embvar_kit.models.loading import EmbeddingModel, load_model
 from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.wording import number_of
 
 FORMAT = 1
 PHASES = ("counts", "shards")
@@ -305,7 +306,7 @@ class ShardedPass:
     def summary(self) -> str:
         """What is measured, a line each."""
         asked = self.asked
-        documents = f"{sum(self.manifest['documents']):,} documents"
+        documents = number_of(sum(self.manifest["documents"]), "document")
         rows = [
             ("pass", f"{asked['model']} over {self.manifest['corpus']['name']}, by {asked['by']}"),
             ("shards", f"{self.n_shards:,} of {documents}"),

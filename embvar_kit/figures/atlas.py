@@ -446,8 +446,8 @@ DRAWINGS = (
         "fig-14-histograms",
         "Figs. 14-16",
         "Histograms of Q, M and V",
-        "A narrow Q makes a trade-off. The largest hundredth of the values is trimmed; the dashed "
-        "line is the mean, the trimmed values included.",
+        "A narrow Q makes a trade-off. Of a hundred tokens or more, the largest hundredth of the "
+        "values is trimmed; the dashed line is the mean, the trimmed values included.",
         of="each",
     ),
     Drawing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from embvar_kit.figures.style import COLOURS
 from embvar_kit.figures.tradeoff import fit_text, scatter_V_on_M
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.wording import number_of
 
 _COUNTS = {
     "n": r"$\log_{{10}} n_{of}$",
@@ -75,7 +77,8 @@ def moments_on_frequency(
         tokens = given.scatter(one, at, **choice)
         of = lettering.letter(one)
         for ax, moment in zip(row, "QMV", strict=True):
-            _on_frequency(ax, tokens, lambda table, m=moment: table[m], COLOURS[moment], of, count)
+            moments = partial(_moment, moment=moment)
+            _on_frequency(ax, tokens, moments, COLOURS[moment], of, count)
             ax.set_xlabel(_COUNTS[x].format(of=of))
             ax.set_ylabel(lettering.symbol(moment, of, unbiased=unbiased))
         style.high_norm_note(row[0], tokens.fitted["Q"].to_numpy())
@@ -138,12 +141,12 @@ def statistics_grid(
 def _on_frequency(
     ax: Axes,
     tokens: given.Scatter,
-    value: Callable[[pd.DataFrame], pd.Series],
+    value: Callable[[pd.DataFrame], _Values],
     colour: str,
     of: str,
     count: pd.Series | None = None,
 ) -> None:
-    """Draw points and regression line of a value on log10 n_t, titled with slope and R².
+    """Draw points and regression line of values on log10 n_t, titled with slope and R².
 
     Another count of the tokens, by token, may stand in place of n_t.
     """
@@ -151,19 +154,32 @@ def _on_frequency(
     def logs(table: pd.DataFrame) -> np.ndarray:
         return np.log10(table["n"] if count is None else count[table["token"]]).to_numpy()
 
-    (x, y), (at, fitted) = (
-        (logs(table), value(table).to_numpy()) for table in (tokens.drawn, tokens.fitted)
-    )
-    fit = analysis.regress(at, fitted, names=("the count", "Q, M or V"))
+    x, at = logs(tokens.drawn), logs(tokens.fitted)
+    y, fitted = value(tokens.drawn), value(tokens.fitted)
+    names = ("the count", "Q, M or V")
+    fit = analysis.regress(at, fitted.values, scale_y=fitted.scale, names=names)
     points = {"s": 7, "alpha": 0.45, "linewidths": 0, "rasterized": len(x) > style.MANY}
-    ax.scatter(x, y, color=colour, **points)
+    ax.scatter(x, y.values, color=colour, **points)
     style.fit_line(ax, fit, at, x, look={"zorder": 2.0})
     ax.set_xlabel(rf"$\log_{{10}} n_{of}$")
     style.panel_title(ax, fit_text(fit))
+    style.hide_rounding(ax, "y", *y)
     style.few_ticks(ax)
 
 
-def _logarithm(table: pd.DataFrame, moment: str, offset: float) -> pd.Series:
+class _Values(NamedTuple):
+    """One value for each of the tokens, and what its rounding is proportional to."""
+
+    values: np.ndarray
+    scale: float
+
+
+def _moment(table: pd.DataFrame, moment: str) -> _Values:
+    """Q, M or V of the tokens of a table."""
+    return _Values(table[moment].to_numpy(), style.size_of_Q(table))
+
+
+def _logarithm(table: pd.DataFrame, moment: str, offset: float) -> _Values:
     """``log10(offset + x)`` of Q, M or V of the tokens of a table.
 
     Raises:
@@ -177,7 +193,9 @@ def _logarithm(table: pd.DataFrame, moment: str, offset: float) -> pd.Series:
             "logarithm: leave them out (special=False, stats.without, a larger min_count), or pass "
             "offset=1 as in the paper."
         )
-    return np.log10(shifted)
+    # The logarithm's derivative carries the rounding over.
+    scale = style.size_of_Q(table) / float(shifted.median()) / np.log(10)
+    return _Values(np.log10(shifted).to_numpy(), scale)
 
 
 def _log_symbol(moment: str, of: str, offset: float) -> str:
@@ -199,8 +217,11 @@ def moment_histograms(
     """Five layers of one model: histograms of Q, M and V over tokens (paper, Figs. 14-16).
 
     Each layer has a row of panels. The largest values are trimmed, as in the paper; a panel's
-    title says how many they are and how far they reach. A dashed line marks the mean over all
-    tokens counted, the trimmed ones included.
+    title says how many they are and how far they reach. Where ``trim`` of the tokens is less than
+    one token, as 1 % of fewer than 100 is, none is trimmed, and the figure's title says so: the
+    paper's rule would take the largest of a handful. Nor is anything trimmed from values that are
+    the same up to rounding. A dashed line marks the mean over all tokens counted, the trimmed ones
+    included.
 
     Args:
         stats: one model's statistics.
@@ -225,9 +246,12 @@ def moment_histograms(
     for layer, row in zip(chosen, zip(*[iter(axes)] * 3, strict=True), strict=True):
         table = given.chosen(one, layer, **choice)
         for ax, moment in zip(row, "QMV", strict=True):
-            value = table[moment].to_numpy()
-            kept = _trimmed(value, trim)
-            sns.histplot(x=kept, bins=bins, ax=ax, color=COLOURS[moment], linewidth=0, alpha=1)
+            value, scale = _moment(table, moment)
+            limits = style.around_constant(value, scale)
+            # Rounding would deal values that are the same out to the bins on either side.
+            kept = np.full(len(value), np.median(value)) if limits else _trimmed(value, trim)
+            look = {"color": COLOURS[moment], "linewidth": 0, "alpha": 1}
+            sns.histplot(x=kept, bins=bins, binrange=limits, ax=ax, **look)
             name = lettering.symbol(moment, of, unbiased=unbiased)
             ax.set(xlabel=name, ylabel="tokens" if of == "t" else "words")
             style.few_ticks(ax)
@@ -237,13 +261,24 @@ def moment_histograms(
             if number := len(value) - len(kept):
                 style.panel_title(ax, f"trimmed: {number}, up to {value.max():,.4g}", 9)
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
-    figure.suptitle(f"{lettering.labels([one])[0]}, the top {100 * trim:g} % trimmed", fontsize=11)
+    note = f"the top {100 * trim:g} % trimmed" if trim else "nothing trimmed"
+    if trim and _too_few(len(table), trim):  # of tokens, which are the same at every layer
+        number = number_of(len(table), "token" if of == "t" else "word")
+        note = f"{number}, too few to trim {100 * trim:g} %"
+    figure.suptitle(f"{lettering.labels([one])[0]}, {note}", fontsize=11)
     return figure
 
 
+def _too_few(number: int, trim: float) -> bool:
+    """Whether a share of so many tokens is less than one token."""
+    return number * trim < 1
+
+
 def _trimmed(value: np.ndarray, trim: float) -> np.ndarray:
-    """The values below the quantile ``1 - trim``; all if this would leave none."""
-    kept = value[value < np.quantile(value, 1 - trim)] if trim else value
+    """The values below the quantile ``1 - trim``; all if the share is less than one of them."""
+    if _too_few(len(value), trim):
+        return value
+    kept = value[value < np.quantile(value, 1 - trim)]
     return kept if len(kept) else value  # the same value of every token is its own quantile
 
 
@@ -295,8 +330,9 @@ def frequency_slopes(
 
 
 def _slope(table: pd.DataFrame, moment: str, offset: float) -> float:
-    y = _logarithm(table, moment, offset).to_numpy()
-    return analysis.regress(np.log10(table["n"].to_numpy()), y, names=("n_t", moment)).slope
+    y, scale = _logarithm(table, moment, offset)
+    counts = np.log10(table["n"].to_numpy())
+    return analysis.regress(counts, y, scale_y=scale, names=("n_t", moment)).slope
 
 
 def token_frequencies(
@@ -396,7 +432,7 @@ def sentence_lengths(stats: Statistics, *, paper: bool = False, ax: Axes | None 
     styles = style.looks(len(found), COLOURS["Q"])
     single = len(found) == 1
     for (lengths, corpus), look in zip(found.items(), styles, strict=True):
-        title = f"{corpus}: {sum(lengths):,} sentence{'s' * (sum(lengths) != 1)}"
+        title = f"{corpus}: {number_of(sum(lengths), 'sentence')}"
         occurring = np.flatnonzero(lengths)
         edges = {"bins": 30, "binrange": (occurring[0], occurring[-1])}
         sns.histplot(

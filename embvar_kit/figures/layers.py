@@ -344,6 +344,7 @@ def _absolute(axes: Sequence[Axes]) -> None:
         for ax in axes:
             ax.set_yscale("log")
     else:
-        for ax in axes:
+        for ax, of in zip(axes, values, strict=True):
+            style.hide_rounding(ax, "y", of)
             ax.set_ylim(bottom=min(0.0, least))
     axes[0].set_ylabel("squared norm")

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patheffects import withStroke
 from matplotlib.textpath import TextPath
-from matplotlib.transforms import Bbox
 
+from embvar_kit.figures.placing import place
 from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.wording import number_of
 
 _LONGEST_LABEL = 24  # characters of a token in a picture or a list
 
@@ -37,7 +38,7 @@ def labels(statistics: Sequence[TokenStatistics]) -> list[str]:
                     names[at] = f"{name}, {written(distinction(statistics[at]))}"
     for at, one in enumerate(statistics):
         if left_out := one.info.get("left_out"):
-            names[at] += f" ({len(left_out)} token{'s' * (len(left_out) > 1)} left out)"
+            names[at] += f" ({number_of(len(left_out), 'token')} left out)"
     repeated = {name for name in names if names.count(name) > 1}
     return [
         f"{name} [{names[: at + 1].count(name)}]" if name in repeated else name
@@ -119,46 +120,29 @@ def shortened(token: str) -> str:
 def label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -> None:
     """Write a label beside each point so that it covers no other label and no labelled point.
 
-    Positions are chosen for the present size of the Axes: resize it before, not after.
+    Where points crowd, labels are moved away, and lines join them to their points. Positions are
+    chosen for the present size of the Axes: resize it before, not after.
     """
     ax.figure.draw_without_rendering()
-    at = ax.transData.transform(np.column_stack([x, y]))
     points = 72 / ax.figure.dpi
+    spots = ax.transData.transform(np.column_stack([x, y])) * points
     size, height = 8.5, 11.0
-    taken = [Bbox.from_bounds(*(p * points - 3), 6, 6) for p in at]
-    around = [(np.cos(a), np.sin(a)) for a in np.radians([0, 180, 90, 270, 45, 135, 225, 315])]
-    frame = ax.get_window_extent()
-    inside = Bbox.from_extents(*(frame.extents * points))
-    for spot, text in zip(at * points, texts, strict=True):
-        width = TextPath((0, 0), text, size=size).get_extents().width + 2
-        places = [
-            (
-                spot[0] + dx * (far + width / 2) - width / 2,
-                spot[1] + dy * (far + height / 2) - height / 2,
-            )
-            for far in (6, 14, 26, 40)
-            for dx, dy in around
-        ]
-        boxes = [Bbox.from_bounds(*place, width, height) for place in places]
-        crowded = [
-            box.count_overlaps(taken)
-            + 3 * (box.x0 < inside.x0 or box.x1 > inside.x1)
-            + 3 * (box.y0 < inside.y0 or box.y1 > inside.y1)
-            for box in boxes
-        ]
-        best = int(np.argmin(crowded))
-        taken.append(boxes[best])
-        centre = (boxes[best].x0 + width / 2, boxes[best].y0 + height / 2)
-        line = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+    widths = [TextPath((0, 0), text, size=size).get_extents().width + 2 for text in texts]
+    inside = ax.get_window_extent().extents * points
+    placed = place(spots, np.array(widths), height, inside)
+    line = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
+    for at, spot, centre, far, text in zip(
+        np.column_stack([x, y]), spots, placed.centres, placed.far, texts, strict=True
+    ):
         ax.annotate(
             text,
-            xy=ax.transData.inverted().transform(spot / points),
-            xytext=tuple(np.subtract(centre, spot)),
+            xy=tuple(at),
+            xytext=tuple(centre - spot),
             textcoords="offset points",
             ha="center",
             va="center",
             fontsize=size,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            arrowprops=line if best >= len(around) else None,  # far from its point
+            arrowprops=line if far else None,
             zorder=6,
         )

@@ -129,6 +129,8 @@ def affine_mixture(parts: Mapping[int, AffineMoments] | AffineMoments) -> Figure
         above.axhline(-1, color="black", linestyle=(0, (1, 3)), linewidth=1)
         above.set_title(f"layer {part.layer}", fontsize=10)
         below.set(xlabel="share mixed in", ylim=(-0.02, 1.02))
+    slopes = [np.asarray(line.get_ydata()) for ax in axes[0] for line in ax.lines]  # and -1
+    style.hide_rounding(axes[0, 0], "y", np.concatenate(slopes))
     axes[0, 0].set_ylabel("slope of $V$ on $M$")
     axes[1, 0].set_ylabel("$R^2$")
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -165,6 +167,8 @@ def bends(part: AffineMoments, *, top: int = 12) -> Figure:
     slopes = [part.without(table["dimension"].head(k)).slope for k in least]
     right.plot(least, slopes, "o-", color=style.model_colour(0), markersize=4)
     right.axhline(-1, color="black", linestyle=":", linewidth=1)
+    style.hide_rounding(left, "x", np.append(named["bend"], 0), scale=1.0)  # a part of a slope
+    style.hide_rounding(right, "y", np.append(slopes, -1))
     right.set_xscale("symlog", linthresh=1)
     right.set_xticks([0, 1, 10, 100, d], ["0", "1", "10", "100", str(d)])
     right.set(xlabel=f"dimensions set to γ = {part.common:.2f}, β = 0", xlim=(-0.1, 1.3 * d))
@@ -235,6 +239,7 @@ def twins_by_layer(tradeoffs: pd.DataFrame, *, site: str = "hidden", tokens: str
     ends = [end for ax in axes[::2] for end in ax.get_ylim()]
     for ax in axes[::2]:
         ax.set_ylim(min(ends), max(ends))
+        style.hide_rounding(ax, "y", np.append(table["slope"], -1))
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
     )

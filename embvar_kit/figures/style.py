@@ -19,8 +19,9 @@ from matplotlib.ticker import FixedLocator, LogFormatterSciNotation, MaxNLocator
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures import lettering
-from embvar_kit.statistics.analysis import Line, Tradeoff
+from embvar_kit.statistics.analysis import Line, Tradeoff, is_constant
 from embvar_kit.statistics.token_statistics import HIGH_NORM_FACTOR, TokenStatistics
+from embvar_kit.wording import number_of
 
 # Colours and markers
 
@@ -119,6 +120,42 @@ def panel_title(ax: Axes, text: str, size: float | None = 10) -> None:
     ax.set_title(text, y=1.0)
     if size is not None:
         ax.title.set_fontsize(size)
+
+
+_MARGIN = 0.05  # of a constant value, on either side of it
+
+
+def around_constant(values: np.ndarray, scale: float | None = None) -> tuple[float, float] | None:
+    """The limits of an axis for values that are one value up to rounding; ``None`` for others.
+
+    matplotlib stretches its axes to whatever differs, and writes an offset beside them: rounding
+    would look like a finding.
+
+    Args:
+        values: what the axis shows; what is not finite is not drawn and does not count.
+        scale: what the rounding of the values is proportional to; by default the largest of them.
+
+    >>> around_constant(np.array([1.0, 1.0, 1 + 1e-8])), around_constant(np.array([1.0, 1.1]))
+    ((0.95, 1.05), None)
+    """
+    found = np.asarray(values, dtype=float)
+    found = found[np.isfinite(found)]
+    if not len(found) or not is_constant(found, scale):
+        return None
+    value = float(np.median(found))
+    margin = _MARGIN * (scale or abs(value) or 1.0)
+    return value - margin, value + margin
+
+
+def hide_rounding(ax: Axes, axis: str, values: np.ndarray, scale: float | None = None) -> None:
+    """Set the limits of an axis, ``"x"`` or ``"y"``, by :func:`around_constant` if it has any."""
+    if (limits := around_constant(values, scale)) is not None:
+        ax.set(**{f"{axis}lim": limits})
+
+
+def size_of_Q(table: pd.DataFrame) -> float:
+    """What the rounding of M and V of the tokens of a table is proportional to: their median Q."""
+    return float(table["Q"].median())
 
 
 def few_ticks(ax: Axes) -> None:
@@ -246,8 +283,9 @@ def high_norm_note(ax: Axes, Q: np.ndarray, *, short: bool = True) -> None:
     ratio = Q / np.median(Q)
     number = int((ratio >= HIGH_NORM_FACTOR).sum())
     if number:
-        tokens = f"high-norm token{'s' * (number > 1)}"
-        text = f"{number} {tokens}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
+        text = (
+            f"{number_of(number, 'high-norm token')}:\n$Q$ up to {ratio.max():,.0f} ×\nthe median"
+        )
         if not short:
             text += "\n\nstats.without(stats.high_norm().token)"
             text += "\nleaves them out, log=True shows all"

@@ -57,6 +57,7 @@ def moments_of_token(
     if np.nanmin(values) > 0 and Q.max() > _WIDE * Q.min():
         ax.set_yscale("log")
     else:
+        style.hide_rounding(ax, "y", values)
         ax.set_ylim(bottom=min(0.0, float(np.nanmin(values))))
     ax.set_ylabel("squared norm")
     style.depth_axis(ax, "layer")

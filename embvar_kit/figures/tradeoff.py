@@ -214,6 +214,7 @@ def tradeoff_by_layer(
         style.depth_axis(ax, name)
     axes[0].set_ylim(bottom=0)
     axes[1].axhline(-1, color="black", linestyle=":", linewidth=1)
+    style.hide_rounding(axes[1], "y", np.concatenate([[-1], *(table["slope"] for table in found)]))
     axes[2].set_ylim(-0.02, 1.02)
     style.name_models(figure, axes[0], statistics)
     return figure
@@ -266,6 +267,8 @@ def scatter_V_on_M(
     else:
         lowest = -np.inf
         style.high_norm_note(ax, tokens.fitted["Q"].to_numpy(), short=size < 9)
+        seen = [table] if behind is None else [table, behind]
+        style.hide_rounding(ax, "y", pd.concat(seen)["V"].to_numpy(), style.size_of_Q(table))
         style.few_ticks(ax)
     style.corner_note(ax, note.strip(), size=8 if size >= 9 else 7)
     table = table[::-1]  # draws the few frequent tokens over the many rare ones

@@ -73,12 +73,16 @@ def word_moments(
             x, y = horizontal(table), table[moment].to_numpy()
             fitted = horizontal(words.fitted)
             fit = analysis.regress(
-                fitted, words.fitted[moment].to_numpy(), names=("n_w or M", moment)
+                fitted,
+                words.fitted[moment].to_numpy(),
+                scale_y=style.size_of_Q(words.fitted),
+                names=("n_w or M", moment),
             )
             _by_sub_words(ax, x, y, pieces)
             style.fit_line(ax, fit, fitted, x, look={"zorder": 9})
             ax.set(xlabel=below, ylabel=symbols[moment])
             style.panel_title(ax, fit_text(fit), 9)
+            style.hide_rounding(ax, "y", y, style.size_of_Q(table))
             style.few_ticks(ax)
         style.corner_note(row[0], words.note)
         row[0].annotate(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from embvar_kit.errors import ModelError
 from embvar_kit.files import home, replacing, sha256_of
+from embvar_kit.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,10 @@ def fetch(alias: str, *, again: bool = False) -> bool:
             folder cannot be written. Files from an earlier fetch then stay.
     """
     if alias not in BUNDLED:
-        raise ModelError(f"No bundled model is called {alias!r}; there are {', '.join(BUNDLED)}.")
+        raise ModelError(
+            f"No bundled model is called {alias!r}.{did_you_mean(alias, BUNDLED)} There are "
+            f"{', '.join(BUNDLED)}."
+        )
     model = BUNDLED[alias]
     if not again and model.present:
         verify(model)

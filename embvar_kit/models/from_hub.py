@@ -10,6 +10,7 @@ from embvar_kit import hub
 from embvar_kit.errors import ModelError, first_line
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.models.weight_files import ADAPTER, check_files, refuse_adapter
+from embvar_kit.wording import did_you_mean
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ def _check_hub(name: str, revision: str | None) -> None:
     answer, error = hub.ask("model", name, revision)
     if answer is hub.Answer.PRESENT:
         return
+    near = did_you_mean(name, BUNDLED)
     offline = f"Available offline: {', '.join(BUNDLED)}, or a folder with a saved model."
     at = f" at revision {revision!r}" if revision else ""
     problem = {
@@ -85,7 +87,7 @@ def _check_hub(name: str, revision: str | None) -> None:
         hub.Answer.UNREACHABLE: f"{name!r}{at} is not here, and the Hub cannot be reached "
         f"({first_line(error)}).",
     }[answer]
-    raise ModelError(f"{problem} {offline}") from error
+    raise ModelError(f"{problem}{near} {offline}") from error
 
 
 def _refuse_adapter_on_hub(name: str, revision: str | None) -> None:

@@ -287,6 +287,28 @@ def load_model(
     )
 
 
+def check_model(name: str | Path, *, device: str | torch.device = "auto") -> None:
+    """Refuse a model that :func:`load_model` would refuse for its name, its files or the device.
+
+    Nothing is loaded, so that a long run need not start to find this out.
+
+    Args:
+        name, device: as in :func:`load_model`.
+
+    Raises:
+        ModelError: if the model is unknown or missing, its files are incomplete, or the device
+            cannot be used.
+    """
+    name = str(name)
+    _device(device)
+    with _only_own_errors(name):
+        folder, gguf, label = _locate(name)
+        if folder is None:
+            from_hub.check_available(name)
+        elif name not in BUNDLED:
+            check_files(folder, gguf, label)
+
+
 def load_tokenizer(
     name: str, revision: str | None = None
 ) -> tuple[Any, tuple[int, ...], tuple[int, ...]]:

@@ -33,6 +33,7 @@ from embvar_kit.files import home, locked, replacing
 from embvar_kit.models.silence import quiet
 from embvar_kit.models.twin_model import TwinConfig, TwinForCausalLM
 from embvar_kit.models.twins import RECORD, TWINS, twin_record, twins_home
+from embvar_kit.wording import did_you_mean
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -138,7 +139,10 @@ def train_twins(
     out = twins_home() if out is None else Path(out)
     checkpoints = home() / "cache" / "twins" if checkpoints is None else Path(checkpoints)
     if unknown := [name for name in names if name not in TWINS]:
-        raise TrainingError(f"No twin is called {unknown[0]!r}; there are {', '.join(TWINS)}.")
+        near = did_you_mean(unknown[0], TWINS)
+        raise TrainingError(
+            f"No twin is called {unknown[0]!r}.{near} There are {', '.join(TWINS)}."
+        )
     if settings.steps < 1:
         raise TrainingError(f"steps={settings.steps}: at least one step is needed.")
     corpus = load_corpus("wikipedia") if corpus is None else corpus

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from embvar_kit import files
 from embvar_kit.errors import ModelError
+from embvar_kit.wording import did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +121,8 @@ def twin_record(name: str, folder: str | Path | None = None) -> dict:
 
 def _folder(name: str, folder: str | Path | None) -> Path:
     if name not in TWINS:
-        raise ModelError(f"No twin is called {name!r}; there are {', '.join(TWINS)}.")
+        near = did_you_mean(name, TWINS)
+        raise ModelError(f"No twin is called {name!r}.{near} There are {', '.join(TWINS)}.")
     home = twins_folder(folder)
     if not (home / name / RECORD).is_file():
         raise ModelError(

@@ -20,6 +20,7 @@ from embvar_kit.paper.release import (
     write_word_statistics,
 )
 from embvar_kit.statistics.token_statistics import TokenStatistics
+from embvar_kit.wording import did_you_mean
 
 PAPER_MODELS = {
     "bert-base-uncased": "google-bert/bert-base-uncased",
@@ -150,9 +151,10 @@ def short_name(model: str) -> str:
     for short, full in PAPER_MODELS.items():
         if model in (short, full):
             return short
+    near = did_you_mean(str(model), PAPER_MODELS)
     raise ModelError(
-        f"{str(model)!r} is not a model of the paper; these are {', '.join(PAPER_MODELS)}. For "
-        "other models, use: embvar extract"
+        f"{str(model)!r} is not a model of the paper.{near} These are {', '.join(PAPER_MODELS)}. "
+        "For other models, use: embvar extract"
     )
 
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from embvar_kit.errors import StatisticsError
+from embvar_kit.errors import NoLineError, StatisticsError
+from embvar_kit.wording import number_of
 
 ROUNDING = 2.0**-20
 """Values whose range is below this share of their size are one value: embeddings are float32, and
@@ -31,11 +32,12 @@ class Tradeoff(NamedTuple):
 
     Attributes:
         n_tokens: number of tokens.
-        cv_Q: coefficient of variation of Q: standard deviation (population form) over mean.
+        cv_Q: coefficient of variation of Q: standard deviation (population form) over mean; 0
+            where Q is constant up to :data:`ROUNDING`, as at the site ``unit``.
         slope, intercept: the line ``V = slope * M + intercept`` by least squares.
         r2: coefficient of determination of that line; NaN where V is constant.
         sd_Q, sd_M: standard deviations over tokens (population form), in squared norm of the
-            embedding.
+            embedding; that of a constant Q is 0, as in ``cv_Q``.
         r: ``sd_Q / sd_M``.
         rho: Pearson's correlation of Q and M; NaN where Q is constant.
         theil_sen: slope of V on M by :func:`theil_sen`; ``None`` unless asked for.
@@ -147,7 +149,10 @@ def tradeoff(
     line = regress(M, V, weights=weights, names=("M", "V"), **scales)
     (var_Q, cov_QM), (_, var_M) = np.cov(Q, M, ddof=0, aweights=weights)
     sd_Q, sd_M = math.sqrt(var_Q), math.sqrt(var_M)
-    rho = math.nan if is_constant(Q) else float(np.clip(cov_QM / (sd_Q * sd_M), -1, 1))
+    if is_constant(Q):
+        sd_Q, rho = 0.0, math.nan  # what is left is the rounding of equal numbers
+    else:
+        rho = float(np.clip(cov_QM / (sd_Q * sd_M), -1, 1))
     mean_Q = float(np.average(Q, weights=weights))
     fit = Tradeoff(len(M), sd_Q / mean_Q, *line, sd_Q, sd_M, sd_Q / sd_M, rho)
     if not robust:
@@ -176,7 +181,8 @@ def regress(
         names: names of x and y for messages.
 
     Returns:
-        The line. A constant y has slope 0 up to rounding, and NaN for R², which is undefined.
+        The line. A y that is constant up to rounding has slope 0, and NaN for R², which is
+        undefined.
 
     Raises:
         StatisticsError: if there are fewer than 3 tokens, all have the same x up to
@@ -196,9 +202,9 @@ def regress(
         if weights.shape != x.shape or not (np.isfinite(weights) & (weights > 0)).all():
             raise StatisticsError("Weights must be positive and finite, one for each token.")
     if len(x) < 3:
-        raise StatisticsError(
-            f"A regression over {len(x)} tokens says nothing: lower min_count, raise max_count, or "
-            "take a larger corpus."
+        raise NoLineError(
+            f"A regression over {number_of(len(x), 'token')} says nothing: lower min_count, raise "
+            "max_count, or take a larger corpus."
         )
     if not np.isfinite([x, y]).all():
         raise StatisticsError(
@@ -206,14 +212,15 @@ def regress(
             "least two occurrences: min_count=2."
         )
     if is_constant(x, scale):
-        raise StatisticsError(
+        raise NoLineError(
             f"All tokens have the same {names[0]} up to rounding: there is no line to fit. Choose "
             "another layer, site or range of tokens."
         )
     (var_x, cov_xy), (_, var_y) = np.cov(x, y, ddof=0, aweights=weights)
-    slope = cov_xy / var_x
+    flat = is_constant(y, scale_y)
+    slope = 0.0 if flat else cov_xy / var_x
     intercept = np.average(y, weights=weights) - slope * np.average(x, weights=weights)
-    r2 = math.nan if is_constant(y, scale_y) else min(1.0, float(cov_xy / var_x * cov_xy / var_y))
+    r2 = math.nan if flat else min(1.0, float(cov_xy / var_x * cov_xy / var_y))
     return Line(float(slope), float(intercept), r2)
 
 

@@ -15,6 +15,7 @@ from scipy.special import entr, rel_entr
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.statistics.analysis import ROUNDING, is_constant, regress
+from embvar_kit.wording import number_of
 
 _ROUNDING = 1e-6
 """How far M of directions may exceed 1, and an eigenvalue fall below 0 in units of the largest, by
@@ -146,7 +147,9 @@ def frequency_correlations(mean: np.ndarray, n: np.ndarray) -> np.ndarray:
     [1.0, nan]
     """
     if len(n) < 3:
-        raise StatisticsError(f"A correlation over {len(n)} tokens says nothing: lower min_count.")
+        raise StatisticsError(
+            f"A correlation over {number_of(len(n), 'token')} says nothing: lower min_count."
+        )
     n, y = np.asarray(n, dtype=np.float64), np.asarray(mean, dtype=np.float64)
     if not (n > 0).all():
         raise StatisticsError("Counts must be above 0: frequency is their logarithm.")
@@ -456,7 +459,8 @@ def dispersion(n: np.ndarray, effective_documents: np.ndarray, V: np.ndarray) ->
     """
     if len(n) < 4:
         raise StatisticsError(
-            f"A regression on two things over {len(n)} tokens says nothing: lower min_count."
+            f"A regression on two things over {number_of(len(n), 'token')} says nothing: lower "
+            "min_count."
         )
     if not (np.asarray(n) > 0).all() or not (np.asarray(effective_documents) > 0).all():
         raise StatisticsError("Counts and numbers of documents must be above 0.")

@@ -22,6 +22,7 @@ from embvar_kit.statistics.folds import COLUMNS, LEAST, Folds
 from embvar_kit.statistics.geometry import require_unit
 from embvar_kit.statistics.saved import from_parts, parts_of
 from embvar_kit.statistics.survival import evidence_of
+from embvar_kit.wording import number_of
 
 HIGH_NORM_FACTOR = 10
 """By default a token is of high norm where its Q is at least this many times the median."""
@@ -140,10 +141,10 @@ class TokenStatistics:
         part = ", NULL: labels permuted" if self.info.get("permuted") else ""
         if partial := self.info.get("partial"):
             part += f", PARTIAL: {partial['batches']:,} of {partial['of']:,} batches"
+        counts = f"{number_of(len(self), 'token')}, {number_of(int(self.n.sum()), 'occurrence')}"
         return (
-            f"TokenStatistics({model!r} on {corpus!r}: {len(self):,} tokens, "
-            f"{int(self.n.sum()):,} occurrences, layers {self.layers[0]} to {self.layers[-1]}"
-            f"{part})"
+            f"TokenStatistics({model!r} on {corpus!r}: {counts}, layers {self.layers[0]} to "
+            f"{self.layers[-1]}{part})"
         )
 
     # What the tokens say

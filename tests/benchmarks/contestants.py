@@ -10,6 +10,7 @@ Only the kit's own contestants import the kit: other libraries live in an enviro
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -315,4 +316,8 @@ def main(name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0].partition(":")[0])
+    parser.add_argument("name", metavar="NAME", help="the contestant")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="the folder with the text")
+    chosen = parser.parse_args()
+    main(chosen.name, chosen.folder)

@@ -5,6 +5,7 @@ python tests/benchmarks/of_coverage.py
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -105,7 +106,17 @@ def of_instrument() -> str:
 
 
 def main() -> None:
-    if "--instrument" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--instrument",
+        action="store_true",
+        help="only take the slope by instrument apart, and print it",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help="page to write (default: coverage.md)"
+    )
+    chosen = parser.parse_args()
+    if chosen.instrument:
         print(of_instrument())
         return
     parts = []
@@ -114,7 +125,7 @@ def main() -> None:
         parts.append(f"## {title}\n\n{note}\n\n{table(found, true)}\n")
         print(parts[-1], flush=True)
     parts.append(f"{WHY}\n{of_instrument()}\n")
-    OUT.write_text("\n".join([HEAD, *parts]), encoding="utf-8")
+    chosen.out.write_text("\n".join([HEAD, *parts]), encoding="utf-8")
 
 
 HEAD = f"""# Coverage of the intervals

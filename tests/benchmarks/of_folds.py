@@ -6,8 +6,8 @@ over all of it, plain and in folds, once each.
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 
@@ -40,7 +40,11 @@ def main(sample: int | None, passes: Sequence[str], rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    if "--whole" in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0].partition(":")[0])
+    parser.add_argument(
+        "--whole", action="store_true", help="all of the excerpt, plain and in folds, once each"
+    )
+    if parser.parse_args().whole:
         main(None, ["plain", "folds=20"], rounds=1)
     else:
         main(6000, list(PASSES), rounds=2)

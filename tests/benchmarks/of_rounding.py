@@ -9,6 +9,8 @@ on it is float32. Both are computed here with any NumPy, for a few vectors at on
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 
 OCCURRENCES, WIDTH, VECTORS = 740_000, 768, 8
@@ -37,6 +39,7 @@ def v_over_q(x: np.ndarray, occurrences: int) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     vectors = np.random.default_rng(0).normal(size=(VECTORS, WIDTH)).astype(np.float32)
     for name, found in v_over_q(vectors, OCCURRENCES).items():
         print(f"scalars in {name}: V/Q {found.min():.1e} to {found.max():.1e}")

@@ -5,6 +5,7 @@ Run it on an otherwise idle machine: python tests/benchmarks/of_shards.py
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import multiprocessing
@@ -308,7 +309,7 @@ def row(what: str, measured: str, bar: str = "", met: bool | None = None) -> str
     return f"| {what} | {measured} | {bar} | {word} |"
 
 
-def main() -> None:
+def main(out: Path) -> None:
     model, corpus = ek.load_model("minilm", device="cpu"), ek.load_corpus("wikipedia")
     part = ek.load_corpus("wikipedia", sample=2000)
     with tempfile.TemporaryDirectory() as name:
@@ -440,9 +441,12 @@ def main() -> None:
         f"| merge | {merged['seconds']:.2f} |",
         "",
     ]
-    OUT.write_text("\n".join(lines), encoding="utf-8")
-    print(OUT.read_text(encoding="utf-8"))
+    page = "\n".join(lines)
+    out.write_text(page, encoding="utf-8")
+    print(page)
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=OUT, help="page to write (default: shards.md)")
+    main(parser.parse_args().out)

@@ -277,7 +277,7 @@ def test_a_streamed_dataset_gives_the_same_in_chunks(kind, folders):
         chunks = list(corpus.chunks())
         assert [list(chunk) for chunk in chunks] == [["One."], ["Two three."]]
         assert chunks[1].where(0) == f"{folders / kind}, row 3"
-    assert "in chunks of 1 sentences" in repr(corpus)
+    assert "in chunks of 1 sentence)" in repr(corpus)
 
 
 def test_rows_without_text_are_counted_in_datasets_and_their_chunks(tmp_path):

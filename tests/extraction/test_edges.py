@@ -57,7 +57,7 @@ def test_one_token(stats):
     assert (split.Q, split.M, split.V_W) == pytest.approx(
         (one.Q[0, 0], one.M[0, 0], one.V[0, 0]), rel=1e-6
     )
-    with pytest.raises(ek.StatisticsError, match="regression over 1 tokens"):
+    with pytest.raises(ek.StatisticsError, match="regression over 1 token says"):
         one.tradeoff(min_count=1)
     nothing = hidden.without(hidden.tokens)
     assert len(nothing) == 0 and nothing.table(6).empty

@@ -549,7 +549,7 @@ def test_a_stream_is_refused(model, tmp_path):
 
 
 def test_more_shards_than_documents_are_refused_before_anything_is_written(model, tmp_path):
-    with pytest.raises(ek.CorpusError, match="1 documents cannot be dealt out to 2"):
+    with pytest.raises(ek.CorpusError, match="1 document cannot be dealt out to 2"):
         extract(model, ek.Corpus.of(["a cat"]), tmp_path / "store", shards=2)
     assert not (tmp_path / "store").exists()
 

@@ -369,6 +369,18 @@ def test_a_value_that_all_tokens_share_is_not_trimmed_away(ours):
         figures.moment_histograms(same, bins=0)
 
 
+@pytest.mark.parametrize(("number", "trimmed"), [(10, 0), (99, 0), (100, 1), (150, 2)])
+def test_no_token_is_trimmed_where_a_hundredth_is_less_than_one(ours, number, trimmed):
+    few = ours.take(np.arange(number))
+    figure = published("Figs. 14-16", few, layers=[0])
+    for ax in figure.axes:
+        assert sum(bar.get_height() for bar in ax.patches) == number - trimmed
+        assert ax.get_title().startswith("trimmed: ") == (trimmed > 0)
+    said = "top 1 % trimmed" if trimmed else f"{number} tokens, too few to trim 1 %"
+    assert said in figure.get_suptitle()
+    assert "nothing trimmed" in figures.moment_histograms(few, layers=[0], trim=0).get_suptitle()
+
+
 PAPERS = {"min_count": 10, "max_count": 100_000}
 
 

@@ -503,7 +503,7 @@ def test_one_layer_is_enough(function, words):
 )
 def test_one_token_is_too_few_for_a_line(function, stats):
     most = int(stats.n[0])
-    with pytest.raises(ek.StatisticsError, match="1 tokens says nothing: lower min_count"):
+    with pytest.raises(ek.StatisticsError, match="1 token says nothing: lower min_count"):
         function(stats, min_count=most)
 
 

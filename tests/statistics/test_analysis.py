@@ -150,10 +150,22 @@ def test_a_V_that_is_rounding_beside_Q_is_constant():
     M = rng.uniform(1, 9, 2000)
     V = np.abs(rng.normal(size=2000)) * 1e-9 * M
     fit = analysis.tradeoff(M + V, M, V, robust=True)
-    assert np.isnan([fit.r2, fit.spearman]).all() and abs(fit.slope) < 1e-8
+    assert np.isnan([fit.r2, fit.spearman]).all() and fit.slope == 0
     M[0], V[0] = 1e6, 1e3  # one token far from all others hides no spread of theirs
     V[1:] = 1e-3 * rng.uniform(1, 9, 1999)
     assert np.isfinite(analysis.tradeoff(M + V, M, V, robust=True)).all()
+
+
+def test_a_Q_that_differs_by_rounding_has_no_spread():
+    """As embeddings of norm 1 leave it; what differs by more is measured."""
+    rng = np.random.default_rng(0)
+    M = rng.uniform(0.2, 0.9, 2000)
+    for noise, there in ((1e-8, False), (1e-5, True)):
+        Q = 1 + noise * rng.normal(size=2000)
+        fit = analysis.tradeoff(Q, M, Q - M)
+        assert [x > 0 for x in (fit.sd_Q, fit.cv_Q, fit.r)] == [there] * 3
+        assert np.isnan(fit.rho) != there
+        assert fit.slope == pytest.approx(-1, abs=1e-5) and fit.r2 == pytest.approx(1)
 
 
 def test_theil_sen_of_many_tokens_is_that_of_scipy():

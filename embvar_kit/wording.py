@@ -1,0 +1,25 @@
+"""What messages share: numbers of things, and names that come near an unknown one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def number_of(count: int, noun: str) -> str:
+    """A number with its noun, which takes an s unless there is one of it.
+
+    >>> number_of(1, "document"), number_of(2000, "token"), number_of(0, "row")
+    ('1 document', '2,000 tokens', '0 rows')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names the nearest known name, with a blank before it, or ``""``.
+
+    >>> did_you_mean("minilmm", ["minilm", "smollm2"]), did_you_mean("gpt2", ["minilm"])
+    (" Did you mean 'minilm'?", '')
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
