@@ -7,10 +7,11 @@ Q, M and V is the squared norm of the embedding throughout.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from embvar_kit.errors import NoLineError, StatisticsError
@@ -222,6 +223,36 @@ def regress(
     intercept = np.average(y, weights=weights) - slope * np.average(x, weights=weights)
     r2 = math.nan if flat else min(1.0, float(cov_xy / var_x * cov_xy / var_y))
     return Line(float(slope), float(intercept), r2)
+
+
+def slopes_on_frequency(table: Mapping[str, ArrayLike], *, log: bool = False) -> dict[str, float]:
+    """Slopes of Q, M and V on log10 n_t over tokens (paper, Figs. 7 and 17).
+
+    Made to be passed to :meth:`embvar_kit.TokenStatistics.intervals_of`.
+
+    Args:
+        table: ``n, Q, M, V``, as :meth:`embvar_kit.TokenStatistics.table` gives them.
+        log: of the logarithms of Q, M and V, which have no unit. Tokens without one are left out:
+            those whose M is not above 0, or whose V is not above 1e-6 of Q, which is rounding.
+
+    Returns:
+        ``{"Q": slope, "M": slope, "V": slope}``.
+
+    Raises:
+        StatisticsError: as :func:`regress`.
+
+    >>> table = {"n": [1, 10, 100], "Q": [4, 4, 4], "M": [3, 2, 1], "V": [1, 2, 3]}
+    >>> {name: round(slope, 6) for name, slope in slopes_on_frequency(table).items()}
+    {'Q': 0.0, 'M': -1.0, 'V': 1.0}
+    """
+    n, *values = (np.asarray(table[name], dtype=float) for name in ("n", "Q", "M", "V"))
+    if log:
+        Q, M, V = values
+        kept = (M > 0) & (V > 1e-6 * Q)
+        n, *values = (x[kept] for x in (n, *values))
+        values = [np.log10(x) for x in values]
+    lines = (regress(np.log10(n), x, names=("log10 n_t", "Q, M or V")) for x in values)
+    return {name: float(line.slope) for name, line in zip("QMV", lines, strict=True)}
 
 
 def is_constant(x: np.ndarray, scale: float | None = None) -> bool:

@@ -307,12 +307,8 @@ class TokenStatistics:
             StatisticsError: if the statistics have no folds or keep only what the intervals of
                 other methods need, or if ``min_count`` is below what folds are kept for.
 
-        For example, the slope of V on the logarithm of n_t::
-
-            def on_frequency(table):
-                return {"slope": ek.analysis.regress(np.log10(table["n"]), table["V"]).slope}
-
-            stats.intervals_of(on_frequency, layers=[2])
+        For example, the slopes of Q, M and V on the logarithm of n_t are
+        ``stats.intervals_of(ek.analysis.slopes_on_frequency, layers=[2])``.
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
         return by_layer.of_statistic(self, statistic, layers, {**choice, "unbiased": unbiased})
