@@ -27,7 +27,7 @@ from embvar_kit.explorers.layers_state import LayerState, Setting
 from embvar_kit.explorers.outputs import WithOutputs
 from embvar_kit.explorers.pictured import PicturedExplorer
 from embvar_kit.explorers.rendering import DPI, BlittedFigure, nearest_first
-from embvar_kit.explorers.tables import number, table
+from embvar_kit.explorers.tables import decimal, number, table
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts
 from embvar_kit.figures.lettering import written
@@ -327,7 +327,7 @@ def description(numbers: pd.DataFrame, setting: Setting) -> str:
     parts = PARTS_OF[setting.of]
     lines = (
         f"{name}, layer {row.layer:.0f}: "
-        + ", ".join(f"{part}/{setting.of} {_share(row[f'{part}/{setting.of}'])}" for part in parts)
+        + ", ".join(f"{part}/{setting.of} {decimal(row[f'{part}/{setting.of}'])}" for part in parts)
         for name, row in numbers.iterrows()
     )
     return f"Stacked bars: parts of {setting.of}(X) by layer. {'; '.join(lines)}."
@@ -336,7 +336,7 @@ def description(numbers: pd.DataFrame, setting: Setting) -> str:
 def tooltip_text(name: str, row: NamedTuple, of: str) -> str:
     """The numbers of one layer of one model, as text."""
     whole = getattr(row, of) or np.nan
-    shares = [f"{part}/{of} = {_share(getattr(row, part) / whole)}" for part in PARTS_OF[of]]
+    shares = [f"{part}/{of} = {decimal(getattr(row, part) / whole)}" for part in PARTS_OF[of]]
     values = [f"{part} = {number(getattr(row, part))}" for part in (of, *PARTS_OF[of])]
     return f"{name}, layer {row.layer}\n{'   '.join(values)}\n{'   '.join(shares)}"
 
@@ -352,13 +352,8 @@ def numbers_table(numbers: pd.DataFrame, setting: Setting) -> str:
             html.escape(str(name)),
             str(int(row.layer)),
             *(number(row[value]) for value in values),
-            *(f"<b>{_share(row[share])}</b>" for share in shares),
+            *(f"<b>{decimal(row[share])}</b>" for share in shares),
         ]
         for name, row in numbers.iterrows()
     ]
     return table(head, rows)
-
-
-def _share(value: float) -> str:
-    """A share of a total, which has none where it is 0: V(X) of identical vectors, for one."""
-    return "undefined" if np.isnan(value) else f"{value:.3f}"

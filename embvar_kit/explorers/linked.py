@@ -36,6 +36,7 @@ from embvar_kit.explorers.scripted import HoverLink, LectureButton, PlotGuard
 from embvar_kit.explorers.tables import (
     MOST_LISTED,
     MOST_NAMED,
+    decimal,
     explained,
     fit_text,
     number,
@@ -277,7 +278,7 @@ class LinkedExplorer(WithOutputs):
                 b"" if same else one.astype("<i4").tobytes() for one in partners
             )
         ranks = ", ".join(
-            f"{explained(name)} {'undefined' if np.isnan(value) else f'{value:.3f}'}"
+            f"{explained(name)} {decimal(value)}"
             for name, value in state.rank_correlations().items()
         )
         told = html.escape(in_both_text(state))

@@ -19,6 +19,7 @@ from embvar_kit.explorers.base import bind, explorer_frame
 from embvar_kit.explorers.controls import dropdown, with_class, wrapping_row
 from embvar_kit.explorers.pictured import PicturedExplorer
 from embvar_kit.explorers.rendering import BlittedFigure
+from embvar_kit.explorers.tables import line_text
 from embvar_kit.explorers.traits import Number, Whole
 from embvar_kit.figures import style
 from embvar_kit.figures.style import FREQUENCY_MAP
@@ -131,13 +132,12 @@ class NormalizationBench(PicturedExplorer):
     def _update(self) -> None:
         self.pictures.request(self._key())
         numbers = (
-            f"<b>{site}</b>: slope {line.slope:.3f}, R² {line.r2:.3f}, CV of Q {line.cv_Q:.3f}"
+            f"<b>{site}</b>: {line_text(line.slope, line.r2, line.cv_Q)}"
             for site, line in self.state.lines.items()
         )
         self._numbers.value = " &emsp; ".join([f"<b>layer {self.state.layer}</b>", *numbers])
         lines = "; ".join(
-            f"{site}: slope {line.slope:.3f}, R² {line.r2:.3f}"
-            for site, line in self.state.lines.items()
+            f"{site}: {line_text(line.slope, line.r2)}" for site, line in self.state.lines.items()
         )
         self._describe(
             "embvar-picture", f"Three plots of V on M at layer {self.state.layer}. {lines}."

@@ -374,7 +374,7 @@ def test_the_bench_mixes_gamma_and_beta_in(opened: Notebook):
         picture.press("Home")
     without = "norm_output: slope {}, R² {}, CV of Q {}".format(*sites[1][1:])
     shown = poll(lambda: view.text_of(explorer, "numbers"), lambda now: without in now)
-    assert without in shown and "slope -1.000, R² 1.000" in without
+    assert without in shown and "slope −1.000, R² 1.000" in without
     for css in ("gamma", "beta"):
         view.slider(explorer, css).focus()
         picture.press("End")

@@ -1,14 +1,17 @@
 """What all explorers have: a still picture, alternative texts, a form for lectures."""
 
 import io
+import re
 
+import ipywidgets as widgets
 import numpy as np
 import pytest
-from explored import controls, find, picture
+from explored import controls, find, picture, without_tags
 from PIL import Image
 
 import embvar_kit as ek
 from embvar_kit.explorers import base
+from embvar_kit.explorers.tables import decimal
 
 
 def test_pictures_have_alternative_texts_with_their_numbers(stats):
@@ -16,7 +19,10 @@ def test_pictures_have_alternative_texts_with_their_numbers(stats):
     explorer.state.token, explorer.state.layer = "the", 3
     told = explorer._frame.pictures
     slope = explorer.state.fit["slope"]
-    assert "layer 3: " in told["embvar-scatter"] and f"slope {slope:.3f}" in told["embvar-scatter"]
+    assert (
+        "layer 3: " in told["embvar-scatter"]
+        and f"slope {decimal(slope)}" in told["embvar-scatter"]
+    )
     assert told["embvar-card-profile"].startswith("Q, M and V of the by layer; layer 3: Q = ")
     layers = ek.LayerExplorer(stats)
     assert layers.wait()
@@ -26,6 +32,45 @@ def test_pictures_have_alternative_texts_with_their_numbers(stats):
     playground.state.mean_1 = 1.0
     moments = playground.state.moments
     assert f"M = {moments['M']:.3f}" in playground._frame.pictures["embvar-picture"]
+
+
+def told_by(explorer) -> list[str]:
+    """What a reader is told: texts, lists, and the alternative texts of pictures."""
+    found = list(explorer._frame.pictures.values())
+
+    def walk(widget):
+        if isinstance(widget, widgets.HTML):
+            found.append(without_tags(widget.value))
+        found.extend(text for text, _ in getattr(widget, "options", ()))
+        for child in getattr(widget, "children", ()):
+            walk(child)
+
+    walk(explorer.view)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["tradeoff", "linked", "layers"])
+def test_a_minus_sign_is_that_of_typography(kind, stats):
+    """Axes have it: a hyphen in the text beside them would be another sign for the same."""
+    explorer = {
+        "tradeoff": lambda: ek.TradeoffExplorer(
+            stats, counts=(2, None), unbiased=True, layer=2, compare=5, colour_by="residual"
+        ),
+        "linked": lambda: ek.LinkedExplorer(stats, counts=(2, None), unbiased=True),
+        # In the unbiased forms of few occurrences M is negative at some layers.
+        "layers": lambda: ek.LayerExplorer(stats, counts=(2, 2), unbiased=True),
+    }[kind]()
+    if kind == "tradeoff":
+        explorer.state.marked = list(explorer.state.points.tokens[:40])
+    assert explorer.wait()
+    if kind == "linked":
+        explorer.state.mark(list(explorer.state.left.points.tokens[:40]))
+    told = told_by(explorer)
+    assert not [text for text in told if re.search(r"(?<![\w,])-[\d.]", text)]
+    if kind != "layers":
+        assert any(re.search(r"slope −\d", text) for text in told)
+        titles = [ax.get_title() for ax in explorer.figure().axes if ax.get_title()]
+        assert titles and not [title for title in titles if "-" in title]
 
 
 @pytest.mark.parametrize("kind", ["playground", "player", "layers"])

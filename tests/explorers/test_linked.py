@@ -11,6 +11,7 @@ from PIL import Image
 
 import embvar_kit as ek
 from embvar_kit.explorers import base
+from embvar_kit.explorers.tables import decimal
 
 LEFT = ["the", "of", "and", "only left", "rare"]
 RIGHT = ["and", "the", "only right", "of", "rare"]
@@ -39,7 +40,9 @@ def test_the_numbers_above_a_panel_are_its_own(explorer, stats):
     fits = stats.tradeoff(min_count=5, max_count=None).set_index("layer")
     for text, layer in ((left, 2), (right, 5)):
         fit = fits.loc[layer]
-        assert f"layer {layer}: {int(fit['n_tokens']):,} tokens, slope {fit['slope']:.3f}" in text
+        assert (
+            f"layer {layer}: {int(fit['n_tokens']):,} tokens, slope {decimal(fit['slope'])}" in text
+        )
         assert f"CV of Q {fit['cv_Q']:.3f}" in text
     told = without_tags(find(explorer, "embvar-both").value)
     ranks = explorer.state.rank_correlations()
