@@ -84,6 +84,9 @@ class AllOrNothing:
     def restore(self, **values: Any) -> None:
         """Set several values at once; if one is not valid, all stay as they were.
 
+        A value that is not named stays, too. Only what another model or site does not have adapts
+        to it, as it does when the model is chosen by hand.
+
         Args:
             values: as :meth:`values` gives them, or some of them.
 
