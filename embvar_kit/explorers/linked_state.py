@@ -214,8 +214,7 @@ class LinkedState(AllOrNothing, traitlets.HasTraits):
         return found
 
     def _check_names(self, values: Mapping[str, Any]) -> None:
-        if unknown := [n for n in values if n not in (*_COMMON, *_SWITCHES, *SIDES, "marked")]:
-            raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
+        super()._check_names(values)
         for side in SIDES:
             if unknown := [name for name in values.get(side, {}) if name not in _OWN]:
                 raise traitlets.TraitError(f"The {side} panel has no value {unknown[0]!r}.")

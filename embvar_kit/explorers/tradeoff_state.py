@@ -265,10 +265,6 @@ class TradeoffState(AllOrNothing, traitlets.HasTraits):
         """What :meth:`restore` takes to show the same again."""
         return {name: getattr(self, name) for name in _RESTORED}
 
-    def _check_names(self, values: Mapping[str, Any]) -> None:
-        if unknown := [name for name in values if name not in _RESTORED]:
-            raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
-
     def _set(self, values: Mapping[str, Any]) -> None:
         for name in ("model", "site"):  # to another one, what is not named adapts
             if name in values:

@@ -5,8 +5,9 @@ import re
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 import pytest
-from explored import controls, find, picture, without_tags
+from explored import answer_of, controls, find, picture, without_tags
 from PIL import Image
 
 import embvar_kit as ek
@@ -98,6 +99,68 @@ def test_in_a_lecture_the_picture_comes_in_twice_its_pixels(kind, stats):
     assert explorer.still() == still, "a saved page keeps its size"
     button.on = False
     assert explorer.wait() and picture(shown) == before
+
+
+@pytest.mark.parametrize("kind", ["playground", "player", "layers"])
+def test_a_picture_fills_the_room_there_is_and_is_never_smaller_than_still(kind, stats):
+    explorer = {
+        "playground": ek.VariancePlayground,
+        "player": lambda: ek.SequencePlayer(np.eye(4, dtype=np.float32)),
+        "layers": lambda: ek.LayerExplorer(stats),
+    }[kind]()
+    shown, room = find(explorer, "embvar-picture"), explorer._room
+    assert explorer.wait()
+    still = explorer.still()
+
+    def size():
+        assert explorer.wait()
+        return Image.open(io.BytesIO(picture(shown))).size
+
+    width, height = size()
+    room.room = [1720, 640]
+    assert size() == (1720, min(640, round(height * 1720 / width)))
+    if kind != "player":  # places in the picture are shares of it: these are others now
+        areas = explorer._tooltip.areas
+        room.room = [1720, 400]
+        assert size()[1] == max(400, height) and explorer._tooltip.areas != areas
+    assert explorer.still() == still, "a saved page keeps its size"
+    room.room = [400, 200]
+    assert size() == (width, height), "there the page makes it smaller"
+    room.room = [1720, 640]
+    find(explorer, "embvar-lecture-button").on = True
+    assert size() == pytest.approx((2 * width, 2 * height), abs=1), "the page makes its type larger"
+
+
+@pytest.mark.parametrize("kind", ["playground", "player"])
+def test_figure_and_numbers_come_out_by_buttons(kind, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32) + 1
+    made = {"playground": ek.VariancePlayground, "player": lambda: ek.SequencePlayer(x)}[kind]
+    monkeypatch.setenv("VOILA_REQUEST_URL", "http://127.0.0.1/?token=secret")
+    explorer = made()
+    name, value = {"playground": ("mean_1", -1.5), "player": ("k", 12)}[kind]
+    setattr(explorer.state, name, value)
+    downloads = find(explorer, "embvar-downloads")
+    message, (content,) = answer_of(downloads, "CSV")
+    read = pd.read_csv(io.BytesIO(content))
+    pd.testing.assert_frame_equal(read, explorer.numbers)
+    for moment, number in explorer.state.moments.items():
+        assert read[moment].iloc[-1] == pytest.approx(number, rel=1e-6)
+    if kind == "player":
+        assert message["name"] == "player-k12.csv" and read["k"].tolist() == list(range(1, 13))
+        explorer.state.answer = True
+        assert len(explorer.numbers) == 30, "the end is asked for"
+    message, (content,) = answer_of(downloads, "PNG")
+    assert Image.open(io.BytesIO(content)).width == 200 * explorer.size[0]
+    message, (content,) = answer_of(downloads, "SVG")
+    assert message["type"] == "image/svg+xml" and content.startswith(b"<?xml")
+    again, by_link = made(), made()
+    exec(answer_of(downloads, "code")[0]["code"], {"explorer": again})
+    by_link.follow_link(answer_of(downloads, "link")[0]["query"])
+    assert again.state.values() == by_link.state.values() == explorer.state.values()
+    again.follow_link(f"{kind}=%7B%22{name}%22:-99%7D")
+    told = find(again, "embvar-message").value
+    assert told.startswith("The link cannot be followed. ")
+    assert again.state.values() == explorer.state.values()
 
 
 @pytest.mark.parametrize("kind", ["playground", "player", "tradeoff", "layers"])
