@@ -238,8 +238,12 @@ def test_dense_tokens_become_transparent_and_a_lonely_one_stays(
     assert np.abs(np.subtract(colour_at(explorer, place), alone)).max() < 40
     assert colour_at(explorer, dense) != crowded
     notebook.page.screenshot(path=screenshot("options-shaded"))
-    explorer.locator(".embvar-shaded input").click()
-    assert picture.rest(changes=after["changes"])["hash"] == before["hash"]
+    # More than once: the values of a message come in another order each time, and one of these
+    # once left the plot without points.
+    for wanted in (before, after, before, after, before):
+        changes = picture.rest()["changes"]
+        explorer.locator(".embvar-shaded input").click()
+        assert picture.rest(changes=changes)["hash"] == wanted["hash"]
     picture.stop()
 
 
