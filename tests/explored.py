@@ -47,6 +47,11 @@ def picture(widget) -> bytes:
     return data
 
 
+def drawn_on(explorer):
+    """The Axes and artists of a blitted explorer's picture."""
+    return explorer._stage(explorer._form())
+
+
 def answer_of(downloads, button):
     """What a button sends to the browser: the message, and its buffers."""
     sent = []

@@ -156,7 +156,7 @@ def dropdown(
 def scales_dropdown(tooltip: str) -> widgets.Dropdown:
     """How the axes of a trade-off are scaled."""
     options = [("same for all layers", "same"), ("each layer's own", "own"), ("logarithmic", "log")]
-    return dropdown("axes", "embvar-scales", options, tooltip, "250px")
+    return dropdown("axes", "embvar-scales", options, tooltip, "215px")
 
 
 def search_text(where: str, width: str) -> widgets.Text:

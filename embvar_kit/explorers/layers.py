@@ -24,10 +24,9 @@ from embvar_kit.explorers.controls import (
     wrapping_row,
 )
 from embvar_kit.explorers.layers_state import LayerState, Setting
-from embvar_kit.explorers.outputs import WithOutputs
-from embvar_kit.explorers.pictured import PicturedExplorer
+from embvar_kit.explorers.pictured import Form, PicturedExplorer
 from embvar_kit.explorers.rendering import DPI, BlittedFigure, nearest_first
-from embvar_kit.explorers.tables import number, table
+from embvar_kit.explorers.tables import decimal, number, table
 from embvar_kit.figures import style
 from embvar_kit.figures.layers import PARTS_OF, stack_parts
 from embvar_kit.figures.lettering import written
@@ -38,7 +37,7 @@ _SYMBOLS = {"M": "M(X)", "V": "V(X)", "Q": "Q(X)", "V_W": "V<sub>W</sub>(X)"}
 _SYMBOLS["V_B"] = "V<sub>B</sub>(X)"
 
 
-class LayerExplorer(PicturedExplorer, WithOutputs):
+class LayerExplorer(PicturedExplorer):
     """Stacked parts of Q(X) or V(X) by layer; a slider selects a layer.
 
     The pictures of all layers are drawn in the background, starting with the selected one. When a
@@ -52,7 +51,7 @@ class LayerExplorer(PicturedExplorer, WithOutputs):
 
     Attributes:
         state: see :class:`embvar_kit.explorers.layers_state.LayerState`.
-        pictures: the pictures drawn so far, by setting, step and scale.
+        pictures: the pictures drawn so far, by setting, step and form.
     """
 
     link_name = "layers"
@@ -61,22 +60,22 @@ class LayerExplorer(PicturedExplorer, WithOutputs):
         self, stats: TokenStatistics | Mapping[str, TokenStatistics], **values: object
     ) -> None:
         self.state = LayerState(stats, **values)
-        self._figures: dict[Setting, tuple[BlittedFigure, dict[str, Axes]]] = {}
-        self._areas_of: Setting | None = None
-        super().__init__(_size(len(self.state.shown)), 480, keep=400, on_click=self._select_bar)
+        self._figures: dict[tuple[Setting, tuple], tuple[BlittedFigure, dict[str, Axes]]] = {}
+        self._areas_of: tuple[Setting, tuple] | None = None
+        super().__init__(480, keep=400, on_click=self._select_bar)
         self.view = self._layout()
         self.state.observe(lambda _: self._update(), ["setting", "step"])
         self._update()
 
     def still(self) -> bytes:
         """The current picture as a PNG with a palette."""
-        return self._draw((self.state.setting, self.state.step, 1), small=True)
+        return self._draw((self.state.setting, self.state.step, self._still_form()), small=True)
 
-    def _draw(self, key: tuple[Setting, int, int], *, small: bool = False) -> bytes:
-        setting, step, scale = key
+    def _draw(self, key: tuple[Setting, int, Form], *, small: bool = False) -> bytes:
+        setting, step, form = key
         with self._drawing:
-            blitted, axes = self._figure(setting)
-            blitted.enlarge(scale)
+            blitted, axes = self._figure(setting, form.size)
+            blitted.enlarge(form.scale)
             marks = [self._mark(ax, name, setting, step) for name, ax in axes.items()]
             try:
                 return blitted.png(marks, small=small)
@@ -87,32 +86,36 @@ class LayerExplorer(PicturedExplorer, WithOutputs):
     def figure(self, dpi: float = DPI) -> Figure:
         """What is shown now, the selected layer framed."""
         setting = self.state.setting
-        figure = Figure(figsize=_size(len(setting.shown)), dpi=dpi, layout="constrained")
+        figure = Figure(figsize=self._size(), dpi=dpi, layout="constrained")
         with self._drawing:
             for name, ax in self._draw_bars(figure, setting).items():
                 self._mark(ax, name, setting, self.state.step)
         return figure
 
-    @property
-    def numbers(self) -> pd.DataFrame:
-        """The numbers of all layers: ``model, layer, Q, M, V, V_W, V_B``, then the shares."""
-        return self._table()
-
     def _table(self) -> pd.DataFrame:
+        """The numbers of all layers: ``model, layer, Q, M, V, V_W, V_B``, then the shares."""
         return self.state.table()
 
     def _shows(self) -> str:
         setting = self.state.setting
         return "-".join([*setting.shown, setting.of, *["absolute"] * setting.absolute])
 
-    def _figure(self, setting: Setting) -> tuple[BlittedFigure, dict[str, Axes]]:
+    def _size(self) -> tuple[float, float]:
+        models = len(self.state.shown)
+        columns = min(models, _COLUMNS)
+        return 7.6 if models == 1 else 4.4 * columns, 3.7 * -(-models // columns)
+
+    def _figure(
+        self, setting: Setting, size: tuple[float, float]
+    ) -> tuple[BlittedFigure, dict[str, Axes]]:
         """A setting's figure: bars of all layers, none marked."""
-        if setting in self._figures:
-            return self._figures[setting]
-        blitted = BlittedFigure(*_size(len(setting.shown)))
+        if (setting, size) in self._figures:
+            return self._figures[setting, size]
+        blitted = BlittedFigure(*size)
         axes = self._draw_bars(blitted.figure, setting)
         blitted.draw_background()
-        self._figures = dict([*self._figures.items(), (setting, (blitted, axes))][-4:])
+        made = (setting, size), (blitted, axes)
+        self._figures = dict([*self._figures.items(), made][-4:])
         return blitted, axes
 
     def _draw_bars(self, figure: Figure, setting: Setting) -> dict[str, Axes]:
@@ -152,11 +155,11 @@ class LayerExplorer(PicturedExplorer, WithOutputs):
         frame.set(edgecolor="black", linewidth=2.2, clip_on=False)
         return ax.add_patch(frame)
 
-    def _areas(self, setting: Setting) -> list[list[float | str]]:
+    def _areas(self, setting: Setting, size: tuple[float, float]) -> list[list[float | str]]:
         """The tooltip's areas: where each layer's bar is in the picture, and its numbers."""
         state = self.state
         with self._drawing:
-            blitted, axes = self._figure(setting)
+            blitted, axes = self._figure(setting, size)
         found = []
         for name, ax in axes.items():
             at, parts = state.depth(name, setting.shown), state.parts(name, setting)
@@ -212,13 +215,13 @@ class LayerExplorer(PicturedExplorer, WithOutputs):
         if len(state.sources) > 1:
             controls.append(self._model_checkboxes())
         downloads = self._downloads("the numbers of all layers")
-        below = (self._message, self._shown, downloads, self._numbers, self._tooltip)
+        below = (self._message, self._shown, downloads, self._numbers, self._tooltip, self._room)
         return explorer_frame(*controls, *below, kind="layers")
 
     def _select_bar(self, area: int) -> None:
         """Select the layer of a bar that was clicked, by the number of its area."""
         state = self.state
-        for name in self._areas_of.shown:  # of the picture that was clicked
+        for name in self._areas_of[0].shown:  # of the picture that was clicked
             layers = len(state.sources[name].layers)
             if area < layers:
                 state.step = round(area / max(1, layers - 1) * (state.steps() - 1))
@@ -300,26 +303,20 @@ class LayerExplorer(PicturedExplorer, WithOutputs):
         return wrapping_row(widgets.HTML("models"), *boxes.values())
 
     def _update(self) -> None:
-        state, scale = self.state, self._scale
+        state, form = self.state, self._form()
         others = nearest_first(range(state.steps()), state.step)
         self.pictures.request(
-            (state.setting, state.step, scale), ((state.setting, other, scale) for other in others)
+            (state.setting, state.step, form), ((state.setting, other, form) for other in others)
         )
 
-    def _show_picture(self, key: tuple[Setting, int, int], png: bytes) -> None:
-        setting, step, _ = key
+    def _show_picture(self, key: tuple[Setting, int, Form], png: bytes) -> None:
+        setting, step, form = key
         super()._show_picture(key, png)
-        if setting != self._areas_of:
-            self._tooltip.areas, self._areas_of = self._areas(setting), setting
+        if self._areas_of != (of := (setting, form.size)):
+            self._tooltip.areas, self._areas_of = self._areas(*of), of
         numbers = self.state.numbers(step, setting)
         self._numbers.value = numbers_table(numbers, setting)
         self._describe("embvar-picture", description(numbers, setting))
-
-
-def _size(models: int) -> tuple[float, float]:
-    """Width and height in inches of the picture of so many models."""
-    columns = min(models, _COLUMNS)
-    return 7.6 if models == 1 else 4.4 * columns, 3.7 * -(-models // columns)
 
 
 def description(numbers: pd.DataFrame, setting: Setting) -> str:
@@ -327,7 +324,7 @@ def description(numbers: pd.DataFrame, setting: Setting) -> str:
     parts = PARTS_OF[setting.of]
     lines = (
         f"{name}, layer {row.layer:.0f}: "
-        + ", ".join(f"{part}/{setting.of} {_share(row[f'{part}/{setting.of}'])}" for part in parts)
+        + ", ".join(f"{part}/{setting.of} {decimal(row[f'{part}/{setting.of}'])}" for part in parts)
         for name, row in numbers.iterrows()
     )
     return f"Stacked bars: parts of {setting.of}(X) by layer. {'; '.join(lines)}."
@@ -336,7 +333,7 @@ def description(numbers: pd.DataFrame, setting: Setting) -> str:
 def tooltip_text(name: str, row: NamedTuple, of: str) -> str:
     """The numbers of one layer of one model, as text."""
     whole = getattr(row, of) or np.nan
-    shares = [f"{part}/{of} = {_share(getattr(row, part) / whole)}" for part in PARTS_OF[of]]
+    shares = [f"{part}/{of} = {decimal(getattr(row, part) / whole)}" for part in PARTS_OF[of]]
     values = [f"{part} = {number(getattr(row, part))}" for part in (of, *PARTS_OF[of])]
     return f"{name}, layer {row.layer}\n{'   '.join(values)}\n{'   '.join(shares)}"
 
@@ -352,13 +349,8 @@ def numbers_table(numbers: pd.DataFrame, setting: Setting) -> str:
             html.escape(str(name)),
             str(int(row.layer)),
             *(number(row[value]) for value in values),
-            *(f"<b>{_share(row[share])}</b>" for share in shares),
+            *(f"<b>{decimal(row[share])}</b>" for share in shares),
         ]
         for name, row in numbers.iterrows()
     ]
     return table(head, rows)
-
-
-def _share(value: float) -> str:
-    """A share of a total, which has none where it is 0: V(X) of identical vectors, for one."""
-    return "undefined" if np.isnan(value) else f"{value:.3f}"

@@ -182,6 +182,9 @@ class LayerState(traitlets.HasTraits):
     def restore(self, **values: Any) -> None:
         """Set several values at once; if they are not valid together, all stays as it is.
 
+        A value that is not named stays, too. Only a step beyond the layers of the models shown goes
+        to their last.
+
         Raises:
             traitlets.TraitError: if a value is invalid or unknown, or they do not go together.
         """
@@ -191,6 +194,8 @@ class LayerState(traitlets.HasTraits):
         wanted = {name: self._typed(name, value) for name, value in {**before, **values}.items()}
         wanted["shown"] = self._known({"value": wanted["shown"]}, alone=True)
         self._check(**{name: wanted[name] for name in Setting._fields if name != "of"})
+        if "step" not in values:
+            wanted["step"] = min(wanted["step"], self.steps(wanted["shown"]) - 1)
         self._check_step(wanted["step"], wanted["shown"])
         self._ready = False
         try:

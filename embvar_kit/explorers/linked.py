@@ -36,6 +36,7 @@ from embvar_kit.explorers.scripted import HoverLink, LectureButton, PlotGuard
 from embvar_kit.explorers.tables import (
     MOST_LISTED,
     MOST_NAMED,
+    decimal,
     explained,
     fit_text,
     number,
@@ -197,8 +198,7 @@ class LinkedExplorer(WithOutputs):
         self._marked = with_class(paragraph("embvar-marked", self._message), "embvar-scroll")
         search = wrapping_row(*self._search_box())
         return explorer_frame(
-            wrapping_row(counts, unbiased, special, scales, LectureButton()),
-            wrapping_row(together, same_depth),
+            wrapping_row(counts, unbiased, special, together, same_depth, scales, LectureButton()),
             self._both,
             self._message,
             with_class(widgets.GridBox(panels), "embvar-panels"),
@@ -214,19 +214,20 @@ class LinkedExplorer(WithOutputs):
         sources = self.state.sources
         layers = panel.stats.layers
         play, layer = layer_slider(int(layers[0]), int(layers[-1]), panel.layer)
-        layer.description, layer.layout.width = f"{side}, layer", "270px"
+        layer.description, layer.layout.width = f"{side}, layer", "auto"
+        layer.layout.flex, layer.layout.max_width = "1 1 170px", "340px"
         play.tooltip = f"play through the layers, {side}"
         offered = {"to_control": partial(offer_layers, panel, layer), "follows": ["model", "site"]}
         bind(panel, "layer", layer, self._show_message, **offered)
-        model = dropdown(
-            "model", "embvar-model", list(sources), f"the model shown, {side}", "170px"
-        )
+        # Their names are in their tooltips: half a window has no room for them in one row.
+        model = dropdown("", "embvar-model", list(sources), f"the model shown, {side}", "auto")
+        model.layout.flex, model.layout.max_width = "1 1 104px", "220px"
         site = dropdown(
-            "site",
+            "",
             "embvar-site",
             list(sources[panel.model]),
             f"where in the model embeddings are measured, {side}",
-            "170px",
+            like=model,
         )
         bind(panel, "model", model, self._show_message)
         offered = {"to_control": partial(offer_sites, panel, site), "follows": ["model"]}
@@ -277,7 +278,7 @@ class LinkedExplorer(WithOutputs):
                 b"" if same else one.astype("<i4").tobytes() for one in partners
             )
         ranks = ", ".join(
-            f"{explained(name)} {'undefined' if np.isnan(value) else f'{value:.3f}'}"
+            f"{explained(name)} {decimal(value)}"
             for name, value in state.rank_correlations().items()
         )
         told = html.escape(in_both_text(state))

@@ -24,6 +24,8 @@ SIDES = ("left", "right")
 _COMMON = ("counts", "special", "unbiased", "scales")  # the same in both panels
 _OWN = ("model", "site", "layer")  # each panel's own
 _SWITCHES = ("together", "same_depth")
+# The widest choice, in which any range is valid that has tokens.
+_WIDEST = {"special": True, "unbiased": False}
 _DEMANDING = ("same", "own", "log")  # kinds of axes, from the least demanding statistics on
 
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -212,25 +214,44 @@ class LinkedState(AllOrNothing, traitlets.HasTraits):
         return found
 
     def _check_names(self, values: Mapping[str, Any]) -> None:
-        if unknown := [n for n in values if n not in (*_COMMON, *_SWITCHES, *SIDES, "marked")]:
-            raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
+        super()._check_names(values)
         for side in SIDES:
             if unknown := [name for name in values.get(side, {}) if name not in _OWN]:
                 raise traitlets.TraitError(f"The {side} panel has no value {unknown[0]!r}.")
 
     def _set(self, values: Mapping[str, Any]) -> None:
-        # The widest choice, in which any range is valid that has tokens.
-        self.same_depth, self.unbiased, self.special = False, False, True
+        kept = {name: getattr(self, name) for name in ("same_depth", *_WIDEST)}
+        self.same_depth = False  # each panel takes its own layer
         for side, panel in zip(SIDES, self.panels, strict=True):
             given = values.get(side, {})
             for name in _OWN:
                 if name in given:
                     setattr(panel, name, given[name])
-        for name in (*_COMMON, *_SWITCHES):
-            if name in values:
-                setattr(self, name, values[name])
+        for name, value in _WIDEST.items():
+            setattr(self, name, value)
+        wanted = {**kept, **values}
+        for name in (*_COMMON, "together"):
+            if name in wanted:
+                setattr(self, name, wanted[name])
         if "marked" in values:
             self.mark(values["marked"])
+        self._set_same_depth(wanted["same_depth"], values)
+
+    def _set_same_depth(self, wanted: bool, values: Mapping[str, Any]) -> None:
+        """Tie the panels' depths or not; those that go together already stay as they are.
+
+        Else one panel leads: the one whose layer is among the values, or that the values leave.
+        """
+        leads = [side for side in SIDES if "layer" in values.get(side, {})]
+        leads = leads or [side for side in SIDES if side not in values]
+        leader, other = self.panels if leads != ["right"] else reversed(self.panels)
+        if wanted and leader.layer != leader.nearest(other.depth()):
+            other.layer = other.nearest(leader.depth())
+        busy, self._busy = self._busy, True  # that would take the right panel to the left one
+        try:
+            self.same_depth = wanted
+        finally:
+            self._busy = busy
 
     # Tokens in both
 

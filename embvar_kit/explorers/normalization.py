@@ -13,13 +13,15 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.base import bind, explorer_frame
 from embvar_kit.explorers.controls import dropdown, with_class, wrapping_row
-from embvar_kit.explorers.pictured import PicturedExplorer
-from embvar_kit.explorers.rendering import BlittedFigure
-from embvar_kit.explorers.traits import Number, Whole
+from embvar_kit.explorers.pictured import Form, PicturedExplorer
+from embvar_kit.explorers.rendering import DPI, BlittedFigure
+from embvar_kit.explorers.tables import line_text
+from embvar_kit.explorers.traits import Independent, Number, Whole
 from embvar_kit.figures import style
 from embvar_kit.figures.style import FREQUENCY_MAP
 from embvar_kit.figures.tradeoff import fit_text
@@ -37,10 +39,11 @@ _TITLES = (
     r"norm_output: $\gamma$ and $\beta$ mixed in",
 )
 _SIZE = 9.4, 4.4  # of the picture, in inches: it fits a window of 1000 pixels
+_KEPT = 8  # layers and sizes whose figures are kept
 _SHOWN = 0.99  # fraction of the tokens that lies inside the axes
 
 
-class NormalizationState(traitlets.HasTraits):
+class NormalizationState(Independent):
     """A layer, and the fractions of its γ and β that are applied. Invalid values are rejected.
 
     Args:
@@ -99,10 +102,12 @@ class NormalizationBench(PicturedExplorer):
         StatisticsError: if there is no layer, or the inputs lack tokens of the parts.
     """
 
+    link_name = "bench"
+
     def __init__(self, parts: Mapping[int, AffineMoments], inputs: TokenStatistics) -> None:
-        super().__init__(_SIZE, 680)
+        super().__init__(680)
         self.state = NormalizationState(parts, inputs)
-        self._figures: dict[int, tuple[BlittedFigure, list[Axes]]] = {}
+        self._figures: dict[tuple[int, tuple], tuple[BlittedFigure, list[Axes]]] = {}
         layers = [(f"layer {layer}", layer) for layer in self.state.parts]
         layer = dropdown("", "embvar-layer", layers, "the hidden state shown", width="120px")
         controls = {"layer": layer}
@@ -120,54 +125,92 @@ class NormalizationBench(PicturedExplorer):
             bind(self.state, name, with_class(control, f"embvar-{name}"), self._show_message)
         self.state.observe(lambda _: self._update(), ["layer", "gamma", "beta"])
         above = wrapping_row(*controls.values(), self._lecture)
-        parts = (above, self._shown, self._numbers, self._message)
+        downloads = self._downloads("the regressions before, within and after the norm")
+        parts = (above, self._shown, downloads, self._numbers, self._message, self._room)
         self.view = explorer_frame(*parts, kind="normalization")
         self._update()
         self.wait()
 
     def still(self) -> bytes:
         """The current picture as a PNG with a palette."""
-        return self._draw((*self._key()[:-1], 1), small=True)
+        return self._draw((*self._key()[:-1], self._still_form()), small=True)
+
+    def figure(self, dpi: float = DPI) -> Figure:
+        """What is shown now, as a figure."""
+        layer, gamma, beta, _ = self._key()
+        figure = Figure(figsize=_SIZE, dpi=dpi, layout="constrained")
+        axes = self._draw_panels(figure, layer)
+        self._draw_mixed(axes[2], layer, gamma, beta)
+        for ax in axes:
+            for points in ax.collections:
+                points.set_rasterized(True)  # in an SVG, thousands of points would take megabytes
+        return figure
+
+    def _size(self) -> tuple[float, float]:
+        return _SIZE
+
+    def _table(self) -> pd.DataFrame:
+        state = self.state
+        shown = {"layer": state.layer, "gamma": state.gamma, "beta": state.beta}
+        rows = [{**shown, "site": site, **line._asdict()} for site, line in state.lines.items()]
+        not_asked_for = ["theil_sen", "spearman"]
+        return pd.DataFrame(rows).drop(columns=not_asked_for)
+
+    def _shows(self) -> str:
+        state = self.state
+        return f"layer{state.layer}-gamma{state.gamma:g}-beta{state.beta:g}"
 
     def _update(self) -> None:
         self.pictures.request(self._key())
         numbers = (
-            f"<b>{site}</b>: slope {line.slope:.3f}, R² {line.r2:.3f}, CV of Q {line.cv_Q:.3f}"
+            f"<b>{site}</b>: {line_text(line.slope, line.r2, line.cv_Q)}"
             for site, line in self.state.lines.items()
         )
         self._numbers.value = " &emsp; ".join([f"<b>layer {self.state.layer}</b>", *numbers])
         lines = "; ".join(
-            f"{site}: slope {line.slope:.3f}, R² {line.r2:.3f}"
-            for site, line in self.state.lines.items()
+            f"{site}: {line_text(line.slope, line.r2)}" for site, line in self.state.lines.items()
         )
         self._describe(
             "embvar-picture", f"Three plots of V on M at layer {self.state.layer}. {lines}."
         )
 
-    def _key(self) -> tuple[int, float, float, int]:
-        return self.state.layer, self.state.gamma, self.state.beta, self._scale
+    def _key(self) -> tuple[int, float, float, Form]:
+        return self.state.layer, self.state.gamma, self.state.beta, self._form()
 
-    def _draw(self, key: tuple[int, float, float, int], *, small: bool = False) -> bytes:
-        layer, gamma, beta, scale = key
-        part = self.state.parts[layer]
+    def _draw(self, key: tuple[int, float, float, Form], *, small: bool = False) -> bytes:
+        layer, gamma, beta, form = key
         with self._drawing:
-            if layer not in self._figures:
-                self._figures[layer] = self._new_figure(layer)
-            blitted, axes = self._figures[layer]
-            blitted.enlarge(scale)
-            line = part.tradeoff(gamma, beta)
-            points = _plot_points(axes[2], part.mixed(gamma, beta), line)
+            blitted, axes = self._figure_of(layer, form)
+            blitted.enlarge(form.scale)
+            *points, title = self._draw_mixed(axes[2], layer, gamma, beta)
             try:
-                return blitted.png([*points, _set_title(axes[2], _TITLES[2], line)], small=small)
+                return blitted.png([*points, title], small=small)
             finally:
                 for artist in points:
                     artist.remove()
 
-    def _new_figure(self, layer: int) -> tuple[BlittedFigure, list[Axes]]:
-        """A layer's figure without what γ and β change: the points and title of the third plot."""
+    def _draw_mixed(self, ax: Axes, layer: int, gamma: float, beta: float) -> list[Artist]:
+        """Draw what γ and β change: the points of the third plot, and last its title."""
+        part = self.state.parts[layer]
+        line = part.tradeoff(gamma, beta)
+        points = _plot_points(ax, part.mixed(gamma, beta), line)
+        return [*points, _set_title(ax, _TITLES[2], line)]
+
+    def _figure_of(self, layer: int, form: Form) -> tuple[BlittedFigure, list[Axes]]:
+        """A layer's figure without what γ and β change."""
+        key = layer, form.size
+        if key not in self._figures:
+            blitted = BlittedFigure(*form.size)
+            axes = self._draw_panels(blitted.figure, layer)
+            axes[2].title.set_animated(True)
+            blitted.draw_background()
+            self._figures = dict([*self._figures.items(), (key, (blitted, axes))][-_KEPT:])
+        return self._figures[key]
+
+    def _draw_panels(self, figure: Figure, layer: int) -> list[Axes]:
+        """Draw the first two plots, and of the third its axes and the room for its title."""
         part, table = self.state.parts[layer], self.state.inputs[layer]
-        blitted = BlittedFigure(*_SIZE)
-        axes = list(blitted.figure.subplots(1, 3))
+        axes = list(figure.subplots(1, 3))
         before = analysis.tradeoff(*(table[name].to_numpy() for name in "QMV"))
         mixtures = [part.mixed(*shares) for shares in ((0, 0), (1, 1), (1, 0), (0, 1))]
         # Points, regression line, the tables that must fit on the axes, and how much of them. In
@@ -183,7 +226,7 @@ class NormalizationBench(PicturedExplorer):
                 ax.set(**{f"{axis}lim": (0, 1.08 * most), f"{axis}label": f"${column}(X_t)$"})
             style.few_ticks(ax)
             if points is None:
-                _set_title(ax, name, part.tradeoff()).set_animated(True)
+                _set_title(ax, name, part.tradeoff())
                 continue
             _plot_points(ax, points, line)
             _set_title(ax, name, line)
@@ -191,12 +234,11 @@ class NormalizationBench(PicturedExplorer):
             if number := int(outside.sum()):
                 text = f"{number_of(number, 'token')} outside"
                 ax.text(0.97, 0.97, text, transform=ax.transAxes, ha="right", va="top", fontsize=8)
-        blitted.figure.suptitle(f"layer {layer}", fontsize=11)
+        figure.suptitle(f"layer {layer}", fontsize=11)
         colours = ScalarMappable(Normalize(*style.count_range(part.n)), FREQUENCY_MAP)
         below = {"location": "bottom", "shrink": 0.5, "aspect": 40}
-        blitted.figure.colorbar(colours, ax=axes, label=r"occurrences: $\log_{10} n_t$", **below)
-        blitted.draw_background()
-        return blitted, axes
+        figure.colorbar(colours, ax=axes, label=r"occurrences: $\log_{10} n_t$", **below)
+        return axes
 
 
 def _same_tokens(part: AffineMoments, inputs: TokenStatistics) -> pd.DataFrame:

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 import traitlets
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from embvar_kit import figures
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.blitted import BlittedExplorer
 from embvar_kit.explorers.controls import checkbox, dropdown, with_class
-from embvar_kit.explorers.rendering import BlittedFigure
-from embvar_kit.explorers.traits import Whole, YesOrNo
+from embvar_kit.explorers.traits import Independent, Whole, YesOrNo
 from embvar_kit.figures.formula import (
     NEAR,
     near_from,
@@ -26,7 +28,7 @@ from embvar_kit.figures.formula import (
 _SPEEDS = {"slow": 500, "normal": 200, "fast": 40}  # milliseconds a vector
 
 
-class SequenceState(traitlets.HasTraits):
+class SequenceState(Independent):
     """A sequence of vectors, how many of them have been seen, and whether the end is shown.
 
     Args:
@@ -99,13 +101,13 @@ class SequencePlayer(BlittedExplorer):
         values: initial values of the state, for example ``k=10``.
     """
 
+    link_name = "player"
+    size = 7.5, 3.8
     drawn = ("k", "answer")
     shows = "Q, M and V of the first k vectors, against k."
 
     def __init__(self, x: np.ndarray, **values: int | bool) -> None:
         state = SequenceState(x, **values)
-        blitted = BlittedFigure(7.5, 3.8)
-        self._ax = running_frame(state.path, ax=blitted.figure.subplots())
         slider = widgets.IntSlider(
             min=1,
             max=len(state.x),
@@ -131,15 +133,27 @@ class SequencePlayer(BlittedExplorer):
             f"the values after all vectors, each in a band of ±{NEAR:.0%}",
         )
         controls = {"k": slider, "answer": answer}
-        super().__init__(
-            state, controls, blitted, before=(with_class(player, "embvar-play"), speed)
-        )
+        before = with_class(player, "embvar-play"), speed
+        super().__init__(state, controls, "Q, M and V after each of the vectors", before=before)
 
-    def artists(self, values: Mapping[str, float]) -> list[Artist]:
+    def frame(self, figure: Figure) -> Axes:
+        """Axes wide and high enough for the whole sequence."""
+        return running_frame(self.state.path, ax=figure.subplots())
+
+    def artists(self, axes: Axes, values: Mapping[str, float]) -> list[Artist]:
         """The curves up to k, and the values that they end at if these are shown."""
-        return running_artists(
-            self._ax, self.state.path, int(values["k"]), answer=bool(values["answer"])
-        )
+        path = self.state.path
+        return running_artists(axes, path, int(values["k"]), answer=bool(values["answer"]))
+
+    def _table(self) -> pd.DataFrame:
+        # Whoever has not asked for the end does not get it by a file, either.
+        state = self.state
+        told = len(state.x) if state.answer else state.k
+        columns = {name: values[:told] for name, values in state.path.items()}
+        return pd.DataFrame({"k": np.arange(1, told + 1), **columns})
+
+    def _shows(self) -> str:
+        return f"k{self.state.k}" + ("-end" if self.state.answer else "")
 
     def _remarks(self) -> list[str]:
         if not self.state.answer:

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 import traitlets
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.transforms import Transform
 
 from embvar_kit import figures
 from embvar_kit.explorers.blitted import BlittedExplorer
-from embvar_kit.explorers.rendering import BlittedFigure
 from embvar_kit.explorers.scripted import Drag
-from embvar_kit.explorers.traits import Number, Whole
+from embvar_kit.explorers.traits import Independent, Number, Whole
 from embvar_kit.figures.formula import formula_artists, formula_frame
 
 _FARTHEST, _WIDEST = 3.0, 1.5  # largest mean and largest spread of a feature of the cloud
@@ -31,7 +32,7 @@ _MEANINGS = {
 }
 
 
-class CloudState(traitlets.HasTraits):
+class CloudState(Independent):
     """A 2-D cloud: its mean, its spread and its number of vectors; :attr:`moments` follow.
 
     Values out of range are rejected. Within them no vector leaves the plot.
@@ -78,12 +79,12 @@ class VariancePlayground(BlittedExplorer):
     {'Q': 9.8, 'M': 9.0, 'V': 0.8}
     """
 
+    link_name = "playground"
+    size = 11.0, 4.125
     drawn = ("mean_1", "mean_2", "spread_1", "spread_2", "n", "seed")
     shows = "A cloud of vectors in the plane, and its moments as bars."
 
     def __init__(self) -> None:
-        blitted = BlittedFigure(11, 4.125)
-        self._axes = formula_frame(blitted.figure, _LIMIT, _TOP)
         controls = {}
         for name, what, least, most in (
             ("mean", "mean", -_FARTHEST, _FARTHEST),
@@ -100,14 +101,23 @@ class VariancePlayground(BlittedExplorer):
         self._drag = Drag(
             hint="Drag the cloud, or move its sliders; point at a bar for its number."
         )
-        super().__init__(CloudState(), controls, blitted, below=(self._drag,))
-        self._drag.frame = _edges(self._axes[0], (0, 0), (1, 1), self._axes[0].transAxes)
+        super().__init__(CloudState(), controls, "Q, M and V of the cloud", below=(self._drag,))
         self._drag.observe(lambda change: self._move(*change["new"]), "place")
 
-    def artists(self, values: Mapping[str, float]) -> list[Artist]:
+    def frame(self, figure: Figure) -> tuple[Axes, ...]:
+        """The Axes of :func:`embvar_kit.figures.variance_formula`, as large as any cloud needs."""
+        return formula_frame(figure, _LIMIT, _TOP)
+
+    def artists(self, axes: tuple[Axes, ...], values: Mapping[str, float]) -> list[Artist]:
         """Cloud, triangle and bars of :func:`embvar_kit.figures.variance_formula`."""
         state = CloudState(**values)
-        return formula_artists(self._axes, state.cloud(), state.moments)
+        return formula_artists(axes, state.cloud(), state.moments)
+
+    def _table(self) -> pd.DataFrame:
+        return pd.DataFrame([{**self.state.values(), **self.state.moments}])
+
+    def _shows(self) -> str:
+        return f"n{self.state.n}-seed{self.state.seed}"
 
     def _move(self, across: float, up: float) -> None:
         """Put the mean where the reader drags it, as far as the sliders go."""
@@ -118,11 +128,15 @@ class VariancePlayground(BlittedExplorer):
 
     def _show_picture(self, key: tuple, png: bytes) -> None:
         super()._show_picture(key, png)
-        moments, areas = CloudState(**dict(zip(self.drawn, key[0], strict=True))).moments, []
+        values, form = key
+        moments, areas = CloudState(**dict(zip(self.drawn, values, strict=True))).moments, []
+        with self._drawing:
+            cloud, _, bars = self._stage(form).axes
+            self._drag.frame = _edges(cloud, (0, 0), (1, 1), cloud.transAxes)
         for name, at, bottom in (("Q", 0, 0.0), ("M", 1, 0.0), ("V", 1, moments["M"])):
             ends = (at - 0.3, bottom), (at + 0.3, bottom + moments[name])
             text = f"{name} = {moments[name]:.3f}\n{_MEANINGS[name]}"
-            areas.append([*_edges(self._axes[2], *ends), text])
+            areas.append([*_edges(bars, *ends), text])
         self._tooltip.areas = areas
 
 

@@ -133,6 +133,15 @@ class LectureButton(anywidget.AnyWidget):
         self.add_class("embvar-lecture-button")
 
 
+class Room(anywidget.AnyWidget):
+    """Knows how much room its explorer has for a picture; it shows nothing."""
+
+    _esm = _script("room.js")
+    room = traitlets.List(
+        [0, 0], help="width of the explorer, and the height that is left to a picture, in pixels"
+    ).tag(sync=True)
+
+
 class PlotGuard(anywidget.AnyWidget):
     """Stands below a scatter plot, and says what the wheel does there.
 

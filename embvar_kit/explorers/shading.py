@@ -170,4 +170,4 @@ def opacities(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _written(value: float) -> str:
-    return f"{'−' if value < 0 else ''}{number(float(f'{abs(value):.3g}'))}"
+    return number(float(f"{value:.3g}"))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from embvar_kit.figures.lettering import with_minus
+
 if TYPE_CHECKING:  # this imports torch, which takes seconds
     from embvar_kit.explorers.concordance import Context
 
@@ -50,14 +52,24 @@ def fit_text(fit: Mapping[str, Any], name: Callable[[str], str] = str, only: str
         only: a filter of the tokens, in words.
 
     >>> fit_text({"n_tokens": 1200, "slope": -0.9, "r2": 0.5, "cv_Q": 0.1})
-    '1,200 tokens, slope -0.900, R² 0.500, CV of Q 0.100'
+    '1,200 tokens, slope −0.900, R² 0.500, CV of Q 0.100'
     """
     tokens = f"{fit['n_tokens']:,} tokens" + (f" ({only})" if only else "")
     if "why" in fit:
         return f"{tokens}; no line: {fit['why']}"
-    r2 = "undefined" if np.isnan(fit["r2"]) else f"{fit['r2']:.3f}"
-    measures = {"slope": f"{fit['slope']:.3f}", "R²": r2, "CV of Q": f"{fit['cv_Q']:.3f}"}
-    return ", ".join([tokens, *(f"{name(one)} {value}" for one, value in measures.items())])
+    return f"{tokens}, {line_text(fit['slope'], fit['r2'], fit['cv_Q'], name)}"
+
+
+def line_text(
+    slope: float, r2: float, cv_Q: float | None = None, name: Callable[[str], str] = str
+) -> str:
+    """The measures of a line in words, each named by ``name``.
+
+    >>> line_text(-0.9, float("nan"))
+    'slope −0.900, R² undefined'
+    """
+    measures = {"slope": slope, "R²": r2} | ({} if cv_Q is None else {"CV of Q": cv_Q})
+    return ", ".join(f"{name(one)} {decimal(value)}" for one, value in measures.items())
 
 
 def times(counts: tuple[int, int | None]) -> str:
@@ -76,7 +88,7 @@ def signed(value: float) -> str:
     >>> signed(1.5), signed(-1.5)
     ('+1.5', '−1.5')
     """
-    return f"{'+' if value >= 0 else '−'}{number(abs(value))}"
+    return f"{'+' if value >= 0 else ''}{number(value)}"
 
 
 def marked_table(
@@ -156,9 +168,18 @@ def contexts_table(contexts: Sequence[Context], count: int, corpus: str) -> str:
 def number(value: float) -> str:
     """A squared norm with three or four significant digits and commas between thousands.
 
-    >>> number(93.4567), number(123456.7), number(0.00123)
-    ('93.46', '123,457', '0.00123')
+    >>> number(93.4567), number(123456.7), number(-0.00123)
+    ('93.46', '123,457', '−0.00123')
     """
     if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+        return with_minus(f"{value:,.0f}")
+    return with_minus(f"{value:.4g}" if abs(value) >= 1 or value == 0 else f"{value:.3g}")
+
+
+def decimal(value: float) -> str:
+    """A share, a slope or a correlation with three decimal places; NaN is undefined.
+
+    >>> decimal(-0.9354), decimal(float("nan"))
+    ('−0.935', 'undefined')
+    """
+    return "undefined" if np.isnan(value) else with_minus(f"{value:.3f}")

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets as widgets
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -37,7 +36,7 @@ from embvar_kit.explorers.points import Points, Statistics, by_name
 from embvar_kit.explorers.rendering import DPI, png_of
 from embvar_kit.explorers.scripted import LectureButton, PlotGuard
 from embvar_kit.explorers.shading import Shading
-from embvar_kit.explorers.tables import MOST_NAMED, explained, fit_text, marked_table
+from embvar_kit.explorers.tables import MOST_NAMED, explained, fit_text, line_text, marked_table
 from embvar_kit.explorers.token_card import TokenCard
 from embvar_kit.explorers.tradeoff_lists import TokenLists
 from embvar_kit.explorers.tradeoff_options import Options
@@ -352,8 +351,7 @@ class TradeoffExplorer(WithOutputs):
         fit = self.state.null_fit
         if "slope" not in fit:
             return f"Labels permuted, in grey: no line: {fit['why']}" if fit else ""
-        r2 = "undefined" if np.isnan(fit["r2"]) else f"{fit['r2']:.3f}"
-        return f"Labels permuted, in grey: slope {fit['slope']:.3f}, R² {r2}."
+        return f"Labels permuted, in grey: {line_text(fit['slope'], fit['r2'])}."
 
     def _fit_text(self, name: Callable[[str], str] = str) -> str:
         """The regression in words, its measures named by ``name``."""

@@ -12,7 +12,7 @@ from embvar_kit.explorers.base import bind
 from embvar_kit.explorers.controls import TokenList, dropdown, heading, paragraph
 from embvar_kit.explorers.nearest import nearest_means
 from embvar_kit.explorers.rendering import Prefetcher
-from embvar_kit.explorers.tables import number, signed
+from embvar_kit.explorers.tables import decimal, number, signed
 from embvar_kit.explorers.tradeoff_state import TradeoffState
 
 _NO_LAYER = -1  # a dropdown takes None to mean that nothing is chosen
@@ -146,7 +146,7 @@ class TokenLists:
             self._nearest.fill([])
             return
         cells = (
-            (row.shown, f"{row.cosine:.3f}", number(row.distance))
+            (row.shown, decimal(row.cosine), number(row.distance))
             for row in found.itertuples(index=False)
         )
         self._nearest.fill(zip(found["token"].astype(str), cells, strict=True))

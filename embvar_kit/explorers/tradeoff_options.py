@@ -18,6 +18,7 @@ from embvar_kit.explorers.base import bind
 from embvar_kit.explorers.columns import COUNT, PIECE, Column
 from embvar_kit.explorers.controls import checkbox, dropdown, with_class
 from embvar_kit.explorers.tradeoff_state import TradeoffState
+from embvar_kit.figures.lettering import with_minus
 
 _MORE, _LESS, _TOOLTIP = "more options", "fewer options", "colours, a filter and more"
 _ALL = "all tokens"
@@ -274,8 +275,7 @@ def _value_control(
 
 def _labelled(numbers: Iterable[float]) -> list[tuple[str, float]]:
     # A slider puts a hyphen between its two numbers, from which no minus must be mistaken.
-    minus = "\N{MINUS SIGN}"
-    return [(f"{number:,.6g}".replace("-", minus), number) for number in sorted(numbers)]
+    return [(with_minus(f"{number:,.6g}"), number) for number in sorted(numbers)]
 
 
 def _round_numbers(low: float, high: float, *, log: bool) -> set[float]:

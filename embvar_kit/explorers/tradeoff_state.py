@@ -29,6 +29,9 @@ _RESTORED = (
     *("layer", "scales", "colour_by", "shaded", "compare", "distance", "marked", "token"),
 )
 
+# The widest choice, in which any range is valid that has tokens.
+_WIDEST = {"only": None, "compare": None, "unbiased": False, "special": True, "sinks": True}
+
 # Traits that decide which tokens are shown and in which form, in the order of `choice`.
 _CHOICE = ("counts", "special", "unbiased", "only", "sinks")
 _NULL_OF_ALL = (
@@ -262,19 +265,21 @@ class TradeoffState(AllOrNothing, traitlets.HasTraits):
         """What :meth:`restore` takes to show the same again."""
         return {name: getattr(self, name) for name in _RESTORED}
 
-    def _check_names(self, values: Mapping[str, Any]) -> None:
-        if unknown := [name for name in values if name not in _RESTORED]:
-            raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
-
     def _set(self, values: Mapping[str, Any]) -> None:
-        # The widest choice, in which any range is valid that has tokens.
-        self.only = self.compare = None
-        if "null" in values:  # with it, high-norm tokens cannot be left out
-            self.null = False
-        self.unbiased, self.special, self.sinks = False, True, True
-        for name in _RESTORED:
+        for name in ("model", "site"):  # to another one, what is not named adapts
             if name in values:
                 setattr(self, name, values[name])
+        kept = {name: getattr(self, name) for name in _WIDEST}
+        if values.get("sinks", self.sinks) == self.sinks:  # else axes that fitted follow
+            kept["scales"] = self.scales
+        if "null" in values:  # with it, high-norm tokens cannot be left out
+            self.null = False
+        for name, value in _WIDEST.items():
+            setattr(self, name, value)
+        wanted = {**kept, **values}
+        for name in _RESTORED:
+            if name in wanted:
+                setattr(self, name, wanted[name])
 
     def clear(self) -> None:
         """Remove all marks and close the card."""

@@ -73,9 +73,11 @@ class AllOrNothing:
     def values(self) -> dict[str, Any]:
         """What :meth:`restore` takes to show the same again."""
 
-    @abc.abstractmethod
     def _check_names(self, values: Mapping[str, Any]) -> None:
         """Refuse values that the state does not have."""
+        known = self.values()
+        if unknown := [name for name in values if name not in known]:
+            raise traitlets.TraitError(f"There is no value {unknown[0]!r} to restore.")
 
     @abc.abstractmethod
     def _set(self, values: Mapping[str, Any]) -> None:
@@ -83,6 +85,9 @@ class AllOrNothing:
 
     def restore(self, **values: Any) -> None:
         """Set several values at once; if one is not valid, all stay as they were.
+
+        A value that is not named stays, too. Only what another model or site does not have adapts
+        to it, as it does when the model is chosen by hand.
 
         Args:
             values: as :meth:`values` gives them, or some of them.
@@ -97,6 +102,19 @@ class AllOrNothing:
         except traitlets.TraitError:
             self._set(before)
             raise
+
+
+class Independent(AllOrNothing, traitlets.HasTraits):
+    """A state each of whose values is valid or not, whatever the others are."""
+
+    def values(self) -> dict[str, Any]:
+        """What :meth:`restore` takes to show the same again."""
+        chosen = (name for name, trait in self.traits().items() if not trait.read_only)
+        return {name: getattr(self, name) for name in chosen}
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
 
 
 def is_finite(value: Any) -> bool:

@@ -71,6 +71,15 @@ def counted(least: int, most: int | None, of: str = "t") -> str:
     return f"{least:,} <= n_{of}" + ("" if most is None else f" <= {most:,}")
 
 
+def with_minus(number: str) -> str:
+    """A number in digits with the minus sign of typography, as matplotlib writes it at axes.
+
+    >>> with_minus("-0.93"), with_minus("2e-05")
+    ('−0.93', '2e−05')
+    """
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
 def formula(counts: str) -> str:
     """A range of counts as a formula."""
     return f"${counts.replace('<=', chr(92) + 'leq').replace(',', '{,}')}$"

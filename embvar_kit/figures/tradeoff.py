@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures import given, lettering, style
 from embvar_kit.figures.given import Drawn, Statistics
-from embvar_kit.figures.lettering import as_label, label_points
+from embvar_kit.figures.lettering import as_label, label_points, with_minus
 from embvar_kit.figures.style import FREQUENCY_MAP
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -328,4 +328,4 @@ def fit_text(fit: analysis.Tradeoff | analysis.Line) -> str:
     plain = fit.slope == 0 or 0.005 <= abs(fit.slope) < 1000
     slope = f"{fit.slope:.2f}" if plain else f"{fit.slope:.1e}"
     r2 = "undefined" if np.isnan(fit.r2) else f"{fit.r2:.2f}"
-    return f"slope {slope}, $R^2$ {r2}"
+    return f"slope {with_minus(slope)}, $R^2$ {r2}"

@@ -96,6 +96,14 @@ CONTESTANTS = (
         250,
     ),
     Contestant(
+        "linked explorer, both panels at once",
+        "the same with *same relative depth*: a step of one slider moves both panels",
+        'stats = ek.cached_statistics("minilm", progress=False)',
+        "explorer = ek.LinkedExplorer(stats, counts=(1, None), same_depth=True)\nexplorer",
+        "linked",
+        250,
+    ),
+    Contestant(
         "layer explorer",
         "minilm and smollm2 side by side, 7 and 31 layers",
         'names = ("minilm", "smollm2")\n'

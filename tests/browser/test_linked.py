@@ -158,6 +158,30 @@ def test_at_the_same_depth_both_sliders_go_together(notebook: Notebook, explorer
     poll(lambda: fit_of(explorer, "right")[0], lambda now: now == 15)
 
 
+def test_after_a_change_of_model_the_axes_are_those_of_its_tokens(
+    notebook: Notebook, explorer: Locator
+):
+    left = panel(explorer, "left")
+    before = view.Axes(left).ticks
+    model = left.locator(".embvar-model select")
+    model.select_option(label="smollm2")
+    fit = poll(lambda: fit_of(explorer, "left"), lambda now: now[0] == 15)
+    table = view.statistics("smollm2").table(15, min_count=10)
+    assert fit[:2] == (15, len(table)), "both panels show all of its tokens"
+    watched(explorer, "left").stop()
+    titles = left.locator(".embvar-axes-x, .embvar-axes-y").all_inner_texts()
+    assert [title.split(",")[0] for title in titles] == ["M(Xt)", "V(Xt)"]
+    M = [value for value, _ in view.Axes(left).ticks[0]]
+    low, high = table["M"].min(), table["M"].max()  # the other model's are below all of these
+    assert all(0.8 * low < value < 1.2 * high for value in M) and len(M) > 1
+    placed = table[(table[["M", "V"]] > 0).all(axis=1)].set_index("token")
+    view.hovered_over_where_the_axes_say(notebook.page, left, placed, log=True)
+    notebook.page.screenshot(path=screenshot("linked-other-model"))
+    model.select_option(label="minilm")
+    poll(lambda: fit_of(explorer, "left")[:2], lambda now: now == (3, len(both())))
+    assert poll(lambda: view.Axes(left).ticks, lambda now: now == before) == before
+
+
 def test_large_numbers_at_the_axes_are_powers_of_ten_and_not_cut(explorer: Locator):
     together, right = explorer.locator(".embvar-together input"), panel(explorer, "right")
     together.uncheck()  # a token that only smollm2 has reaches 10⁸
@@ -331,6 +355,8 @@ def test_the_panels_fit_their_column(
     assert abs(plots[0]["width"] - plots[1]["width"]) < 30
     for box, plot in zip(boxes, plots, strict=True):
         assert plot["width"] > box["width"] - 140
+    above = plots[0]["y"] - explorer.bounding_box()["y"]
+    assert above < {1000: 295, 1280: 255, 1920: 185}[width], "the controls leave room for the plots"
     assert view.cut_off(explorer) == []
     page.screenshot(path=screenshot(f"linked-{width}"))
     page.set_viewport_size(WINDOW)

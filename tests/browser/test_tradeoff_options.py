@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Locator
 
 import embvar_kit as ek
+from embvar_kit.explorers.tables import decimal
 from embvar_kit.statistics import analysis
 
 from . import view
@@ -130,7 +131,7 @@ def test_a_filter_shows_its_tokens_and_their_line(notebook: Notebook, explorer: 
     kept = kept[numeric]
     fit = analysis.tradeoff(*(kept[name].to_numpy() for name in "QMV"))
     wanted = f"layer {layer}: {len(kept):,} tokens (letters or punctuation: digits), slope "
-    wanted += f"{fit.slope:.3f}, R² {fit.r2:.3f}"
+    wanted += f"{decimal(fit.slope)}, R² {fit.r2:.3f}"
     text = poll(lambda: view.text_of(explorer, "numbers b"), lambda text: wanted in text)
     assert wanted in text
     explorer.locator(".embvar-search input").fill("the")
@@ -200,7 +201,7 @@ def null_fit(explorer: Locator) -> str:
     """What is to be told of the null at the layer shown."""
     fits = view.statistics("minilm").null.tradeoff().set_index("layer")
     fit = fits.loc[int(view.readout(explorer))]
-    return f"Labels permuted, in grey: slope {fit['slope']:.3f}, R² {fit['r2']:.3f}."
+    return f"Labels permuted, in grey: slope {decimal(fit['slope'])}, R² {fit['r2']:.3f}."
 
 
 def colour_at(explorer: Locator, place: list[float]) -> list[int]:
@@ -237,8 +238,12 @@ def test_dense_tokens_become_transparent_and_a_lonely_one_stays(
     assert np.abs(np.subtract(colour_at(explorer, place), alone)).max() < 40
     assert colour_at(explorer, dense) != crowded
     notebook.page.screenshot(path=screenshot("options-shaded"))
-    explorer.locator(".embvar-shaded input").click()
-    assert picture.rest(changes=after["changes"])["hash"] == before["hash"]
+    # More than once: the values of a message come in another order each time, and one of these
+    # once left the plot without points.
+    for wanted in (before, after, before, after, before):
+        changes = picture.rest()["changes"]
+        explorer.locator(".embvar-shaded input").click()
+        assert picture.rest(changes=changes)["hash"] == wanted["hash"]
     picture.stop()
 
 

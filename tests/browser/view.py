@@ -88,6 +88,17 @@ def watch(explorer: Locator) -> Watch:
     """Watch the pixels of an explorer's widest canvas or image."""
     pictures = explorer.locator(PICTURE)
     pictures.first.wait_for(state="attached")
+    # At first a picture has the size of a saved page: it is drawn anew once its room is known.
+    poll(
+        lambda: explorer.evaluate(
+            """explorer => {
+              const image = explorer.querySelector("img.embvar-picture");
+              return !image || explorer.matches(".embvar-lecture") ||
+                image.naturalWidth > explorer.clientWidth - 60;
+            }"""
+        ),
+        bool,
+    )
     shown = [pictures.nth(i) for i in range(pictures.count())]
     sizes = [(one.bounding_box() or {"width": 0})["width"] for one in shown]
     return Watch(shown[int(np.argmax(sizes))].element_handle())

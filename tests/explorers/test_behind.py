@@ -12,6 +12,8 @@ from PIL import Image
 
 import embvar_kit as ek
 from embvar_kit.explorers.behind import SIZE
+from embvar_kit.explorers.tables import decimal
+from embvar_kit.figures.lettering import with_minus
 from embvar_kit.figures.tradeoff import NULL_COLOUR, NULL_LINE
 
 
@@ -70,7 +72,7 @@ def test_the_axes_hold_the_null_and_the_points_keep_their_places(stats):
 def test_its_line_and_its_numbers_are_those_of_the_analysis(stats):
     explorer = ek.TradeoffExplorer(stats, counts=(5, None), layer=2, null=True)
     fit = stats.null.tradeoff(min_count=5, max_count=None).set_index("layer").loc[2]
-    told = f"Labels permuted, in grey: slope {fit['slope']:.3f}, R² {fit['r2']:.3f}."
+    told = f"Labels permuted, in grey: slope {decimal(fit['slope'])}, R² {fit['r2']:.3f}."
     assert told in explorer._numbers.value
     assert told in explorer._frame.pictures["embvar-scatter"]
     null, line = explorer.plot._lines()
@@ -78,7 +80,8 @@ def test_its_line_and_its_numbers_are_those_of_the_analysis(stats):
     M, V = np.array(null.vertices).T
     np.testing.assert_allclose(V, fit["intercept"] + fit["slope"] * M)
     legend = explorer.figure().axes[0].get_legend()
-    assert f"slope {fit['slope']:.2f}" in legend.get_texts()[0].get_text()
+    slope = with_minus(f"{fit['slope']:.2f}")
+    assert f"slope {slope}" in legend.get_texts()[0].get_text()
 
 
 def test_a_filter_takes_the_same_tokens_of_the_null(stats):

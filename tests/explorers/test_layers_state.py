@@ -4,7 +4,7 @@ import ipywidgets as widgets
 import numpy as np
 import pytest
 import traitlets
-from explored import find, tradeoff_of_high_norm
+from explored import find, statistics_of, tradeoff_of_high_norm
 
 import embvar_kit as ek
 from embvar_kit.explorers.controls import CountsSlider
@@ -83,3 +83,20 @@ def test_a_small_text_begins_with_all_its_tokens(stats):
     assert explorer.wait() and find(explorer, "embvar-message").value == ""
     with pytest.raises(traitlets.TraitError, match="No token of minilm occurs 10 to 100,000"):
         LayerState(rare, counts=(10, 100_000))
+
+
+def test_what_is_not_named_stays_as_it_is(stats):
+    state = LayerState(stats, unbiased=True, counts=(2, None), step=3)
+    state.special, state.absolute = False, True
+    before = state.values()
+    state.restore(of="V")
+    assert state.values() == {**before, "of": "V"}
+
+
+def test_a_step_that_is_not_named_stays_among_the_layers_shown():
+    deep, flat = (statistics_of(["a", "b", "c"], layers=range(k)) for k in (5, 2))
+    state = LayerState({"deep": deep, "flat": flat}, step=4)
+    state.restore(shown=["flat"])
+    assert (state.shown, state.step) == (["flat"], 1)
+    with pytest.raises(traitlets.TraitError, match="at most 2 layers"):
+        state.restore(shown=["flat"], step=4)

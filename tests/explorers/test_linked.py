@@ -11,6 +11,7 @@ from PIL import Image
 
 import embvar_kit as ek
 from embvar_kit.explorers import base
+from embvar_kit.explorers.tables import decimal
 
 LEFT = ["the", "of", "and", "only left", "rare"]
 RIGHT = ["and", "the", "only right", "of", "rare"]
@@ -39,7 +40,9 @@ def test_the_numbers_above_a_panel_are_its_own(explorer, stats):
     fits = stats.tradeoff(min_count=5, max_count=None).set_index("layer")
     for text, layer in ((left, 2), (right, 5)):
         fit = fits.loc[layer]
-        assert f"layer {layer}: {int(fit['n_tokens']):,} tokens, slope {fit['slope']:.3f}" in text
+        assert (
+            f"layer {layer}: {int(fit['n_tokens']):,} tokens, slope {decimal(fit['slope'])}" in text
+        )
         assert f"CV of Q {fit['cv_Q']:.3f}" in text
     told = without_tags(find(explorer, "embvar-both").value)
     ranks = explorer.state.rank_correlations()
@@ -88,6 +91,69 @@ def test_both_plots_share_one_packed_script(explorer):
     assert sum(len(plot.widget._esm) for plot in explorer.plots) < 5000
     alone = ek.TradeoffExplorer(statistics_of(LEFT))
     assert len(str(alone.plot.widget._esm)) == whole, "others are as they were"
+
+
+def sent_of(plot) -> list[tuple[dict, int]]:
+    """What a plot sends to the browser from now on: its state, and how many bytes of arrays."""
+    sent, widget = [], plot.widget
+
+    def record(key=None):
+        state = widget.get_state(key)
+        arrays = (value for value in state.values() if isinstance(value, dict) and "view" in value)
+        sent.append((state, sum(array["view"].nbytes for array in arrays)))
+
+    widget.send_state = record
+    return sent
+
+
+def drawn_by(sent) -> np.ndarray:
+    """The points that the browser joins from the states it has got, the last of each kind."""
+    parts = {}
+    for state, _ in sent:
+        parts |= {name: state[name] for name in ("points", "looks") if name in state}
+    arrays = (np.frombuffer(one["view"], one["dtype"]).reshape(one["shape"])
+              for one in (parts["points"], parts["looks"]))  # fmt: skip
+    return np.hstack(list(arrays))
+
+
+def test_a_step_sends_places_and_no_colours(explorer):
+    """Both panels may move at a step: with their colours they would send twice as much."""
+    explorer.state.same_depth = True
+    sent = [sent_of(plot) for plot in explorer.plots]
+    explorer.state.left.layer = 4
+    assert explorer.state.right.layer == 4
+    for panel, messages in zip(explorer.state.panels, sent, strict=True):
+        with_points = [(state, size) for state, size in messages if "points" in state]
+        ((state, size),) = with_points
+        assert "looks" not in state and size == 8 * len(panel.points.n), "two floats a point"
+
+
+def test_places_and_colours_are_those_of_the_points(explorer):
+    plot, state = explorer.plots[0], explorer.state
+    widget = plot.widget
+    sent = [(widget.get_state(["points", "looks"]), 0)]  # as the page opens
+    messages = sent_of(plot)
+    for change in ({"counts": (20, None)}, {"unbiased": True}, {"counts": (5, None)}):
+        for name, value in change.items():
+            setattr(state, name, value)
+        state.left.layer = (state.left.layer + 1) % 7
+        seen = drawn_by([*sent, *messages])
+        np.testing.assert_allclose(seen, widget.points, atol=1e-6)
+        assert len(seen) == len(state.left.points.n)
+    for told, _ in messages:
+        if "points" in told and "looks" in told:
+            assert told["points"]["shape"][0] == told["looks"]["shape"][0]
+
+
+def test_other_colours_at_the_same_places_are_drawn(explorer):
+    """The browser draws anew where what it has of the points differs: so it must."""
+    widget = explorer.plots[0].widget
+    before = widget.get_state("points")["points"]
+    again = widget.points.copy()
+    again[:, 3] /= 2
+    widget.points = again
+    after = widget.get_state("points")["points"]
+    assert bytes(before.pop("view")) == bytes(after.pop("view")) and before != after
 
 
 def test_a_dropdown_offers_the_layers_of_the_model_chosen():

@@ -236,6 +236,44 @@ def test_the_state_is_restored_as_it_was():
     assert again.values() == values
 
 
+def test_what_is_not_named_stays_as_it_is():
+    state = two_models(together=False, unbiased=True, special=False, counts=(5, None))
+    state.mark(["the"])
+    before = state.values()
+    state.restore(right={"layer": 3})
+    wanted = {**before, "right": {**before["right"], "layer": 3}}
+    assert state.values() == wanted
+    state.restore(counts=(2, 1000))
+    assert state.values() == {**wanted, "counts": (2, 1000)}
+    with pytest.raises(traitlets.TraitError, match="start the range at 2"):
+        state.restore(counts=(1, None))
+    assert state.values() == {**wanted, "counts": (2, 1000)}
+    state.restore(left={"model": "b"})
+    assert (state.left.model, state.unbiased, state.special) == ("b", True, False)
+
+
+@pytest.mark.parametrize(
+    ("values", "layers"),
+    [
+        ({"left": {"layer": 0}}, (0, 0)),
+        ({"right": {"layer": 0}}, (0, 0)),
+        ({"counts": (2, None)}, (1, 3)),
+        ({"left": {"model": "b"}}, (3, 3)),
+        ({"left": {"layer": 2}, "right": {"layer": 4}}, (2, 4)),
+        ({"left": {"layer": 0}, "right": {"layer": 4}}, (0, 0)),
+    ],
+)
+def test_panels_at_the_same_depth_stay_so(values, layers):
+    state = two_models(same_depth=True)
+    state.right.layer = 3  # nearest at the left is 1, of which the nearest at the right is 2
+    assert (state.left.layer, state.right.layer) == (1, 3)
+    again = two_models()
+    again.restore(**state.values())
+    assert again.values() == state.values()
+    state.restore(**values)
+    assert (state.left.layer, state.right.layer) == layers and state.same_depth
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

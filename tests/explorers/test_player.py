@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import traitlets
 from brute_force import two_pass
-from explored import find, picture
+from explored import drawn_on, find, picture
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
@@ -31,17 +31,17 @@ def test_the_players_curves_grow_and_their_end_is_hidden_until_asked():
     player = ek.SequencePlayer(x)
     player.state.k = 12
     assert player.wait()
-    curves = [artist for artist in player._artists if isinstance(artist, Line2D)]
+    curves = [artist for artist in drawn_on(player).artists if isinstance(artist, Line2D)]
     assert max(len(line.get_xdata()) for line in curves) == 12
     ends = two_pass(x)
-    bands = [artist for artist in player._artists if isinstance(artist, Rectangle)]
+    bands = [artist for artist in drawn_on(player).artists if isinstance(artist, Rectangle)]
     assert bands == [] and "k =" not in find(player, "embvar-numbers").value
     find(player, "embvar-answer").value = True
     assert player.wait()
-    bands = [artist for artist in player._artists if isinstance(artist, Rectangle)]
+    bands = [artist for artist in drawn_on(player).artists if isinstance(artist, Rectangle)]
     edges = [(band.get_y(), band.get_y() + band.get_height()) for band in bands]
     np.testing.assert_allclose(edges, [(0.9 * value, 1.1 * value) for value in ends], rtol=1e-6)
-    low, high = player._ax.get_ylim()
+    low, high = drawn_on(player).axes.get_ylim()
     assert low <= min(map(min, edges)) and max(map(max, edges)) < high
     told = find(player, "embvar-numbers").value
     for name, k in player.state.near_from().items():

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import traitlets
-from explored import find, picture
+from explored import drawn_on, find, picture
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -44,8 +44,8 @@ def test_state_and_sliders_follow_each_other_and_the_picture_follows_both():
 @pytest.mark.parametrize("n", [2, 3, 8, 20, 300, 2000])
 def test_no_cloud_leaves_its_plot(n):
     playground = ek.VariancePlayground()
-    low, high = playground._axes[0].get_xlim()
-    assert (low, high) == playground._axes[0].get_ylim()
+    low, high = drawn_on(playground).axes[0].get_xlim()
+    assert (low, high) == drawn_on(playground).axes[0].get_ylim()
     for seed in range(20):
         state = CloudState(mean_1=-3, mean_2=3, spread_1=1.5, spread_2=1.5, n=n, seed=seed)
         radius = np.sqrt(state.moments["V"])
@@ -57,7 +57,7 @@ def test_no_cloud_leaves_its_plot(n):
 def test_the_cloud_follows_the_mouse_as_far_as_the_sliders_go():
     playground = ek.VariancePlayground()
     drag, state = playground._drag, playground.state
-    limit = playground._axes[0].get_xlim()[1]
+    limit = drawn_on(playground).axes[0].get_xlim()[1]
     drag.place = [0.5 + 1.5 / (2 * limit), 0.5 - 2.2 / (2 * limit)]
     assert (state.mean_1, state.mean_2) == (1.5, -2.2)
     assert find(playground, "embvar-mean-2").value == -2.2

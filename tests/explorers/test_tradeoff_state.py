@@ -297,3 +297,37 @@ def test_a_small_text_begins_with_two_occurrences_for_the_unbiased_forms(stats):
         LinkedState(sources, unbiased=True),
     ):
         assert (state.counts, state.unbiased) == ((2, None), True)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [{"layer": 3}, {"marked": ["the"]}, {"counts": (4, 900)}, {"scales": "own"}, {"special": True}],
+)
+def test_what_is_not_named_stays_as_it_is(stats, named):
+    state = TradeoffState({"one": stats, "other": stats}, layer=2)
+    values = {
+        "special": False, "sinks": False, "unbiased": True, "compare": 4, "counts": (3, 5_000),
+        "only": ("characters", "letters"), "colour_by": "characters", "shaded": True,
+        "scales": "log", "token": "of",
+    }  # fmt: skip
+    for name, value in values.items():
+        setattr(state, name, value)
+    before = state.values()
+    state.restore(**named)
+    assert state.values() == {**before, **named}
+    with pytest.raises(traitlets.TraitError, match="start the range at 2"):
+        state.restore(counts=(1, None))
+    assert state.values() == {**before, **named}, "an unbiased form is not measured silently"
+
+
+def test_another_model_that_is_restored_keeps_the_choice_of_tokens(stats):
+    few = stats.take(np.flatnonzero(stats.n < 200))
+    state = TradeoffState({"all": stats, "few": few}, layer=2)
+    state.special, state.unbiased, state.counts, state.compare = False, True, (5, None), 4
+    state.restore(model="few", layer=1)
+    assert (state.model, state.layer, state.special, state.unbiased) == ("few", 1, False, True)
+    assert (state.counts, state.compare) == ((5, None), None), "as when it is chosen by hand"
+    by_hand = TradeoffState({"all": stats, "few": few}, layer=2)
+    by_hand.special, by_hand.unbiased, by_hand.counts, by_hand.compare = False, True, (5, None), 4
+    by_hand.model, by_hand.layer = "few", 1
+    assert by_hand.values() == state.values()

@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 import embvar_kit as ek
 from embvar_kit import figures, release
 from embvar_kit.figures import given
+from embvar_kit.figures.lettering import with_minus
 
 SPECIAL = ("[CLS]", "[SEP]")
 SENTENCES = ["a b", "a  b c", "one", "one\ttwo three", *["w " * n + "end" for n in range(1, 63)]]
@@ -138,7 +139,7 @@ def test_fig_2_draws_all_tokens_and_fits_the_frequent_ones(ours, theirs):
     layer = theirs[3]
     np.testing.assert_allclose(offsets(ax), ordered(layer["M_X_t"], layer["V_X_t"]))
     slope = assert_lines(ax, layer["M_X_t"], layer["V_X_t"], in_range(layer))
-    assert f"slope {slope:.2f}" in ax.get_title()
+    assert with_minus(f"slope {slope:.2f}") in ax.get_title()
     assert ax.collections[0].get_clim() == (0, pytest.approx(np.log10(layer["n_t"].max())))
     (note,) = [text.get_text() for text in ax.texts]
     assert note == "drawn: all\nline: $10 \\leq n_t \\leq 100{,}000$"
@@ -579,7 +580,8 @@ def test_the_null_lies_behind_the_tokens_with_a_line_of_its_own(log, ours, null)
     x, y = line.get_xydata().T
     np.testing.assert_allclose(y, fit["intercept"] + fit["slope"] * x)
     texts = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert f"labels permuted: slope {fit['slope']:.2f}, $R^2$ {fit['r2']:.2f}" in texts
+    slope = with_minus(f"{fit['slope']:.2f}")
+    assert f"labels permuted: slope {slope}, $R^2$ {fit['r2']:.2f}" in texts
     assert "labels as they are" in texts
 
 

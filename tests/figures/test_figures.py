@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 
 import embvar_kit as ek
 from embvar_kit import figures
+from embvar_kit.figures.lettering import with_minus
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,8 @@ def test_V_on_M_draws_each_token_and_the_line_of_the_analysis(stats):
     fit = stats.tradeoff(min_count=5).set_index("layer").loc[2]
     (xs, ys) = ax.lines[0].get_xydata().T
     np.testing.assert_allclose(ys, fit["intercept"] + fit["slope"] * xs)
-    assert f"slope {fit['slope']:.2f}, $R^2$ {fit['r2']:.2f}" in ax.get_title()
+    slope = with_minus(f"{fit['slope']:.2f}")
+    assert f"slope {slope}, $R^2$ {fit['r2']:.2f}" in ax.get_title()
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("$M(X_t)$", "$V(X_t)$")
     unbiased = figures.V_on_M(stats, layer=2, unbiased=True, ax=plt.figure().subplots())
     assert unbiased.get_title() != ax.get_title()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 import traitlets
+from explored import answer_of, find
+from PIL import Image
 from tiny_models import SENTENCES
 
 import embvar_kit as ek
 from embvar_kit import analysis, figures
+from embvar_kit.explorers.tables import decimal
+from embvar_kit.figures.tradeoff import fit_text
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +157,12 @@ def test_the_bench_is_tied_both_ways_and_redrawn(measured):
     parts, inputs, _ = measured
     bench = ek.NormalizationBench(parts, inputs)
     controls = {css: c for c in bench.view.children[0].children for css in c._dom_classes}
-    (picture,), numbers = bench.view.children[1].children, bench.view.children[2]
+    picture, numbers = find(bench, "embvar-picture"), find(bench, "embvar-numbers")
     first, said = picture.value, numbers.value
     controls["embvar-gamma"].value = 0.3
     assert bench.wait() and bench.state.gamma == 0.3
     assert picture.value != first and numbers.value != said
-    assert f"{parts[1].tradeoff(0.3, 1).slope:.3f}" in numbers.value
+    assert decimal(parts[1].tradeoff(0.3, 1).slope) in numbers.value
     bench.state.layer = 2
     assert bench.wait() and controls["embvar-layer"].value == 2
     assert bench.still().startswith(b"\x89PNG")
@@ -177,9 +183,8 @@ def test_the_bench_names_its_layer_and_its_middle_line_stays_in_frame(measured):
     for layer in parts:
         bench.state.layer = layer
         assert bench.wait()
-        (numbers,) = (part for part in bench.view.children if "embvar-numbers" in part._dom_classes)
-        assert numbers.value.startswith(f"<b>layer {layer}</b>")
-        blitted, axes = bench._figures[layer]
+        assert find(bench, "embvar-numbers").value.startswith(f"<b>layer {layer}</b>")
+        blitted, axes = bench._figure_of(layer, bench._form())
         assert blitted.figure.get_suptitle() == f"layer {layer}"
         (line,) = axes[1].lines
         (left, right), (low, high) = axes[1].get_xlim(), axes[1].get_ylim()
@@ -188,6 +193,35 @@ def test_the_bench_names_its_layer_and_its_middle_line_stays_in_frame(measured):
         (colours,) = (ax for ax in blitted.figure.axes if ax not in axes)
         box = colours.get_position()
         assert box.width > 4 * box.height, "it lies below the plots, so that these may be wider"
+
+
+def test_what_the_bench_shows_comes_out_by_buttons(measured):
+    parts, inputs, _ = measured
+    bench = ek.NormalizationBench(parts, inputs)
+    bench.state.restore(layer=2, gamma=0.5)
+    downloads = find(bench, "embvar-downloads")
+    message, (content,) = answer_of(downloads, "CSV")
+    assert message["name"] == "bench-layer2-gamma0.5-beta1.csv"
+    read = pd.read_csv(io.BytesIO(content)).set_index("site")
+    assert list(read.index) == list(bench.state.lines) and set(read["gamma"]) == {0.5}
+    for site, line in bench.state.lines.items():
+        for name in ("n_tokens", "slope", "intercept", "r2", "cv_Q"):
+            assert read.loc[site, name] == pytest.approx(getattr(line, name), rel=1e-12)
+    pd.testing.assert_frame_equal(read.reset_index()[bench.numbers.columns], bench.numbers)
+    axes = [ax for ax in bench.figure().axes if ax.get_title()]
+    assert [ax.get_title().split("\n")[1] for ax in axes] == [
+        fit_text(line) for line in bench.state.lines.values()
+    ]
+    drawn = axes[2].collections[0].get_offsets()
+    mixed = parts[2].mixed(0.5, 1)
+    np.testing.assert_allclose(np.sort(drawn[:, 0]), np.sort(mixed["M"]))
+    message, (content,) = answer_of(downloads, "PNG")
+    assert Image.open(io.BytesIO(content)).width > 1800
+    _, (content,) = answer_of(downloads, "SVG")
+    assert content.startswith(b"<?xml") and len(content) < 3e6
+    again = ek.NormalizationBench(parts, inputs)
+    exec(answer_of(downloads, "code")[0]["code"], {"explorer": again})
+    assert again.state.values() == bench.state.values()
 
 
 def test_the_bench_refuses_what_makes_no_sense(measured):
