@@ -37,6 +37,7 @@ from embvar_kit.explorers.rendering import DPI, png_of
 from embvar_kit.explorers.scripted import LectureButton, PlotGuard
 from embvar_kit.explorers.shading import Shading
 from embvar_kit.explorers.tables import MOST_NAMED, explained, fit_text, line_text, marked_table
+from embvar_kit.explorers.thin_scatter import ScatterScript, sharing
 from embvar_kit.explorers.token_card import TokenCard
 from embvar_kit.explorers.tradeoff_lists import TokenLists
 from embvar_kit.explorers.tradeoff_options import Options
@@ -101,7 +102,8 @@ class TradeoffExplorer(WithOutputs):
         vocabularies = Vocabularies(known, recall=recall)
         self.state = TradeoffState(stats, columns, vocabularies, **values)
         self.card = TokenCard(found, recall=recall, describe=self._describe)
-        self.plot = TradeoffPlot(self.state, height)
+        with sharing(ScatterScript()):
+            self.plot = TradeoffPlot(self.state, height)
         self.view = self._layout()
         for names, update in (
             (["drawn"], self._show_fit),
