@@ -137,8 +137,8 @@ def make_writable(folder: Path) -> list[Path]:
 
 def unmake(made: Iterable[Path]) -> None:
     """Remove the folders that :func:`make_writable` made, as far as they are empty."""
-    with suppress(OSError):  # one of them is not empty, or was never made
-        for one in made:
+    for one in made:
+        with suppress(OSError):  # it is not empty, or was never made
             one.rmdir()
 
 

@@ -15,11 +15,16 @@ def number_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, alike: float = 0.6) -> str:
     """A question that names the nearest known name, with a blank before it, or ``""``.
+
+    Args:
+        name: what was written.
+        known: what might have been meant.
+        alike: how near a name has to be, from 0 to 1, as :mod:`difflib` measures it.
 
     >>> did_you_mean("minilmm", ["minilm", "smollm2"]), did_you_mean("gpt2", ["minilm"])
     (" Did you mean 'minilm'?", '')
     """
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=alike)
     return f" Did you mean {near[0]!r}?" if near else ""

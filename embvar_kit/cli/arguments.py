@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -227,7 +228,15 @@ class Parser(argparse.ArgumentParser):
         chosen, unknown = self.parse_known_args(args, namespace)
         if unknown:
             own = self.of(chosen)
-            hint = did_you_mean(unknown[0].partition("=")[0], own._option_string_actions)
+            # Older names are not recommended, and help is not what a misspelt option asks for.
+            known = [
+                next((one for one in action.option_strings if one.startswith("--")), "")
+                for action in own._actions
+                if action.dest != "help"
+            ]
+            hint = ""
+            if "--" not in (sys.argv[1:] if args is None else args):
+                hint = did_you_mean(unknown[0].partition("=")[0], known, alike=0.8)
             own.error(f"unrecognized arguments: {' '.join(unknown)}.{hint}")
         return chosen
 

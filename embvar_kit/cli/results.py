@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,12 +200,32 @@ def _print_without_line(statistics: TokenStatistics, why: str, choice: Mapping[s
 
     What is left of a choice without tokens are the embeddings of all of them together.
     """
+    import pandas as pd
+
+    from embvar_kit.statistics import analysis
+
     kept = statistics.kept(choice["min_count"], choice["max_count"], choice["special"])
+    allowed = statistics.n if choice["special"] else statistics.n[~statistics.special]
     print(statistics)
-    most = f"the most frequent occurs {number_of(int(statistics.n.max()), 'time')}"
+    most = "no others are there"
+    if len(allowed):
+        most = f"the most frequent occurs {number_of(int(allowed.max()), 'time')}"
     counts = f"{choice['min_count']:,} to {choice['max_count']:,}"
-    print(f"{int(kept.sum()):,} of these occur {counts} times; {most}")
-    print(f"\nNo slope, R² or evidence of a trade-off. {why}")
+    of = "these" if choice["special"] else "these, special tokens left out,"
+    print(f"{int(kept.sum()):,} of {of} occur {counts} times; {most}")
+    fits = {}
+    for layer in statistics.layers:
+        tokens = statistics.table(layer, **choice)
+        with suppress(NoLineError):
+            fit = analysis.tradeoff(*(tokens[name].to_numpy() for name in "QMV"))
+            fits[int(layer)] = {"layer": int(layer), **fit._asdict()}
+    lacking = [str(layer) for layer in statistics.layers if int(layer) not in fits]
+    where = f" at layer{'s' * (len(lacking) > 1)} {', '.join(lacking)}" if fits else ""
+    print(f"\nNo slope, R² or evidence of a trade-off{where}. {why}")
+    if fits:
+        lines = pd.DataFrame(fits.values())
+        print(f"\nV on M at the layers that have a line ({_range(choice)})")
+        print(lines[_narrow(lines)].to_string(index=False, float_format="{:.3f}".format))
     everything = {"min_count": 1, "max_count": None, "special": True, "unbiased": False}
     for chosen, of in ((choice, "their embeddings"), (everything, "embeddings of all tokens")):
         try:

@@ -23,10 +23,10 @@ _PARTS = re.compile(
     r"""
     (?:\w+\.)*LeaveOut\((?P<leaving>[^()]*)\)
     | [\w.]+\([^()]*\)                            # a call: it stays a call
-    | (?<![\w=])'[^'\n]*'(?!\w)                   # a name that somebody gave
-    | (?P<with>with\ )?(?<![\w.])(?P<name>[A-Za-z_]+)=(?!=)
+    | (?<![\w=])(?:'[^'\n]*' | "[^"\n]*")(?!\w)   # a name that somebody gave
+    | (?P<with>with\ )?(?<![\w./\\])(?P<name>[A-Za-z_]+)=(?!=)
       (?P<value>'[^']*' | "[^"]*" | \[[^\]]*\] | \{[^{}]*\} | \([^()]*\) | \.\.\. | -?[\w.+-]*\w)?
-    | (?<![\w./])(?P<bare>[a-z]+(?:_[a-z]+)+ | ^[a-z]+(?=\ must\ be))(?![\w(/]|\.\w)
+    | (?<![\w./\\])(?P<bare>[a-z]+(?:_[a-z]+)+ | ^[a-z]+(?=\ must\ be))(?![\w(/]|\.\w)
     """,
     re.VERBOSE,
 )

@@ -7,12 +7,16 @@ const PAUSE = 200;  // milliseconds for which the room must stay as it is
 function render({ model, el }) {
   el.style.display = "none";
   const explorer = () => el.closest(".embvar-explorer");
-  let waiting = 0, frame = 0;
+  let waiting = 0, frame = 0, told = "";
   const tell = () => {
     const width = explorer()?.clientWidth;
     if (!width || explorer().classList.contains("embvar-lecture")) return;
     const room = [width - MARGIN, SHARE * window.innerHeight].map((x) => STEP * Math.floor(x / STEP));
-    if (room.join() === model.get("room").join()) return;
+    // Of two views of one explorer each would answer the other's width for ever: a view speaks
+    // only when its own room has changed.
+    if (room.join() === told) return;
+    told = room.join();
+    if (told === model.get("room").join()) return;
     model.set("room", room);
     model.save_changes();
   };

@@ -88,7 +88,7 @@ def signed(value: float) -> str:
     >>> signed(1.5), signed(-1.5)
     ('+1.5', '−1.5')
     """
-    return f"{'+' if value >= 0 else ''}{number(value)}"
+    return f"{'+' if value >= 0 else ''}{number(value + 0.0)}"  # without the sign of a negative 0
 
 
 def marked_table(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import threading
 import time
 import warnings
 from collections import Counter
@@ -117,11 +118,13 @@ def _fits(part: nn.Module) -> bool:
 SLOWER = 1.25
 """Packed products are off where they take this many times as long as PyTorch's own.
 
-The two round differently. A pass that is resumed and the workers of one pass have to decide alike,
-and so the margin is wider than what chance, or the load of other processes, adds to the fastest of
-many products.
+The two round differently. A pass that is resumed and the workers of one pass should decide alike,
+and so the margin is wider than what other processes mostly add to the fastest of many products, and
+two trials have to agree. On a machine where packed products are slower by about this much, two
+processes may still differ, by float32 rounding.
 """
 _TRIAL = 0.08  # seconds
+_TRYING = threading.Lock()  # two threads would slow each other's trial down
 _ROWS, _LARGEST, _SMALLEST = 64, 2**18, 2**16  # tokens of a trial; elements of its weights
 
 
@@ -141,7 +144,8 @@ def _slower_here(layers: list[nn.Module]) -> bool:
     if n_out * n_in < _SMALLEST:
         return False
     n_in = min(n_in, _LARGEST)
-    return _tried_slower(min(n_out, _LARGEST // n_in), n_in, torch.get_num_threads())
+    with _TRYING:
+        return _tried_slower(min(n_out, _LARGEST // n_in), n_in, torch.get_num_threads())
 
 
 @cache
@@ -156,7 +160,9 @@ def time_ratio(n_out: int, n_in: int) -> float:
     Args:
         n_out, n_in: the shape of the weights.
     """
-    weight, x = torch.ones(n_out, n_in), torch.ones(_ROWS, n_in)
+    # Whatever type and device the user has made PyTorch's defaults.
+    ones = partial(torch.ones, dtype=torch.float32, device="cpu")
+    weight, x = ones(n_out, n_in), ones(_ROWS, n_in)
     own = partial(nn.functional.linear, weight=weight)
     with torch.inference_mode():
         pack = torch.ops.mkldnn._reorder_linear_weight(weight)

@@ -172,6 +172,7 @@ class _Values(NamedTuple):
 
     values: np.ndarray
     scale: float
+    size: float | None = None  # of the axis around a constant, if it is not the scale
 
 
 def _moment(table: pd.DataFrame, moment: str) -> _Values:
@@ -195,7 +196,7 @@ def _logarithm(table: pd.DataFrame, moment: str, offset: float) -> _Values:
         )
     # The logarithm's derivative carries the rounding over.
     scale = style.size_of_Q(table) / float(shifted.median()) / np.log(10)
-    return _Values(np.log10(shifted).to_numpy(), scale)
+    return _Values(np.log10(shifted).to_numpy(), scale, size=1.0)
 
 
 def _log_symbol(moment: str, of: str, offset: float) -> str:

@@ -13,6 +13,7 @@ _DISTANCES = (6, 14, 26, 40, 58, 80, 106)  # from a point to the edge of its lab
 _DIRECTIONS = np.radians([0, 180, 90, 270, 45, 135, 225, 315, 22, 158, 202, 338, 67, 113, 247, 293])
 _POINT = 3.0  # half the width of a labelled point
 _SWEEPS = 8
+_MANY = 40  # labels, whose time grows with the cube of their number
 
 # What is wrong with a place. A label outside the plot cannot be read, nor can one under another;
 # a line through a label or a point can. Near places come before far ones, and the right first.
@@ -62,7 +63,7 @@ def place(spots: np.ndarray, widths: np.ndarray, height: float, inside: np.ndarr
         hit = _crossed(spots[own], choices[own], points, _POINT).sum(axis=1)
         fixed[own] += _CROSSES * far * hit
     at = np.full(number, -1)  # the place of each label; -1 for none as yet
-    for _ in range(_SWEEPS):
+    for _ in range(_SWEEPS if number <= _MANY else 1):
         before = at.copy()
         for own in order:
             others = np.flatnonzero((at >= 0) & (np.arange(number) != own))

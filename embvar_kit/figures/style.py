@@ -125,7 +125,9 @@ def panel_title(ax: Axes, text: str, size: float | None = 10) -> None:
 _MARGIN = 0.05  # of a constant value, on either side of it
 
 
-def around_constant(values: np.ndarray, scale: float | None = None) -> tuple[float, float] | None:
+def around_constant(
+    values: np.ndarray, scale: float | None = None, size: float | None = None
+) -> tuple[float, float] | None:
     """The limits of an axis for values that are one value up to rounding; ``None`` for others.
 
     matplotlib stretches its axes to whatever differs, and writes an offset beside them: rounding
@@ -134,6 +136,7 @@ def around_constant(values: np.ndarray, scale: float | None = None) -> tuple[flo
     Args:
         values: what the axis shows; what is not finite is not drawn and does not count.
         scale: what the rounding of the values is proportional to; by default the largest of them.
+        size: what the limits are a share of; by default the scale.
 
     >>> around_constant(np.array([1.0, 1.0, 1 + 1e-8])), around_constant(np.array([1.0, 1.1]))
     ((0.95, 1.05), None)
@@ -143,13 +146,19 @@ def around_constant(values: np.ndarray, scale: float | None = None) -> tuple[flo
     if not len(found) or not is_constant(found, scale):
         return None
     value = float(np.median(found))
-    margin = _MARGIN * (scale or abs(value) or 1.0)
+    margin = _MARGIN * (size or scale or abs(value) or 1.0)
     return value - margin, value + margin
 
 
-def hide_rounding(ax: Axes, axis: str, values: np.ndarray, scale: float | None = None) -> None:
+def hide_rounding(
+    ax: Axes,
+    axis: str,
+    values: np.ndarray,
+    scale: float | None = None,
+    size: float | None = None,
+) -> None:
     """Set the limits of an axis, ``"x"`` or ``"y"``, by :func:`around_constant` if it has any."""
-    if (limits := around_constant(values, scale)) is not None:
+    if (limits := around_constant(values, scale, size)) is not None:
         ax.set(**{f"{axis}lim": limits})
 
 

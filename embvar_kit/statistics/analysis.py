@@ -232,8 +232,8 @@ def slopes_on_frequency(table: Mapping[str, ArrayLike], *, log: bool = False) ->
 
     Args:
         table: ``n, Q, M, V``, as :meth:`embvar_kit.TokenStatistics.table` gives them.
-        log: of the logarithms of Q, M and V, which have no unit. Tokens without one are left out:
-            those whose M is not above 0, or whose V is not above 1e-6 of Q, which is rounding.
+        log: of the logarithms of Q, M and V, which have no unit. Each slope is over the tokens that
+            have its logarithm: an unbiased M may be 0 or less, and a V of 1e-6 of Q is rounding.
 
     Returns:
         ``{"Q": slope, "M": slope, "V": slope}``.
@@ -245,14 +245,18 @@ def slopes_on_frequency(table: Mapping[str, ArrayLike], *, log: bool = False) ->
     >>> {name: round(slope, 6) for name, slope in slopes_on_frequency(table).items()}
     {'Q': 0.0, 'M': -1.0, 'V': 1.0}
     """
-    n, *values = (np.asarray(table[name], dtype=float) for name in ("n", "Q", "M", "V"))
-    if log:
-        Q, M, V = values
-        kept = (M > 0) & (V > 1e-6 * Q)
-        n, *values = (x[kept] for x in (n, *values))
-        values = [np.log10(x) for x in values]
-    lines = (regress(np.log10(n), x, names=("log10 n_t", "Q, M or V")) for x in values)
-    return {name: float(line.slope) for name, line in zip("QMV", lines, strict=True)}
+    log_n = np.log10(np.asarray(table["n"], dtype=float))
+    Q = np.asarray(table["Q"], dtype=float)
+    slopes = {}
+    for name in "QMV":
+        x = np.asarray(table[name], dtype=float)
+        kept = x > (1e-6 * Q if name == "V" else 0) if log else np.full(len(x), True)
+        size = float(np.median(Q[kept])) if kept.any() else 0.0
+        x = x[kept]
+        if log and len(x):
+            size, x = size / float(np.median(x)) / math.log(10), np.log10(x)
+        slopes[name] = float(regress(log_n[kept], x, scale_y=size, names=("log10 n_t", name)).slope)
+    return slopes
 
 
 def is_constant(x: np.ndarray, scale: float | None = None) -> bool:

@@ -6,7 +6,9 @@ takes them. Intervals come from what the folds of documents give for the same ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,24 +137,56 @@ def of_statistic(
 ) -> pd.DataFrame:
     """Numbers of the user's own; see :meth:`TokenStatistics.intervals_of`."""
     if statistics.folds is None:
-        why = "are compact and keep them for the trade-off and the decomposition only"
+        why = "have none. Extract with folds=20."
+        if statistics.has_folds:
+            why = (
+                "are compact: they keep what other methods need. Take them as they were extracted."
+            )
         raise StatisticsError(
             "Intervals of a statistic of your own need the folds of documents, and these "
-            f"statistics {why if statistics.has_folds else 'have none'}. Extract with folds=20."
+            f"statistics {why}"
         )
     kept = statistics.kept(*(choice[name] for name in TOKENS))
     folds = statistics.folds.of(statistics.tokens[kept])
     own, without = [], []
-    layers = statistics.layers if layers is None else list(layers)
+    if layers is None:
+        layers = statistics.layers
+    layers = list(layers) if isinstance(layers, Iterable) else [layers]
     for row, layer in enumerate(layers):
         table = statistics.table(layer, **choice)
-        own.append({"layer": int(layer), **statistic(table)})
+        # The function may change the table that it gets.
+        own.append(_numbers(statistic(table.copy())))
         at = int(np.flatnonzero(statistics.layers == layer)[0])
         for fold, left, moments in folds.without_each(at, unbiased=choice["unbiased"]):
             rest = table[left].assign(**dict(zip(("n", "Q", "M", "V"), moments, strict=True)))
-            without.append({"at": row, "fold": fold, **statistic(rest.reset_index(drop=True))})
-    names = [name for name in own[0] if name != "layer"] if own else []
-    return with_intervals(pd.DataFrame(own), pd.DataFrame(without), names)
+            numbers = dict.fromkeys(own[-1], math.nan)
+            with suppress(StatisticsError):  # too little is left without this fold
+                numbers = _numbers(statistic(rest.reset_index(drop=True)))
+            without.append({"at": row, "fold": fold, **numbers})
+    table = with_intervals(pd.DataFrame(own), pd.DataFrame(without), list(own[0]) if own else [])
+    table.insert(0, "layer", [int(layer) for layer in layers])
+    return table
+
+
+def _numbers(found: object) -> dict[str, float]:
+    """What a user's function returned, once it is seen to be numbers by names that are free."""
+    if not isinstance(found, Mapping):
+        raise StatisticsError(
+            "The function has to return numbers by their names, such as {'slope': -0.8}, and not "
+            f"{type(found).__name__}."
+        )
+    taken = {
+        "layer",
+        "at",
+        "fold",
+        *(f"{name}{end}" for name in found for end in ("_low", "_high")),
+    }
+    if clash := taken & set(found):
+        raise StatisticsError(
+            f"{', '.join(map(repr, sorted(clash)))}: the table has columns of its own by this "
+            "name. Call the number otherwise."
+        )
+    return dict(found)
 
 
 def _without_each_fold(statistics: TokenStatistics, choice: Mapping) -> pd.DataFrame:

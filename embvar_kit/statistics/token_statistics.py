@@ -301,11 +301,13 @@ class TokenStatistics:
                 once, by all their occurrences.
 
         Returns:
-            One row a layer: ``layer``, and for each name the number, ``_low`` and ``_high``.
+            One row a layer: ``layer``, and for each name the number, ``_low`` and ``_high``, which
+            are NaN where the function refuses what is left without some fold.
 
         Raises:
             StatisticsError: if the statistics have no folds or keep only what the intervals of
-                other methods need, or if ``min_count`` is below what folds are kept for.
+                other methods need, if ``min_count`` is below what folds are kept for, or the
+                function returns something else than numbers by names that are free.
 
         For example, the slopes of Q, M and V on the logarithm of n_t are
         ``stats.intervals_of(ek.analysis.slopes_on_frequency, layers=[2])``.

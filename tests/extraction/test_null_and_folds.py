@@ -258,8 +258,47 @@ def test_a_statistic_of_ones_own_has_the_interval_of_texts_without_a_fold(
             assert (high - low) / 2 == pytest.approx(reach, rel=1e-3, abs=1e-9)
 
 
+def test_a_statistic_of_ones_own_may_change_its_table(stats):
+    def weighted(table):
+        if "w" not in table:
+            table["w"] = table["n"] / table["n"].sum()
+        table.pop("Q")
+        return {"M": (table["w"] * table["M"]).sum()}
+
+    def afresh(table):
+        return weighted(table.copy())
+
+    assert stats.intervals_of(weighted).equals(stats.intervals_of(afresh))
+    one = stats.intervals_of(weighted, layers=2)
+    assert one.equals(stats.intervals_of(weighted, layers=[2]))
+    assert stats.intervals_of(weighted, layers=[]).empty
+
+
+def test_where_too_little_is_left_without_a_fold_there_is_no_interval(stats):
+    few = stats.take(np.flatnonzero(stats.n >= LEAST)[:3])
+    n = few.folds.n.copy()
+    n[0, 1:] = 0  # two of three tokens occur in the first fold alone
+    few = replace(few, folds=replace(few.folds, n=n))
+    found = few.intervals_of(lambda table: analysis.regress(table["M"], table["V"])._asdict())
+    assert found["slope"].notna().all() and found["slope_low"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (0.5, "numbers by their names"),
+        ({"layer": 1.0}, "'layer'"),
+        ({"a": 1.0, "a_low": 2.0}, "'a_low'"),
+        ({"fold": 1.0, "at": 2.0}, "'at', 'fold'"),
+    ],
+)
+def test_what_is_no_number_by_a_free_name_is_refused(stats, returned, message):
+    with pytest.raises(ek.StatisticsError, match=message):
+        stats.intervals_of(lambda table: returned)
+
+
 def test_a_statistic_of_ones_own_without_folds_is_refused(stats):
-    with pytest.raises(ek.StatisticsError, match=r"are compact .* Extract with folds=20"):
+    with pytest.raises(ek.StatisticsError, match=r"are compact.* as they were extracted"):
         stats.compact().intervals_of(on_frequency)
     with pytest.raises(ek.StatisticsError, match="have none"):
         replace(stats, folds=None, fold_decompositions=None).intervals_of(on_frequency)

@@ -148,3 +148,17 @@ def test_a_trial_times_both_kinds_and_is_short(monkeypatch):
     monkeypatch.setattr(onednn, "_TRIAL", 1.0)
     monkeypatch.setattr(onednn, "_product", lambda *x: time.sleep(0.03) or product(*x))
     assert onednn.time_ratio(341, 768) > onednn.SLOWER
+
+
+@pytest.mark.parametrize("default", [{"dtype": torch.float64}, {"device": "meta"}])
+def test_defaults_of_the_user_do_not_reach_the_trial(default):
+    before = torch.get_default_dtype()
+    try:
+        if "dtype" in default:
+            torch.set_default_dtype(default["dtype"])
+        else:
+            torch.set_default_device(default["device"])
+        assert 0 < onednn.time_ratio(64, 64) < math.inf
+    finally:
+        torch.set_default_dtype(before)
+        torch.set_default_device(None)

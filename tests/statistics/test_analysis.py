@@ -322,3 +322,18 @@ def test_principal_axes_are_the_eigenvectors_of_the_covariance():
     assert (axes[np.arange(3), np.abs(axes).argmax(axis=1)] > 0).all()
     with pytest.raises(ek.StatisticsError, match="need 2 points"):
         analysis.principal_axes(x[:1])
+
+
+def test_a_slope_of_logarithms_is_over_the_tokens_that_have_this_logarithm():
+    """A token without variance has a Q and an M all the same."""
+    n = np.array([10, 100, 1000, 10_000])
+    table = {"n": n, "Q": 2.0 * n, "M": [-1, 10, 10, 10], "V": [5, 50, 500, 0]}
+    found = analysis.slopes_on_frequency(table, log=True)
+    assert found == {"Q": pytest.approx(1), "M": 0.0, "V": pytest.approx(1)}
+
+
+def test_rounding_has_no_slope_on_frequency():
+    n, noise = np.array([10, 100, 1000, 10_000]), np.array([1, 3, 2, 9]) * 1e-7
+    table = {"n": n, "Q": 1 + noise, "M": np.array([0.2, 0.4, 0.3, 0.1]), "V": noise}
+    assert analysis.slopes_on_frequency(table)["V"] == 0
+    assert analysis.slopes_on_frequency({**table, "V": 1 - table["M"]}, log=True)["Q"] == 0
