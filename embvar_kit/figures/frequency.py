@@ -247,7 +247,7 @@ def moment_histograms(
     for layer, row in zip(chosen, zip(*[iter(axes)] * 3, strict=True), strict=True):
         table = given.chosen(one, layer, **choice)
         for ax, moment in zip(row, "QMV", strict=True):
-            value, scale = _moment(table, moment)
+            value, scale, _ = _moment(table, moment)
             limits = style.around_constant(value, scale)
             # Rounding would deal values that are the same out to the bins on either side.
             kept = np.full(len(value), np.median(value)) if limits else _trimmed(value, trim)
@@ -331,7 +331,7 @@ def frequency_slopes(
 
 
 def _slope(table: pd.DataFrame, moment: str, offset: float) -> float:
-    y, scale = _logarithm(table, moment, offset)
+    y, scale, _ = _logarithm(table, moment, offset)
     counts = np.log10(table["n"].to_numpy())
     return analysis.regress(counts, y, scale_y=scale, names=("n_t", moment)).slope
 
