@@ -167,7 +167,8 @@ def print_layers(
     if all(both.values()):
         asked = {**choice, "min_count": max(LEAST, choice["min_count"])}
         try:
-            title = f"\nIs it a trade-off? 95 % intervals and the null ({_range(asked)})\n"
+            shown = "95 % intervals and the null" if wide else "The null; --wide has the intervals"
+            title = f"\nIs it a trade-off? {shown} ({_range(asked)})\n"
             found = statistics.evidence(**asked)
             parts[title] = found if wide else found[list(_EVIDENCE)]
         except StatisticsError as error:
@@ -175,6 +176,10 @@ def print_layers(
     elif statistics.info.get("left_out"):
         lacking = " and no ".join(name for name, there in both.items() if not there)
         note += f"\nIs it a trade-off? Not said: with tokens left out, they have no {lacking}."
+    elif any(both.values()):
+        lacking = "folds" if both["null"] else "null"
+        note += f"\nIs it a trade-off? Not said: there is no {lacking}. embvar extract takes "
+        note += "--null --folds 20."
     try:
         title = "\nQ = M + V_W + V_B over all their embeddings\n"
         parts[title] = statistics.decomposition(**choice)

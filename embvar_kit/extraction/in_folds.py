@@ -74,11 +74,12 @@ def check_documents(corpus: Corpus, number: int) -> None:
     """
     documents = int(documents_of(corpus).max()) + 1
     if documents < number:
+        fewer = "take fewer folds (the reliability has an interval from 6 on), " * (documents > 1)
         raise CorpusError(
             f"Corpus {corpus.name!r} has {number_of(documents, 'document')}, too few for "
-            f"{number} folds of whole documents: take fewer (from 6 on the reliability has an "
-            "interval), leave folds out, or take more text. A document is an article or a file; of "
-            f"one file of lines or rows, {BLOCK} of these."
+            f"{number} folds of whole documents: {fewer}leave folds out, or take more text. A "
+            f"document is an article or a file. In a single file, every {BLOCK} lines or rows are "
+            f"one, so that {number} folds need more than {(number - 1) * BLOCK:,} of them."
         )
 
 

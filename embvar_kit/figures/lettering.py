@@ -132,6 +132,7 @@ def label_points(ax: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -
     Where points crowd, labels are moved away, and lines join them to their points. Positions are
     chosen for the present size of the Axes: resize it before, not after.
     """
+    texts = list(texts)
     ax.figure.draw_without_rendering()
     points = 72 / ax.figure.dpi
     spots = ax.transData.transform(np.column_stack([x, y])) * points

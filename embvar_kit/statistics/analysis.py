@@ -226,9 +226,11 @@ def regress(
 
 
 def slopes_on_frequency(table: Mapping[str, ArrayLike], *, log: bool = False) -> dict[str, float]:
-    """Slopes of Q, M and V on log10 n_t over tokens (paper, Figs. 7 and 17).
+    """Slopes of Q, M and V on log10 n_t over tokens, as the paper's Fig. 7 draws them.
 
-    Made to be passed to :meth:`embvar_kit.TokenStatistics.intervals_of`.
+    Those of its Fig. 17 are of log10(1 + x), which depend on the unit of the embeddings; they come
+    from :func:`embvar_kit.figures.frequency_slopes`. This function is made to be passed to
+    :meth:`embvar_kit.TokenStatistics.intervals_of`.
 
     Args:
         table: ``n, Q, M, V``, as :meth:`embvar_kit.TokenStatistics.table` gives them.

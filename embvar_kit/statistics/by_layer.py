@@ -170,7 +170,7 @@ def of_statistic(
 
 def _numbers(found: object) -> dict[str, float]:
     """What a user's function returned, once it is seen to be numbers by names that are free."""
-    if not isinstance(found, Mapping):
+    if not isinstance(found, Mapping | pd.Series) or not len(found):
         raise StatisticsError(
             "The function has to return numbers by their names, such as {'slope': -0.8}, and not "
             f"{type(found).__name__}."
@@ -186,7 +186,10 @@ def _numbers(found: object) -> dict[str, float]:
             f"{', '.join(map(repr, sorted(clash)))}: the table has columns of its own by this "
             "name. Call the number otherwise."
         )
-    return dict(found)
+    try:
+        return {name: float(value) for name, value in found.items()}
+    except (TypeError, ValueError) as error:
+        raise StatisticsError(f"What the function returned is no number: {error}.") from error
 
 
 def _without_each_fold(statistics: TokenStatistics, choice: Mapping) -> pd.DataFrame:

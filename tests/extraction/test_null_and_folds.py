@@ -287,6 +287,8 @@ def test_where_too_little_is_left_without_a_fold_there_is_no_interval(stats):
     ("returned", "message"),
     [
         (0.5, "numbers by their names"),
+        ({}, "numbers by their names"),
+        ({"a": "b"}, "is no number"),
         ({"layer": 1.0}, "'layer'"),
         ({"a": 1.0, "a_low": 2.0}, "'a_low'"),
         ({"fold": 1.0, "at": 2.0}, "'at', 'fold'"),
