@@ -511,7 +511,7 @@ def test_show_prints_the_evidence_of_the_tokens_asked_for(command, model, tmp_pa
     corpus = ek.load_corpus("wikipedia", sample=240, max_words=30)
     stats = ek.extract(model, corpus, layers=[0, 1], null=True, folds=6, progress=False)
     stats.save(tmp_path / "whole")
-    title = "Is it a trade-off? 95 % intervals and the null"
+    title = "Is it a trade-off? The null; --wide has the intervals"
     for given, least in ((40, 40), (2, 10)):
         code, out, _ = command("show", tmp_path / "whole", "--min-count", given)
         assert code == 0 and f"{title} ({least} <= n_t <= 100,000)" in out
@@ -526,6 +526,25 @@ def test_show_prints_the_evidence_of_the_tokens_asked_for(command, model, tmp_pa
     replace(stats, Q=Q).save(tmp_path / "high")
     out = command("show", tmp_path / "high", "--no-high-norm")[1]
     assert title not in out and "Not said: with tokens left out, they have no null." in out
+    replace(stats, folds=None, fold_decompositions=None).save(tmp_path / "half")
+    out = command("show", tmp_path / "half")[1]
+    assert "Not said: there are no folds. embvar extract takes --null --folds 20." in out
+
+
+def test_show_prints_the_lines_of_the_layers_that_have_one(command, model, tmp_path):
+    """Before any attention, a decoder gives all occurrences of a token one vector."""
+    stats = ek.extract(model, ek.load_corpus("wikipedia", sample=100, max_words=30), progress=False)
+    Q, M, V = stats.Q.copy(), stats.M.copy(), stats.V.copy()
+    Q[0], M[0], V[0] = 1, 1, 0
+    replace(stats, Q=Q, M=M, V=V).save(tmp_path / "flat")
+    code, out, _ = command("show", tmp_path / "flat")
+    assert code == 0 and "No slope, R² or evidence of a trade-off at layer 0." in out
+    table = out.split("at the layers that have a line")[1].split("\n\n")[0].splitlines()[2:]
+    assert [line.split()[0] for line in table] == ["1", "2"]
+    special = stats.take(np.flatnonzero(stats.special))
+    special.save(tmp_path / "special")
+    out = command("show", tmp_path / "special", "--no-special")[1]
+    assert "0 of these, special tokens left out, occur" in out and "no others are there" in out
 
 
 @pytest.mark.slow

@@ -177,8 +177,8 @@ def print_layers(
         lacking = " and no ".join(name for name, there in both.items() if not there)
         note += f"\nIs it a trade-off? Not said: with tokens left out, they have no {lacking}."
     elif any(both.values()):
-        lacking = "folds" if both["null"] else "null"
-        note += f"\nIs it a trade-off? Not said: there is no {lacking}. embvar extract takes "
+        lacking = "are no folds" if both["null"] else "is no null"
+        note += f"\nIs it a trade-off? Not said: there {lacking}. embvar extract takes "
         note += "--null --folds 20."
     try:
         title = "\nQ = M + V_W + V_B over all their embeddings\n"
