@@ -247,7 +247,7 @@ def test_a_filter_leaves_its_tokens_and_the_line_is_theirs(stats):
     fit = analysis.tradeoff(*(kept[name].to_numpy() for name in "QMV"))
     assert (state.fit["slope"], state.fit["r2"]) == pytest.approx((fit.slope, fit.r2))
     text = re.sub("<[^>]*>", "", find(explorer, "embvar-numbers").value)
-    assert f"{len(kept)} tokens (letters or punctuation: digits), slope {fit.slope:.3f}" in text
+    assert f"{len(kept)} tokens (letters or punctuation: digits), slope −{-fit.slope:.3f}" in text
     assert explorer.marked["token"].tolist() == ["1"]
     assert (
         "Not shown: 1 marked token (outside the range or the filter)"

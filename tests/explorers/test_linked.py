@@ -83,14 +83,17 @@ def test_of_the_same_tokens_hovering_needs_no_indices_and_of_others_it_has_them(
 
 
 def test_both_plots_share_one_packed_script(explorer):
+    from jscatter import Scatter
     from jscatter.widget import JupyterScatter
 
     whole = len(str(JupyterScatter._esm))
     scripts = {plot.widget.script for plot in explorer.plots}
     assert len(scripts) == 1 and len(scripts.pop().packed) < 0.25 * whole
     assert sum(len(plot.widget._esm) for plot in explorer.plots) < 5000
-    alone = ek.TradeoffExplorer(statistics_of(LEFT))
-    assert len(str(alone.plot.widget._esm)) == whole, "others are as they were"
+    alone = ek.TradeoffExplorer(statistics_of(LEFT)).plot.widget
+    assert len(alone._esm) < 5000 and len(alone.script.packed) < 0.25 * whole
+    own = Scatter(data=statistics_of(LEFT).table(0), x="M", y="V").widget
+    assert len(str(own._esm)) == whole, "the plots of others are as they were"
 
 
 def sent_of(plot) -> list[tuple[dict, int]]:
