@@ -74,14 +74,18 @@ def test_a_minus_sign_is_that_of_typography(kind, stats):
         assert titles and not [title for title in titles if "-" in title]
 
 
+def pictured(kind, stats):
+    """An explorer whose picture the kernel draws."""
+    if kind == "layers":
+        return ek.LayerExplorer(stats)
+    if kind == "player":
+        return ek.SequencePlayer(np.eye(4, dtype=np.float32))
+    return ek.VariancePlayground()
+
+
 @pytest.mark.parametrize("kind", ["playground", "player", "layers"])
 def test_in_a_lecture_the_picture_comes_in_twice_its_pixels(kind, stats):
-    made = {
-        "playground": ek.VariancePlayground,
-        "player": lambda: ek.SequencePlayer(np.eye(4, dtype=np.float32)),
-        "layers": lambda: ek.LayerExplorer(stats),
-    }
-    explorer = made[kind]()
+    explorer = pictured(kind, stats)
     assert explorer.wait()
     shown, button = find(explorer, "embvar-picture"), find(explorer, "embvar-lecture-button")
     before, still = picture(shown), explorer.still()
@@ -103,11 +107,7 @@ def test_in_a_lecture_the_picture_comes_in_twice_its_pixels(kind, stats):
 
 @pytest.mark.parametrize("kind", ["playground", "player", "layers"])
 def test_a_picture_fills_the_room_there_is_and_is_never_smaller_than_still(kind, stats):
-    explorer = {
-        "playground": ek.VariancePlayground,
-        "player": lambda: ek.SequencePlayer(np.eye(4, dtype=np.float32)),
-        "layers": lambda: ek.LayerExplorer(stats),
-    }[kind]()
+    explorer = pictured(kind, stats)
     shown, room = find(explorer, "embvar-picture"), explorer._room
     assert explorer.wait()
     still = explorer.still()
