@@ -1,5 +1,7 @@
-// Leaves the wheel to the page until the reader means the plot, keeps the zoom within bounds, and
-// resets the view at one click. jscatter alone zooms at every turn of the wheel, without bounds.
+// Leaves the wheel to the page until the reader means the plot, keeps the zoom within bounds, resets
+// the view at one click, and lets a press of the mouse move nothing. jscatter alone zooms at every
+// turn of the wheel, without bounds, and where frames are slow a press drags the plot by all that the
+// mouse had moved since the last one.
 const MOST = 50;  // largest zoom; the smallest is 1, the whole plot
 const PAUSE = 400;  // milliseconds without a turn that end one gesture of the wheel
 
@@ -45,7 +47,13 @@ async function render({ model, el }) {
     event.stopPropagation();
     reset();
   };
-  const press = (event) => { clicked = Boolean(plot?.contains(event.target)); };
+  const press = (event) => {
+    clicked = Boolean(plot?.contains(event.target));
+    if (!clicked) return;
+    // The camera takes in where the mouse is now. What that changes is still to be drawn.
+    const camera = plot.querySelector("canvas")?.parentElement.parentElement.api?.get("camera");
+    if (camera?.tick()) camera.setView(camera.view);
+  };
   const leave = () => { clicked = false; };
 
   // Before jscatter's, except for "pointerleave", which would come for all parts of the plot, too.

@@ -176,17 +176,14 @@ def test_hovering_shows_a_points_token_and_clicking_opens_its_card(opened: Noteb
     explorer, page = of_kind(opened, "tradeoff"), opened.page
     picture = view.watch(explorer)
     picture.rest()
-    token, x, y = view.loneliest(explorer)
+    token, told = view.hover(page, explorer, lambda: view.loneliest(explorer))
     row = view.table(explorer).loc[token]
-    page.mouse.move(x + 60, y + 60)
-    page.mouse.move(x + 1, y, steps=4)
-    told = poll(lambda: view.tooltip(explorer), lambda text: token in text)
-    assert token in told.split()
     shown = {view.as_number(text) for text in re.findall(view.NUMBER, told)}
     for value in (row["n"], row["Q"], row["M"], row["V"]):
         assert any(np.isclose(value, one, rtol=1e-3) for one in shown), (value, told)
     page.screenshot(path=screenshot("tradeoff-hover"))
-    page.mouse.click(x + 1, y)
+    page.mouse.down()
+    page.mouse.up()
     head = poll(lambda: view.text_of(explorer, "card-head"), lambda t: t.startswith(f"{token} "))
     check_head(explorer, token, head)
     assert view.text_of(explorer, "marked").count(token) == 1

@@ -91,10 +91,16 @@ def test_slider_and_cells_are_followed_while_the_first_card_loads(
         return explorer.locator(".embvar-card-waiting").is_visible()
 
     assert poll(loading, bool)
-    above = explorer.locator(".embvar-card img").first.bounding_box()["y"]
-    for part in ("progress", ".embvar-card-progress", ".embvar-card-cancel"):
-        box = explorer.locator(f".embvar-card-waiting {part}").first.bounding_box()
-        assert box["y"] + box["height"] <= above, "what is waited for is told above its place"
+    # At one instant, since the page scrolls and grows meanwhile.
+    apart = explorer.evaluate(
+        """explorer => {
+          const box = (part) => explorer.querySelector(part).getBoundingClientRect();
+          const image = box(".embvar-card img").top;
+          return ["progress", ".embvar-card-progress", ".embvar-card-cancel"].map(
+            (part) => image - box(`.embvar-card-waiting ${part}`).bottom);
+        }"""
+    )
+    assert min(apart) >= 0, "what is waited for is told above its place"
     steps = 0
     while loading():
         view.slider(explorer).focus()
@@ -237,6 +243,45 @@ def test_one_click_resets_the_view(notebook: Notebook, explorer: Locator, plot: 
         away(notebook)
         assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks, 10) == ticks
         assert plot.rest()["hash"] == pixels
+
+
+def test_a_press_moves_nothing_however_slow_the_frames(
+    notebook: Notebook, explorer: Locator, plot: view.Watch
+):
+    pixels, ticks = plot.hash, view.Axes(explorer).ticks
+    x, y = empty_place(explorer)
+    # All within one frame: the mouse comes from afar and presses. Then it drags, and lets go.
+    shown = explorer.evaluate(
+        """async (explorer, [x, y]) => {
+          const canvas = explorer.querySelector(".embvar-scatter canvas");
+          const does = (type, kind, dx = 0) => canvas.dispatchEvent(
+            new kind(type, { bubbles: true, buttons: 1, clientX: x + dx, clientY: y }));
+          const frames = async () => {
+            for (let i = 0; i < 5; i++) await new Promise(requestAnimationFrame);
+          };
+          const axis = () => explorer.querySelector(".embvar-axes svg").outerHTML;
+          const view = () => canvas.parentElement.parentElement.api.get("cameraView").join();
+          does("mousemove", MouseEvent, -150);
+          await frames();
+          const before = [view(), axis()];
+          does("mousemove", MouseEvent);
+          does("pointerdown", PointerEvent);
+          does("mousedown", MouseEvent);
+          await frames();
+          const pressed = view() === before[0];
+          does("mousemove", MouseEvent, 60);
+          await frames();
+          const dragged = axis() !== before[1];
+          does("mouseup", MouseEvent, 60);
+          return { "moved by a press": !pressed, "moved by a drag": dragged };
+        }""",
+        [x, y],
+    )
+    assert shown == {"moved by a press": False, "moved by a drag": True}
+    explorer.locator(RESET).click()
+    away(notebook)
+    assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks, 10) == ticks
+    assert plot.rest()["hash"] == pixels
 
 
 # On a wall

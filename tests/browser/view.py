@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -261,13 +262,28 @@ def hovered_over_where_the_axes_say(
     page: Page, explorer: Locator, found: pd.DataFrame, *, log: bool = False
 ) -> None:
     """Check that a token of a table is drawn where the numbers at the axes say that it is."""
-    token, x, y = farthest_apart(explorer, found, log=log)
-    page.mouse.move(x + 60, y + 60)
-    page.mouse.move(x + 1, y, steps=4)
-    told = poll(lambda: tooltip(explorer), lambda text: token in text.split(), 15)
-    assert token in told.split(), f"{token} is drawn elsewhere"
+    hover(page, explorer, lambda: farthest_apart(explorer, found, log=log))
     page.mouse.move(3, 300)
     assert poll(lambda: tooltip(explorer), lambda text: not text) == ""
+
+
+def hover(
+    page: Page, explorer: Locator, find: Callable[[], tuple[str, float, float]], seconds: float = 60
+) -> tuple[str, str]:
+    """Move the mouse over a token's point; return the token and the tooltip's text.
+
+    The place is found and the mouse moved anew until the tooltip is there: a busy browser moves a
+    plot late after its size has changed, and passes over a mouse that came before its points.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        token, x, y = find()
+        page.mouse.move(x + 60, y + 60)
+        page.mouse.move(x + 1, y, steps=4)
+        told = poll(lambda: tooltip(explorer), lambda text, t=token: t in text.split(), 3)
+        if token in told.split():
+            return token, told
+        assert time.monotonic() < until, f"{token} is drawn elsewhere"
 
 
 def plot_box(explorer: Locator) -> dict[str, float]:
