@@ -19,11 +19,9 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import torch
-import transformers
-
 from embvar_kit._version import __version__
 from embvar_kit.errors import CheckpointError, ExtractionError, as_sentence
+from embvar_kit.extraction.environment import versions
 from embvar_kit.extraction.finishing import filling
 from embvar_kit.extraction.shard_text import check_text
 from embvar_kit.extraction.shards import ShardedPass
@@ -194,15 +192,6 @@ def threads_of_workers(client: Client) -> int:
             f"client={client!r} is no client of a cluster that answers: {as_sentence(error)}"
         ) from error
     return min(threads.values())
-
-
-def versions() -> dict[str, str]:
-    """Versions that the bits of a result depend on."""
-    return {
-        "embvar-kit": __version__,
-        "torch": torch.__version__.partition("+")[0],
-        "transformers": transformers.__version__,
-    }
 
 
 def _check_workers(client: Client, job: ShardedPass) -> None:

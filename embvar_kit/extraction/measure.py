@@ -26,6 +26,7 @@ from embvar_kit.errors import EmbvarWarning, ExtractionError, NothingLeftError
 from embvar_kit.extraction.accumulator import Accumulator, NotFiniteError
 from embvar_kit.extraction.batching import known, sharing, told
 from embvar_kit.extraction.checkpoint import Checkpoint
+from embvar_kit.extraction.environment import environment
 from embvar_kit.extraction.folding import with_folds
 from embvar_kit.extraction.forward import Batch, forward, norms_for
 from embvar_kit.extraction.leave_out import LeaveOut
@@ -344,6 +345,7 @@ def info_of(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
     """
     info = {
         "kit_version": __version__,
+        "environments": [environment(model)],  # of each part, once parts are merged
         "model": {
             "name": model.name,
             "revision": model.revision,

@@ -230,7 +230,12 @@ def merged_info(ours: Mapping, theirs: Mapping) -> dict:
     info = {**ours, "corpora": [*ours["corpora"], *theirs["corpora"]]}
     # Digests that one part alone tells hold for the whole, so that no third part contradicts them.
     info["model"] = {**theirs["model"], **ours["model"]}
-    said = [note for part in (ours, theirs) for note in part["model"].get("notes", [])]
+    parts = (ours, theirs)
+    if any("environments" in part for part in parts):
+        # None stands for what an older kit ran with.
+        told = [one for part in parts for one in part.get("environments", [None])]
+        info["environments"] = [one for at, one in enumerate(told) if one not in told[:at]]
+    said = [note for part in parts for note in part["model"].get("notes", [])]
     if said:
         info["model"]["notes"] = list(dict.fromkeys(said))
     # What an older kit did not count is unknown for the whole, too.
@@ -240,7 +245,7 @@ def merged_info(ours: Mapping, theirs: Mapping) -> dict:
         if name in theirs["counts"]
     }
     for key in ("sentences_by_words", "sentences_by_blanks"):
-        lengths = [part[key] for part in (ours, theirs) if key in part]
+        lengths = [part[key] for part in parts if key in part]
         info.pop(key, None)
         if len(lengths) == 2:  # unknown for the whole if unknown for one part
             total = np.zeros(max(map(len, lengths)), dtype=np.int64)

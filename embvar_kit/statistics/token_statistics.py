@@ -49,7 +49,9 @@ class TokenStatistics:
         mean: ``(L, T, d)`` float32 means, or ``None`` if they were left out.
         extra: ``(L, T, d)`` int8, the means' extra bytes (see
             :class:`embvar_kit.GroupedMoments`), which keep merging accurate; or ``None``.
-        info: what was measured: model, corpora, convention, counts, version of the kit.
+        info: what was measured: model, corpora, convention, counts, version of the kit; and with
+            what (``environments``): attention kernel, class of the tokenizer, versions of
+            libraries.
         subwords: ``(T,)`` for words (``by="word"``), the mean number of tokens in a word; else
             ``None``.
         decompositions: for compact statistics (:meth:`compact`), the results of

@@ -41,6 +41,8 @@ def explorer(notebook: Notebook) -> Locator:
     explorer.locator(".embvar-scales select").select_option(label="logarithmic")
     for side in ("left", "right"):
         panel(explorer, side).locator(RESET).click()
+    notebook.page.mouse.move(3, 300)  # after a click into a plot, the wheel zooms it
+    for side in ("left", "right"):
         marks = poll(lambda s=side: ticks_of(explorer, s), lambda ticks: min(ticks) > 1)
         assert min(marks) > 1, "an axis without two numbers cannot be read"
     return explorer

@@ -4,6 +4,7 @@ import errno
 import platform
 import re
 from collections import defaultdict
+from importlib import metadata
 from types import SimpleNamespace
 
 import numpy as np
@@ -236,6 +237,23 @@ def test_the_result_says_what_was_measured(minilm, corpus):
     assert (convention["begin"], convention["end"]) == ("[CLS]", "[SEP]")
     assert convention["markers"] == ["##"] and convention["by"] == "token"
     assert info["kit_version"] == ek.__version__
+
+
+def test_the_result_says_what_it_was_measured_with(corpus, tmp_path):
+    versions = {"embvar-kit": ek.__version__}
+    for name in ("torch", "transformers", "tokenizers", "numpy"):
+        versions[name] = metadata.version(name).partition("+")[0]
+    for kernel in ("sdpa", "eager"):
+        model = ek.load_model("minilm")
+        model.module.set_attn_implementation(kernel)
+        found = ek.extract(model, corpus, layers=[1], progress=False)
+        assert found.info["environments"] == [
+            {"attention": kernel, "tokenizer_class": "BertTokenizer", "versions": versions}
+        ]
+        assert found.info["model"]["dtype"] == "float32"
+        assert len(found.info["model"]["tokenizer"]) == 12, "the digest of the tokenizer"
+        saved = ek.TokenStatistics.load(found.save(tmp_path / kernel))
+        assert saved.info == found.info
 
 
 @pytest.mark.parametrize("kept", [("cpu",), ()], ids=["host", "device form"])

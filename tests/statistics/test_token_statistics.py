@@ -453,6 +453,23 @@ def test_what_does_not_belong_together_is_not_merged(stats, data):
         stats.merge(fewer)
 
 
+def test_a_merge_names_all_that_its_parts_were_measured_with(data):
+    x, token = data
+    third = len(x) // 3
+
+    def part(at: int, **told: list) -> TokenStatistics:
+        own = slice(at * third, (at + 1) * third)
+        made = statistics_of(x[own], token[own], "abc"[at])
+        return replace(made, info={**made.info, **told})
+
+    one, other = {"attention": "sdpa"}, {"attention": "eager"}
+    merged = part(0, environments=[one]).add(part(1, environments=[other]))
+    assert merged.info["environments"] == [one, other]
+    assert merged.add(part(2, environments=[one])).info["environments"] == [one, other]
+    assert merged.add(part(2)).info["environments"] == [one, other, None], "an older kit kept none"
+    assert "environments" not in part(0).add(part(1)).info
+
+
 def test_a_part_of_the_tokens_is_not_merged_for_the_whole(stats, data, tmp_path):
     """A token that was not taken would count in one part only."""
     x, token = data
