@@ -116,17 +116,21 @@ def anisotropy(
     return with_intervals(table, without, ["anisotropy", "adjusted"])
 
 
-def dispersion(statistics: TokenStatistics, choice: Mapping) -> pd.DataFrame:
+def dispersion(statistics: TokenStatistics, choice: Mapping, *, intervals: bool) -> pd.DataFrame:
     """Frequency against dispersion; see :meth:`TokenStatistics.dispersion`."""
-    kept = statistics.kept(*(choice[name] for name in TOKENS))
-    n, documents = statistics.n[kept], statistics.effective_documents[kept]
-    rows = []
-    for at, layer in enumerate(statistics.layers):
-        V = statistics.V[at, kept]
-        if choice["unbiased"]:
-            V = analysis.unbiased(n, statistics.M[at, kept], V)[1]
-        rows.append({"layer": int(layer), **measures.dispersion(n, documents, V)._asdict()})
-    return pd.DataFrame(rows)
+    documents = pd.Series(statistics.effective_documents, index=statistics.tokens)
+
+    def of(table: pd.DataFrame) -> dict[str, float]:
+        own = documents.loc[table["token"]].to_numpy()
+        return measures.dispersion(table["n"].to_numpy(), own, table["V"].to_numpy())._asdict()
+
+    if intervals:
+        table = of_statistic(statistics, of, None, choice).astype({"n_tokens": int})
+        return table.drop(columns=["n_tokens_low", "n_tokens_high"])
+    return pd.DataFrame(
+        {"layer": int(layer), **of(statistics.table(layer, **choice))}
+        for layer in statistics.layers
+    )
 
 
 def of_statistic(

@@ -580,6 +580,7 @@ class TokenStatistics:
         max_count: int | None = None,
         special: bool = True,
         unbiased: bool = True,
+        intervals: bool = False,
     ) -> pd.DataFrame:
         """Frequency against dispersion: regressions of V on log10 n_t and log10 documents.
 
@@ -587,12 +588,17 @@ class TokenStatistics:
         :class:`embvar_kit.statistics.measures.Dispersion`. Documents are counted by
         :attr:`effective_documents`. Arguments as in :meth:`table`.
 
+        With ``intervals=True``, 95 % intervals over folds of documents stand beside them, as in
+        :meth:`intervals_of`. A token's effective number of documents is taken as given: the counts
+        and V are those without each fold, and the number is that of all documents.
+
         Raises:
             StatisticsError: if the documents are unknown, or as
-                :func:`embvar_kit.statistics.measures.dispersion`.
+                :func:`embvar_kit.statistics.measures.dispersion` and, with intervals,
+                :meth:`intervals_of`.
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
-        return by_layer.dispersion(self, {**choice, "unbiased": unbiased})
+        return by_layer.dispersion(self, {**choice, "unbiased": unbiased}, intervals=intervals)
 
     def _of_documents(self, name: str) -> np.ndarray:
         if name not in self.counts:

@@ -258,6 +258,30 @@ def test_a_statistic_of_ones_own_has_the_interval_of_texts_without_a_fold(
             assert (high - low) / 2 == pytest.approx(reach, rel=1e-3, abs=1e-9)
 
 
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_dispersion_has_the_intervals_of_folds(stats, unbiased):
+    choice = {"special": False, "unbiased": unbiased}
+    found = stats.dispersion(**choice, intervals=True)
+    plain = stats.dispersion(**choice)
+    pd.testing.assert_frame_equal(found[plain.columns], plain)
+    alone = stats.intervals_of(analysis.slopes_on_frequency, **choice)
+    for end in ("", "_low", "_high"):
+        np.testing.assert_allclose(found[f"slope_n{end}"], alone[f"V{end}"], rtol=1e-9)
+    # By hand, for one layer: V without each fold on the numbers of documents of the whole.
+    at, kept = 1, (stats.n >= 10) & ~stats.special & (stats.n <= 100_000)
+    documents = np.log10(stats.effective_documents[kept])
+    values = []
+    for _, left, moments in stats.folds.of(stats.tokens[kept]).without_each(at, unbiased=unbiased):
+        values.append(np.polyfit(documents[left], moments[3], 1)[0])
+    reach = student.ppf(0.975, FOLDS - 1) * np.sqrt((FOLDS - 1) * np.var(values))
+    row = found.iloc[at]
+    width = row["slope_documents_high"] - row["slope_documents_low"]
+    assert width / 2 == pytest.approx(reach) and reach > 0
+    assert {"both_n_low", "both_documents_high", "r2_low"} <= set(found)
+    with pytest.raises(ek.StatisticsError, match="compact"):
+        stats.compact().dispersion(intervals=True)
+
+
 def test_a_statistic_of_ones_own_may_change_its_table(stats):
     def weighted(table):
         if "w" not in table:
