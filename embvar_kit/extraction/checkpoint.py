@@ -2,8 +2,9 @@
 
 The folder holds one file, ``pass.safetensors`` (see :mod:`embvar_kit.array_file`): the moments
 after a number of batches, and what was asked for. Batches and their order follow from model, corpus
-and settings, so a resumed pass ends with the bits of one that was never interrupted. For a stream
-there is also ``merged-N/SITE``: the statistics of its chunks before the N-th, as
+and settings, so a resumed pass ends with the bits of one that was never interrupted, if it is
+resumed with the same attention kernel and libraries; it names those that it was run with. For a
+stream there is also ``merged-N/SITE``: the statistics of its chunks before the N-th, as
 :meth:`TokenStatistics.save` writes them.
 """
 
@@ -34,6 +35,7 @@ EVERY = 300.0
 """Default number of seconds between two checkpoints."""
 
 _NAME = "pass.safetensors"
+_ENVIRONMENTS = "environments"  # in what is told of a part
 _COST = 20  # least pause after a checkpoint, in multiples of the time it took
 _REMEDY = "Use the settings it was made with, name another folder, or remove it to start again."
 
@@ -114,8 +116,24 @@ class Checkpoint:
         self.parts[-1]["batches"] = _digest(work)
         if self.kept is None or len(self.kept.told["parts"]) != len(self.parts):
             return 0, None
-        compare(self.parts[-1], self.kept.told["parts"][-1], self._named, _REMEDY)
+        known = self.kept.told["parts"][-1]
+        known = {name: told for name, told in known.items() if name != _ENVIRONMENTS}
+        compare(self.parts[-1], known, self._named, _REMEDY)
         return self.kept.told["done"], self.kept
+
+    def environments(self, now: dict[str, Any] | None) -> list[dict[str, Any] | None]:
+        """What the batches of the present part were run with, and will be; checkpoints keep it.
+
+        Args:
+            now: what those still to be run are run with, as
+                :func:`embvar_kit.extraction.environment.environment` tells; ``None`` if all were.
+        """
+        before: list[dict[str, Any] | None] = []
+        if self.kept is not None and len(self.kept.told["parts"]) == len(self.parts):
+            before = self.kept.told["parts"][-1].get(_ENVIRONMENTS, [None])  # unknown to older kits
+        found = before if now is None or now in before else [*before, now]
+        self.parts[-1][_ENVIRONMENTS] = found
+        return found
 
     def check_room(self, n_bytes: int) -> None:
         """Check that the disk has room for a checkpoint of this size beside the last one.

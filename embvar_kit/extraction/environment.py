@@ -7,31 +7,38 @@ a corpus that were measured with different ones can be merged; the result then n
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Any
 
+import numpy as np
+import tokenizers
+import torch
+import transformers
+
 from embvar_kit._version import __version__
+from embvar_kit.extraction.onednn import packs
 from embvar_kit.models.loading import EmbeddingModel
 from embvar_kit.models.parts import text_config
-
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Versions that the bits of a result depend on, without a build's mark such as ``+cpu``."""
-    found = {name: metadata.version(name).partition("+")[0] for name in _LIBRARIES}
+    loaded = (torch, transformers, tokenizers, np)
+    found = {library.__name__: library.__version__.partition("+")[0] for library in loaded}
     return {"embvar-kit": __version__, **found}
 
 
 def environment(model: EmbeddingModel) -> dict[str, Any]:
-    """What a pass with a model runs with, in a form that survives JSON unchanged.
+    """What a pass with a model would run with now, in a form that survives JSON unchanged.
 
     Returns:
-        ``attention``: the kernel by transformers' name, such as ``sdpa`` or ``eager``, or ``None``
-        if the model's code has a kernel of its own; ``tokenizer_class``; ``versions``.
+        ``attention``: the kernel by transformers' name, such as ``sdpa`` or ``eager``, which is
+        also what models say whose code has an attention of its own, or none; a model without the
+        setting has ``None``. ``packed_products``: whether linear layers use oneDNN's packed
+        products (:func:`embvar_kit.extraction.onednn.packed`). ``tokenizer_class``; ``versions``.
     """
     return {
         "attention": getattr(text_config(model.module), "_attn_implementation", None),
+        "packed_products": packs(model.module),
         "tokenizer_class": type(model.tokenizer).__name__,
         "versions": versions(),
     }

@@ -105,8 +105,9 @@ def extract(
             :meth:`TokenStatistics.isotropy` and :meth:`TokenStatistics.information_gain` follow.
             It costs d^2 multiplications for each embedding and layer.
         checkpoint: folder to keep the progress in. A pass that was killed at any moment resumes
-            when called again with the same arguments, and ends with the same bits. The folder can
-            be removed once the result is saved.
+            when called again with the same arguments, and ends with the same bits, if attention
+            kernel and libraries are the same (``info["environments"]`` tells). The folder can be
+            removed once the result is saved.
         checkpoint_every: least number of seconds between two checkpoints.
         shards: measure the corpus in so many parts of whole documents and merge them (see
             :mod:`embvar_kit.extraction.shards`). The bits of the result depend on the number of

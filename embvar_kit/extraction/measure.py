@@ -174,6 +174,10 @@ def measure(
     done, state = kept.resume(work) if kept else (0, None)
     if kept:
         kept.check_room(work.memory + work.covariance_memory)
+    now = environment(model)
+    environments = [now]
+    if kept:
+        environments = kept.environments(now if done < len(work.batches) else None)
     taken = _Taken(model, work, sites)
     if state is not None:
         taken.restore(state)
@@ -217,7 +221,7 @@ def measure(
         kept.save(done, taken.state)
     if taken.screen:
         work = work.without(taken.screen.left_out)
-    info = info_of(model, corpus, work)
+    info = info_of(model, corpus, work, environments)
     if shared is not known(model):
         info["model"]["notes"] = [*info["model"].get("notes", []), told(model, shared)]
     if done < len(work.batches):
@@ -336,16 +340,19 @@ def _first_not_finite(work: Plan, sites: Sequence[str], batch: Batch) -> tuple[i
     return None
 
 
-def info_of(model: EmbeddingModel, corpus: Corpus, work: Plan) -> dict:
+def info_of(
+    model: EmbeddingModel, corpus: Corpus, work: Plan, environments: Sequence[dict]
+) -> dict:
     """A description of what was measured, in a form that survives JSON unchanged.
 
     Args:
         model, corpus: the model and the corpus that the plan was made for.
         work: the plan as it was carried out; nothing need have been measured.
+        environments: what its batches were run with, several if it was resumed with another.
     """
     info = {
         "kit_version": __version__,
-        "environments": [environment(model)],  # of each part, once parts are merged
+        "environments": environments,
         "model": {
             "name": model.name,
             "revision": model.revision,

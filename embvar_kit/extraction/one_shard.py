@@ -16,6 +16,7 @@ from embvar_kit.array_file import strings_as_arrays, strings_of
 from embvar_kit.corpora.corpus import Corpus
 from embvar_kit.errors import NothingLeftError
 from embvar_kit.extraction.checkpoint import EVERY, keeping, remove
+from embvar_kit.extraction.environment import environment
 from embvar_kit.extraction.groups import with_dealt_labels
 from embvar_kit.extraction.leave_out import LeaveOut
 from embvar_kit.extraction.measure import NULL, Measured, info_of, measure
@@ -125,7 +126,7 @@ def _measure(
     corpus = job.text(shard)
     work = _plan(job, corpus, model, job.groups.index, documents_in(job, shard))
     if not len(work.labels):  # none of the groups is in it; its text counts all the same
-        info = {**info_of(model, corpus, work), "corpora": []}
+        info = {**info_of(model, corpus, work, [environment(model)]), "corpora": []}
         told = {"tokens": 0, "info": info, **_read_from(corpus)}
         nothing = _nothing("group", "n", "subwords")
         return nothing | _nothing(*(f"{NULL}{name}" for name in nothing)), told

@@ -47,15 +47,9 @@ def packed(module: nn.Module) -> Iterator[int]:
     Yields:
         How many layers are packed.
     """
-    layers = [part for part in module.modules() if _fits(part)] if _available() else []
-    # A share of all memory, not of the free memory: a resumed pass must decide the same.
-    if sum(layer.weight.nbytes for layer in layers) > psutil.virtual_memory().total / 4:
-        layers = []
-    if _slower_here(layers):
-        layers = []
     replaced = []
     try:
-        for layer in layers:
+        for layer in _to_pack(module):
             weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T
             pack = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
             layer.forward = partial(_product, pack, layer.bias, layer.forward)
@@ -64,6 +58,19 @@ def packed(module: nn.Module) -> Iterator[int]:
     finally:
         for layer in replaced:
             del layer.forward
+
+
+def packs(module: nn.Module) -> bool:
+    """Whether :func:`packed` would pack any layer of a model now."""
+    return bool(_to_pack(module))
+
+
+def _to_pack(module: nn.Module) -> list[nn.Module]:
+    """The layers that are packed; none where that is not possible, too large or too slow."""
+    layers = [part for part in module.modules() if _fits(part)] if _available() else []
+    # A share of all memory, not of the free memory: a resumed pass must decide the same.
+    too_large = sum(one.weight.nbytes for one in layers) > psutil.virtual_memory().total / 4
+    return [] if too_large or _slower_here(layers) else layers
 
 
 @contextmanager

@@ -177,6 +177,27 @@ def test_a_stopped_pass_goes_on_to_the_same_bits(
     assert len(ran) == len(work.batches) - 4, "a pass that was done is not run again"
 
 
+def test_a_resumed_pass_names_all_that_it_was_run_with(model, corpus, monkeypatch, tmp_path):
+    def kernels(found) -> list[str]:
+        return [one["attention"] for one in found.info["environments"]]
+
+    model.module.set_attn_implementation("eager")
+    try:
+        partial = stopped(model, corpus, monkeypatch, 4, checkpoint=tmp_path).partial
+        assert kernels(partial) == ["eager"]
+    finally:
+        model.module.set_attn_implementation("sdpa")
+    again = extract(model, corpus, checkpoint=tmp_path)
+    assert kernels(again) == ["eager", "sdpa"]
+    assert ek.TokenStatistics.load(again.save(tmp_path / "saved")).info == again.info
+    model.module.set_attn_implementation("eager")
+    try:
+        done = extract(model, corpus, checkpoint=tmp_path)
+        assert done.info == again.info, "nothing was run any more"
+    finally:
+        model.module.set_attn_implementation("sdpa")
+
+
 @pytest.mark.parametrize("kept", [("cpu",), ()], ids=["host", "device form"])
 def test_covariances_go_on_to_the_same_bits(model, corpus, monkeypatch, tmp_path, kept):
     monkeypatch.setattr("embvar_kit.moments.memory.HOST_MOMENTS", kept)

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 
 import embvar_kit as ek
 from embvar_kit.corpora.parts import StreamedCorpus
-from embvar_kit.extraction import measure
+from embvar_kit.extraction import measure, onednn
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.moments import memory
 
@@ -240,15 +240,22 @@ def test_the_result_says_what_was_measured(minilm, corpus):
 
 
 def test_the_result_says_what_it_was_measured_with(corpus, tmp_path):
-    versions = {"embvar-kit": ek.__version__}
-    for name in ("torch", "transformers", "tokenizers", "numpy"):
-        versions[name] = metadata.version(name).partition("+")[0]
-    for kernel in ("sdpa", "eager"):
+    libraries = ("torch", "transformers", "tokenizers", "numpy")
+    versions = {name: metadata.version(name).partition("+")[0] for name in libraries}
+    for kernel, enabled in (("sdpa", True), ("eager", False)):
         model = ek.load_model("minilm")
         model.module.set_attn_implementation(kernel)
-        found = ek.extract(model, corpus, layers=[1], progress=False)
+        with torch.backends.mkldnn.flags(enabled=enabled):
+            found = ek.extract(model, corpus, layers=[1], progress=False)
+            packs = onednn.packs(model.module)
+        assert not (packs and not enabled)
         assert found.info["environments"] == [
-            {"attention": kernel, "tokenizer_class": "BertTokenizer", "versions": versions}
+            {
+                "attention": kernel,
+                "packed_products": packs,
+                "tokenizer_class": "BertTokenizer",
+                "versions": {"embvar-kit": ek.__version__, **versions},
+            }
         ]
         assert found.info["model"]["dtype"] == "float32"
         assert len(found.info["model"]["tokenizer"]) == 12, "the digest of the tokenizer"
