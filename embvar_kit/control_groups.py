@@ -28,7 +28,10 @@ def groups(controller: str, root: Path = Path("/")) -> Iterator[tuple[int, Path]
         if number == "0" and not controllers:
             version, top = 2, root / "sys/fs/cgroup"
         elif controller in controllers.split(","):
+            # Mounted under the controller's name, under that of all it is mounted with, or both.
             version, top = 1, root / "sys/fs/cgroup" / controller
+            if not top.is_dir():
+                top = root / "sys/fs/cgroup" / controllers
         else:
             continue
         group = Path(own.lstrip("/"))

@@ -83,6 +83,17 @@ def test_defines_no_helpers_and_installs_nothing(path):
 
 
 @each_notebook
+def test_imports_the_kit_before_pytorch(path):
+    """PyTorch's waiting threads sleep soon only if the kit says so before PyTorch is loaded."""
+    source = "\n".join(cell.source for cell in code_cells(path))
+    kit, other = (
+        re.search(rf"^(import|from) {name}\b", source, re.M)
+        for name in ("embvar_kit", "(torch|transformers)")
+    )
+    assert kit is not None and (other is None or kit.start() < other.start())
+
+
+@each_notebook
 def test_no_cell_ends_in_a_semicolon(path):
     """nbval runs cells without a history, where a semicolon does not hide the last value."""
     for cell in code_cells(path):

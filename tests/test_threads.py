@@ -37,10 +37,27 @@ JOB = "slurm/job_7/"
             },
             [4],
         ),
+        # Mounted under the names of both controllers alone.
+        (
+            "5:cpu,cpuacct:/slurm\n",
+            {
+                "cpu,cpuacct/slurm/cpu.cfs_quota_us": 250000,
+                "cpu,cpuacct/slurm/cpu.cfs_period_us": 100000,
+            },
+            [2.5],
+        ),
         ("0::/\n", {"cpu.max": "max 100000"}, []),
         ("0::/\n", {}, []),
     ],
-    ids=["a job's", "of its parent", "a container's", "version 1", "unlimited", "none"],
+    ids=[
+        "a job's",
+        "of its parent",
+        "a container's",
+        "version 1",
+        "two at once",
+        "unlimited",
+        "none",
+    ],
 )
 def test_quotas_of_control_groups_are_read(system, cgroup, files, quotas):
     root = system(cgroup, files)

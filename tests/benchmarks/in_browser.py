@@ -25,6 +25,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from browser import servers
+from machine import processor, today
 
 import embvar_kit as ek
 
@@ -186,11 +187,11 @@ def report(found: dict[Contestant, dict[str, float]], steps: int, load: list[flo
     lines = [
         "# The explorers in a browser",
         "",
-        "Measured by `make bench`: JupyterLab, kernel and Chromium without a window and without a "
-        f"GPU (software rendering) on {os.cpu_count()} cores of {platform.machine()}, Python "
-        f"{platform.python_version()}, embvar-kit {ek.__version__}; load average {load[0]:.1f} "
-        f"before{busy} and {load[1]:.1f} after. Medians of {steps} steps of the layer slider, "
-        f"after {WARM_UP} steps that are not counted.",
+        f"Measured by `make bench` on {today()}: JupyterLab, kernel and Chromium without a window "
+        f"and without a GPU (software rendering) on {os.cpu_count()} cores of {processor()}, "
+        f"Python {platform.python_version()}, embvar-kit {ek.__version__}; load average "
+        f"{load[0]:.1f} before{busy} and {load[1]:.1f} after. Medians of {steps} steps of "
+        f"the layer slider, after {WARM_UP} steps that are not counted.",
     ]
     for one, values in found.items():
         rows = (

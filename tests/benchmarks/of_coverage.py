@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # what the tests share
 
 import numpy as np
 import simulated
+from machine import today
 from scipy import stats
 from simulated import BURSTS, DOCUMENTS, FOLDS, STATISTICS, Corpora, Tokens
 
@@ -130,7 +131,8 @@ def main() -> None:
 
 HEAD = f"""# Coverage of the intervals
 
-Measured by `.venv/bin/python tests/benchmarks/of_coverage.py`, embvar-kit {__version__}. Each
+Measured by `.venv/bin/python tests/benchmarks/of_coverage.py` on {today()},
+embvar-kit {__version__}; seconds are nowhere in it, so the machine does not matter. Each
 table is over {CORPORA} simulated corpora of {DOCUMENTS} documents of unequal length in {FOLDS}
 folds, and gives how often a 95 % interval of the delete-one-fold jackknife holds a target; of
 {CORPORA} intervals that are right, 94 to 96 % would do so in two of three runs. Tokens have a known

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from contestants import PEERS
+from machine import processor, today
 from turns import Contestant, Failed, write_text
 
 import embvar_kit as ek
@@ -110,8 +110,8 @@ def report(
     lines = [
         "# Beside other libraries",
         "",
-        f"Measured by `make bench-peers` in one run: {own['threads']} threads on "
-        f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()}), Python "
+        f"Measured by `make bench-peers` in one run on {today()}: {own['threads']} threads on "
+        f"{processor()}, Python "
         f"{platform.python_version()}, torch {own['torch']}, transformers {own['transformers']}, "
         f"embvar-kit {ek.__version__}; the contestants take turns. A time is the shortest of "
         f"{rounds} rounds: what else a machine does can only lengthen it.",

@@ -24,6 +24,7 @@ import numba
 import numpy as np
 import psutil
 import torch
+from machine import processor
 
 import embvar_kit as ek
 from embvar_kit._version import __version__
@@ -343,8 +344,8 @@ def main(out: Path) -> None:
     lines = [
         "# Passes in shards",
         "",
-        "Measured by `python tests/benchmarks/of_shards.py` in one run: "
-        f"{os.cpu_count()} cores of {platform.machine()}, Python {platform.python_version()}, "
+        "Measured by `python tests/benchmarks/of_shards.py` in one run on {today()}: "
+        f"{os.cpu_count()} cores of {processor()}, Python {platform.python_version()}, "
         f"torch {torch.__version__}, embvar-kit {__version__}. minilm over the excerpt, unless a "
         "line says otherwise.",
         "",

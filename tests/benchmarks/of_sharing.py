@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from machine import processor, today
 from turns import Contestant, write_text
 
 import embvar_kit as ek
@@ -101,11 +102,12 @@ def report(alone: Times, beside: Times, tokens: int, rounds: int) -> str:
     lines = [
         "# On a shared machine",
         "",
-        f"Measured by `python tests/benchmarks/of_sharing.py` in one run: {CORES} cores of "
-        f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
-        f"embvar-kit {ek.__version__}. minilm over {tokens:,} tokens of the excerpt. The "
-        f"contestants take turns, in {rounds} rounds. A slowdown divides the median beside busy "
-        "processes by the median alone; the quota's row divides the shortest times.",
+        f"Measured by `python tests/benchmarks/of_sharing.py` in one run on {today()}: "
+        f"{CORES} cores of {processor()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, embvar-kit {ek.__version__}. minilm over {tokens:,} tokens of "
+        f"the excerpt. The contestants take turns, in {rounds} rounds. A slowdown divides "
+        "the median beside busy processes by the median alone; the quota's row "
+        "divides the shortest times.",
         "",
         "| | measured | bar | |",
         "| --- | ---: | ---: | --- |",

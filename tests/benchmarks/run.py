@@ -18,6 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import measuring
+from machine import processor, today
 
 import embvar_kit as ek
 
@@ -32,8 +33,8 @@ def report(found: dict, rounds: int) -> str:
     lines = [
         "# Benchmark",
         "",
-        f"Measured by `make bench` in one run: {torch.get_num_threads()} threads on "
-        f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()}), Python "
+        f"Measured by `make bench` in one run on {today()}: {torch.get_num_threads()} threads on "
+        f"{processor()}, Python "
         f"{platform.python_version()}, torch {torch.__version__}, embvar-kit {ek.__version__}; "
         f"the contestants take turns, and times are medians of {rounds} rounds.",
         "",
@@ -159,7 +160,8 @@ def report(found: dict, rounds: int) -> str:
         "- **Between runs.** Four runs on one virtual machine gave 2.9 to 3.3 % and 1.3 to 3.7 % "
         "for the shares of the statistics, 20 to 23 and 12 to 13 for the loop, 54 to 60 % for the "
         "forward pass, 1.20 to 1.26 for three sites, and 1.08 to 1.18 for the time per token. "
-        "A virtual machine of 2 cores without AVX-512 gave, in one run: 2.5 and 2.3 % for the "
+        "A virtual machine of 2 cores of AMD EPYC without AVX-512 gave, in one run on "
+        "2026-12-01: 2.5 and 2.3 % for the "
         "shares of the statistics, 18 and 9 for the loop, 97 % for the forward pass (packed "
         "products are no faster there: 159 and 154 Gflop/s), 3.8 times the time of `extract` "
         "for the authors' scheme and 1.08 for the plain pass, 1.34 for three sites, 1.04 for "
