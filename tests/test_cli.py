@@ -16,16 +16,17 @@ from dataclasses import replace
 import dask
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 import transformers
 from paths import ROOT
 from tiny_models import SENTENCES
 
 import embvar_kit as ek
-from embvar_kit import cli
+from embvar_kit import cli, model_report
 from embvar_kit.cli import extract as extract_command
 from embvar_kit.cli import main
-from embvar_kit.cli.spelling import Spelling
+from embvar_kit.cli.spelling import Spelling, parsers_of
 from embvar_kit.corpora.load import CORPORA
 from embvar_kit.corpora.tokens import GROUPINGS
 from embvar_kit.extraction.forward import SITES
@@ -131,6 +132,26 @@ def test_every_option_says_what_it_is_for(name, command):
         words = " ".join(entry.split())
         assert len(words.split()) > 2, words
     assert max(map(len, out.splitlines())) <= 100
+
+
+def test_help_names_the_value_that_an_option_has_by_itself():
+    for parser in parsers_of(cli.parser()):
+        for action in parser._actions:
+            if action.default in (None, False, 0, argparse.SUPPRESS):
+                continue
+            values = action.default if isinstance(action.default, list) else [action.default]
+            for value in map(str, values):
+                named = rf"default: {value}\b|\b{value} \((.*; )?default\)"
+                assert re.search(named, action.help), f"{parser.prog} {action.option_strings}"
+
+
+def test_help_of_the_report_names_the_values_of_its_notebook(command):
+    """The command itself leaves them to the notebook's parameters."""
+    said = " ".join(command("report", "--help")[1].split())
+    known = papermill.inspect_notebook(str(ROOT / "notebooks" / model_report.NAME))
+    for name in ("limit", "min_count"):
+        option = said.rpartition(f"--{name.replace('_', '-')} ")[2].partition(" --")[0]
+        assert f"(default: {int(known[name]['default'])})" in option
 
 
 def test_no_command_prints_help_and_is_wrong_usage(command):

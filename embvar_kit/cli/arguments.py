@@ -30,17 +30,23 @@ TWINS = ("post-ln", "post-ln-frozen", "post-tanh", "pre-ln", "pre-rmsnorm", "no-
 def add_model_and_corpus(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The model and the corpus of a pass; returns the model's group, to which a command may add."""
     model = command.add_argument_group("model")
-    model.add_argument("--model", default="minilm", help="alias, folder, .gguf file or Hub name")
+    model.add_argument(
+        "--model",
+        default="minilm",
+        help="alias, folder, .gguf file or Hub name (default: minilm)",
+    )
     model.add_argument("--revision", help="revision of a model on the Hub")
     model.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
-    model.add_argument("--dtype", default="float32", help="number format of the weights")
+    model.add_argument(
+        "--dtype", default="float32", help="number format of the weights (default: float32)"
+    )
 
     corpus = command.add_argument_group("corpus")
     corpus.add_argument(
         "--corpus",
         default="wikipedia",
-        help="wikipedia, bookcorpus[:PATH], hub:NAME, the path of a file or a pattern of many "
-        "('DIR/*.parquet'); embvar corpora lists the kinds",
+        help="wikipedia (default), bookcorpus[:PATH], hub:NAME, the path of a file or a pattern of "
+        "many ('DIR/*.parquet'); embvar corpora lists the kinds",
     )
     corpus.add_argument("--limit", type=int, help="take only the first LIMIT sentences")
     corpus.add_argument("--max-words", type=int, help="leave out sentences with more words")
@@ -55,7 +61,9 @@ def add_model_and_corpus(command: argparse.ArgumentParser) -> argparse._Argument
     )
     corpus.add_argument("--language", default="en", help="language of the prose (default: en)")
     corpus.add_argument(
-        "--text-column", default="text", help="column of a table or dataset that holds the text"
+        "--text-column",
+        default="text",
+        help="column of a table or dataset that holds the text (default: text)",
     )
     corpus.add_argument("--split", default="train", help="split of a Hub dataset (default: train)")
     corpus.add_argument("--config", help="configuration of a Hub dataset that has several")
@@ -184,10 +192,16 @@ def add_store(command: argparse.ArgumentParser) -> None:
 def add_choice_of_tokens(command: argparse.ArgumentParser) -> None:
     """Which tokens count."""
     command.add_argument(
-        "--min-count", type=int, default=10, help="take tokens seen at least this often"
+        "--min-count",
+        type=int,
+        default=10,
+        help="take tokens seen at least this often (default: 10)",
     )
     command.add_argument(
-        "--max-count", type=int, default=100_000, help="take tokens seen at most this often"
+        "--max-count",
+        type=int,
+        default=100_000,
+        help="take tokens seen at most this often (default: 100000)",
     )
     command.add_argument(
         "--unbiased", action="store_true", help="correct M, V and V_B for the finite sample"

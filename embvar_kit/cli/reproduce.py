@@ -30,7 +30,9 @@ def add_reproduce(commands: argparse._SubParsersAction) -> None:
     )
     reproduce.add_argument("--limit", type=int, help="take only the first LIMIT sentences, to try")
     reproduce.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
-    reproduce.add_argument("--dtype", default="float32", help="number format of the weights")
+    reproduce.add_argument(
+        "--dtype", default="float32", help="number format of the weights (default: float32)"
+    )
     reproduce.add_argument(
         "--batch-tokens", type=int, help="tokens in a batch (default: by device)"
     )

@@ -318,7 +318,9 @@ def add_report(commands: argparse._SubParsersAction) -> None:
     report.set_defaults(run=_report)
     report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
     report.add_argument(
-        "--corpus", default="wikipedia", help="wikipedia, hub:NAME or the path of a file"
+        "--corpus",
+        default="wikipedia",
+        help="wikipedia (default), hub:NAME or the path of a file",
     )
     report.add_argument(
         "--limit",
@@ -326,7 +328,12 @@ def add_report(commands: argparse._SubParsersAction) -> None:
         help="number of sentences to take, the first of the corpus (default: 2000); a number "
         "larger than the corpus takes all",
     )
-    report.add_argument("--min-count", type=int, help="take tokens seen at least this often")
+    report.add_argument(
+        "--min-count",
+        type=int,
+        help="take tokens seen at least this often (default: 10); where 100 tokens or more are "
+        "seen ten times, at least ten are asked for",
+    )
     report.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
     report.add_argument(
         "--out", metavar="DIR", help="folder to write to (default: out/report-MODEL)"
