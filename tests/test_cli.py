@@ -540,9 +540,14 @@ def test_show_prints_the_evidence_of_the_tokens_asked_for(command, model, tmp_pa
         wanted = stats.evidence(min_count=least)
         for row, line in zip(wanted.itertuples(), table[1:], strict=True):
             shown = dict(zip(table[0].split(), line.split(), strict=True))
-            for name in ("null_slope", "sd_M", "reliability", "slope_iv"):
+            assert shown["unbiased_sd_M"] == f"{row.sd_M:.3f}"
+            for name in ("null_slope", "null_sd_M", "reliability", "slope_iv"):
                 assert shown[name] == f"{getattr(row, name):.3f}"
         assert ("No intervals of the slope for this choice" in out) == (given < 10)
+    wide = command("show", tmp_path / "whole", "--wide")[1].splitlines()
+    heads = [set(line.split()) for line in wide if line.startswith(" layer ")][:2]
+    spreads = [{name for name in head if "sd_M" in name} for head in heads]
+    assert spreads[0] == {"sd_M", "sd_M_low", "sd_M_high"} and not spreads[0] & spreads[1]
     Q = stats.Q * np.where(stats.tokens == "the", 1e4, 1)
     replace(stats, Q=Q).save(tmp_path / "high")
     out = command("show", tmp_path / "high", "--no-high-norm")[1]

@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 _EVIDENCE = (
     "layer",
     "null_slope",
-    "sd_M",
+    "unbiased_sd_M",
     "null_sd_M",
     "reliability",
     "slope_iv",
     "survives",
 )
 """The columns of the evidence for which a terminal has room; the slope stands above them."""
+
+_UNBIASED = {name: f"unbiased_{name}" for name in ("sd_M", "sd_M_low", "sd_M_high")}
+"""Columns of the evidence by other names: that is the spread of the unbiased M, and --wide prints
+an ``sd_M`` with the regression above it, too."""
 
 _SHORT = {"slope_low": "low", "slope_high": "high"}
 
@@ -169,7 +173,7 @@ def print_layers(
         try:
             shown = "95 % intervals and the null" if wide else "The null; --wide has the intervals"
             title = f"\nIs it a trade-off? {shown} ({_range(asked)})\n"
-            found = statistics.evidence(**asked)
+            found = statistics.evidence(**asked).rename(columns=_UNBIASED)
             parts[title] = found if wide else found[list(_EVIDENCE)]
         except StatisticsError as error:
             note += f"\nNo evidence for this choice: {error}"
