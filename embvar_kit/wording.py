@@ -1,9 +1,9 @@
-"""What messages share: numbers of things, and names that come near an unknown one."""
+"""What messages share: numbers of things, arguments, and names that come near an unknown one."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def number_of(count: int, noun: str) -> str:
@@ -13,6 +13,15 @@ def number_of(count: int, noun: str) -> str:
     ('1 document', '2,000 tokens', '0 rows')
     """
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def named(arguments: Mapping[str, object]) -> str:
+    """Arguments as they were given, for a message that asks to change them.
+
+    >>> named({"sample": 5, "split": "test"})
+    "sample=5 and split='test'"
+    """
+    return " and ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
 def did_you_mean(name: str, known: Iterable[str], *, alike: float = 0.6) -> str:

@@ -252,6 +252,36 @@ def test_messages_of_the_library_reach_the_user_with_options(command, saved, tin
     assert code == 0 and "lower --min-count, raise --max-count" in out and "min_count" not in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--corpus hub:x --streaming --sample 5", "--sample 5 ... leave out --streaming, or"),
+        ("--corpus wikipedia --streaming", "--streaming reads ... 'wikipedia' is none: leave out"),
+        ("--corpus bookcorpus:x --split-sentences", "leave out --split-sentences, or read 'hub:"),
+        (
+            "--corpus bookcorpus --split test --config y",
+            "leave out --split test and --config y, or",
+        ),
+        ("--corpus *.txt --sample 5 --limit 2", "leave out --sample 5 and --limit 2, or name one"),
+        ("--corpus *.txt --min-count 3", "leave out --min-count 3, load"),
+        ("--corpus *.txt --null", "leave out --null, load"),
+        ("--workers 1", "Add --shards and --store, or leave the others out."),
+        ("--shards 2 --store s --checkpoint c", "(--store): leave out --checkpoint c."),
+    ],
+)
+def test_options_that_exclude_each_other_are_named(
+    command, tiny, tmp_path, monkeypatch, arguments, told
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("the cat sat on the mat\n" * 2)
+    if "--corpus" not in arguments:
+        arguments += " --corpus a.txt"
+    pass_ = ["extract", "--quiet", "--model", tiny("bert"), "--device", "cpu", "--out", "out"]
+    code, _, err = command(*pass_, *arguments.split())
+    assert code == 1 and is_one_line_of(err)
+    assert re.search(".*".join(map(re.escape, told.split(" ... "))), err), err
+
+
 def test_show_of_a_single_sentence_shows_what_there_is(command, tiny, tmp_path):
     text, folder = tmp_path / "text.txt", tmp_path / "out"
     text.write_text("the cat sat on the mat\n")
@@ -672,7 +702,7 @@ def test_a_damaged_result_is_refused_by_name(command, saved, tmp_path):
             ["extract", "--out", "{tmp}/o", "{bert}", "--device-map", "auto", "--workers", "2"],
             "leave out --device-map, or --workers",
         ),
-        (["extract", "--out", "{tmp}/o", "{text}", "--streaming"], "Only a Hub dataset"),
+        (["extract", "--out", "{tmp}/o", "{text}", "--streaming"], "a dataset of the Hub"),
     ],
 )
 def test_mistakes_return_1_and_one_line(

@@ -17,7 +17,7 @@ from embvar_kit.corpora.tables import WithoutText
 from embvar_kit.corpora.taking import Taking
 from embvar_kit.corpora.wikipedia import read_wikipedia
 from embvar_kit.errors import CorpusError
-from embvar_kit.wording import did_you_mean
+from embvar_kit.wording import did_you_mean, named
 
 CORPORA = {
     "wikipedia": "104 English Wikipedia articles (CC BY-SA), offline, from gensim's test data",
@@ -87,16 +87,22 @@ def load_corpus(
     if not isinstance(text_column, str):
         raise CorpusError(f"text_column must be the name of a column, got {text_column!r}.")
     if streaming and not name.startswith("hub:"):
-        raise CorpusError(f"Only a Hub dataset can be read as a stream, and {name!r} is not one.")
+        raise CorpusError(
+            f"streaming=True reads a dataset of the Hub ('hub:NAME'), and {name!r} is none: leave "
+            "out streaming=True."
+        )
     if streaming and sample is not None:
         raise CorpusError(
-            "A stream has no known length to sample from: use limit, or streaming=False."
+            f"sample={sample} draws from a known number of sentences, which streaming=True does "
+            "not have: leave out streaming=True, or take the first with limit= in place of sample=."
         )
     if name.partition(":")[0] == "bookcorpus" and not os.path.isfile(os.path.expanduser(name)):
-        if split_sentences or (split, config) != ("train", None):
+        usual = {"split_sentences": False, "split": "train", "config": None}
+        given = {"split_sentences": split_sentences, "split": split, "config": config}
+        if changed := {key: value for key, value in given.items() if value != usual[key]}:
             raise CorpusError(
-                "BookCorpus is read as in the paper, by the lines of its train split: leave "
-                "split_sentences, split and config out, or read 'hub:bookcorpus/bookcorpus'."
+                f"{name!r} is read as in the paper, by the lines of its train split: leave out "
+                f"{named(changed)}, or read 'hub:bookcorpus/bookcorpus'."
             )
         drawn = {"sample": sample, "max_words": max_words, "limit": limit, "seed": seed}
         return _bookcorpus(name, text_column, revision, drawn)
@@ -110,10 +116,11 @@ def load_corpus(
             return streamed(name, table, taking, chunk)
         return taking.of_table(name, table)
     if is_pattern(name):
-        if sample is not None or limit is not None:
+        counted = {"sample": sample, "limit": limit}
+        if counted := {key: value for key, value in counted.items() if value is not None}:
             raise CorpusError(
-                "Of many files no sentences are drawn or counted before they are read: leave "
-                "sample and limit out, or name fewer files."
+                f"Of many files, such as {name!r}, no sentences are drawn or counted before they "
+                f"are read: leave out {named(counted)}, or name one file."
             )
         how = {"split_sentences": split_sentences, "language": language, "text_column": text_column}
         usual = {"split_sentences": False, "language": "en", "text_column": "text"}

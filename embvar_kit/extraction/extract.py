@@ -150,13 +150,14 @@ def extract(
     if streamed and null and not in_shards:
         raise ExtractionError(
             "The labels of a stream, or of many files, are not known before its end, so that they "
-            "cannot be permuted: leave null out, load the whole corpus (streaming=False), or "
-            "measure files in shards."
+            "cannot be permuted: leave out null=True, load the whole corpus (streaming=False), or "
+            "measure files in shards (shards=, store=)."
         )
     if streamed and min_count > 1 and not in_shards:
         raise ExtractionError(
-            "The counts of a stream, or of many files, are not known before its end: leave "
-            "min_count out, load the whole corpus (streaming=False), or measure files in shards."
+            "The counts of a stream, or of many files, are not known before its end: leave out "
+            f"min_count={min_count}, load the whole corpus (streaming=False), or measure files in "
+            "shards (shards=, store=)."
         )
     if isinstance(leave_out, LeaveOut):
         names = ("by", "layers", "batch_tokens", "long", "parse_special")
@@ -183,13 +184,20 @@ def extract(
         lack = [
             name for name, missing in (("shards=", shards is None), ("store=", no_store)) if missing
         ]
-        if lack or checkpoint is not None or stream:
-            lacking = f"; here {' and '.join(lack)} is missing" if lack else ""
+        if lack:
             raise ExtractionError(
-                "A pass in shards takes shards= (or folds=), store= and, for a cluster, client= "
-                f"(--shards, --folds, --store, --workers or --cluster){lacking}. Its store keeps "
-                "the progress, so it takes no checkpoint=, and its corpus is no stream. Folds "
-                "alone need no store."
+                "A pass in shards takes shards= (or folds=), store= and, for a cluster, client=. "
+                f"Add {' and '.join(lack)}, or leave the others out. Folds alone need no store."
+            )
+        if checkpoint is not None:
+            raise ExtractionError(
+                "A pass in shards keeps its progress in its store (store=): leave out "
+                f"checkpoint={str(checkpoint)!r}."
+            )
+        if stream:
+            raise ExtractionError(
+                "A pass in shards takes no stream: leave out streaming=True, or name the files of "
+                "the corpus by a pattern ('DIR/*.parquet')."
             )
         with temporary_folder() if store is None else nullcontext(store) as place:
             job = ShardedPass.plan(

@@ -104,8 +104,8 @@ def test_a_file_that_changed_since_is_named(folder, model, tmp_path):
     ("pattern", "options", "message"),
     [
         ("*.csv", {}, "no file that fits"),
-        ("*", {"sample": 3}, "leave sample and limit out"),
-        ("*", {"limit": 3}, "leave sample and limit out"),
+        ("*", {"sample": 3}, "leave out sample=3, or"),
+        ("*", {"limit": 3}, "leave out limit=3, or"),
         ("*", {"max_words": 0}, "max_words must be at least 1"),
     ],
 )

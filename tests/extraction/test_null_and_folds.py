@@ -633,7 +633,7 @@ def test_tokens_that_are_too_rare_have_no_intervals(stats):
         ({"folds": 1}, "from 2"),
         ({"folds": 2.5}, "from 2"),
         ({"folds": 6, "shards": 5}, "each fold is one or more shards"),
-        ({"folds": 3, "shards": 3, "checkpoint": "here"}, "takes no checkpoint"),
+        ({"folds": 3, "shards": 3, "checkpoint": "here"}, "leave out checkpoint='here'"),
     ],
 )
 def test_folds_that_make_no_sense_are_refused(model, corpus, options, message):
@@ -683,7 +683,7 @@ def test_a_fold_that_a_bound_on_the_norm_empties_costs_the_folds_alone(minilm):
 
 def test_a_stream_has_no_null(model, corpus):
     stream = StreamedCorpus("s", lambda: iter([("a", "text")]), 10)
-    with pytest.raises(ek.ExtractionError, match="cannot be permuted"):
+    with pytest.raises(ek.ExtractionError, match="cannot be permuted: leave out null=True"):
         ek.extract(model, stream, null=True, progress=False)
 
 

@@ -467,13 +467,17 @@ def test_a_second_client_is_told(model, corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"store": None}, {"shards": None}, {"checkpoint": "kept"}],
+    ("options", "told"),
+    [
+        ({"store": None}, r"takes shards= \(or folds=\), store=.* Add store=, or leave"),
+        ({"shards": None}, r"takes shards= \(or folds=\), store=.* Add shards=, or leave"),
+        ({"checkpoint": "kept"}, "leave out checkpoint='kept'"),
+    ],
     ids=["no store", "no number", "a checkpoint"],
 )
-def test_arguments_that_do_not_fit_together_are_refused(model, corpus, tmp_path, options):
+def test_arguments_that_do_not_fit_together_are_refused(model, corpus, tmp_path, options, told):
     store = options.pop("store", tmp_path)
-    with pytest.raises(ek.ExtractionError, match=r"takes shards= \(or folds=\), store="):
+    with pytest.raises(ek.ExtractionError, match=told):
         extract(model, corpus, store, **options)
 
 
