@@ -85,7 +85,7 @@ models: setup ## fetch the two pinned models into data/models
 
 # The pass over the whole excerpt: notebooks and app take its statistics from the cache.
 pass: models
-	@$(PY) -c "import embvar_kit as ek; ek.cached_statistics()"
+	@$(PY) -m embvar_kit.cached
 
 result: pass ## one pass, its central tables and a page of figures, in minutes
 	@$(PY) -m embvar_kit show "$(STATISTICS)/hidden"

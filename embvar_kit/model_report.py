@@ -140,7 +140,10 @@ def _own_kernel() -> type:
     class OwnKernel(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(**get_kernel_dict())  # its command begins with sys.executable
+            # Its command begins with sys.executable. An interrupt ends the kernel in the middle of
+            # a cell, about which it would print a traceback: what goes wrong in cells is told by
+            # papermill.
+            return KernelSpec(**get_kernel_dict(extra_arguments=["--log-level=CRITICAL"]))
 
     return OwnKernel
 

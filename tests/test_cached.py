@@ -1,6 +1,8 @@
 """Saved statistics are taken; those that do not fit are made again."""
 
 import json
+import runpy
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +38,19 @@ def test_both_sites_are_made_in_one_pass_and_once(at_home, monkeypatch):
     unit = ek.cached_statistics(site="unit", progress=False)
     np.testing.assert_allclose(unit.Q, 1, rtol=1e-6)
     assert unit.info["convention"]["site"] == "unit"
+
+
+def test_make_pass_is_interrupted_with_one_line(at_home, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("embvar_kit.models.loading.load_model", stop)
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
+        warnings.simplefilter("ignore", RuntimeWarning)  # the module is imported here before
+        runpy.run_module("embvar_kit.cached", run_name="__main__")
+    assert ended.value.code == 130
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"kept in '{at_home / 'cache'}'" in err
 
 
 def test_those_without_high_norms_are_kept_apart(at_home, monkeypatch):

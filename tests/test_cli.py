@@ -880,12 +880,53 @@ def test_an_interrupted_pass_says_how_to_go_on_and_saves_nothing(keeping, tmp_pa
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
-    how = "The same command resumes it" if keeping else "With --checkpoint DIR, an interrupted pass"
+    how = "The same command resumes it" if keeping else "Nothing was saved: with --checkpoint DIR,"
     assert re.fullmatch(rf"embvar: Stopped after [\d,]+ of [\d,]+ batches, .*\. {how}.*\n", err), (
         err
     )
     assert not out.exists()
     assert (kept / "pass.safetensors").exists() == keeping
+
+
+@pytest.mark.parametrize(
+    ("stopped", "arguments", "told"),
+    [
+        ("extraction.extract.extract", "extract", "Nothing was saved: with --checkpoint DIR, an"),
+        ("extraction.extract.extract", "extract --checkpoint kept", "resumes .* what 'kept' holds"),
+        ("figures.atlas.write", "figures", "Nothing was drawn; the same command begins again"),
+        ("figures.atlas.page", "figures", "are in 'there', .* draws all of them again"),
+        ("model_report._check", "report minilm", "No cell ran; the same command begins again"),
+    ],
+)
+def test_an_interrupt_at_any_time_is_one_line_that_says_what_is_left(
+    stopped, arguments, told, command, saved, tiny, text_file, tmp_path, monkeypatch
+):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"embvar_kit.{stopped}", stop)
+    monkeypatch.setattr("embvar_kit.figures.atlas.DRAWINGS", ())
+    of = {"extract": ["--model", tiny("bert"), "--corpus", text_file], "figures": [saved]}
+    words = arguments.split()
+    code, _, err = command(*words, *of.get(words[0], ()), "--out", "there")
+    assert code == 130 and is_one_line_of(err)
+    assert re.search(f"interrupted. .*{told}", err), err
+
+
+@pytest.mark.slow
+def test_an_interrupted_report_says_nothing_of_its_kernel(tiny, text_file, tmp_path):
+    out = tmp_path / "out"
+    process = start("report", tiny("bert"), "--corpus", text_file, "--out", out, "--device", "cpu")
+    notebook = out / "report.ipynb"
+    while not (notebook.exists() and '"output_type"' in notebook.read_text(encoding="utf-8")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert said[0] == "" and is_one_line_of(said[1]), said
+    assert f"are in '{notebook}'" in said[1]
 
 
 def test_a_checkpoint_is_removed_once_the_result_is_saved(command, tiny, text_file, tmp_path):

@@ -387,7 +387,7 @@ def test_make_alone_lists_the_targets() -> None:
 @pytest.mark.parametrize(
     ("target", "commands"),
     [
-        ("result", ["embvar_kit fetch", "cached_statistics", "show", "figures"]),
+        ("result", ["embvar_kit fetch", "embvar_kit.cached", "show", "figures"]),
         ("run", ["embvar_kit fetch", "show", "figures", "execute.py", "site/build.py"]),
         ("lab", ["embvar_kit fetch", "jupyterlab", "01_variance_formula.ipynb"]),
         ("app", ["embvar_kit fetch", "voila", "--Voila.ip=127.0.0.1"]),

@@ -83,10 +83,14 @@ def parser() -> Parser:
 
 
 def _how_to_resume(stopped: KeyboardInterrupt, chosen: argparse.Namespace) -> str:
-    if not isinstance(stopped, ExtractionInterrupted):
-        return "interrupted"
+    """What an interrupted command leaves, and what the next try makes of it."""
+    if not isinstance(stopped, ExtractionInterrupted):  # of a pass: not while batches are run
+        return f"interrupted. {chosen.kept(chosen)}" if hasattr(chosen, "kept") else "interrupted"
+    how_far = chosen.spelled(stopped.how_far)
     if getattr(chosen, "store", None):
-        return stopped.how_far
+        return how_far
     if getattr(chosen, "checkpoint", None):
-        return f"{stopped.how_far} The same command resumes it."
-    return f"{stopped.how_far} With --checkpoint DIR, an interrupted pass can be resumed."
+        return f"{how_far} The same command resumes it."
+    return (
+        f"{how_far} Nothing was saved: with --checkpoint DIR, an interrupted pass can be resumed."
+    )

@@ -37,7 +37,7 @@ def add_extract(commands: argparse._SubParsersAction) -> None:
         description="Run a corpus through a model in one pass and save the statistics of its "
         "tokens at each layer.",
     )
-    extract.set_defaults(run=_extract)
+    extract.set_defaults(run=_extract, kept=_kept)
     extract.add_argument("--out", required=True, metavar="DIR", help="folder to save to")
     extract.add_argument("--quiet", action="store_true", help="print no plan and no progress bar")
     add_device_map(add_model_and_corpus(extract))
@@ -109,6 +109,13 @@ def _extract_and_save(chosen: argparse.Namespace) -> None:
     save(extracted, Path(chosen.out), chosen.compact, shared_by_vocabulary(model, chosen.by))
     if chosen.checkpoint:
         checkpoint.remove(chosen.checkpoint)
+
+
+def _kept(chosen: argparse.Namespace) -> str:
+    """What is left of a pass that was interrupted while no batch was run."""
+    if place := chosen.store or chosen.checkpoint:
+        return f"The same command resumes the pass with what {place!r} holds."
+    return "Nothing was saved: with --checkpoint DIR, an interrupted pass can be resumed."
 
 
 @contextmanager

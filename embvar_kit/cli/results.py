@@ -270,7 +270,7 @@ def add_figures(commands: argparse._SubParsersAction) -> None:
         description="Draw every figure as PNG and SVG, and a page, index.html, that shows them. "
         "Several models are drawn side by side.",
     )
-    figures.set_defaults(run=_figures)
+    figures.set_defaults(run=_figures, kept=_kept_figures)
     figures.add_argument("folders", metavar="DIR", nargs="+", help="folders written by extract")
     figures.add_argument(
         "--out",
@@ -286,14 +286,28 @@ def add_figures(commands: argparse._SubParsersAction) -> None:
     )
 
 
+def _place_of_figures(chosen: argparse.Namespace) -> Path:
+    paths = [Path(folder).resolve() for folder in chosen.folders]
+    beside = paths[0].parent / "figures" / "+".join(path.name for path in paths)
+    return Path(chosen.out) if chosen.out else beside
+
+
+def _kept_figures(chosen: argparse.Namespace) -> str:
+    place = _place_of_figures(chosen)
+    if not place.is_dir():
+        return "Nothing was drawn; the same command begins again."
+    return (
+        f"The figures drawn until then are in {str(place)!r}, without a new page; the same command "
+        "draws all of them again."
+    )
+
+
 def _figures(chosen: argparse.Namespace) -> None:
     from embvar_kit.figures import atlas
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
     statistics = [TokenStatistics.load(folder) for folder in chosen.folders]
-    paths = [Path(folder).resolve() for folder in chosen.folders]
-    beside = paths[0].parent / "figures" / "+".join(path.name for path in paths)
-    out = Path(chosen.out) if chosen.out else beside
+    out = _place_of_figures(chosen)
     entries = atlas.write(
         statistics,
         out,
@@ -319,7 +333,7 @@ def add_report(commands: argparse._SubParsersAction) -> None:
         description="Run notebook 9, A model of your own, for MODEL: where it normalizes, its "
         "trade-off, decomposition and high-norm tokens. Writes report.ipynb and report.html.",
     )
-    report.set_defaults(run=_report)
+    report.set_defaults(run=_report, kept=_kept_report)
     report.add_argument("model", metavar="MODEL", help="alias, folder, .gguf file or Hub name")
     report.add_argument(
         "--corpus",
@@ -344,6 +358,20 @@ def add_report(commands: argparse._SubParsersAction) -> None:
     )
 
 
+def _place_of_report(chosen: argparse.Namespace) -> str:
+    return chosen.out or f"out/report-{Path(chosen.model).name}"
+
+
+def _kept_report(chosen: argparse.Namespace) -> str:
+    notebook = Path(_place_of_report(chosen)) / "report.ipynb"
+    if not notebook.is_file():
+        return "No cell ran; the same command begins again."
+    return (
+        f"The cells that ran until then are in {str(notebook)!r}, without a new page; the same "
+        "command runs all of them again."
+    )
+
+
 def _report(chosen: argparse.Namespace) -> None:
     from embvar_kit.model_report import report
 
@@ -354,6 +382,5 @@ def _report(chosen: argparse.Namespace) -> None:
         "min_count": chosen.min_count,
     }
     given = {name: value for name, value in values.items() if value is not None}
-    out = chosen.out or f"out/report-{Path(chosen.model).name}"
-    for kind, path in report(chosen.model, out, parameters=given).items():
+    for kind, path in report(chosen.model, _place_of_report(chosen), parameters=given).items():
         print(f"{kind:<9}  {path}")
