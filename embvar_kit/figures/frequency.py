@@ -218,11 +218,11 @@ def moment_histograms(
     """Five layers of one model: histograms of Q, M and V over tokens (paper, Figs. 14-16).
 
     Each layer has a row of panels. The largest values are trimmed, as in the paper; a panel's
-    title says how many they are and how far they reach. Where ``trim`` of the tokens is less than
-    one token, as 1 % of fewer than 100 is, none is trimmed, and the figure's title says so: the
-    paper's rule would take the largest of a handful. Nor is anything trimmed from values that are
-    the same up to rounding. A dashed line marks the mean over all tokens counted, the trimmed ones
-    included.
+    title says how many they are, how far they reach, and the mean. Where ``trim`` of the tokens is
+    less than one token, as 1 % of fewer than 100 is, none is trimmed, and the figure's title says
+    so: the paper's rule would take the largest of a handful. Nor is anything trimmed from values
+    that are the same up to rounding. A dashed line marks the mean over all tokens counted, the
+    trimmed ones included.
 
     Args:
         stats: one model's statistics.
@@ -240,7 +240,7 @@ def moment_histograms(
     if bins < 1:
         raise StatisticsError(f"bins={bins} must be at least 1.")
     chosen = given.five_layers(one) if layers is None else list(layers)
-    figure, axes = style.panels(3 * len(chosen), 3, 3.3, 2.0)
+    figure, axes = style.panels(3 * len(chosen), 3, 3.3, 2.1)
     choice = {"min_count": min_count, "max_count": max_count, "special": special}
     choice |= {"unbiased": unbiased}
     of = lettering.letter(one)
@@ -257,10 +257,12 @@ def moment_histograms(
             ax.set(xlabel=name, ylabel="tokens" if of == "t" else "words")
             style.few_ticks(ax)
             mean = value.mean()
-            ax.axvline(mean, color="black", linestyle="--", linewidth=1, label=f"mean {mean:,.4g}")
-            ax.legend(fontsize=8, framealpha=0.85, handlelength=1.4)
+            ax.axvline(mean, color="black", linestyle="--", linewidth=1)
+            # In the title, because a legend covers bars: no corner is free in every histogram.
+            title = f"mean (dashed): {mean:,.4g}"
             if number := len(value) - len(kept):
-                style.panel_title(ax, f"trimmed: {number}, up to {value.max():,.4g}", 9)
+                title += f"\ntrimmed: {number}, up to {value.max():,.4g}"
+            style.panel_title(ax, title, 9)
         row[0].set_ylabel(f"layer {layer}\n{row[0].get_ylabel()}")
     note = f"the top {100 * trim:g} % trimmed" if trim else "nothing trimmed"
     if trim and _too_few(len(table), trim):  # of tokens, which are the same at every layer

@@ -315,7 +315,10 @@ def test_histograms_trim_the_top_and_say_so(stats):
             counted = sum(bar.get_height() for bar in ax.patches)
             trimmed = len(value) - counted
             assert 0 < trimmed <= np.ceil(0.01 * len(value))
-            assert ax.get_title() == f"trimmed: {trimmed:.0f}, up to {value[-1]:,.4g}"
+            mean, told = ax.get_title().split("\n")
+            assert mean == f"mean (dashed): {value.mean():,.4g}"
+            assert told == f"trimmed: {trimmed:.0f}, up to {value[-1]:,.4g}"
+            assert ax.get_legend() is None  # it would cover bars
             ends = [ax.patches[0].get_x(), ax.patches[-1].get_x() + ax.patches[-1].get_width()]
             assert ends == pytest.approx([value[0], value[int(counted) - 1]])
     whole = figures.moment_histograms(stats, layers=[1], trim=0, **RANGE)
