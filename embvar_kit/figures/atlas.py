@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
@@ -25,7 +26,7 @@ from matplotlib.figure import Figure
 
 from embvar_kit import figures
 from embvar_kit._version import __version__
-from embvar_kit.errors import EmbvarError, StatisticsError, StatisticsFileError
+from embvar_kit.errors import EmbvarError, NoLineError, StatisticsError, StatisticsFileError
 from embvar_kit.figures import lettering
 from embvar_kit.figures.given import Statistics, layer_of, several
 from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -208,6 +209,9 @@ def _drawn(
             figure.savefig(folder / files[0], dpi=2 * _PIXELS)
             figure.savefig(folder / files[1], dpi=200, metadata={"Date": None})
             width, height = (round(_PIXELS * inches) for inches in figure.get_size_inches())
+            see = [entry.see]
+            if drawing.found is not None:
+                see += [_call(drawing.found, one, choice) for one in shown]
             numbers = tuple(
                 (f"{drawing.heading}: {label}", _call(drawing.numbers, one, choice))
                 for one, label in zip(shown, lettering.labels(shown), strict=True)
@@ -218,7 +222,8 @@ def _drawn(
         finally:  # even a function that fails may leave a figure open
             for number in set(plt.get_fignums()) - before:
                 plt.close(number)
-    return replace(entry, files=files, size=(width, height), numbers=numbers)
+    see = " ".join(see)
+    return replace(entry, see=see, files=files, size=(width, height), numbers=numbers)
 
 
 def _call(function: Callable, given: object, choice: Mapping[str, object]) -> object:
@@ -258,7 +263,8 @@ def _subscripts(text: str) -> str:
 class Drawing:
     """A figure of the page: its texts, and how to draw it.
 
-    ``draw`` and ``numbers`` are called with those arguments of :func:`write` that they take.
+    ``draw``, ``found`` and ``numbers`` are called with those arguments of :func:`write` that they
+    take.
 
     Attributes:
         name, paper, title, see: as in :class:`Entry`.
@@ -266,6 +272,7 @@ class Drawing:
         draw: the function that draws it from a list of statistics, if not that of ``PAPER``.
         of: what that list holds: ``"all"`` models, ``"each"`` model for a figure of its own,
             statistics by ``"words"``, those of site ``"unit"``, or ``"none"``.
+        found: the function that says what was found, for one model: the end of the caption.
         numbers: the function that gives the table behind it, for one model.
         heading: heading of that table.
         when: whether these models need the figure.
@@ -278,6 +285,7 @@ class Drawing:
     shows: str = ""
     draw: Callable[..., Figure | Axes] | None = None
     of: str = "all"
+    found: Callable[..., str] | None = None
     numbers: Callable[..., pd.DataFrame] | None = None
     heading: str = "The numbers"
     when: Callable[[list[TokenStatistics]], bool] = lambda models: True
@@ -323,6 +331,56 @@ def _with_names(
     return figures.V_on_M(models, label=tokens, log=_wide(models), **choice)
 
 
+def _tradeoff(
+    one: TokenStatistics, min_count: int, max_count: int | None, unbiased: bool
+) -> tuple[pd.DataFrame, str]:
+    """The regression at each layer, with what the statistics say of its slope beyond itself.
+
+    Returns:
+        The table of :meth:`TokenStatistics.tradeoff`, with the interval of the slope and the slope
+        of the null, as far as there are any; and why there is no interval, or ``""``.
+    """
+    choice = {"min_count": min_count, "max_count": max_count, "unbiased": unbiased}
+    fits, why = one.tradeoff(**choice), ""
+    added = {}
+    if one.null is not None:
+        with suppress(StatisticsError):  # embeddings whose mean is 0 leave no spread of M
+            added["null_slope"] = one.null.tradeoff(**choice)["slope"]
+    if one.has_folds:
+        try:
+            ends = one.tradeoff(**choice, intervals=True)
+            added |= {name: ends[name] for name in ("slope_high", "slope_low")}
+        except StatisticsError as error:
+            why = str(error)
+    else:
+        why = "these statistics have no folds (embvar extract --folds 20)."
+    for name, column in added.items():
+        fits.insert(fits.columns.get_loc("slope") + 1, name, column)
+    return fits, why
+
+
+def _by_layer(
+    one: TokenStatistics, min_count: int, max_count: int | None, unbiased: bool
+) -> pd.DataFrame:
+    return _tradeoff(one, min_count, max_count, unbiased)[0]
+
+
+def _slope(one: TokenStatistics, min_count: int, max_count: int | None, unbiased: bool) -> str:
+    """What is known of the slope in the middle layer, in a sentence or two."""
+    try:
+        table, why = _tradeoff(one, min_count, max_count, unbiased)
+    except NoLineError as error:  # of another layer: that of the middle one is drawn
+        return f"No interval: {error}"
+    layer = layer_of(one, "middle")
+    fit = {name: f"{value:.2f}" for name, value in table.set_index("layer").loc[layer].items()}
+    said = f"{lettering.labels([one])[0]}, layer {layer}: slope {fit['slope']}"
+    if not why:
+        said += f", 95 % interval {fit['slope_low']} to {fit['slope_high']}"
+    if "null_slope" in fit:
+        said += f"; with labels permuted, {fit['null_slope']}"
+    return f"{said}." + (f" No interval: {why}" if why else "")
+
+
 def _example_lengths(_: list[TokenStatistics]) -> Figure:
     random = np.random.default_rng(3)
     groups = np.repeat([0, 1, 2], [8, 14, 5])
@@ -349,6 +407,7 @@ DRAWINGS = (
         "Each point is a token, coloured by its frequency; the line is the regression of V on M "
         "over the tokens that occur often enough, dotted where it is not fitted. "
         "If Q were the same for all tokens, every point would lie on a line of slope -1.",
+        found=_slope,
     ),
     Drawing(
         "fig-02-tradeoff-logarithmic",
@@ -385,7 +444,7 @@ DRAWINGS = (
         "The trade-off, layer by layer",
         "Where Q varies least over tokens (left), the slope comes near -1 (middle, dotted) and R² "
         "is high (right).",
-        numbers=TokenStatistics.tradeoff,
+        numbers=_by_layer,
     ),
     Drawing(
         "fig-05-shares",

@@ -108,8 +108,45 @@ def test_the_page_holds_the_numbers(written, sites):
     for row in sites["hidden"].tradeoff(**COUNTS).itertuples():
         assert f"{row.slope:.3f}" in shown
     assert "Tokens with 5 ≤ nt ≤ 100,000; M, V and VB as measured." in shown
+    assert "No interval: these statistics have no folds (embvar extract --folds 20)." in shown
     stats = sites["hidden"]
     assert f"{stats.n.sum():,} of {len(stats):,} tokens" in shown
+
+
+@pytest.fixture(scope="module")
+def folded(tiny):
+    model, corpus = ek.load_model(tiny("bert"), device="cpu"), ek.load_corpus("wikipedia")
+    return ek.extract(model, corpus[::100], null=True, folds=6, progress=False)
+
+
+def of_tradeoff(statistics, folder, monkeypatch, **choice):
+    """Caption and table of the figures of the trade-off, drawn without the others."""
+    monkeypatch.setattr(atlas, "DRAWINGS", [one for one in atlas.DRAWINGS if one.found])
+    (entry,) = atlas.write(statistics, folder, embeddings=False, **choice)
+    return entry.see, atlas._by_layer(statistics, 10, 100_000, False)
+
+
+def test_the_slope_comes_with_its_interval_and_the_nulls(folded, tmp_path, monkeypatch):
+    see, table = of_tradeoff(folded, tmp_path, monkeypatch)
+    fit = folded.tradeoff(intervals=True).set_index("layer").loc[1]
+    null = folded.null.tradeoff().set_index("layer").loc[1]
+    words = f"layer 1: slope {fit.slope:.2f}, 95 % interval {fit.slope_low:.2f} to "
+    assert see.endswith(f"{words}{fit.slope_high:.2f}; with labels permuted, {null.slope:.2f}.")
+    wanted = folded.tradeoff(intervals=True)
+    for name in ("slope", "slope_low", "slope_high", "r2"):
+        assert table[name].tolist() == wanted[name].tolist()
+    assert table["null_slope"].tolist() == folded.null.tradeoff()["slope"].tolist()
+    see, _ = of_tradeoff(folded, tmp_path, monkeypatch, min_count=5)
+    assert "95 %" not in see and "No interval: Folds are kept for tokens with n_t >= 10" in see
+
+
+def test_a_layer_without_a_line_costs_no_other_its_figure(folded, tmp_path, monkeypatch):
+    Q, M, V = folded.Q.copy(), folded.M.copy(), folded.V.copy()
+    Q[0], M[0], V[0] = 1, 1, 0
+    flat = replace(folded, Q=Q, M=M, V=V)
+    monkeypatch.setattr(atlas, "DRAWINGS", [one for one in atlas.DRAWINGS if one.found])
+    (entry,) = atlas.write(flat, tmp_path, embeddings=False)
+    assert entry.reason is None and "No interval: " in entry.see
 
 
 @pytest.mark.slow
