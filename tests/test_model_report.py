@@ -37,7 +37,7 @@ def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
     said = outputs(tmp_path / "out" / "report.ipynb")
     assert f"{placement}: " in said
     stats = ek.extract(
-        ek.load_model(tiny(family), device="cpu"), ek.load_corpus(text), progress=False
+        ek.load_model(tiny(family), device="cpu"), ek.load_corpus(text), null=True, progress=False
     )
     stats = stats.without(stats.high_norm(min_count=3)["token"])
     fits = stats.tradeoff(min_count=3).set_index("layer")
@@ -46,6 +46,15 @@ def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
     assert f"best falling line: layer {best}, " in said
     assert f"R² {fits['r2'][best]:.2f}, slope {fits['slope'][best]:.2f}, over " in said
     assert ("Too few tokens to say more" in said) == (fits["n_tokens"][0] < 100)
+    # A text this short has no folds, and it is told by what it lacks.
+    assert "1 document, too few for folds" in said and "unknown" not in said
+    line = re.search(r"95 % interval over all layers, unbiased +(.*)", said)[1]
+    assert line == "none: 1 document, no folds"
+    chance = {"none: tokens were left out"}
+    if stats.null is not None:
+        permuted = stats.null.tradeoff(min_count=3, unbiased=True).set_index("layer")
+        chance = {f"{permuted['slope'][best]:.2f}"}
+    assert {re.search(r"slope of permuted labels, unbiased +(.*)", said)[1]} == chance
     written = (tmp_path / "out" / "report.ipynb").read_text(encoding="utf-8")
     assert "output_path" not in written
     for heading in ("## Quiz", "## Exercises", "**Exercise 1.**", "## Solutions"):
