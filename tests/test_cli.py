@@ -31,6 +31,7 @@ from embvar_kit.corpora.load import CORPORA
 from embvar_kit.corpora.tokens import GROUPINGS
 from embvar_kit.extraction.forward import SITES
 from embvar_kit.extraction.shards import PHASES
+from embvar_kit.figures import atlas
 from embvar_kit.models.bundled import BUNDLED
 from embvar_kit.paper.reproduction import LEVELS
 
@@ -894,6 +895,7 @@ def test_an_interrupted_pass_says_how_to_go_on_and_saves_nothing(keeping, tmp_pa
         ("extraction.extract.extract", "extract", "Nothing was saved: with --checkpoint DIR, an"),
         ("extraction.extract.extract", "extract --checkpoint kept", "resumes .* what 'kept' holds"),
         ("figures.atlas.write", "figures", "Nothing was drawn; the same command begins again"),
+        ("figures.atlas._planned", "figures", "Nothing was drawn; the same command begins again"),
         ("figures.atlas.page", "figures", "are in 'there', .* draws all of them again"),
         ("model_report._check", "report minilm", "No cell ran; the same command begins again"),
     ],
@@ -906,7 +908,8 @@ def test_an_interrupt_at_any_time_is_one_line_that_says_what_is_left(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(f"embvar_kit.{stopped}", stop)
-    monkeypatch.setattr("embvar_kit.figures.atlas.DRAWINGS", ())
+    lengths = [one for one in atlas.DRAWINGS if one.of == "none"]  # drawn in no time
+    monkeypatch.setattr(atlas, "DRAWINGS", lengths)
     of = {"extract": ["--model", tiny("bert"), "--corpus", text_file], "figures": [saved]}
     words = arguments.split()
     code, _, err = command(*words, *of.get(words[0], ()), "--out", "there")

@@ -294,7 +294,7 @@ def _place_of_figures(chosen: argparse.Namespace) -> Path:
 
 def _kept_figures(chosen: argparse.Namespace) -> str:
     place = _place_of_figures(chosen)
-    if not place.is_dir():
+    if not any(place.glob("*.png")):
         return "Nothing was drawn; the same command begins again."
     return (
         f"The figures drawn until then are in {str(place)!r}, without a new page; the same command "
