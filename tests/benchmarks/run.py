@@ -124,7 +124,8 @@ def report(found: dict, rounds: int) -> str:
         "`tests/benchmarks/of_attempts.py` measures again whatever is marked *an attempt* below; "
         "its numbers are from two or three runs on a virtual machine of 2 cores.",
         "",
-        "- **Forward pass.** Packed weights made the difference. Eager and plain (`MATH`) "
+        "- **Forward pass.** Packed weights made the difference. They were never measured on a "
+        "processor that is known to be Intel's. Eager and plain (`MATH`) "
         "attention were no faster than PyTorch's fused attention at these lengths, and batches "
         "larger than 1,024 tokens were no faster either. An attempt: GELU in oneDNN's product "
         "gives the same bits and saves 3 to 5 % of minilm's pass, too little to justify finding "
