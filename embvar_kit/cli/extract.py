@@ -113,6 +113,8 @@ def _extract_and_save(chosen: argparse.Namespace) -> None:
 
 def _kept(chosen: argparse.Namespace) -> str:
     """What is left of a pass that was interrupted while no batch was run."""
+    if chosen.checkpoint and not Path(chosen.checkpoint).expanduser().exists():
+        return "Nothing was measured yet: the same command begins again."
     if place := chosen.store or chosen.checkpoint:
         return f"The same command resumes the pass with what {place!r} holds."
     return "Nothing was saved: with --checkpoint DIR, an interrupted pass can be resumed."

@@ -147,8 +147,7 @@ def of_statistic(
                 "are compact: they keep what other methods need. Take them as they were extracted."
             )
         raise StatisticsError(
-            "Intervals of a statistic of your own need the folds of documents, and these "
-            f"statistics {why}"
+            f"These intervals need the folds of documents, and these statistics {why}"
         )
     kept = statistics.kept(*(choice[name] for name in TOKENS))
     folds = statistics.folds.of(statistics.tokens[kept])

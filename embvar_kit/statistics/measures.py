@@ -464,6 +464,11 @@ def dispersion(n: np.ndarray, effective_documents: np.ndarray, V: np.ndarray) ->
         )
     if not (np.asarray(n) > 0).all() or not (np.asarray(effective_documents) > 0).all():
         raise StatisticsError("Counts and numbers of documents must be above 0.")
+    if is_constant(np.asarray(effective_documents, dtype=np.float64)):
+        raise StatisticsError(
+            "All of these tokens are spread over the same number of documents, as those of a "
+            "single document are: dispersion needs a corpus of several."
+        )
     x, y, V = np.log10(n), np.log10(effective_documents), np.asarray(V, dtype=np.float64)
     alone = [regress(log, V, names=(name, "V")) for log, name in ((x, "n"), (y, "documents"))]
     predictors = np.column_stack([x - x.mean(), y - y.mean()])

@@ -316,6 +316,8 @@ def test_dispersion_refuses_what_cannot_be_told_apart():
         measures.dispersion(n[:3], np.array([1.0, 3.0, 2.0]), V[:3])
     with pytest.raises(ek.StatisticsError, match="above 0"):
         measures.dispersion(n, np.array([0.0, 1.0, 2.0, 5.0]), V)
+    with pytest.raises(ek.StatisticsError, match="a single document"):
+        measures.dispersion(n, np.ones(4), V)
     with pytest.raises(ek.StatisticsError, match="not finite"):
         measures.dispersion(n, np.array([1.0, 3.0, 2.0, 5.0]), V * np.nan)
 
