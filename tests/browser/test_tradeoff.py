@@ -294,11 +294,23 @@ def test_the_plot_fills_its_column_and_begins_at_zero(
     page = notebook.page
     page.set_viewport_size({"width": width, "height": height})
     explorer.evaluate("explorer => explorer.scrollIntoView()")
-    frame = explorer.locator(".embvar-plot")
-    column = explorer.locator(".embvar-columns").bounding_box()["width"]
-    box = poll(lambda: view.plot_box(explorer), lambda box: box["width"] > frame_width(frame) - 140)
-    assert box["width"] > frame_width(frame) - 140, "all but the axis and the plot's buttons"
-    assert frame_width(frame) > (0.95 if width == 1000 else 0.6) * column
+
+    def fills() -> tuple[bool, bool]:
+        """Whether the plot fills its frame, but for the axis and the plot's buttons, and that its
+        column; at one instant, since the layout of the size before may still stand."""
+        plot, frame, column, room = explorer.evaluate(
+            """explorer => [".embvar-scatter canvas", ".embvar-plot", ".embvar-columns"].map(
+              (part) => explorer.querySelector(part).getBoundingClientRect().width
+            ).concat(window.innerWidth)"""
+        )
+        assert room == width
+        share = 0.95 if width == 1000 else 0.6
+        return plot > frame - 140, column < width and frame > share * column
+
+    assert poll(fills, all) == (True, True)
+    page.wait_for_timeout(500)
+    assert poll(fills, all) == (True, True)
+    box = view.plot_box(explorer)
     assert 0.3 * box["width"] < box["height"] < 0.8 * height
 
     def first_ticks() -> list[tuple[float, float]]:
@@ -327,10 +339,6 @@ def test_the_plot_fills_its_column_and_begins_at_zero(
     assert explorer.locator(".embvar-axes-y sub").inner_text() == "t"
     page.screenshot(path=screenshot(f"tradeoff-{width}"))
     page.set_viewport_size(WINDOW)
-
-
-def frame_width(frame: Locator) -> float:
-    return frame.bounding_box()["width"]
 
 
 def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: Locator):
