@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from embvar_kit._version import __version__
 from embvar_kit.cli.arguments import Parser
-from embvar_kit.cli.extract import add_extract
+from embvar_kit.cli.extract import NOTHING_SAVED, add_extract
 from embvar_kit.cli.models import add_fetch, add_lists, add_twins
 from embvar_kit.cli.reproduce import add_reproduce
 from embvar_kit.cli.results import add_figures, add_report, add_show
@@ -91,6 +91,4 @@ def _how_to_resume(stopped: KeyboardInterrupt, chosen: argparse.Namespace) -> st
         return how_far
     if getattr(chosen, "checkpoint", None):
         return f"{how_far} The same command resumes it."
-    return (
-        f"{how_far} Nothing was saved: with --checkpoint DIR, an interrupted pass can be resumed."
-    )
+    return f"{how_far} {NOTHING_SAVED}"

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from embvar_kit.models.loading import EmbeddingModel
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
+NOTHING_SAVED = "Nothing was saved: with --checkpoint DIR, an interrupted pass can be resumed."
+
 
 def add_extract(commands: argparse._SubParsersAction) -> None:
     """Add the command ``extract``."""
@@ -117,7 +119,7 @@ def _kept(chosen: argparse.Namespace) -> str:
         return "Nothing was measured yet: the same command begins again."
     if place := chosen.store or chosen.checkpoint:
         return f"The same command resumes the pass with what {place!r} holds."
-    return "Nothing was saved: with --checkpoint DIR, an interrupted pass can be resumed."
+    return NOTHING_SAVED
 
 
 @contextmanager
