@@ -229,8 +229,8 @@ def slopes_on_frequency(table: Mapping[str, ArrayLike], *, log: bool = False) ->
     """Slopes of Q, M and V on log10 n_t over tokens, as the paper's Fig. 7 draws them.
 
     Those of its Fig. 17 are of log10(1 + x), which depend on the unit of the embeddings; they come
-    from :func:`embvar_kit.figures.frequency_slopes`. This function is made to be passed to
-    :meth:`embvar_kit.TokenStatistics.intervals_of`.
+    from :func:`embvar_kit.figures.frequency_slopes`. Those of all layers, with intervals, come from
+    :meth:`embvar_kit.TokenStatistics.frequency_slopes`.
 
     Args:
         table: ``n, Q, M, V``, as :meth:`embvar_kit.TokenStatistics.table` gives them.

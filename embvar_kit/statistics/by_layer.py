@@ -116,6 +116,23 @@ def anisotropy(
     return with_intervals(table, without, ["anisotropy", "adjusted"])
 
 
+def frequency_slopes(
+    statistics: TokenStatistics, choice: Mapping, *, log: bool, intervals: bool
+) -> pd.DataFrame:
+    """Slopes on the logarithm of n_t; see :meth:`TokenStatistics.frequency_slopes`."""
+    table = pd.DataFrame(
+        {
+            "layer": int(layer),
+            **analysis.slopes_on_frequency(statistics.table(layer, **choice), log=log),
+        }
+        for layer in statistics.layers
+    )
+    if not intervals:
+        return table
+    what = "log_frequency" if log else "frequency"
+    return with_intervals(table, statistics.replicated(what, choice), "QMV")
+
+
 def dispersion(statistics: TokenStatistics, choice: Mapping, *, intervals: bool) -> pd.DataFrame:
     """Frequency against dispersion; see :meth:`TokenStatistics.dispersion`."""
     documents = pd.Series(statistics.effective_documents, index=statistics.tokens)

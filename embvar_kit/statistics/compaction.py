@@ -227,7 +227,7 @@ def _replicates(statistics: TokenStatistics, listed: Listed) -> Iterator[Keyed]:
     for choice, _ in choices(statistics):
         if choice["min_count"] < LEAST:
             continue
-        asked = [("tradeoff", choice), ("halves", choice)]
+        asked = [(what, choice) for what in ("tradeoff", "halves", "frequency", "log_frequency")]
         if choice["unbiased"]:
             asked.append(("similarity", {**choice, "max_count": None}))
         for what, choice in asked:

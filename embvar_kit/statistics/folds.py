@@ -28,6 +28,8 @@ TRADEOFF = ("cv_Q", "sd_Q", "sd_M", "r", "rho", "slope", "intercept", "r2")
 COLUMNS = {
     "tradeoff": ("at", "fold", *TRADEOFF),
     "similarity": ("at", "fold", "self_similarity"),
+    "frequency": ("at", "fold", *"QMV"),
+    "log_frequency": ("at", "fold", *"QMV"),
     "halves": (
         *("at", "n_halves", "reliability", "reliability_low", "reliability_high"),
         *("slope_half", "slope_iv", "slope_iv_low", "slope_iv_high"),
@@ -134,9 +136,11 @@ class Folds:
             yield int(fold), left, (n, Q, *(analysis.unbiased(n, M, V) if unbiased else (M, V)))
 
     def give(self, what: str, *, unbiased: bool) -> pd.DataFrame:
-        """One of :meth:`tradeoffs`, :meth:`similarities` and :meth:`halves`, by its name."""
+        """One of the tables of :data:`COLUMNS`, by its name."""
         if what == "tradeoff":
             return self.tradeoffs(unbiased=unbiased)
+        if what in ("frequency", "log_frequency"):
+            return self.frequency_slopes(unbiased=unbiased, log=what == "log_frequency")
         return self.similarities() if what == "similarity" else self.halves()
 
     def tradeoffs(self, *, unbiased: bool) -> pd.DataFrame:
@@ -154,6 +158,21 @@ class Folds:
                     own = {name: getattr(fit, name) for name in TRADEOFF}
                 rows.append({"at": at, "fold": fold, **own})
         return pd.DataFrame(rows, columns=COLUMNS["tradeoff"])
+
+    def frequency_slopes(self, *, unbiased: bool, log: bool) -> pd.DataFrame:
+        """The slopes on log10 n_t without each fold: ``at, fold, Q, M, V``.
+
+        They are those of :func:`analysis.slopes_on_frequency`; NaN as in :meth:`tradeoffs`.
+        """
+        rows = []
+        for at in range(self.Q.shape[1]):
+            for fold, _, moments in self.without_each(at, unbiased=unbiased):
+                own = dict.fromkeys("QMV", math.nan)
+                with suppress(StatisticsError):
+                    table = dict(zip("nQMV", moments, strict=True))
+                    own = analysis.slopes_on_frequency(table, log=log)
+                rows.append({"at": at, "fold": fold, **own})
+        return pd.DataFrame(rows, columns=COLUMNS["frequency"])
 
     def similarities(self) -> pd.DataFrame:
         """Mean of the unbiased M over tokens, without each fold: ``at, fold, self_similarity``."""

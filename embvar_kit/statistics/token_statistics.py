@@ -311,11 +311,36 @@ class TokenStatistics:
                 other methods need, if ``min_count`` is below what folds are kept for, or the
                 function returns something else than numbers by names that are free.
 
-        For example, the slopes of Q, M and V on the logarithm of n_t are
-        ``stats.intervals_of(ek.analysis.slopes_on_frequency, layers=[2])``.
+        For example, the slope of M on Q and its interval at layer 2 are
+        ``stats.intervals_of(lambda t: {"slope": np.polyfit(t["Q"], t["M"], 1)[0]}, layers=[2])``.
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
         return by_layer.of_statistic(self, statistic, layers, {**choice, "unbiased": unbiased})
+
+    def frequency_slopes(
+        self,
+        *,
+        log: bool = False,
+        min_count: int = 10,
+        max_count: int | None = 100_000,
+        special: bool = True,
+        unbiased: bool = False,
+        intervals: bool = False,
+    ) -> pd.DataFrame:
+        """Slopes of Q, M and V on log10 n_t over tokens: ``layer, Q, M, V`` (paper, Fig. 7).
+
+        A slope is the change of the squared norm for ten times as many occurrences; with
+        ``log=True``, that of its logarithm to base 10 (see :func:`analysis.slopes_on_frequency`,
+        which also says how the paper's Fig. 17 differs). Other arguments as in :meth:`table`, and
+        ``intervals`` as in :meth:`tradeoff`.
+
+        Raises:
+            StatisticsError: as :func:`analysis.regress`, or if tokens as rare as ``min_count`` were
+                not measured or kept, or there are no folds.
+        """
+        choice = {"min_count": min_count, "max_count": max_count, "special": special}
+        choice |= {"unbiased": unbiased}
+        return by_layer.frequency_slopes(self, choice, log=log, intervals=intervals)
 
     def anisotropy(
         self, *, min_count: int = 10, special: bool = True, intervals: bool = False
@@ -813,7 +838,7 @@ class TokenStatistics:
         """What :attr:`folds` give for a choice of tokens, or gave before they were left out.
 
         Args:
-            what: ``"tradeoff"``, ``"similarity"`` or ``"halves"``, the tables of
+            what: ``"tradeoff"`` or another of the tables of
                 :meth:`embvar_kit.statistics.folds.Folds.give`.
             choice: ``min_count``, ``max_count``, ``special`` and ``unbiased``, as
                 :meth:`tradeoff` takes them.
@@ -834,6 +859,11 @@ class TokenStatistics:
                 "folds=20; statistics merged from several parts have none."
             )
         stored = self.replicates.query("what == @what").drop(columns="what")
+        if stored.empty and "frequency" in what:
+            raise StatisticsError(
+                "An older kit made these compact statistics, which keeps no intervals of slopes on "
+                "frequency: extract them again."
+            )
         found = compaction.stored_for_intervals(self, stored, choice)[list(COLUMNS[what])]
         # Stored beside rows that have no such number, it is no longer whole.
         return found.astype({"n_halves": int}) if "n_halves" in found else found

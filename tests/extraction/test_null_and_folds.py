@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,7 +21,7 @@ from embvar_kit.extraction.shards import ShardedPass
 from embvar_kit.extraction.size_of_folds import size_of_folds
 from embvar_kit.statistics import analysis
 from embvar_kit.statistics.compaction import key_of
-from embvar_kit.statistics.folds import LEAST
+from embvar_kit.statistics.folds import COLUMNS, LEAST
 from embvar_kit.statistics.storage import read, write
 
 FOLDS = 4
@@ -264,7 +265,7 @@ def test_dispersion_has_the_intervals_of_folds(stats, unbiased):
     found = stats.dispersion(**choice, intervals=True)
     plain = stats.dispersion(**choice)
     pd.testing.assert_frame_equal(found[plain.columns], plain)
-    alone = stats.intervals_of(analysis.slopes_on_frequency, **choice)
+    alone = stats.frequency_slopes(**choice, intervals=True)
     for end in ("", "_low", "_high"):
         np.testing.assert_allclose(found[f"slope_n{end}"], alone[f"V{end}"], rtol=1e-9)
     # By hand, for one layer: V without each fold on the numbers of documents of the whole.
@@ -280,6 +281,35 @@ def test_dispersion_has_the_intervals_of_folds(stats, unbiased):
     assert {"both_n_low", "both_documents_high", "r2_low"} <= set(found)
     with pytest.raises(ek.StatisticsError, match="compact"):
         stats.compact().dispersion(intervals=True)
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_slopes_on_frequency_have_the_intervals_of_folds(stats, unbiased, log):
+    choice = {"special": False, "unbiased": unbiased}
+    slopes = partial(analysis.slopes_on_frequency, log=log)
+    found = stats.frequency_slopes(log=log, **choice, intervals=True)
+    pd.testing.assert_frame_equal(found, stats.intervals_of(slopes, **choice))
+    assert found[["Q_low", "M_low", "V_low"]].notna().all(axis=None)
+    plain = stats.frequency_slopes(log=log, **choice)
+    pd.testing.assert_frame_equal(found[plain.columns], plain)
+    # The table of compact statistics is rounded to float32; the slopes without a fold are not.
+    frequent = tuple(stats.tokens[:2])
+    compact = stats.compact(left_out=[(), frequent])
+    for whole, one in ((stats, compact), (stats.without(frequent), compact.without(frequent))):
+        kept, given = (x.frequency_slopes(log=log, **choice, intervals=True) for x in (one, whole))
+        pd.testing.assert_frame_equal(kept, given, rtol=1e-4, atol=1e-5)
+
+
+def test_compact_statistics_of_an_older_kit_have_no_intervals_of_slopes_on_frequency(stats):
+    compact = stats.compact()
+    older = compact.replicates.query("what == 'tradeoff'")
+    compact = replace(compact, replicates=older)
+    assert compact.tradeoff(intervals=True)["slope_low"].notna().all()
+    with pytest.raises(ek.StatisticsError, match="older kit"):
+        compact.frequency_slopes(intervals=True)
+    with pytest.raises(ek.StatisticsError, match="folds=20"):
+        replace(compact, replicates=None).frequency_slopes(intervals=True)
 
 
 def test_a_statistic_of_ones_own_may_change_its_table(stats):
@@ -725,7 +755,7 @@ def test_one_document_with_nearly_all_of_the_text_keeps_its_replicates(model):
     corpus = ek.Corpus("one", sentences, titles, np.arange(1, len(titles) + 1))
     stats = ek.extract(model, corpus, layers=[0, 1], folds=3, progress=False)
     compact = stats.compact()
-    assert set(compact.replicates["what"]) == {"tradeoff", "halves", "similarity"}
+    assert set(compact.replicates["what"]) == set(COLUMNS)
     for one in (stats, compact):
         table = one.tradeoff(intervals=True)
         assert np.isfinite(table["slope"]).all() and table["slope_high"].isna().all()
