@@ -195,6 +195,18 @@ def test_importing_and_asking_for_help_are_quick(action):
     assert min(seconds) < 0.3
 
 
+def test_saved_statistics_are_read_without_what_only_a_pass_or_a_histogram_needs():
+    code = """
+import sys
+import embvar_kit as ek
+ek.cached_statistics("smollm2").tradeoff(intervals=True)
+print(*({"numba", "seaborn", "scipy.stats", "torch", "matplotlib"} & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not done.stdout.strip()
+
+
 # Public names
 
 PUBLIC = [name for name in ek.__all__ if name != "__version__"]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import traitlets
-from scipy import stats as scipy_stats
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.explorers.linked_panel import PanelState, take
@@ -290,7 +289,7 @@ class LinkedState(AllOrNothing, traitlets.HasTraits):
         for name in "QMV":
             if (side, at, name) not in self._ranked:
                 values = getattr(panel.points, name)[at][rows]
-                self._ranked[side, at, name] = scipy_stats.rankdata(values)
+                self._ranked[side, at, name] = pd.Series(values).rank().to_numpy()
         return {name: self._ranked[side, at, name] for name in "QMV"}
 
     def _make_match(self, *names: str) -> Match:

@@ -74,7 +74,8 @@ class Points:
 
     @cached_property
     def _index(self) -> pd.Index:
-        return pd.Index(self.tokens)
+        # With another dtype than what is looked up, pandas would hash all tokens anew each time.
+        return pd.Index(self.tokens, dtype=object)
 
 
 def by_name(stats: Statistics) -> dict[str, dict[str, TokenStatistics]]:

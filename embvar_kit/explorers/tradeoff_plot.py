@@ -186,7 +186,9 @@ class TradeoffPlot:
     def _outermost(self) -> list[tuple[float, float, str]]:
         """The unmarked tokens with the least and largest M, V and residual, and their places."""
         state, points = self.state, self.state.points
-        rows = np.setdiff1d(np.arange(len(points.n)), points.indices_of(state.marked))
+        unmarked = np.full(len(points.n), True)
+        unmarked[points.indices_of(state.marked)] = False
+        rows = np.flatnonzero(unmarked)
         if not len(rows):
             return []
         at = points.at(state.layer)

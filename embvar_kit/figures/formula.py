@@ -17,7 +17,6 @@ from matplotlib.ticker import MaxNLocator
 
 from embvar_kit.errors import StatisticsError
 from embvar_kit.figures.style import COLOURS, GROUP_MARKERS, new_axes
-from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis
 
 NEAR = 0.1
@@ -27,7 +26,9 @@ _CLOUD = "#56b4e9"
 
 
 def moments_of(x: np.ndarray) -> dict[str, float]:
-    """Q, M and V of one cloud of vectors ``(N, d)``, from :class:`GroupedMoments`."""
+    """Q, M and V of one cloud of vectors ``(N, d)``, from :class:`embvar_kit.GroupedMoments`."""
+    from embvar_kit.moments.grouped import GroupedMoments  # compiled code: half a second to import
+
     m = GroupedMoments(1, x.shape[1])
     m.update(x, np.zeros(len(x), dtype=int))
     return {name: float(getattr(m, name)[0]) for name in "QMV"}
@@ -385,6 +386,8 @@ def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
     if len(tokens := np.unique(groups)) > len(GROUP_MARKERS):
         raise StatisticsError(f"{len(tokens)} groups: at most {len(GROUP_MARKERS)} can be drawn.")
     number = np.searchsorted(tokens, groups)
+    from embvar_kit.moments.grouped import GroupedMoments
+
     moments = GroupedMoments(len(tokens), 2)
     moments.update(x, number)
     parts = analysis.decompose(moments.count, moments.Q, moments.V, moments.mean)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import zip_longest
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -204,6 +203,13 @@ def _log_symbol(moment: str, of: str, offset: float) -> str:
     return rf"$\log_{{10}}({inside})$" if offset else rf"$\log_{{10}} {inside}$"
 
 
+def _histogram(**options: Any) -> None:
+    """Seaborn's histogram."""
+    import seaborn as sns  # takes half a second to import
+
+    sns.histplot(**options)
+
+
 def moment_histograms(
     stats: TokenStatistics,
     *,
@@ -252,7 +258,7 @@ def moment_histograms(
             # Rounding would deal values that are the same out to the bins on either side.
             kept = np.full(len(value), np.median(value)) if limits else _trimmed(value, trim)
             look = {"color": COLOURS[moment], "linewidth": 0, "alpha": 1}
-            sns.histplot(x=kept, bins=bins, binrange=limits, ax=ax, **look)
+            _histogram(x=kept, bins=bins, binrange=limits, ax=ax, **look)
             name = lettering.symbol(moment, of, unbiased=unbiased)
             ax.set(xlabel=name, ylabel="tokens" if of == "t" else "words")
             style.few_ticks(ax)
@@ -380,7 +386,7 @@ def token_frequencies(
         if least > 1:  # rarer tokens are missing
             names[at] += f", $n_{of}$ ≥ {least}"
     for x, name, look in zip(counts, names, styles, strict=True):
-        sns.histplot(
+        _histogram(
             x=x,
             bins=edges,
             element="bars" if single else "step",
@@ -438,7 +444,7 @@ def sentence_lengths(stats: Statistics, *, paper: bool = False, ax: Axes | None 
         title = f"{corpus}: {number_of(sum(lengths), 'sentence')}"
         occurring = np.flatnonzero(lengths)
         edges = {"bins": 30, "binrange": (occurring[0], occurring[-1])}
-        sns.histplot(
+        _histogram(
             x=np.arange(len(lengths)),
             weights=np.array(lengths),
             **edges if paper and len(occurring) > 1 else {"discrete": True},

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -99,7 +99,7 @@ def word_moments(
 
 def _by_sub_words(ax: Axes, x: np.ndarray, y: np.ndarray, pieces: np.ndarray) -> None:
     """Draw words with a colour and a marker for each number of sub-words."""
-    colours = sns.color_palette("viridis", as_cmap=True)([0.0, 0.4, 0.72, 0.93])
+    colours = colormaps["viridis"]([0.0, 0.4, 0.72, 0.93])
     for number, text in enumerate(_CLASSES, start=1):
         own = pieces == number
         if own.any():

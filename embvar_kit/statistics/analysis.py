@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
 
 from embvar_kit.errors import NoLineError, StatisticsError
 from embvar_kit.wording import number_of
@@ -158,6 +157,8 @@ def tradeoff(
     fit = Tradeoff(len(M), sd_Q / mean_Q, *line, sd_Q, sd_M, sd_Q / sd_M, rho)
     if not robust:
         return fit
+    from scipy import stats  # takes half a second to import
+
     ranks = math.nan if math.isnan(line.r2) else float(stats.spearmanr(M, V).statistic)
     return fit._replace(theil_sen=theil_sen(M, V), spearman=ranks)
 
@@ -291,6 +292,8 @@ def theil_sen(x: np.ndarray, y: np.ndarray) -> float:
     >>> theil_sen(np.arange(5.0), np.array([0.0, 2.0, 4.0, 6.0, -90.0]))
     2.0
     """
+    from scipy import optimize, stats  # take half a second to import
+
     regress(x, y)  # refuses what has no slope
     if len(x) <= _ALL_PAIRS:
         return float(stats.theilslopes(y, x).slope)

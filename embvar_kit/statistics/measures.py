@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 from scipy.special import entr, rel_entr
 
 from embvar_kit.errors import StatisticsError
@@ -396,6 +395,8 @@ def context_divergence(
         raise StatisticsError(f"Each occurrence needs a sequence, and a group below {n_groups}.")
     if window < 1:
         raise StatisticsError(f"window must be at least 1, got {window}.")
+    from scipy import sparse  # takes a while to import
+
     together = sparse.csr_array((n_groups, n_groups), dtype=np.int64)
     for step in range(1, window + 1):
         one, other = group[:-step], group[step:]

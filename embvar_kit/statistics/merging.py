@@ -14,10 +14,10 @@ from embvar_kit.errors import StatisticsError
 from embvar_kit.models.identity import DIGESTS
 from embvar_kit.moments import memory
 from embvar_kit.moments.covariance import CovarianceMoments
-from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics.geometry import overall_mean
 
 if TYPE_CHECKING:
+    from embvar_kit.moments.grouped import GroupedMoments
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _CONTROL = "parse_special"  # the convention of control tokens
@@ -166,6 +166,8 @@ def merged(
         name: _summed([part.counts[name] for part in parts], rows, len(n))
         for name in (ours.counts.keys() & theirs.counts.keys()) - dropped
     }
+    from embvar_kit.moments.grouped import GroupedMoments  # compiled code: half a second to import
+
     n_layers, _, width = ours.mean.shape
     mean, extra = memory.allocate((n_layers, len(tokens), width))
     moments = []
@@ -198,6 +200,8 @@ def _summed(values: Sequence[np.ndarray], rows: Sequence[np.ndarray], size: int)
 
 def _moments_of(part: TokenStatistics, at: int) -> GroupedMoments:
     """The moments of a part's tokens at the layer of this index."""
+    from embvar_kit.moments.grouped import GroupedMoments
+
     moments = GroupedMoments(len(part), part.mean.shape[-1])
     moments.load(
         np.arange(len(part)),

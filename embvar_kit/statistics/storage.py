@@ -183,7 +183,9 @@ def _contents(folder: Path, metadata: Mapping) -> Contents:
 
 
 def _read_means(path: Path) -> dict[str, np.ndarray]:
-    """Read the tensors layer by layer, since all of them may not fit into memory."""
+    """Read the tensors, layer by layer into a file where they do not fit into memory."""
+    if memory.fit_into_memory(path.stat().st_size):
+        return load_file(path)
     with safe_open(path, framework="numpy") as file:
         stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from embvar_kit.errors import StatisticsError
 
@@ -76,8 +76,7 @@ def _widened(table: pd.DataFrame, n_folds: int, level: float = 0.95) -> pd.DataF
     all hold with ``1 - alpha`` or more, however the layers depend on one another.
     """
     miss = (1 - level) / len(table) / 2
-    t = stats.t(n_folds - 1)
-    factor = t.isf(miss) / t.isf((1 - level) / 2)
+    factor = stdtrit(n_folds - 1, miss) / stdtrit(n_folds - 1, (1 - level) / 2)
     ends = {}
     for name in table.columns:
         value, _, end = name.rpartition("_")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from embvar_kit.corpora import byte_level
 from embvar_kit.errors import StatisticsError, StatisticsFileError
 from embvar_kit.moments import memory
-from embvar_kit.moments.grouped import GroupedMoments
 from embvar_kit.statistics import analysis, by_layer, compaction, geometry, merging, storage
 from embvar_kit.statistics.compaction import STORED, TOKENS
 from embvar_kit.statistics.folds import COLUMNS, LEAST, Folds
@@ -23,6 +22,9 @@ from embvar_kit.statistics.geometry import require_unit
 from embvar_kit.statistics.saved import from_parts, parts_of
 from embvar_kit.statistics.survival import evidence_of
 from embvar_kit.wording import number_of
+
+if TYPE_CHECKING:
+    from embvar_kit.moments.grouped import GroupedMoments
 
 HIGH_NORM_FACTOR = 10
 """By default a token is of high norm where its Q is at least this many times the median."""
