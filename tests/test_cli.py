@@ -899,6 +899,8 @@ def test_an_interrupted_pass_says_how_to_go_on_and_saves_nothing(keeping, tmp_pa
         ("figures.atlas._planned", "figures", "Nothing was drawn; the same command begins again"),
         ("figures.atlas.page", "figures", "are in 'there', .* draws all of them again"),
         ("model_report._check", "report minilm", "No cell ran; the same command begins again"),
+        ("models.bundled.fetch", "fetch minilm", "are kept; the same command fetches the others"),
+        ("models.twin_training.train_twins", "twins", "The same command resumes the training"),
     ],
 )
 def test_an_interrupt_at_any_time_is_one_line_that_says_what_is_left(
@@ -913,7 +915,8 @@ def test_an_interrupt_at_any_time_is_one_line_that_says_what_is_left(
     monkeypatch.setattr(atlas, "DRAWINGS", lengths)
     of = {"extract": ["--model", tiny("bert"), "--corpus", text_file], "figures": [saved]}
     words = arguments.split()
-    code, _, err = command(*words, *of.get(words[0], ()), "--out", "there")
+    out = () if words[0] == "fetch" else ("--out", "there")
+    code, _, err = command(*words, *of.get(words[0], ()), *out)
     assert code == 130 and is_one_line_of(err)
     assert re.search(f"interrupted. .*{told}", err), err
 

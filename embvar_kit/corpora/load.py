@@ -81,7 +81,7 @@ def load_corpus(
 
     Raises:
         CorpusError: if the corpus is unknown, cannot be read (the message names the line), has no
-            such column, or no sentence of it is left.
+            such column, or no sentence of it is left, or an argument would have no effect on it.
     """
     name = str(name)
     if not isinstance(text_column, str):
@@ -106,6 +106,8 @@ def load_corpus(
             )
         drawn = {"sample": sample, "max_words": max_words, "limit": limit, "seed": seed}
         return _bookcorpus(name, text_column, revision, drawn)
+    of_hub = {"split": split, "config": config, "revision": revision}
+    _refuse_without_effect(name, split_sentences, language, text_column, of_hub)
     taking = Taking(sample, seed, max_words, limit, split_sentences, language)
     limits = taking.limits  # arguments that make no sense are refused before anything is read
     if name == "wikipedia":
@@ -136,6 +138,32 @@ def load_corpus(
         f"{problem} Offline you can use 'wikipedia' or the path of a file (text, .jsonl, .csv "
         "or .parquet); 'bookcorpus' is the paper's sample, and 'hub:NAME' a dataset of the Hub."
     )
+
+
+def _refuse_without_effect(
+    name: str,
+    split_sentences: bool,
+    language: str,
+    text_column: str,
+    of_hub: Mapping[str, str | None],
+) -> None:
+    """Refuse arguments that would change nothing: who gives them expects something else."""
+    usual = {"split": "train", "config": None, "revision": None}
+    chosen = {key: value for key, value in of_hub.items() if value != usual[key]}
+    if chosen and not name.startswith("hub:"):
+        raise CorpusError(
+            f"A dataset of the Hub ('hub:NAME') has what {named(chosen)} chooses, and {name!r} is "
+            f"none: leave out {named(chosen)}."
+        )
+    if language != "en" and not split_sentences:
+        raise CorpusError(
+            f"language={language!r} is for prose that is split into sentences: pass "
+            "split_sentences=True, too, or leave out the language."
+        )
+    if name == "wikipedia" and text_column != "text":
+        raise CorpusError(
+            f"The excerpt 'wikipedia' has no columns: leave out text_column={text_column!r}."
+        )
 
 
 def _bookcorpus(

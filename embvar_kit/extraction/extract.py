@@ -147,6 +147,11 @@ def extract(
     in_shards = any(given is not None for given in (shards, store, client))
     in_shards |= folds is not None and (threads is not None or streamed)
     work = None
+    if threads is not None and not in_shards:
+        raise ExtractionError(
+            f"threads={threads} is for the shards of a pass, and this pass has none: pass shards= "
+            "or client=, too, or set OMP_NUM_THREADS."
+        )
     if streamed and null and not in_shards:
         raise ExtractionError(
             "The labels of a stream, or of many files, are not known before its end, so that they "

@@ -354,6 +354,22 @@ def test_a_full_chunk_comes_before_the_failure_behind_it():
         next(chunks)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"split": "test"}, r"of the Hub .* leave out split='test'"),
+        ({"config": "de", "revision": "v1"}, r"leave out config='de' and revision='v1'"),
+        ({"language": "de"}, r"language='de' .* split_sentences=True, too"),
+    ],
+)
+def test_arguments_that_would_change_nothing_are_refused(tmp_path, given, message):
+    for name in ("wikipedia", write(tmp_path / "a.txt", "One.")):
+        with pytest.raises(ek.CorpusError, match=message):
+            ek.load_corpus(name, **given)
+    with pytest.raises(ek.CorpusError, match="no columns: leave out text_column='body'"):
+        ek.load_corpus("wikipedia", text_column="body")
+
+
 def test_arguments_of_a_stream_that_make_no_sense_are_refused(folders, tmp_path):
     name = f"hub:{folders / 'txt'}"
     with pytest.raises(ek.CorpusError, match=r"sample=0\.5 .* leave out streaming=True"):

@@ -94,3 +94,8 @@ def test_tied_embeddings_and_no_markers(tied):
     np.testing.assert_array_equal(by["token"].V, by["id"].V)
     assert set(by["word"].tokens) == {word for word in counted if len(word) > 1}
     assert not ek.tokens.group_vocabulary(model.tokenizer).shared.size
+
+
+def test_threads_without_shards_are_refused(model):
+    with pytest.raises(ek.ExtractionError, match=r"threads=1 .* shards= or client=, too"):
+        ek.extract(model, ["A bank."], threads=1, progress=False)
