@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -39,12 +40,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
-    from playwright.sync_api import sync_playwright
+    """Headless Chromium, as slow as ``EMBVAR_SLOW_BROWSER`` says."""
+    from playwright.sync_api import expect, sync_playwright
 
     from . import notebook_page
 
+    expect.set_options(timeout=1000 * notebook_page.PATIENCE)
     with sync_playwright() as playwright, notebook_page.chromium(playwright) as browser:
+        notebook_page.slow_down(browser, float(os.environ.get("EMBVAR_SLOW_BROWSER", 1)))
         yield browser
 
 

@@ -11,7 +11,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import nbformat
-from playwright.sync_api import Browser, ElementHandle, Locator, Page, Playwright, TimeoutError
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ElementHandle,
+    Locator,
+    Page,
+    Playwright,
+    TimeoutError,
+)
 
 from . import servers
 
@@ -26,16 +34,22 @@ FLAGS = (
 )
 WINDOW = {"width": 1280, "height": 900}
 PICTURE = "canvas, img.widget-image"
+PATIENCE = 120.0
+"""Seconds within which must come what a test waits for: a deadline for the slowest machine, and no
+bar of performance."""
 
 # Keeps a hash of the picture's pixels and the time of the last animation frame that changed them.
-# Pixels are read in animation frames, when whatever a frame draws has been drawn.
+# Pixels are read in animation frames, when whatever a frame draws has been drawn. Where frames are
+# slow, half a second holds only one or two: the frames without a change are counted, too.
 WATCH = """
 window.embvarWatch = (element) => {
   const sheet = document.createElement("canvas");
   const ink = sheet.getContext("2d", { willReadFrequently: true });
-  const watch = { hash: 0, blank: true, changes: 0, changed: performance.now(), pressed: 0 };
+  const watch = {
+    hash: 0, blank: true, changes: 0, changed: performance.now(), pressed: 0, asked: 0, frames: 0 };
   const look = () => {
     if (watch.stopped) return;
+    watch.frames += 1;
     const image = element.tagName === "IMG";
     const width = image ? element.naturalWidth : element.width;
     const height = image ? element.naturalHeight : element.height;
@@ -49,16 +63,33 @@ window.embvarWatch = (element) => {
       let hash = 17 + width;
       for (let i = 0; i < pixels.length; i++) hash = (Math.imul(hash, 31) + pixels[i]) | 0;
       if (hash !== watch.hash) {
-        watch.hash = hash; watch.changes += 1; watch.changed = performance.now();
+        watch.hash = hash; watch.changes += 1; watch.changed = performance.now(); watch.frames = 0;
         watch.blank = pixels.every((pixel) => pixel === pixels[0]);
       }
     }
     requestAnimationFrame(look);
   };
-  document.addEventListener("keydown", () => { watch.pressed = performance.now(); }, true);
+  document.addEventListener("keydown", () => {
+    watch.pressed = performance.now(); watch.frames = 0;
+  }, true);
   requestAnimationFrame(look);
   return watch;
 };
+"""
+
+# Changes as long as the colours of a page fade from one theme to another.
+COLOURS = """
+() => {
+  const parts = ["body", ".jp-Notebook", ".embvar-explorer", ".embvar-explorer button",
+    ".embvar-explorer select", ".embvar-explorer .widget-label"];
+  const fades = document.getAnimations().some((one) =>
+    one instanceof CSSTransition && one.playState === "running");
+  const colours = parts.map((part) => {
+    const one = document.querySelector(part);
+    return one && [getComputedStyle(one).color, getComputedStyle(one).backgroundColor];
+  });
+  return [fades && performance.now(), colours];
+}
 """
 
 # The prompt of a cell that is running or queued shows a star.
@@ -67,6 +98,24 @@ _BUSY = """
     (prompt) => prompt.textContent.includes("*")) ||
   document.querySelector(".jp-Notebook-ExecutionIndicator").dataset.status !== "idle"
 """
+
+
+def still(look: str) -> str:
+    """A function in JavaScript that returns what another one finds, once that stays the same.
+
+    Half a second holds many frames, or two where they are slow: both are waited for.
+    """
+    return f"""async (given) => {{
+      const look = {look.strip()};
+      let last = "", since = performance.now(), frames = 0;
+      while (frames < 10 || performance.now() - since < 500) {{
+        await new Promise(requestAnimationFrame);
+        const now = JSON.stringify(look(given));
+        if (now !== last) [last, since, frames] = [now, performance.now(), 0];
+        frames += 1;
+      }}
+      return look(given);
+    }}"""
 
 
 @contextmanager
@@ -79,12 +128,30 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
         browser.close()
 
 
+def slow_down(browser: Browser, factor: float) -> None:
+    """Let the pages that a browser opens from now on compute so many times slower."""
+    if factor <= 1:
+        return
+    new_context = browser.new_context
+
+    def throttle(page: Page) -> None:
+        session = page.context.new_cdp_session(page)
+        session.send("Emulation.setCPUThrottlingRate", {"rate": factor})
+
+    def slow_context(**options: Any) -> BrowserContext:
+        context = new_context(**options)
+        context.on("page", throttle)
+        return context
+
+    browser.new_context = slow_context
+
+
 class Watch:
     """Watches the pixels of a picture: whether they changed, and when they became stable.
 
     Args:
         picture: a canvas or an image.
-        quiet: seconds without a change after which the pixels count as stable.
+        quiet: seconds without a change, and ten frames, after which the pixels count as stable.
     """
 
     def __init__(self, picture: ElementHandle, quiet: float = 0.5) -> None:
@@ -99,26 +166,42 @@ class Watch:
         """A hash of the current pixels."""
         return self._watch.evaluate("watch => watch.hash")
 
-    def rest(self, seconds: float = 30.0, *, changes: int = 0) -> dict[str, Any]:
-        """Wait until the pixels are stable, not blank, and changed more than ``changes`` times.
+    def rest(
+        self, seconds: float = PATIENCE, *, changes: int | None = None, blank: bool = False
+    ) -> dict[str, Any]:
+        """Wait until the pixels are stable from now on, or since more than so many ``changes``.
+
+        Unless ``blank`` is set, they must have more than one colour.
 
         Returns:
             ``hash``, ``changes`` so far, and ``pressed`` and ``changed``: the times in milliseconds
             at which a key was last pressed and the pixels last changed.
         """
+        if changes is None:
+            self._watch.evaluate("watch => { watch.asked = performance.now(); watch.frames = 0; }")
         self._page.wait_for_function(
-            "([watch, changes, quiet]) => watch.changes > changes && !watch.blank &&"
-            " performance.now() - Math.max(watch.changed, watch.pressed) > quiet",
-            arg=[self._watch, changes, 1000 * self.quiet],
+            """([watch, changes, quiet, blank]) =>
+              watch.changes > changes && (blank || !watch.blank) && watch.frames > 10 &&
+              performance.now() - Math.max(watch.changed, watch.pressed, watch.asked) > quiet""",
+            arg=[self._watch, changes or 0, 1000 * self.quiet, blank],
             timeout=1000 * seconds,
         )
         return self._watch.evaluate("watch => ({ ...watch })")
 
-    def press(self, key: str, seconds: float = 30.0) -> dict[str, Any]:
+    def press(self, key: str, seconds: float = PATIENCE) -> dict[str, Any]:
         """Press a key and wait until the pixels have changed and are stable."""
         changes = self._watch.evaluate("watch => watch.changes")
         self._page.keyboard.press(key)
         return self.rest(seconds, changes=changes)
+
+    def come_to(self, wanted: int, seconds: float = PATIENCE, *, blank: bool = False) -> int:
+        """Wait until the pixels rest as they once were; return the hash that they rest with.
+
+        Where the kernel answers in several messages, the pixels may rest between two of them.
+        """
+        return poll(
+            lambda: self.rest(seconds, blank=blank)["hash"], lambda now: now == wanted, seconds
+        )
 
     def stop(self) -> None:
         """Stop watching."""
@@ -158,7 +241,7 @@ class Notebook:
         self.server, self.name = server, name
         self.context = browser.new_context(viewport=WINDOW, reduced_motion="reduce")
         self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(1000 * PATIENCE)
         self.traffic = Traffic()
         self.traffic.listen(self.page)
         self.elsewhere: list[str] = []
@@ -178,7 +261,7 @@ class Notebook:
         if parts.scheme in ("http", "https", "ws", "wss") and parts.hostname != "127.0.0.1":
             self.elsewhere.append(url)
 
-    def idle(self, seconds: float = 120.0) -> None:
+    def idle(self, seconds: float = 240.0) -> None:
         """Wait until the kernel is idle."""
         self.page.wait_for_selector(
             '.jp-Notebook-ExecutionIndicator[data-status="idle"]',
@@ -200,6 +283,11 @@ class Notebook:
     def begin(self, command: str) -> float:
         """Choose a command from the menu "Run"; return when, in the page's milliseconds."""
         page, chosen = self.page, 0.0
+        prompts = "[...document.querySelectorAll('.jp-InputPrompt')].map((o) => o.textContent)"
+        before = page.evaluate(f"() => {prompts}")
+        # Or it has run already.
+        ran = f"{prompts}.some((text, at) => /\\d/.test(text) && text !== before[at])"
+        begun = f"(before) => {_BUSY} || {ran}"
         for _ in range(5):  # JupyterLab drops a command given while a kernel connects
             page.locator(".lm-MenuBar-item", has_text="Run").first.click()
             item = page.locator(f'.lm-Menu-item[data-command="runmenu:{command}"]')
@@ -207,7 +295,7 @@ class Notebook:
             chosen = page.evaluate("performance.now()")
             item.click()
             try:
-                page.wait_for_function(f"() => {_BUSY}", timeout=5000, polling=20)
+                page.wait_for_function(begun, arg=before, timeout=20_000, polling=20)
             except TimeoutError:
                 continue
             break
@@ -228,15 +316,13 @@ class Notebook:
         self.page.locator(".lm-MenuBar-item", has_text="File").first.click()
         self.page.locator('.lm-Menu-item[data-command="docmanager:save"]').click()
         assert poll(lambda: file.stat().st_mtime_ns, lambda now: now != before) != before
-        time.sleep(0.5)  # the file may be written in two steps
-        cells = nbformat.read(file, as_version=4).cells
+        cells = poll(lambda: _cells_in(file), bool)  # while it is being written, it has none
         return [cell for cell in cells if cell.cell_type == "code"]
 
     def explorers(self, number: int) -> list[Locator]:
         """The notebook's explorers, once ``number`` of them are shown."""
         found = self.page.locator(".embvar-explorer")
-        found.nth(number - 1).wait_for(state="attached")
-        assert found.count() == number
+        assert poll(found.count, lambda count: count == number) == number
         return [found.nth(i) for i in range(number)]
 
     def choose_theme(self, theme: str) -> None:
@@ -248,7 +334,8 @@ class Notebook:
         light = "true" if theme.endswith("Light") else "false"
         page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
         page.keyboard.press("Escape")
-        page.wait_for_timeout(1500)  # colours fade from one theme to the other
+        page.locator("#jupyterlab-splash").wait_for(state="detached")
+        page.evaluate(still(COLOURS))
 
     def close(self) -> None:
         """Close the page and end its kernel."""
@@ -264,7 +351,15 @@ class Notebook:
         self.context.close()
 
 
-def poll(get: Callable[[], Any], wanted: Callable[[Any], bool], seconds: float = 30.0) -> Any:
+def _cells_in(file: Path) -> list[nbformat.NotebookNode]:
+    """The cells of a saved notebook; none if it is not yet written to its end."""
+    try:
+        return nbformat.read(file, as_version=4).cells
+    except (ValueError, nbformat.reader.NotJSONError):
+        return []
+
+
+def poll(get: Callable[[], Any], wanted: Callable[[Any], bool], seconds: float = PATIENCE) -> Any:
     """Call ``get`` until ``wanted`` accepts its answer or time is up; return the last answer."""
     until = time.monotonic() + seconds
     while not wanted(answer := get()) and time.monotonic() < until:

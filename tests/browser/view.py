@@ -11,11 +11,11 @@ from functools import cache
 import numpy as np
 import pandas as pd
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 import embvar_kit as ek
 
-from .notebook_page import PICTURE, Watch, poll
+from .notebook_page import PATIENCE, PICTURE, Watch, poll, still
 
 NUMBER = r"[-−]?[\d,]*\.?\d+(?:e[-+]?\d+)?"
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
@@ -37,7 +37,21 @@ def as_number(text: str) -> float:
     return float(found[1] or 1) * 10.0 ** int(found[2].translate(_RAISED))
 
 
-def in_the_middle(element: Locator, seconds: float = 10.0) -> dict[str, float]:
+_MIDDLE = """
+(element) => {
+  element.scrollIntoView({ block: "center" });
+  if (!element.getClientRects().length) {
+    element.style.display = "none";
+    element.offsetHeight;
+    element.style.display = "";
+  }
+  const { x, y, width, height } = element.getBoundingClientRect();
+  return [x, y, width, height];
+}
+"""
+
+
+def in_the_middle(element: Locator, seconds: float = PATIENCE) -> dict[str, float]:
     """Scroll an element to the middle of the window; return its rectangle once it stays there.
 
     JupyterLab gives cells their real heights only when they come into view, and that moves those
@@ -47,36 +61,44 @@ def in_the_middle(element: Locator, seconds: float = 10.0) -> dict[str, float]:
     """
     until = time.monotonic() + seconds
     while True:
-        element.evaluate(
-            """async (element) => {
-              const place = () => {
-                const { x, y, width, height } = element.getBoundingClientRect();
-                return [x, y, width, height].join();
-              };
-              let last = "", since = performance.now();
-              while (performance.now() - since < 500) {
-                element.scrollIntoView({ block: "center" });
-                await new Promise(requestAnimationFrame);
-                if (!element.getClientRects().length) {
-                  element.style.display = "none";
-                  element.offsetHeight;
-                  element.style.display = "";
-                }
-                const now = place();
-                if (now !== last) since = performance.now();
-                last = now;
-              }
-            }"""
-        )
+        element.evaluate(still(_MIDDLE))
         box = element.bounding_box()
         if box and box["height"] > 0:
             return box
         assert time.monotonic() < until, "the element has no place in the layout"
 
 
+_PLACES = """
+(explorer) => [innerWidth, innerHeight, ...[explorer, ...explorer.querySelectorAll(
+  "canvas, img, text, button, select, input, .embvar-axes-legend, .widget-readout, table"
+)].map((one) => {
+  const { x, y, width, height } = one.getBoundingClientRect();
+  return [x, y, width, height].map(Math.round);
+})]
+"""
+
+
+def laid_out(explorer: Locator) -> None:
+    """Wait until all parts of an explorer stay where they are, as after a change of the window."""
+    explorer.evaluate(still(_PLACES))
+
+
+def resize(page: Page, explorer: Locator, width: int, height: int) -> None:
+    """Give the window another size, and wait until an explorer is laid out for it."""
+    page.set_viewport_size({"width": width, "height": height})
+    page.wait_for_function("width => innerWidth === width", arg=width)
+    laid_out(explorer)
+
+
 def clear(explorer: Locator) -> None:
-    """Empty the search, and wait until its card is closed: a new search must not find that one."""
+    """Empty the search and remove all marks; wait until they and the card are gone.
+
+    A new search must not find those of the one before.
+    """
     explorer.locator(".embvar-clear").click()
+    expect(explorer.locator(".embvar-search input")).to_have_value("")
+    expect(explorer.locator(".embvar-marked").first).to_have_text("")
+    expect(explorer.locator(".embvar-name")).to_have_count(0)
     explorer.locator(".embvar-card-contexts").wait_for(state="hidden")
 
 
@@ -195,6 +217,25 @@ def table(explorer: Locator, layer: int | None = None) -> pd.DataFrame:
     return statistics(shown.model, shown.site).table(layer, **choice).set_index("token")
 
 
+# All rectangles of a plot's canvases, of which the widest is the plot's own; and the ticks.
+_BOX = """
+  [...explorer.querySelectorAll(".embvar-scatter canvas")].map((canvas) => {
+    const { x, y, width, height } = canvas.getBoundingClientRect();
+    return { x, y, width, height };
+  }).reduce((widest, one) => one.width > widest.width ? one : widest,
+    { x: 0, y: 0, width: 0, height: 0 })
+"""
+_TICKS = f"""
+explorer => [
+  ["x", "y"].map((axis) => [...explorer.querySelectorAll(`.${{axis}}-axis .tick`)].map((tick) => {{
+    const line = tick.querySelector("line").getBoundingClientRect();
+    return [tick.textContent, line.x + line.width / 2, line.y + line.height / 2];
+  }})),
+  {_BOX},
+]
+"""
+
+
 class Axes:
     """Positions of values of M and V on the page, from the ticks of the plot's axes.
 
@@ -204,19 +245,16 @@ class Axes:
 
     Attributes:
         ticks: value and pixel of each tick of M, then of each tick of V.
+        box: the rectangle of the plot at the same instant.
     """
 
     def __init__(self, explorer: Locator, *, log: bool = False) -> None:
         self._scaled = np.log10 if log else np.asarray
-        axes = explorer.locator(".embvar-axes")
-        self._x, self._y = (
-            axes.locator(f".{axis}-axis").evaluate(
-                """axis => [...axis.querySelectorAll(".tick")].map((tick) => {
-                  const line = tick.querySelector("line").getBoundingClientRect();
-                  return [tick.textContent, line.x + line.width / 2, line.y + line.height / 2];
-                })"""
-            )
-            for axis in "xy"
+        # The axes are drawn a frame after the plot.
+        (self._x, self._y), self.box = poll(
+            lambda: explorer.evaluate(_TICKS),
+            lambda found: min(map(len, found[0])) > 1 and found[1]["width"] > 0,
+            20,
         )
         self._x = [(as_number(text), x) for text, x, _ in self._x]
         self._y = [(as_number(text), y) for text, _, y in self._y]
@@ -245,8 +283,8 @@ def farthest_apart(
     explorer: Locator, found: pd.DataFrame, room: int = 40, *, log: bool = False
 ) -> tuple[str, float, float]:
     """The same of the tokens of a table that a plot shows."""
-    x, y = Axes(explorer, log=log).at(found["M"].to_numpy(), found["V"].to_numpy())
-    box = plot_box(explorer)
+    axes = Axes(explorer, log=log)
+    (x, y), box = axes.at(found["M"].to_numpy(), found["V"].to_numpy()), axes.box
     inside = (x > box["x"] + room) & (x < box["x"] + box["width"] - room)
     inside &= (y > box["y"] + room) & (y < box["y"] + box["height"] - room)
     distance = np.zeros(len(found))
@@ -268,29 +306,31 @@ def hovered_over_where_the_axes_say(
 
 
 def hover(
-    page: Page, explorer: Locator, find: Callable[[], tuple[str, float, float]], seconds: float = 60
+    page: Page,
+    explorer: Locator,
+    find: Callable[[], tuple[str, float, float]],
+    seconds: float = 2 * PATIENCE,
 ) -> tuple[str, str]:
     """Move the mouse over a token's point; return the token and the tooltip's text.
 
     The place is found and the mouse moved anew until the tooltip is there: a busy browser moves a
     plot late after its size has changed, and passes over a mouse that came before its points.
     """
-    until = time.monotonic() + seconds
+    until, wait = time.monotonic() + seconds, 3.0
     while True:
         token, x, y = find()
         page.mouse.move(x + 60, y + 60)
         page.mouse.move(x + 1, y, steps=4)
-        told = poll(lambda: tooltip(explorer), lambda text, t=token: t in text.split(), 3)
+        told = poll(lambda: tooltip(explorer), lambda text, t=token: t in text.split(), wait)
         if token in told.split():
             return token, told
         assert time.monotonic() < until, f"{token} is drawn elsewhere"
+        wait = min(2 * wait, 24)
 
 
 def plot_box(explorer: Locator) -> dict[str, float]:
-    """The rectangle of the plot."""
-    canvases = explorer.locator(".embvar-scatter canvas")
-    boxes = [canvases.nth(i).bounding_box() for i in range(canvases.count())]
-    return max(filter(None, boxes), key=lambda box: box["width"])
+    """The rectangle of the plot; it has no size while the plot is not laid out."""
+    return explorer.evaluate(f"explorer => ({_BOX})")
 
 
 def dot_size(explorer: Locator) -> float:
