@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, expect
 
 from . import view
 from .conftest import Desk, screenshot
@@ -37,6 +37,7 @@ def notebook(desk: Desk) -> Notebook:
 def explorer(notebook: Notebook) -> Locator:
     """The explorer, scrolled into view."""
     (explorer,) = notebook.explorers(1)
+    view.resize(notebook.page, explorer, **WINDOW)
     explorer.scroll_into_view_if_needed()
     return explorer
 
@@ -50,6 +51,7 @@ def told_by_a_cell(notebook: Notebook) -> str:
     notebook.page.keyboard.press("Control+Enter")
     ran = poll(prompt.inner_text, lambda text: text != before and re.search(r"\d", text))
     assert re.search(r"\d", ran) and ran != before, f"the cell stays at {ran}"
+    # The output of the run before is gone as soon as this run begins.
     return cell.locator(".jp-OutputArea-output").inner_text().strip()
 
 
@@ -67,11 +69,14 @@ def test_tokens_are_drawn_where_the_axes_say_from_the_start(
     picture.rest()
     view.hovered_over_where_the_axes_say(page, explorer, view.table(explorer))
     for scales, log in (("logarithmic", True), ("each layer's own", False)):
+        before = view.Axes(explorer).ticks
         explorer.locator(".embvar-scales select").select_option(label=scales)
-        page.wait_for_timeout(1000)
+        poll(lambda: view.Axes(explorer).ticks, lambda now, then=before: now != then)
         view.hovered_over_where_the_axes_say(page, explorer, view.table(explorer), log=log)
     view.slider(explorer).focus()
+    before = view.Axes(explorer).ticks
     picture.press("ArrowRight")
+    poll(lambda: view.Axes(explorer).ticks, lambda now: now != before)
     view.hovered_over_where_the_axes_say(page, explorer, view.table(explorer))
     picture.press("ArrowLeft")
     picture.stop()
@@ -110,7 +115,7 @@ def test_slider_and_cells_are_followed_while_the_first_card_loads(
         assert told_by_a_cell(notebook) == f"layer {wanted.layer}"
         steps += 1
     assert steps > 0
-    explorer.locator(".embvar-card-contexts tr").first.wait_for(timeout=180_000)
+    explorer.locator(".embvar-card-contexts tr").first.wait_for(timeout=600_000)
     explorer.locator(".embvar-search input").fill("the")
     head = poll(lambda: view.text_of(explorer, "card-head"), lambda text: text.startswith("the "))
     assert head.startswith("the ")
@@ -129,6 +134,7 @@ def plot(notebook: Notebook, explorer: Locator) -> Iterator[view.Watch]:
     view.clear(explorer)
     picture = view.watch(explorer)
     picture.rest()
+    view.laid_out(explorer)
     yield picture
     explorer.locator(RESET).click()
     away(notebook)
@@ -163,16 +169,17 @@ def turn(notebook: Notebook, notches: int) -> None:
 
 def scrolls_the_page(notebook: Notebook, explorer: Locator, plot: view.Watch) -> None:
     """Check that a notch of the wheel scrolls the page and leaves the plot alone."""
-    notebook.page.wait_for_timeout(600)  # not rest(): a corner that is zoomed in may be blank
-    pixels, ticks = plot.hash, view.Axes(explorer).per_pixel()
+    view.laid_out(explorer)
+    # A corner that is zoomed in may be blank.
+    pixels, ticks = plot.rest(blank=True)["hash"], view.Axes(explorer).per_pixel()
     above = height_on_the_page(explorer)
     notebook.page.mouse.move(*empty_place(explorer))
     turn(notebook, 1)
-    now = poll(lambda: height_on_the_page(explorer), lambda now: now < above - 20, 10)
+    now = poll(lambda: height_on_the_page(explorer), lambda now: now < above - 20)
     assert now < above - 20
     away(notebook)
-    notebook.page.wait_for_timeout(600)
-    assert plot.hash == pixels
+    view.laid_out(explorer)
+    assert plot.come_to(pixels, blank=True) == pixels
     assert view.Axes(explorer).per_pixel() == pytest.approx(ticks)
 
 
@@ -193,25 +200,26 @@ def test_after_a_click_the_wheel_zooms_within_bounds_until_the_mouse_leaves(
 
     notebook.page.mouse.click(*empty_place(explorer))
     turn(notebook, -2)
-    assert min(poll(zoom, lambda now: min(now) > 1.5, 10)) > 1.5
+    assert min(poll(zoom, lambda now: min(now) > 1.5)) > 1.5
     turn(notebook, -30)  # 13 would do
-    poll(zoom, lambda now: min(now) > 0.95 * MOST_ZOOM, 10)
-    notebook.page.wait_for_timeout(500)
+    poll(zoom, lambda now: min(now) > 0.95 * MOST_ZOOM)
+    plot.rest(blank=True)
     assert zoom() == pytest.approx([MOST_ZOOM, MOST_ZOOM], rel=0.05)
     for _ in range(30):
         if (now := view.Axes(explorer).ticks) == ticks:
             break
         turn(notebook, 1)
-        poll(lambda: view.Axes(explorer).ticks, lambda new, old=now: new != old, 10)
+        poll(lambda: view.Axes(explorer).ticks, lambda new, old=now: new != old)
     assert view.Axes(explorer).ticks == ticks, "zoomed out, it is the whole plot again"
     assert height_on_the_page(explorer) == above
     # Whoever clicked a point and scrolls on to its card is not held back.
-    notebook.page.wait_for_timeout(600)
+    notebook.page.wait_for_timeout(600)  # longer than the pause that ends a gesture of the wheel
     scrolls_the_page(notebook, explorer, plot)
     explorer.scroll_into_view_if_needed()
+    view.laid_out(explorer)
     notebook.page.mouse.click(*empty_place(explorer))
     turn(notebook, -2)
-    assert min(poll(zoom, lambda now: min(now) > 1.5, 10)) > 1.5
+    assert min(poll(zoom, lambda now: min(now) > 1.5)) > 1.5
     away(notebook)
     scrolls_the_page(notebook, explorer, plot)
 
@@ -222,10 +230,10 @@ def test_with_ctrl_the_wheel_zooms(notebook: Notebook, explorer: Locator, plot: 
     notebook.page.keyboard.down("Control")
     turn(notebook, -3)
     notebook.page.keyboard.up("Control")
+    wanted = pytest.approx([np.exp(3 * 120 / 400)] * 2, 0.1)
+    zoom = poll(lambda: whole / view.Axes(explorer).per_pixel(), lambda now: now == wanted)
     plot.rest()
-    assert whole / view.Axes(explorer).per_pixel() == pytest.approx(
-        [np.exp(3 * 120 / 400)] * 2, 0.1
-    )
+    assert zoom == wanted == whole / view.Axes(explorer).per_pixel()
     assert height_on_the_page(explorer) == above
 
 
@@ -238,11 +246,12 @@ def test_one_click_resets_the_view(notebook: Notebook, explorer: Locator, plot: 
         page.mouse.move(x + 90, y - 60, steps=5)
         page.mouse.up()
         turn(notebook, -3)
+        assert poll(lambda: view.Axes(explorer).ticks, lambda now: now != ticks) != ticks
         assert plot.rest()["hash"] != pixels
         explorer.locator(RESET).click()
         away(notebook)
-        assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks, 10) == ticks
-        assert plot.rest()["hash"] == pixels
+        assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks) == ticks
+        assert plot.come_to(pixels) == pixels
 
 
 def test_a_press_moves_nothing_however_slow_the_frames(
@@ -280,8 +289,8 @@ def test_a_press_moves_nothing_however_slow_the_frames(
     assert shown == {"moved by a press": False, "moved by a drag": True}
     explorer.locator(RESET).click()
     away(notebook)
-    assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks, 10) == ticks
-    assert plot.rest()["hash"] == pixels
+    assert poll(lambda: view.Axes(explorer).ticks, lambda now: now == ticks) == ticks
+    assert plot.come_to(pixels) == pixels
 
 
 # On a wall
@@ -292,7 +301,7 @@ def test_the_plot_fills_its_column_and_begins_at_zero(
     notebook: Notebook, explorer: Locator, width: int, height: int
 ):
     page = notebook.page
-    page.set_viewport_size({"width": width, "height": height})
+    view.resize(page, explorer, width, height)
     explorer.evaluate("explorer => explorer.scrollIntoView()")
 
     def fills() -> tuple[bool, bool]:
@@ -308,16 +317,16 @@ def test_the_plot_fills_its_column_and_begins_at_zero(
         return plot > frame - 140, column < width and frame > share * column
 
     assert poll(fills, all) == (True, True)
-    page.wait_for_timeout(500)
-    assert poll(fills, all) == (True, True)
+    view.laid_out(explorer)
+    assert fills() == (True, True)
     box = view.plot_box(explorer)
     assert 0.3 * box["width"] < box["height"] < 0.8 * height
 
     def first_ticks() -> list[tuple[float, float]]:
         """The first value of each axis, and its distance in pixels from the plot's corner."""
-        box = view.plot_box(explorer)
-        edges = box["x"], box["y"] + box["height"]
-        first = (ticks[0] for ticks in view.Axes(explorer).ticks)
+        axes = view.Axes(explorer)
+        edges = axes.box["x"], axes.box["y"] + axes.box["height"]
+        first = (ticks[0] for ticks in axes.ticks)
         return [(value, abs(at - edge)) for (value, at), edge in zip(first, edges, strict=True)]
 
     near = [(0, pytest.approx(0, abs=2))] * 2
@@ -343,11 +352,14 @@ def test_the_plot_fills_its_column_and_begins_at_zero(
 
 def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: Locator):
     page, button = notebook.page, explorer.locator(".embvar-lecture-button button")
-    page.set_viewport_size({"width": 1920, "height": 1080})
+    view.resize(page, explorer, 1920, 1080)
     button.click()
-    plot = poll(lambda: view.plot_box(explorer), lambda box: box["width"] > 1600)
-    assert plot["width"] > 1600
+    page.wait_for_function("() => document.fullscreenElement")
     assert explorer.evaluate("explorer => explorer === document.fullscreenElement")
+    poll(lambda: view.plot_box(explorer), lambda box: box["width"] > 1600)
+    view.laid_out(explorer)
+    plot = view.plot_box(explorer)
+    assert plot["width"] > 1600
     for css in ("layer label", "layer .widget-readout", "numbers b", "axes .tick text"):
         one = explorer.locator(f".embvar-{css}").first
         assert one.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
@@ -360,6 +372,7 @@ def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: 
     fit = poll(lambda: view.Fit.shown(explorer), lambda fit: fit.layer == before.layer + 1)
     assert fit == view.Fit.computed(explorer)
     page.keyboard.press("ArrowLeft")
+    assert poll(lambda: view.Fit.shown(explorer), lambda fit: fit == before) == before
     page.screenshot(path=screenshot("tradeoff-lecture"))
     page.evaluate("() => document.exitFullscreen()")  # as Escape does
     classes = poll(lambda: explorer.get_attribute("class"), lambda now: "lecture" not in now)
@@ -378,28 +391,30 @@ def test_quick_keys_keep_the_last_valid_range_and_name_the_refused_one(
     for _ in range(20):
         notebook.page.keyboard.press("ArrowRight")
 
+    readout = explorer.locator(".embvar-counts .widget-readout")
+
     def told() -> tuple[str, ...] | None:
+        """The number that was refused and the one that is kept, once the slider is back at it."""
         found = re.fullmatch(
             r"No token occurs ([\d,]+) to 100,000 times. "
             r"The range stays: ([\d,]+) to 100,000 times.",
             view.text_of(explorer, "message"),
         )
-        return found and found.groups()
+        return found and readout.inner_text() == f"{found[2]}-100,000" and found.groups()
 
-    notebook.page.wait_for_timeout(2000)  # more keys may be on their way
     refused, kept = poll(told, bool)
     assert view.as_number(refused) > view.statistics("minilm").n.max() >= view.as_number(kept) > 10
-    readout = explorer.locator(".embvar-counts .widget-readout")
-    assert poll(readout.inner_text, lambda text: text == f"{kept}-100,000") == f"{kept}-100,000"
     wanted = view.Fit.computed(explorer)
     assert poll(lambda: view.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
     view.slider(explorer, "counts").focus()
     for _ in range(20):
-        if view.counts(explorer)["min_count"] == 10:
+        if (now := view.counts(explorer)["min_count"]) == 10:
             break
         notebook.page.keyboard.press("ArrowLeft")
-        notebook.page.wait_for_timeout(300)
+        poll(lambda: view.counts(explorer)["min_count"], lambda new, old=now: new != old, 10)
     assert poll(lambda: view.text_of(explorer, "message"), lambda text: text == "") == ""
+    wanted = view.Fit.computed(explorer)
+    assert poll(lambda: view.Fit.shown(explorer), lambda fit: fit == wanted) == wanted
 
 
 def test_marked_tokens_scroll_and_lists_have_heads_above_their_columns(
@@ -419,6 +434,8 @@ def test_marked_tokens_scroll_and_lists_have_heads_above_their_columns(
     assert title == f"From layer {view.readout(explorer):.0f} to layer 6, the farthest first:"
     for css, columns in (("matches", "token occurrences"), ("moved", "token distance M V")):
         head = explorer.locator(f".embvar-list-head:has(+ .embvar-{css})")
+        explorer.locator(f".embvar-{css} option").first.wait_for(state="attached")
+        expect(head).to_have_text(re.compile(r"\s*".join(columns.split())))
         assert " ".join(head.inner_text().split()) == columns
         width = head.evaluate(
             """head => {
@@ -444,10 +461,11 @@ def test_marked_tokens_scroll_and_lists_have_heads_above_their_columns(
 def test_a_context_is_one_line_with_the_neighbours_at_the_token(
     notebook: Notebook, explorer: Locator, width: int
 ):
-    notebook.page.set_viewport_size({"width": width, "height": 900})
+    view.resize(notebook.page, explorer, width, 900)
     explorer.locator(".embvar-search input").fill("state")
     table = explorer.locator(".embvar-kwic")
-    table.wait_for(timeout=180_000)
+    table.wait_for(timeout=600_000)
+    view.laid_out(explorer)
     heads = table.locator("th").all_inner_texts()
     assert heads == ["before", "token", "after", "source"]
     lines = table.locator("tr:has(td)").evaluate_all(
@@ -473,9 +491,9 @@ def test_a_context_is_one_line_with_the_neighbours_at_the_token(
 def test_a_dot_shows_its_sentence_and_a_sentence_its_dot(notebook: Notebook, explorer: Locator):
     page = notebook.page
     explorer.locator(".embvar-search input").fill("state")
-    explorer.locator(".embvar-kwic").wait_for(timeout=180_000)
+    explorer.locator(".embvar-kwic").wait_for(timeout=600_000)
     image = explorer.locator("img.embvar-card-plane")
-    poll(lambda: "embvar-waiting" in image.get_attribute("class"), lambda waits: not waits)
+    expect(image).not_to_have_class(re.compile("embvar-waiting"))
     ring, tip = page.locator(".embvar-ring:visible"), page.locator(".embvar-tip:visible")
     lines = explorer.locator(".embvar-kwic tr[data-area]")
     for line in (lines.first, lines.last):
@@ -506,6 +524,24 @@ def test_a_dot_shows_its_sentence_and_a_sentence_its_dot(notebook: Notebook, exp
 def test_marked_tokens_are_named_beside_their_points(notebook: Notebook, explorer: Locator):
     explorer.locator(".embvar-search input").fill("state the")
     names = explorer.locator(".embvar-name")
+
+    def beside() -> dict[str, bool]:
+        """Of each name whether it is beside its token's point."""
+        rows, axes = view.table(explorer), view.Axes(explorer)
+        found = {}
+        for text, (left, right, upper, lower) in names.evaluate_all(
+            """all => all.map((one) => {
+              const { left, right, top, bottom } = one.getBoundingClientRect();
+              return [one.textContent, [left, right, top, bottom]];
+            })"""
+        ):
+            x, y = axes.at(rows.loc[text, "M"], rows.loc[text, "V"])
+            apart = left - x if left > x else x - right
+            found[text] = bool(0 < apart < 15 and upper < y < lower)
+        return found
+
+    wanted = {"state": True, "the": True}
+    assert poll(beside, lambda found: found == wanted) == wanted
     for key in ("ArrowRight", "ArrowLeft"):
         view.slider(explorer).focus()
         before = names.evaluate_all("all => all.map((one) => one.getBoundingClientRect().x)")
@@ -514,13 +550,7 @@ def test_marked_tokens_are_named_beside_their_points(notebook: Notebook, explore
             lambda: names.evaluate_all("all => all.map((one) => one.getBoundingClientRect().x)"),
             lambda now, then=before: len(now) == 2 and now != then,
         )
-        assert sorted(names.all_text_contents()) == ["state", "the"]
-        rows = view.table(explorer)
-        for name in names.all():
-            row, box = rows.loc[name.text_content()], name.bounding_box()
-            x, y = view.Axes(explorer).at(row["M"], row["V"])
-            apart = box["x"] - x if box["x"] > x else x - box["x"] - box["width"]
-            assert 0 < apart < 15 and box["y"] < y < box["y"] + box["height"]
+        assert poll(beside, lambda found: found == wanted) == wanted
     notebook.page.screenshot(path=screenshot("tradeoff-names"))
     view.clear(explorer)
     assert poll(names.count, lambda count: count == 0) == 0
@@ -583,12 +613,13 @@ def test_no_picture_is_broken_while_a_card_loads(notebook: Notebook, explorer: L
         assert poll(
             lambda t=texts: {text.strip().lower() for text in t.all_inner_texts()},
             lambda found, n=token: found == {n},
-            120,
+            600,
         ) == {token}
     seen = broken.evaluate("watch => { watch.stopped = true; return watch.seen; }")
     assert seen > 10 and broken.evaluate("watch => watch.broken") == []
     waiting = explorer.locator(".embvar-card-waiting")
     assert poll(waiting.is_visible, lambda visible: not visible) is False
+    view.clear(explorer)
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
@@ -598,14 +629,19 @@ def test_axe_finds_no_serious_violation_and_pictures_have_texts(
     page = notebook.page
     notebook.choose_theme(theme)
     explorer.locator(".embvar-search input").fill("state")
-    explorer.locator(".embvar-kwic").wait_for(timeout=180_000)
+    explorer.locator(".embvar-kwic").wait_for(timeout=600_000)
     layer = int(view.readout(explorer))
     canvas = explorer.locator(".embvar-scatter canvas").first
 
     def below_the_plot() -> list[float]:
-        plot = canvas.bounding_box()
-        numbers = explorer.locator(".embvar-axes .x-axis text").all()
-        return [number.bounding_box()["y"] - plot["y"] - plot["height"] for number in numbers]
+        return explorer.evaluate(
+            """explorer => {
+              const { bottom } = explorer.querySelector(
+                ".embvar-scatter canvas").getBoundingClientRect();
+              return [...explorer.querySelectorAll(".embvar-axes .x-axis text")].map(
+                (number) => number.getBoundingClientRect().top - bottom);
+            }"""
+        )
 
     poll(below_the_plot, lambda far: far and min(far) >= -1)
 
@@ -621,6 +657,9 @@ def test_axe_finds_no_serious_violation_and_pictures_have_texts(
     texts = poll(described, lambda texts: all(text and "state" in text for text in texts[1:]))
     assert f"layer {layer}: " in texts[0] and "slope" in texts[0]
     assert f"layer {layer}: Q = " in texts[1] and "principal axes" in texts[2]
+    for part in ("profile", "plane"):  # until it is drawn, a picture is pale
+        image = explorer.locator(f"img.embvar-card-{part}")
+        expect(image).not_to_have_class(re.compile("embvar-waiting"))
     assert view.violations(page) == {}
     ticks = view.Axes(explorer).ticks
     assert min(map(len, ticks)) > 3, "the axes are there in either theme"
@@ -656,7 +695,8 @@ def test_a_search_says_what_it_found_and_opens_a_card_only_for_a_token(
     assert view.text_of(explorer, "marked") == ""
     search(" State ")
     shown("card-head", "state ")
-    assert view.text_of(explorer, "marked").count("state") == 1
+    marked = poll(lambda: view.text_of(explorer, "marked"), lambda text: "state" in text)
+    assert marked.count("state") == 1
     names = view.table(explorer).index.astype(str)
     for text, found in (
         ("stat*", names.str.startswith("stat")),
@@ -667,5 +707,5 @@ def test_a_search_says_what_it_found_and_opens_a_card_only_for_a_token(
         shown("card-head", "Token card: click a point")
     search("")
     assert poll(lambda: view.text_of(explorer, "marked"), lambda text: text == "") == ""
-    assert not explorer.locator(".embvar-found").is_visible()
-    assert explorer.locator(".embvar-matches option").count() == 0
+    expect(explorer.locator(".embvar-found")).to_be_hidden()
+    expect(explorer.locator(".embvar-matches option")).to_have_count(0)

@@ -45,6 +45,7 @@ def explorer(notebook: Notebook) -> Locator:
     if "more" in more.inner_text():
         more.click()
     explorer.locator(".embvar-colour").wait_for()
+    view.resize(notebook.page, explorer, **WINDOW)
     return explorer
 
 
@@ -57,6 +58,13 @@ def legend(explorer: Locator, wanted: str) -> str:
     shown = poll(lambda: view.text_of(explorer, "axes-legend"), lambda text: wanted in text)
     assert wanted in shown
     return shown
+
+
+def many_pixels(
+    notebook: Notebook, explorer: Locator, colour: tuple[int, int, int], least: int
+) -> bool:
+    """Whether the plot comes to have more pixels of about a colour than ``least``."""
+    return poll(lambda: pixels_of(notebook, explorer, colour), lambda n: n > least) > least
 
 
 def pixels_of(notebook: Notebook, explorer: Locator, colour: tuple[int, int, int]) -> int:
@@ -99,21 +107,20 @@ def test_points_take_the_colours_of_a_column_and_the_legend_names_it(
     assert now["hash"] != before["hash"]
     wine, navy = (0x67, 0x00, 0x1F), (0x08, 0x30, 0x6B)
     # One token in a hundred has the colour of an end; most of these points lie on one another.
-    assert min(pixels_of(notebook, explorer, colour) for colour in (wine, navy)) > 8
+    assert all(many_pixels(notebook, explorer, colour, 8) for colour in (wine, navy))
     notebook.page.screenshot(path=screenshot("options-residual"))
     choose(explorer, "colour", "initial")
     assert legend(explorer, "initial").split()[1:] == ["a", "b", "c", "other"]
     boxes = explorer.locator(".embvar-axes-swatch")
     assert boxes.count() == 4
-    picture.rest()
-    assert pixels_of(notebook, explorer, (0x33, 0x22, 0x88)) > 30
+    assert many_pixels(notebook, explorer, (0x33, 0x22, 0x88), 30)
     choose(explorer, "colour", "word or sub-word")
     legend(explorer, "entry of the vocabulary")
     picture.rest()
     notebook.page.screenshot(path=screenshot("options-piece"))
     choose(explorer, "colour", "occurrences (log)")
     legend(explorer, "occurrences n")
-    assert picture.rest()["hash"] == before["hash"]
+    assert picture.come_to(before["hash"]) == before["hash"]
     picture.stop()
 
 
@@ -142,13 +149,20 @@ def test_a_filter_shows_its_tokens_and_their_line(notebook: Notebook, explorer: 
     assert "only=('characters', 'digits')" in code
     choose(explorer, "only-by", "documents")
     slider = view.slider(explorer, "only-range")
+
+    def told_least() -> float:
+        """From which number of documents on tokens are shown, as the line above the plot says."""
+        text = view.text_of(explorer, "numbers b")
+        found = re.search(r"documents ([\d.]+) to 104", text)
+        return float(found[1]) if found else 0
+
+    least = poll(told_least, bool)
     slider.focus()
     for _ in range(4):
+        before = least
         notebook.page.keyboard.press("ArrowRight")
-    told = re.compile(r"documents ([\d.]+) to 104")
-    poll(lambda: told.search(view.text_of(explorer, "numbers b")), lambda found: found)
-    notebook.page.wait_for_timeout(1500)
-    least = float(told.search(view.text_of(explorer, "numbers b"))[1])
+        least = poll(told_least, lambda now, then=before: now > then)
+        assert least > before > 0
     spoken = poll(lambda: slider.get_attribute("aria-valuetext"), lambda text: float(text) == least)
     assert float(spoken) == least, "what a screen reader says of the handle"
     documents = dict(zip(stats.tokens, stats.documents, strict=True))
@@ -177,7 +191,7 @@ def test_the_null_is_grey_behind_the_points_and_its_line_is_told(
     fit = null_fit(explorer)
     told = poll(lambda: view.text_of(explorer, "numbers"), lambda text: fit in text)
     assert fit in told
-    assert poll(lambda: pixels_of(notebook, explorer, grey), lambda n: n > none + 500) > none + 500
+    assert many_pixels(notebook, explorer, grey, none + 500)
     notebook.page.screenshot(path=screenshot("options-null"))
     view.slider(explorer).focus()
     picture.press("ArrowRight")
@@ -185,15 +199,18 @@ def test_the_null_is_grey_behind_the_points_and_its_line_is_told(
     assert fit in poll(lambda: view.text_of(explorer, "numbers"), lambda text: fit in text)
     # The cloud is where the axes say: the middle of it is grey.
     null = view.statistics("minilm").null.table(int(view.readout(explorer)), min_count=10)
-    x, y = view.Axes(explorer).at(null["M"].median(), null["V"].median())
-    box = view.plot_box(explorer)
-    place = [(x - box["x"]) / box["width"], (y - box["y"]) / box["height"]]
-    colour = poll(lambda: colour_at(explorer, place), lambda rgb: abs(rgb[0] - 0xBD) < 90)
-    assert max(colour) - min(colour) < 12 and colour[0] < 0xC8
+
+    def is_grey(colour: list[int]) -> bool:
+        return max(colour) - min(colour) < 12 and colour[0] < 0xC8 and 0xBD - colour[0] < 90
+
+    middle = null["M"].median(), null["V"].median()
+    colour = poll(lambda: colour_at(explorer, place_of(explorer, *middle)), is_grey)
+    assert is_grey(colour), colour
     picture.press("ArrowLeft")
     explorer.locator(".embvar-null input").click()
-    assert poll(lambda: picture.rest()["hash"], lambda now: now == before["hash"]) == before["hash"]
-    assert "permuted" not in view.text_of(explorer, "numbers")
+    assert picture.come_to(before["hash"]) == before["hash"]
+    told = poll(lambda: view.text_of(explorer, "numbers"), lambda text: "permuted" not in text)
+    assert "permuted" not in told
     picture.stop()
 
 
@@ -202,6 +219,13 @@ def null_fit(explorer: Locator) -> str:
     fits = view.statistics("minilm").null.tradeoff().set_index("layer")
     fit = fits.loc[int(view.readout(explorer))]
     return f"Labels permuted, in grey: slope {decimal(fit['slope'])}, R² {fit['r2']:.3f}."
+
+
+def place_of(explorer: Locator, M: float, V: float) -> list[float]:
+    """Where in the plot M and V are, as shares of its width and height."""
+    axes = view.Axes(explorer)
+    (x, y), box = axes.at(M, V), axes.box
+    return [float(x - box["x"]) / box["width"], float(y - box["y"]) / box["height"]]
 
 
 def colour_at(explorer: Locator, place: list[float]) -> list[int]:
@@ -223,27 +247,25 @@ def test_dense_tokens_become_transparent_and_a_lonely_one_stays(
 ):
     picture = view.watch(explorer)
     before = picture.rest()
-    _, x, y = view.loneliest(explorer)
-    box = view.plot_box(explorer)
-    place = [(x - box["x"]) / box["width"], (y - box["y"]) / box["height"]]
-    alone = colour_at(explorer, place)
     found = view.table(explorer)
-    centre = found[["M", "V"]].median()
-    x, y = view.Axes(explorer).at(centre["M"], centre["V"])
-    dense = [(x - box["x"]) / box["width"], (y - box["y"]) / box["height"]]
+    token, _, _ = view.loneliest(explorer)
+    place = place_of(explorer, *found.loc[token, ["M", "V"]])
+    alone = colour_at(explorer, place)
+    dense = place_of(explorer, *found[["M", "V"]].median())
     crowded = colour_at(explorer, dense)
     explorer.locator(".embvar-shaded input").click()
-    after = picture.rest(changes=before["changes"])
+    picture.rest(changes=before["changes"])
+    assert poll(lambda: colour_at(explorer, dense), lambda now: now != crowded) != crowded
+    after = picture.rest()
     assert after["hash"] != before["hash"]
     assert np.abs(np.subtract(colour_at(explorer, place), alone)).max() < 40
-    assert colour_at(explorer, dense) != crowded
     notebook.page.screenshot(path=screenshot("options-shaded"))
     # More than once: the values of a message come in another order each time, and one of these
     # once left the plot without points.
     for wanted in (before, after, before, after, before):
-        changes = picture.rest()["changes"]
+        assert picture.rest()["hash"] != wanted["hash"]
         explorer.locator(".embvar-shaded input").click()
-        assert picture.rest(changes=changes)["hash"] == wanted["hash"]
+        assert picture.come_to(wanted["hash"]) == wanted["hash"]
     picture.stop()
 
 
@@ -254,12 +276,11 @@ def test_the_nearest_means_are_listed_with_a_card(notebook: Notebook, explorer: 
     stats, layer = view.statistics("minilm"), int(view.readout(explorer))
     state = ek.TradeoffExplorer(stats, layer=layer, token="king")
     wanted = state.nearest()["token"].tolist()
-    names = [text.split()[0] for text in rows.all_inner_texts()]
-    assert poll(lambda: [t.split()[0] for t in rows.all_inner_texts()], lambda n: n == wanted)
+    names = poll(lambda: [t.split()[0] for t in rows.all_inner_texts()], lambda n: n == wanted)
     assert names == wanted
-    assert view.text_of(explorer, "nearest-title").startswith(
-        "Nearest to the mean of 'king' at layer"
-    )
+    title = "Nearest to the mean of 'king' at layer"
+    told = poll(lambda: view.text_of(explorer, "nearest-title"), lambda t: t.startswith(title))
+    assert told.startswith(title)
     view.clear(explorer)
 
 
@@ -273,12 +294,16 @@ def test_all_options_have_names_and_nothing_is_cut_off(
     choose(explorer, "only-by", "documents")
     explorer.locator(".embvar-null input").click()
     explorer.locator(".embvar-search input").fill("king")
+    legend(explorer, "entry of the vocabulary")
+    for css, wanted in (("numbers", "documents"), ("numbers", "permuted"), ("card-head", "king ")):
+        told = poll(lambda c=css: view.text_of(explorer, c), lambda text, w=wanted: w in text)
+        assert wanted in told
     explorer.locator(".embvar-nearest option").first.wait_for(state="attached")
     for width, height in ((1280, 900), (1000, 700)):
-        page.set_viewport_size({"width": width, "height": height})
+        view.resize(page, explorer, width, height)
         explorer.evaluate("explorer => explorer.scrollIntoView()")
-        page.wait_for_timeout(1500)
-        assert view.cut_off(explorer) == []
+        view.laid_out(explorer)
+        assert poll(lambda: view.cut_off(explorer), lambda found: not found) == []
         texts = explorer.locator(".embvar-axes-legend").evaluate(
             """(legend) => {
               const { left, right, bottom } = legend.getBoundingClientRect();
@@ -291,7 +316,7 @@ def test_all_options_have_names_and_nothing_is_cut_off(
             }"""
         )
         page.screenshot(path=screenshot(f"options-{theme.split()[1].lower()}-{width}"))
-        assert pixels_of(notebook, explorer, (0x33, 0x22, 0x88)) > 100, "points are drawn"
+        assert many_pixels(notebook, explorer, (0x33, 0x22, 0x88), 100), "points are drawn"
         assert texts == [True] * 4, "the legend leaves the axis' title and the points free"
     assert view.violations(page) == {}
     page.set_viewport_size(WINDOW)
@@ -304,13 +329,15 @@ def test_all_options_have_names_and_nothing_is_cut_off(
 
 def test_a_lecture_shows_the_options_in_large_type(notebook: Notebook, explorer: Locator):
     page = notebook.page
-    page.set_viewport_size({"width": 1920, "height": 1080})
+    view.resize(page, explorer, 1920, 1080)
     explorer.locator(".embvar-lecture-button button").click()
-    poll(lambda: view.plot_box(explorer), lambda box: box["width"] > 1600)
+    page.wait_for_function("() => document.fullscreenElement")
+    assert poll(lambda: view.plot_box(explorer)["width"], lambda width: width > 1600) > 1600
+    view.laid_out(explorer)
     label = explorer.locator(".embvar-colour label")
     assert label.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
     assert poll(lambda: view.dot_size(explorer), lambda size: size > 6) > 6
-    assert view.cut_buttons(explorer) == []
+    assert poll(lambda: view.cut_buttons(explorer), lambda found: not found) == []
     page.screenshot(path=screenshot("options-lecture"))
     page.evaluate("() => document.exitFullscreen()")
     page.set_viewport_size(WINDOW)
