@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from . import servers
 from .conftest import screenshot
+from .notebook_page import poll, still
 
 PAGES = (
     "index.html",
@@ -42,6 +43,7 @@ WITH_PICTURES = (
     "gallery/index.html",
 )
 DESKTOP, PHONE = 1280, 375
+WIDTH = "() => document.documentElement.scrollWidth"
 ELSEWHERE = "This copy was executed elsewhere."
 WITH_FORMULAS = ("index.html", "notebooks/01_variance_formula.html")
 
@@ -98,6 +100,11 @@ def opened(context: BrowserContext, address: str, name: str) -> Page:
     page = context.new_page()
     answer = page.goto(address + name, wait_until="networkidle")
     assert answer.ok
+    # Where a page is slow, MathJax may be loaded, and not yet have begun.
+    page.wait_for_function(
+        """() => !document.querySelector("script[src*=mathjax i]") ||
+          window.MathJax?.startup?.promise"""
+    )
     page.evaluate("() => window.MathJax?.startup?.promise")
     return page
 
@@ -130,8 +137,13 @@ def test_formulas_are_rendered(name: str, context: BrowserContext, address: str)
     assert formulas.count() > 3
     assert page.locator("article .math mjx-container").count() == formulas.count()
     assert page.locator("mjx-merror").count() == 0
-    # In the fonts that come with the site.
-    assert any("/mathjax/" in url and url.endswith(".woff") for url in context.requests)
+
+    def has_fonts() -> bool:
+        """Whether the fonts that come with the site were asked for."""
+        page.evaluate("() => document.fonts.ready.then(() => null)")
+        return any("/mathjax/" in url and url.endswith(".woff") for url in context.requests)
+
+    assert poll(has_fonts, bool)
 
 
 def test_it_opens_from_the_disk(folder: Path, context: BrowserContext):
@@ -156,7 +168,8 @@ def test_the_slider_moves_by_keyboard(context: BrowserContext, address: str):
         caption = shown.locator(".caption-text")
         expect(caption).to_contain_text(f"Layer {layer}: slope")
         expect(slider).to_have_attribute("aria-valuetext", caption.inner_text())
-        assert shown.locator("img").evaluate("one => one.complete && one.naturalWidth > 300")
+        there = "one => one.complete && one.naturalWidth > 300"
+        assert poll(lambda: shown.locator("img").evaluate(there), bool)
         expect(page.locator(".layer-slider output")).to_have_text(str(layer))
 
     check((last + 1) // 2)
@@ -192,7 +205,22 @@ def test_the_search_finds_a_word_of_a_notebook(context: BrowserContext, address:
     page = opened(context, address, "search.html?q=jackknife")
     found = page.locator("#search-results li a")
     expect(found.first).to_be_visible()
-    assert [link for link in found.all() if "notebooks/" in link.get_attribute("href")]
+    places = "all => all.map((link) => link.getAttribute('href'))"  # they come one by one
+    assert poll(
+        lambda: [to for to in found.evaluate_all(places) if "notebooks/" in to], lambda to: to
+    )
+
+
+# What is wider than the window and does not scroll by itself.
+WIDE = """
+() => [...document.querySelectorAll("article :is(table, pre, img)")].filter((one) => {
+  if (one.getBoundingClientRect().right <= innerWidth) return false;
+  for (let up = one; up; up = up.parentElement) {
+    if (["auto", "scroll"].includes(getComputedStyle(up).overflowX)) return false;
+  }
+  return true;
+}).map((one) => one.outerHTML.slice(0, 100))
+"""
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -200,18 +228,9 @@ def test_a_narrow_window_does_not_scroll_sideways(name: str, context: BrowserCon
     page = opened(context, address, name)
     page.set_viewport_size({"width": 400, "height": 800})
     page.screenshot(path=screenshot(f"site-{name.replace('/', '-').removesuffix('.html')}-narrow"))
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 400
-    # What is wider than its column scrolls by itself.
-    wide = page.evaluate(
-        """() => [...document.querySelectorAll("article :is(table, pre, img)")].filter((one) => {
-          if (one.getBoundingClientRect().right <= innerWidth) return false;
-          for (let up = one; up; up = up.parentElement) {
-            if (["auto", "scroll"].includes(getComputedStyle(up).overflowX)) return false;
-          }
-          return true;
-        }).map((one) => one.outerHTML.slice(0, 100))"""
-    )
-    assert wide == []
+    width = poll(lambda: page.evaluate(WIDTH), lambda width: width <= 400)
+    assert width <= 400
+    assert page.evaluate(still(WIDE)) == []
 
 
 # The boxes of the tables of a page: how far each scrolls, and what stands in the way of reading it.
@@ -240,7 +259,7 @@ def test_a_wide_table_scrolls_in_a_box_with_a_name(
     page = context.new_page()
     page.set_viewport_size({"width": width, "height": 800})
     page.goto(address + name, wait_until="networkidle")
-    boxes = page.evaluate(BOXES)
+    boxes = page.evaluate(still(BOXES))
     wide = [box for box in boxes if box["beyond"] > 0]
     assert boxes and (wide or width == DESKTOP)
     for box in boxes:
@@ -251,7 +270,7 @@ def test_a_wide_table_scrolls_in_a_box_with_a_name(
         assert box["tab"] == 0 and box["name"], box
     names = [box["name"] for box in wide]
     assert len(set(names)) == len(names)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert page.evaluate(WIDTH) <= width
 
 
 def test_a_wide_table_scrolls_by_keyboard(context: BrowserContext, address: str):
@@ -296,8 +315,7 @@ def with_pictures(page: Page) -> list[dict]:
         "() => [...document.querySelectorAll('article img')]"
         ".every((one) => one.naturalWidth <= 600 || one.closest('.picture'))"
     )
-    page.evaluate("() => new Promise((done) => setTimeout(done, 300))")  # sizes are told later
-    return page.evaluate(PICTURES)
+    return page.evaluate(still(PICTURES))  # sizes are told later
 
 
 @pytest.mark.parametrize("name", WITH_PICTURES)
@@ -312,10 +330,10 @@ def test_a_large_picture_can_be_read_on_a_phone(name: str, context: BrowserConte
         assert picture["tab"] == 0 and picture["role"] == "region" and picture["name"], picture
     names = [picture["name"] for picture in pictures]
     assert len(set(names)) == len(names)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= PHONE
+    assert page.evaluate(WIDTH) <= PHONE
     page.set_viewport_size({"width": DESKTOP, "height": 800})
     page.wait_for_function("() => !document.querySelector('.picture[role]')")
-    for picture in page.evaluate(PICTURES):
+    for picture in page.evaluate(still(PICTURES)):
         assert picture["beyond"] == 0 and picture["tab"] == -1, picture
 
 
@@ -340,7 +358,7 @@ def test_a_hint_stands_above_all_that_scrolls(context: BrowserContext, address: 
     page = opened(context, address, "notebooks/06_across_layers.html")
     page.set_viewport_size({"width": PHONE, "height": 800})
     with_pictures(page)
-    found = page.evaluate(SCROLLING)
+    found = page.evaluate(still(SCROLLING))
     for one in found:
         assert one["said"] and "Scroll sideways for the rest of this" in one["said"], one
         assert one["above"], one
@@ -351,13 +369,20 @@ def test_a_hint_stands_above_all_that_scrolls(context: BrowserContext, address: 
     page.wait_for_function("() => !document.querySelector('article :is(.math, .picture).wide')")
 
 
+CARDS = """
+() => [...document.querySelectorAll("article .sd-card")].map((card) => {
+  const { x, y, width, height } = card.getBoundingClientRect();
+  return { x, y, width, height };
+})
+"""
+
+
 @pytest.mark.parametrize("width", [800, DESKTOP])
 def test_no_card_of_the_front_page_stands_alone(width: int, context: BrowserContext, address: str):
     """The cards of each row fill it."""
     page = opened(context, address, "index.html")
     page.set_viewport_size({"width": width, "height": 900})
-    cards = page.locator("article .sd-card")
-    places = [card.bounding_box() for card in cards.all()]
+    places = page.evaluate(still(CARDS))
     rows: dict[int, list[dict]] = {}
     for place in places:
         rows.setdefault(round(place["y"]), []).append(place)
@@ -381,7 +406,7 @@ def test_the_routes_can_be_read_on_a_phone(context: BrowserContext, address: str
     page.set_viewport_size({"width": PHONE, "height": 800})
     page.goto(f"{address}notebooks/course/routes.html", wait_until="networkidle")
     page.screenshot(path=screenshot("site-routes-phone"))
-    routes, *others = page.evaluate(BOXES)
+    routes, *others = page.evaluate(still(BOXES))
     assert routes["said"].startswith("route") and routes["beyond"] <= 0
     for table in (routes, *others):
         assert table["font"] >= 14 and table["tallest"] < 250, table
