@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from .notebook_page import poll
 from .servers import ROOT
 
 WIDTH, HEIGHT = 1280, 720
@@ -49,6 +50,17 @@ OUTSIDE = """
 }
 """
 
+SHOW = """
+async (number) => {
+  Reveal.slide(number);
+  const images = [...Reveal.getCurrentSlide().querySelectorAll("img")];
+  await Promise.all(images.map((image) => image.decode().catch(() => {})));
+  do await new Promise(requestAnimationFrame);
+  while (document.getAnimations().some((one) =>
+    one instanceof CSSTransition && one.playState === "running"));
+}
+"""
+
 FIGURES = """
 () => [...Reveal.getCurrentSlide().querySelectorAll("img")].map((image) => Math.min(
   image.clientWidth / image.naturalWidth, image.clientHeight / image.naturalHeight))
@@ -70,8 +82,8 @@ class Slides:
     elsewhere: list[str] = field(default_factory=list)
 
     def go(self, number: int) -> None:
-        """Show a slide by its number, from 0."""
-        self.page.evaluate("number => Reveal.slide(number)", number)
+        """Show a slide by its number, from 0; it is at rest then, and its figures are there."""
+        self.page.evaluate(SHOW, number)
 
     def outside(self) -> list[str]:
         """What of the slide that is shown does not fit."""
@@ -90,8 +102,8 @@ def slides(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     script = ROOT / "notebooks" / "course" / "slides.py"
     subprocess.run([sys.executable, script, out], check=True, cwd=ROOT)
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+    context.set_default_timeout(WAIT)
     page = context.new_page()
-    page.set_default_timeout(WAIT)
     opened = Slides(page, 0)
 
     def note(url: str) -> None:
@@ -134,10 +146,16 @@ def test_keys_move_through_the_slides_and_the_last_one_is_reached(slides: Slides
     slides.go(0)
     for number in range(1, slides.number):
         slides.page.keyboard.press("ArrowRight")
-        assert slides.page.evaluate("Reveal.getIndices().h") == number
+        assert poll(lambda: shown(slides), lambda now, n=number: now == n) == number
     assert slides.page.evaluate("Reveal.isLastSlide()")
     slides.page.keyboard.press("ArrowLeft")
-    assert slides.page.evaluate("Reveal.getIndices().h") == slides.number - 2
+    last = slides.number - 1
+    assert poll(lambda: shown(slides), lambda now: now != last) == last - 1
+
+
+def shown(slides: Slides) -> int:
+    """The number of the slide that is shown, from 0."""
+    return slides.page.evaluate("Reveal.getIndices().h")
 
 
 def test_the_speaker_sees_the_notes_of_a_slide(slides: Slides):
@@ -160,11 +178,9 @@ def test_a_formula_of_the_notes_stands_once_in_the_speakers_window(slides: Slide
     notes = opened.value.locator(".speaker-controls-notes .value")
     notes.locator("mjx-container").first.wait_for(timeout=WAIT)
     assert notes.locator("mjx-assistive-mml").count() == 0
-    too_wide = notes.evaluate(
-        """(one) => [...one.querySelectorAll("mjx-container")].filter((formula) =>
-          formula.firstElementChild.getBoundingClientRect().right > innerWidth).length"""
-    )
-    assert too_wide == 0
+    too_wide = """(one) => [...one.querySelectorAll("mjx-container")].filter((formula) =>
+      formula.firstElementChild.getBoundingClientRect().right > innerWidth).length"""
+    assert poll(lambda: notes.evaluate(too_wide), lambda number: number == 0) == 0
     opened.value.close()
 
 
