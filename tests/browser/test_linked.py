@@ -37,6 +37,7 @@ def notebook(desk: Desk) -> Notebook:
 def explorer(notebook: Notebook) -> Locator:
     """The explorer, at the upper edge of the window, both plots drawn and whole."""
     (explorer,) = notebook.explorers(1)
+    view.resize(notebook.page, explorer, **WINDOW)
     explorer.evaluate("explorer => explorer.scrollIntoView()")
     explorer.locator(".embvar-scales select").select_option(label="logarithmic")
     for side in ("left", "right"):
@@ -45,6 +46,7 @@ def explorer(notebook: Notebook) -> Locator:
     for side in ("left", "right"):
         marks = poll(lambda s=side: ticks_of(explorer, s), lambda ticks: min(ticks) > 1)
         assert min(marks) > 1, "an axis without two numbers cannot be read"
+    view.laid_out(explorer)
     return explorer
 
 
@@ -55,6 +57,15 @@ def panel(explorer: Locator, side: str) -> Locator:
 def ticks_of(explorer: Locator, side: str) -> list[int]:
     """How many ticks the axes of a panel have."""
     return [len(marks) for marks in view.Axes(panel(explorer, side)).ticks]
+
+
+def choose_scales(explorer: Locator, label: str) -> None:
+    """Choose other axes than those shown, and wait until both panels have them."""
+    before = {side: view.Axes(panel(explorer, side)).ticks for side in ("left", "right")}
+    explorer.locator(".embvar-scales select").select_option(label=label)
+    for side, then in before.items():
+        now = poll(lambda s=side: view.Axes(panel(explorer, s)).ticks, lambda n, t=then: n != t)
+        assert now != then
 
 
 def watched(explorer: Locator, side: str) -> Watch:
@@ -104,23 +115,22 @@ def test_tokens_are_drawn_where_the_axes_say_from_the_start(
             watched(explorer, side).stop()
             view.hovered_over_where_the_axes_say(page, panel(explorer, side), table, log=log)
 
-    axes = explorer.locator(".embvar-scales select")
     as_drawn(log=True)
     page.screenshot(path=screenshot(f"linked-start-{width}"))
-    axes.select_option(label="each layer's own")
-    page.wait_for_timeout(1000)
+    choose_scales(explorer, "each layer's own")
     as_drawn(log=False)
     # Zoomed in, and after another change of size.
-    box = view.plot_box(panel(explorer, "left"))
+    axes = view.Axes(panel(explorer, "left"))
+    box, whole = axes.box, axes.ticks
     page.mouse.click(box["x"] + 0.12 * box["width"], box["y"] + 0.85 * box["height"])
     page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 0.4 * box["height"])
     page.mouse.wheel(0, -120)
-    page.wait_for_timeout(1000)
+    zoomed = poll(lambda: view.Axes(panel(explorer, "left")).ticks, lambda now: now != whole)
+    assert zoomed != whole
     as_drawn(log=False)
-    page.set_viewport_size(WINDOW)
-    page.wait_for_timeout(1500)
+    view.resize(page, explorer, **WINDOW)
     as_drawn(log=False)
-    axes.select_option(label="logarithmic")
+    choose_scales(explorer, "logarithmic")
     panel(explorer, "left").locator(RESET).click()
 
 
@@ -138,6 +148,7 @@ def test_a_step_of_a_slider_moves_its_own_panel_and_the_numbers_are_the_analysis
     assert slope == pytest.approx(np.polyfit(found["M"], found["V"], 1)[0], abs=6e-4)
     assert right.hash == before
     left.press("ArrowRight")
+    assert poll(lambda: fit_of(explorer, "left")[0], lambda layer: layer == 3) == 3
     left.stop(), right.stop()
 
 
@@ -160,7 +171,9 @@ def test_at_the_same_depth_both_sliders_go_together(notebook: Notebook, explorer
         view.slider(panel(explorer, side)).focus()
         for _ in range(back):
             notebook.page.keyboard.press("ArrowLeft")
-    poll(lambda: fit_of(explorer, "right")[0], lambda now: now == 15)
+    for side, layer in (("left", 3), ("right", 15)):
+        shown = poll(lambda s=side: fit_of(explorer, s)[0], lambda now, n=layer: now == n)
+        assert shown == layer
 
 
 def test_after_a_change_of_model_the_axes_are_those_of_its_tokens(
@@ -176,9 +189,13 @@ def test_after_a_change_of_model_the_axes_are_those_of_its_tokens(
     watched(explorer, "left").stop()
     titles = left.locator(".embvar-axes-x, .embvar-axes-y").all_inner_texts()
     assert [title.split(",")[0] for title in titles] == ["M(Xt)", "V(Xt)"]
-    M = [value for value, _ in view.Axes(left).ticks[0]]
     low, high = table["M"].min(), table["M"].max()  # the other model's are below all of these
-    assert all(0.8 * low < value < 1.2 * high for value in M) and len(M) > 1
+
+    def fit_the_table(values: list[float]) -> bool:
+        return all(0.8 * low < value < 1.2 * high for value in values) and len(values) > 1
+
+    M = poll(lambda: [value for value, _ in view.Axes(left).ticks[0]], fit_the_table)
+    assert fit_the_table(M), M
     placed = table[(table[["M", "V"]] > 0).all(axis=1)].set_index("token")
     view.hovered_over_where_the_axes_say(notebook.page, left, placed, log=True)
     notebook.page.screenshot(path=screenshot("linked-other-model"))
@@ -194,10 +211,12 @@ def test_large_numbers_at_the_axes_are_powers_of_ten_and_not_cut(explorer: Locat
         numbers = right.locator(f".{axis}-axis text")
         shown = poll(numbers.all_text_contents, lambda now: "10⁷" in now)
         assert "10⁷" in shown and "100,000" in shown
+    view.laid_out(explorer)
     values = [value for value, _ in view.Axes(right).ticks[1]]
     assert values == sorted(values)
     frame = right.locator(".embvar-plot").bounding_box()["x"]
-    assert min(one.bounding_box()["x"] for one in numbers.all()) > frame
+    lefts = numbers.evaluate_all("all => all.map((one) => one.getBoundingClientRect().x)")
+    assert min(lefts) > frame
     right.screenshot(path=screenshot("linked-powers"))
     together.check()
     poll(lambda: fit_of(explorer, "right")[1], lambda tokens: tokens == len(both()))
@@ -218,10 +237,10 @@ def test_what_is_lassoed_in_one_panel_is_marked_in_the_other(notebook: Notebook,
         for place in places[1:]:
             page.mouse.move(*place, steps=8)
         page.mouse.up()
-        if (count := poll(table.count, lambda count: count > 3, 15)) > 3:
+        if (count := poll(table.count, lambda count: count > 3, 30)) > 3:
             break
     assert count > 3, "the lasso holds some tokens"
-    assert right.rest()["hash"] != before
+    assert poll(lambda: right.rest()["hash"], lambda now: now != before) != before
     names = explorer.locator(".embvar-marked td:first-child").all_inner_texts()
     stats = [view.statistics(name).table(layer, min_count=10).set_index("token")
              for name, layer in (("minilm", 3), ("smollm2", 15))]  # fmt: skip
@@ -232,8 +251,8 @@ def test_what_is_lassoed_in_one_panel_is_marked_in_the_other(notebook: Notebook,
     assert shown == pytest.approx(wanted, rel=6e-4)
     page.screenshot(path=screenshot("linked-lasso"))
     left.locator('.embvar-scatter button[title*="an"]').first.click()  # pan and zoom again
-    explorer.locator(".embvar-clear").click()
-    assert poll(table.count, lambda count: count == 0) == 0
+    view.clear(explorer)
+    assert table.count() == 0
     right.stop()
 
 
@@ -242,9 +261,18 @@ def test_a_search_marks_in_both_panels_and_results_come_out(notebook: Notebook, 
     for side in ("left", "right"):
         names = panel(explorer, side).locator(".embvar-name")
         assert poll(names.all_text_contents, lambda now: now == ["state"]) == ["state"]
-        outermost = panel(explorer, side).locator(".embvar-outer")
-        assert 2 < outermost.count() <= 6 and "state" not in outermost.all_text_contents()
-        boxes = [one.bounding_box() for one in [*names.all(), *outermost.all()]]
+        named = (
+            panel(explorer, side)
+            .locator(".embvar-name, .embvar-outer")
+            .evaluate_all(
+                """all => all.map((one) => {
+              const { x, y, width, height } = one.getBoundingClientRect();
+              return [one.textContent, { x, y, width, height }];
+            })"""
+            )
+        )
+        texts, boxes = zip(*named, strict=True)
+        assert 2 < len(texts) - 1 <= 6 and texts.count("state") == 1
         for one, other in combinations(boxes, 2):
             apart = [
                 abs(one[x] - other[x]) + 3 > (one if one[x] < other[x] else other)[width]
@@ -272,13 +300,7 @@ def test_a_search_marks_in_both_panels_and_results_come_out(notebook: Notebook, 
         lambda: view.text_of(explorer, "downloads code"), lambda text: "explorer.state" in text
     )
     assert "explorer.state.restore(" in told and "marked=['state']" in told
-    view_cleared(explorer)
-
-
-def view_cleared(explorer: Locator) -> None:
-    explorer.locator(".embvar-clear").click()
-    marked = explorer.locator(".embvar-marked tr")
-    assert poll(marked.count, lambda count: count == 0) == 0
+    view.clear(explorer)
 
 
 def test_the_wheel_scrolls_the_page_over_either_plot_and_zooms_the_one_clicked(
@@ -291,9 +313,10 @@ def test_the_wheel_scrolls_the_page_over_either_plot_and_zooms_the_one_clicked(
         above = explorer.bounding_box()["y"]
         page.mouse.move(*place)
         page.mouse.wheel(0, -60)
-        now = poll(lambda: explorer.bounding_box()["y"], lambda y, a=above: y > a + 20, 10)
+        now = poll(lambda: explorer.bounding_box()["y"], lambda y, a=above: y > a + 20)
         assert now > above + 20, f"the page scrolls over the plot at the {side}"
         explorer.evaluate("explorer => explorer.scrollIntoView()")
+        view.laid_out(explorer)
         box = view.plot_box(panel(explorer, side))
         place = box["x"] + 0.12 * box["width"], box["y"] + 0.85 * box["height"]
         ticks = {one: view.Axes(panel(explorer, one)).ticks for one in (side, other)}
@@ -302,7 +325,6 @@ def test_the_wheel_scrolls_the_page_over_either_plot_and_zooms_the_one_clicked(
         changed = poll(
             lambda s=side: view.Axes(panel(explorer, s)).ticks,
             lambda now, t=ticks[side]: now != t,
-            10,
         )
         assert changed != ticks[side]
         assert view.Axes(panel(explorer, other)).ticks == ticks[other]
@@ -310,16 +332,15 @@ def test_the_wheel_scrolls_the_page_over_either_plot_and_zooms_the_one_clicked(
         back = poll(
             lambda s=side: view.Axes(panel(explorer, s)).ticks,
             lambda now, t=ticks[side]: now == t,
-            10,
         )
         assert back == ticks[side]
         page.mouse.move(3, 300)
+        view.laid_out(explorer)
 
 
 def test_the_token_hovered_over_is_shown_in_both_panels(notebook: Notebook, explorer: Locator):
     page, common = notebook.page, both()
-    axes = explorer.locator(".embvar-scales select")
-    axes.select_option(label="each layer's own")  # on linear axes, ticks tell where a point is
+    choose_scales(explorer, "each layer's own")  # on linear axes, ticks tell where a point is
     pictures = [watched(explorer, side) for side in ("left", "right")]
     before = [picture.hash for picture in pictures]
     tables = [
@@ -336,14 +357,14 @@ def test_the_token_hovered_over_is_shown_in_both_panels(notebook: Notebook, expl
         for value in table.loc[token, ["n", "Q", "M", "V"]]:
             assert any(np.isclose(value, one, rtol=1e-3) for one in shown), (value, told)
     for picture, plain in zip(pictures, before, strict=True):
-        assert picture.hash != plain
+        assert poll(lambda p=picture: p.hash, lambda now, was=plain: now != was) != plain
     page.screenshot(path=screenshot("linked-hover"))
     page.mouse.move(3, 300)
     for side, picture, plain in zip(("left", "right"), pictures, before, strict=True):
         assert poll(lambda p=picture: p.hash, lambda now, was=plain: now == was) == plain
         assert poll(lambda s=side: view.tooltip(panel(explorer, s)), lambda text: not text) == ""
         picture.stop()
-    axes.select_option(label="logarithmic")
+    choose_scales(explorer, "logarithmic")
 
 
 @pytest.mark.parametrize(("width", "height"), [(1000, 700), (1280, 900), (1920, 1080)])
@@ -351,9 +372,9 @@ def test_the_panels_fit_their_column(
     notebook: Notebook, explorer: Locator, width: int, height: int
 ):
     page = notebook.page
-    page.set_viewport_size({"width": width, "height": height})
+    view.resize(page, explorer, width, height)
     explorer.evaluate("explorer => explorer.scrollIntoView()")
-    page.wait_for_timeout(800)
+    view.laid_out(explorer)
     boxes = [panel(explorer, side).bounding_box() for side in ("left", "right")]
     plots = [view.plot_box(panel(explorer, side)) for side in ("left", "right")]
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"], "side by side"
@@ -363,27 +384,32 @@ def test_the_panels_fit_their_column(
         assert plot["width"] > box["width"] - 140
     above = plots[0]["y"] - explorer.bounding_box()["y"]
     assert above < {1000: 295, 1280: 255, 1920: 185}[width], "the controls leave room for the plots"
-    assert view.cut_off(explorer) == []
+    assert poll(lambda: view.cut_off(explorer), lambda found: not found) == []
     page.screenshot(path=screenshot(f"linked-{width}"))
     page.set_viewport_size(WINDOW)
 
 
 def test_a_lecture_fills_the_screen_in_large_type(notebook: Notebook, explorer: Locator):
     page = notebook.page
-    page.set_viewport_size({"width": 1920, "height": 1080})
+    view.resize(page, explorer, 1920, 1080)
     explorer.locator(".embvar-lecture-button button").click()
-    wide = poll(lambda: view.plot_box(panel(explorer, "right")), lambda box: box["width"] > 700)
+    page.wait_for_function("() => document.fullscreenElement")
+    poll(lambda: view.plot_box(panel(explorer, "right")), lambda box: box["width"] > 700)
+    view.laid_out(explorer)
+    wide = view.plot_box(panel(explorer, "right"))
     assert wide["width"] > 700 and wide["y"] + wide["height"] < 1080
     for css in ("left .embvar-layer label", "right .embvar-numbers b", "both"):
         one = explorer.locator(f".embvar-{css}").first
         assert one.evaluate("one => parseFloat(getComputedStyle(one).fontSize)") >= 20
-    page.wait_for_timeout(800)
-    assert all(view.dot_size(panel(explorer, side)) > 6 for side in ("left", "right"))
-    assert view.cut_buttons(explorer) == []
+    for side in ("left", "right"):
+        size = poll(lambda s=side: view.dot_size(panel(explorer, s)), lambda size: size > 6)
+        assert size > 6
+    assert poll(lambda: view.cut_buttons(explorer), lambda found: not found) == []
     page.screenshot(path=screenshot("linked-lecture"))
     page.evaluate("() => document.exitFullscreen()")
     page.set_viewport_size(WINDOW)
-    poll(lambda: explorer.get_attribute("class"), lambda now: "lecture" not in now)
+    classes = poll(lambda: explorer.get_attribute("class"), lambda now: "lecture" not in now)
+    assert "lecture" not in classes
 
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
@@ -394,7 +420,7 @@ def test_axe_finds_no_serious_violation_and_all_has_a_name(
     notebook.choose_theme(theme)
     explorer.locator(".embvar-search input").fill("state")
     rows = explorer.locator(".embvar-marked tr")
-    poll(rows.count, lambda count: count == 2)
+    assert poll(rows.count, lambda count: count == 2) == 2
     texts = {
         side: panel(explorer, side)
         .locator(".embvar-scatter canvas")
@@ -413,9 +439,9 @@ def test_axe_finds_no_serious_violation_and_all_has_a_name(
     assert all(name.strip() for name in names) and len(names) > 8
     assert view.violations(page, view.NAMED - {"image-alt"}) == {}, "a plot is no image"
     explorer.evaluate("explorer => explorer.scrollIntoView()")
-    page.wait_for_timeout(500)
+    view.laid_out(explorer)
     page.screenshot(path=screenshot(f"linked-{theme.split()[1].lower()}"))
-    view_cleared(explorer)
+    view.clear(explorer)
 
 
 def test_without_its_kernel_all_stays_in_its_place(notebook: Notebook, explorer: Locator):
@@ -444,12 +470,16 @@ def test_without_its_kernel_all_stays_in_its_place(notebook: Notebook, explorer:
         lambda text: "restarted" in text,
     )
     assert "run the cell again" in told
-    assert np.array(places()) == pytest.approx(np.array(before), abs=1)
-    icons = explorer.evaluate(
-        """explorer => {
-          const cut = explorer.querySelectorAll(".jupyter-widgets-disconnected");
-          return [explorer, ...cut].map((one) => getComputedStyle(one, "::before").content);
-        }"""
+    same = pytest.approx(np.array(before), abs=1)
+    assert poll(lambda: np.array(places()), lambda now: now == same) == same
+    icons = poll(
+        lambda: explorer.evaluate(
+            """explorer => {
+              const cut = explorer.querySelectorAll(".jupyter-widgets-disconnected");
+              return [explorer, ...cut].map((one) => getComputedStyle(one, "::before").content);
+            }"""
+        ),
+        lambda icons: len(icons) > 20,
     )
     assert len(icons) > 20 and set(icons) == {"none"}
     explorer.evaluate("explorer => explorer.scrollIntoView()")
