@@ -16,7 +16,7 @@ from test_still_pictures import SAVED
 
 from . import servers
 from .conftest import screenshot
-from .notebook_page import Notebook
+from .notebook_page import Notebook, poll
 
 LIVE = (
     "import numpy as np\n\nimport embvar_kit as ek\n\nek.VariancePlayground()",
@@ -67,7 +67,8 @@ def test_explorers_are_still_pictures(
                 notebook.run_all()
         pictures = notebook.page.locator(".jp-OutputArea-output img")
         pictures.nth(number - 1).wait_for()
-        sizes = pictures.evaluate_all("all => all.map((one) => one.complete && one.naturalWidth)")
+        widths = "all => all.map((one) => one.complete && one.naturalWidth)"
+        sizes = poll(lambda: pictures.evaluate_all(widths), lambda sizes: min(sizes) > 200)
         assert len(sizes) == number and min(sizes) > 200
         assert notebook.page.locator(".embvar-explorer, .jupyter-widgets").count() == 0
         assert notebook.errors() == []
