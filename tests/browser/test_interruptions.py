@@ -38,16 +38,18 @@ def kernel_of(notebook: Notebook) -> int:
 def bar(notebook: Notebook) -> Iterator[Locator]:
     """The tooltips that are shown, in a lecture, with the mouse on a bar of the playground."""
     page, (_, explorer) = notebook.page, notebook.explorers(2)
-    page.set_viewport_size({"width": 1920, "height": 1080})
-    view.in_the_middle(explorer.locator("img.embvar-picture"))
+    view.resize(page, explorer, 1920, 1080)
+    image = explorer.locator("img.embvar-picture")
+    view.in_the_middle(image)
     explorer.locator(".embvar-lecture-button button").click()
     page.wait_for_function("() => document.fullscreenElement")
-    page.wait_for_timeout(1000)
-    box = explorer.locator("img.embvar-picture").bounding_box()
+    poll(lambda: image.evaluate("i => i.naturalWidth"), lambda width: width > 2000)  # its pixels
+    view.laid_out(explorer)
+    box = image.bounding_box()
     shown = page.locator(".embvar-tip:visible")
     for share in (0.75, 0.7, 0.65, 0.6):  # of the picture's height: in one of them, a bar stands
         page.mouse.move(box["x"] + 0.83 * box["width"], box["y"] + share * box["height"])
-        if shown.count():
+        if poll(shown.count, bool, 2):
             break
     expect(shown).to_have_count(1)
     yield shown
@@ -84,7 +86,7 @@ def test_buttons_say_that_the_kernel_is_silent_and_answer_when_it_is_back(notebo
     try:
         told = click(explorer, "code")
         expect(told).to_have_text("…")
-        expect(told).to_contain_text(SILENT, timeout=20_000)
+        expect(told).to_contain_text(SILENT)
         page.screenshot(path=screenshot("downloads-silent"))
         told = click(explorer, "CSV")  # what was asked for before is not given on top of this
         expect(told).to_have_text("…")
@@ -100,11 +102,11 @@ def test_buttons_say_that_the_kernel_is_dead_and_work_in_the_next_one(notebook: 
     (explorer, _) = notebook.explorers(2)
     before = kernel_of(notebook)
     os.kill(before, signal.SIGKILL)
-    expect(click(explorer, "code")).to_contain_text(SILENT, timeout=20_000)
+    expect(click(explorer, "code")).to_contain_text(SILENT)
     dialog = notebook.page.locator(".jp-Dialog button", has_text="Ok")
     dialog.wait_for()  # JupyterLab tells of the restart
     dialog.click()
-    expect(click(explorer, "code")).to_contain_text(SILENT, timeout=20_000)
+    expect(click(explorer, "code")).to_contain_text(SILENT)
     notebook.run_all()
     assert kernel_of(notebook) != before
     (explorer, _) = notebook.explorers(2)
@@ -128,5 +130,5 @@ def test_an_explorer_says_that_its_kernel_was_restarted_while_a_card_loads(noteb
     page.screenshot(path=screenshot("explorer-disconnected"))
     notebook.run_all()
     (explorer, _) = notebook.explorers(2)
-    assert explorer.evaluate(ends) == "none"
+    assert poll(lambda: explorer.evaluate(ends), lambda text: text == "none") == "none"
     expect(click(explorer, "code")).to_contain_text("explorer.state.restore(")
