@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 import pytest
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, expect
 
 from embvar_kit import explorers
 
@@ -41,6 +41,7 @@ def of_kind(opened: Notebook, css: str) -> Locator:
     """The first explorer of a CSS class, scrolled into view."""
     explorer = opened.page.locator(f".embvar-explorer.embvar-{css}").first
     explorer.scroll_into_view_if_needed()
+    view.laid_out(explorer)
     return explorer
 
 
@@ -52,11 +53,11 @@ def test_the_explorers_are_found():
 def test_a_notebook_without_explorers_looks_right(name: str, desk: Desk):
     notebook = desk.open(name, run=False)
     page = notebook.page
-    page.wait_for_selector("mjx-container", state="attached", timeout=60_000)
+    page.wait_for_selector("mjx-container", state="attached")
+    images = page.locator(".jp-RenderedImage img")
+    all_there = "all => all.every((image) => image.complete && image.naturalWidth > 0)"
+    assert poll(lambda: images.evaluate_all(all_there), bool)
     assert page.locator("mjx-merror").count() == 0
-    assert page.locator(".jp-RenderedImage img").evaluate_all(
-        "all => all.every((image) => image.complete && image.naturalWidth > 0)"
-    )
     assert notebook.elsewhere == []
 
 
@@ -97,18 +98,26 @@ def test_sliders_move_the_picture_and_the_numbers_and_back(opened: Notebook):
             there, back = back, there
         # The first picture may have the size of a saved page: it is drawn anew for its room.
         picture.press(there)
-        first = picture.press(back)
+        assert changed_from(explorer, numbers)
+        picture.press(back)
+        assert told_again(explorer, numbers)
+        first = picture.rest()
         assert picture.press(there)["hash"] != first["hash"]
-        changed = poll(
-            lambda e=explorer: view.text_of(e, "numbers"), lambda text, n=numbers: text != n
-        )
-        assert changed != numbers
-        assert picture.press(back)["hash"] == first["hash"]
-        assert (
-            poll(lambda e=explorer: view.text_of(e, "numbers"), lambda text, n=numbers: text == n)
-            == numbers
-        )
+        assert changed_from(explorer, numbers)
+        picture.press(back)
+        assert picture.come_to(first["hash"]) == first["hash"]
+        assert told_again(explorer, numbers)
         picture.stop()
+
+
+def changed_from(explorer: Locator, numbers: str) -> bool:
+    """Whether the numbers of an explorer come to be others."""
+    return poll(lambda: view.text_of(explorer, "numbers"), lambda text: text != numbers) != numbers
+
+
+def told_again(explorer: Locator, numbers: str) -> bool:
+    """Whether the numbers of an explorer come to be what they once were."""
+    return poll(lambda: view.text_of(explorer, "numbers"), lambda text: text == numbers) == numbers
 
 
 @notebooks_with("VariancePlayground")
@@ -186,8 +195,9 @@ def test_hovering_shows_a_points_token_and_clicking_opens_its_card(opened: Noteb
     page.mouse.up()
     head = poll(lambda: view.text_of(explorer, "card-head"), lambda t: t.startswith(f"{token} "))
     check_head(explorer, token, head)
-    assert view.text_of(explorer, "marked").count(token) == 1
-    clear(explorer)
+    marked = poll(lambda: view.text_of(explorer, "marked"), lambda text: token in text)
+    assert marked.count(token) == 1
+    view.clear(explorer)
     picture.stop()
 
 
@@ -199,12 +209,13 @@ def test_a_search_marks_a_token_at_every_layer_and_opens_its_card(opened: Notebo
     explorer.locator(".embvar-search input").fill("state")
     head = poll(lambda: view.text_of(explorer, "card-head"), lambda t: t.startswith("state "))
     check_head(explorer, "state", head)
-    marked = picture.rest()["hash"]
+    assert poll(lambda: view.text_of(explorer, "marked"), lambda text: "state" in text)
+    marked = poll(lambda: picture.rest()["hash"], lambda now: now != plain)
     assert marked != plain
-    found = explorer.locator(".embvar-matches option").all_inner_texts()
+    found = poll(explorer.locator(".embvar-matches option").all_inner_texts, bool)
     assert re.match(r"state\s+[\d,]+$", found[0])
     # The model is loaded and runs on the sentences that contain the token.
-    explorer.locator(".embvar-card-contexts tr").first.wait_for(timeout=180_000)
+    explorer.locator(".embvar-card-contexts tr").first.wait_for(timeout=600_000)
     contexts = explorer.locator(".embvar-card-contexts b").all_inner_texts()
     assert contexts and {text.strip().lower() for text in contexts} == {"state"}
     for part in ("profile", "plane"):
@@ -223,13 +234,13 @@ def test_a_search_marks_a_token_at_every_layer_and_opens_its_card(opened: Notebo
     for value in (row["Q"], row["M"], row["V"]):
         assert any(np.isclose(value, one, rtol=1e-3) for one in numbers), text
     picture.press("ArrowLeft")
-    assert picture.rest()["hash"] == marked
+    assert picture.come_to(marked) == marked
     explorer.locator(".embvar-search input").fill("stat*")
     many = poll(lambda: view.text_of(explorer, "marked"), lambda text: "mean of" in text)
     begin = view.table(explorer).index.astype(str).str.startswith("stat").sum()
     assert int(re.search(r"mean of (\d+)", many)[1]) == begin
-    clear(explorer)
-    assert poll(lambda: picture.hash, lambda now: now == plain) == plain
+    view.clear(explorer)
+    assert picture.come_to(plain) == plain
     page.keyboard.press("Escape")
     picture.stop()
 
@@ -244,15 +255,18 @@ def test_the_tokens_that_moved_most_are_listed_and_can_be_chosen(opened: Noteboo
     moved = np.hypot(now["M"] - then["M"], now["V"] - then["V"]).nlargest(10)
     options = explorer.locator(".embvar-moved option")
     options.first.wait_for(state="attached")
-    named = [text.split()[0] for text in options.all_inner_texts()]
-    assert named == moved.index.astype(str).tolist()
+    wanted = moved.index.astype(str).tolist()
+    named = poll(
+        lambda: [text.split()[0] for text in options.all_inner_texts()], lambda now: now == wanted
+    )
+    assert named == wanted
     explorer.locator(".embvar-moved select").focus()
     opened.page.keyboard.press("ArrowDown")
     head = poll(lambda: view.text_of(explorer, "card-head"), lambda text: text.startswith(named[0]))
     check_head(explorer, named[0], head)
     picture.rest()
     shot(opened, explorer, "tradeoff-moved")
-    clear(explorer)
+    view.clear(explorer)
     explorer.locator(".embvar-compare select").select_option("no other layer")
     picture.stop()
 
@@ -263,12 +277,19 @@ def test_a_lasso_marks_what_is_inside(opened: Notebook):
     picture = view.watch(explorer)
     picture.rest()
     found = view.table(explorer)
-    x, y = view.Axes(explorer).at(found["M"].to_numpy(), found["V"].to_numpy())
-    box = view.plot_box(explorer)
+    axes = view.Axes(explorer)
+    x, y = axes.at(found["M"].to_numpy(), found["V"].to_numpy())
     left, right = np.quantile(x, [0.4, 0.7])
     upper, lower = np.quantile(y, [0.3, 0.6])
     inside = ((x > left) & (x < right) & (y > upper) & (y < lower)).sum()
-    assert inside > 50, box
+    assert inside > 50, axes.box
+    wanted = pytest.approx(inside, rel=0.1)
+
+    def marked() -> int:
+        """Of how many marked tokens the mean is told."""
+        told = re.search(r"mean of ([\d,]+)", view.text_of(explorer, "marked"))
+        return int(view.as_number(told[1])) if told else 0
+
     explorer.locator('.embvar-scatter button[title*="asso"]').first.click()
     for _ in range(3):  # a busy browser drops mouse moves, and a stroke of too few is no lasso
         picture.rest()
@@ -277,13 +298,11 @@ def test_a_lasso_marks_what_is_inside(opened: Notebook):
         for corner in ((right, upper), (right, lower), (left, lower), (left, upper)):
             page.mouse.move(*corner, steps=12)
         page.mouse.up()
-        text = poll(lambda: view.text_of(explorer, "marked"), lambda text: "mean of" in text, 15)
-        if "mean of" in text:
+        if (count := poll(marked, lambda count: count == wanted, 30)) == wanted:
             break
-    marked = int(view.as_number(re.search(r"mean of ([\d,]+)", text)[1]))
-    assert marked == pytest.approx(inside, rel=0.1), "points are drawn where the axes say"
+    assert count == wanted, "points are drawn where the axes say"
     page.screenshot(path=screenshot("tradeoff-lasso"))
-    clear(explorer)
+    view.clear(explorer)
     picture.stop()
 
 
@@ -342,14 +361,20 @@ def test_hovering_over_a_bar_shows_its_numbers(opened: Notebook):
     image = explorer.locator("img.embvar-picture")
     box = view.in_the_middle(image)
     tip = page.locator(".embvar-tip").last
-    told = {}
-    for x in np.linspace(0.02, 0.98, 60):
-        page.mouse.move(box["x"] + x * box["width"], box["y"] + 0.4 * box["height"])
-        if tip.is_visible():
-            name, layer = re.match(r"(\w+), layer (\d+)", tip.inner_text()).groups()
-            told[name, int(layer)] = tip.inner_text()
-    page.screenshot(path=screenshot("layers-hover"))
     models = set(view.shown_parts(explorer).index)
+
+    def sweep() -> dict[tuple[str, int], str]:
+        """What is told as the mouse goes over the bars, by model and layer."""
+        told = {}
+        for x in np.linspace(0.02, 0.98, 60):
+            page.mouse.move(box["x"] + x * box["width"], box["y"] + 0.4 * box["height"])
+            if tip.is_visible():
+                name, layer = re.match(r"(\w+), layer (\d+)", tip.inner_text()).groups()
+                told[name, int(layer)] = tip.inner_text()
+        return told
+
+    told = poll(sweep, lambda told: {name for name, _ in told} == models)
+    page.screenshot(path=screenshot("layers-hover"))
     assert {name for name, _ in told} == models
     parts = view.computed_parts(explorer).loc["minilm"]
     numbers = [view.as_number(n) for n in re.findall(rf"= ({view.NUMBER})", told["minilm", 0])]
@@ -357,7 +382,7 @@ def test_hovering_over_a_bar_shows_its_numbers(opened: Notebook):
     shares = [value / values[0] for value in values[1:]]
     assert numbers == pytest.approx([*values, *shares], rel=2e-3, abs=1e-3)
     page.mouse.move(box["x"] + 3, box["y"] - 30)
-    assert not tip.is_visible()
+    expect(tip).to_be_hidden()
     picture.stop()
 
 
@@ -379,12 +404,13 @@ def test_the_bench_mixes_gamma_and_beta_in(opened: Notebook):
     for css in ("gamma", "beta"):
         view.slider(explorer, css).focus()
         picture.press("End")
-    assert poll(lambda: picture.hash, lambda now: now == first["hash"]) == first["hash"]
-    assert view.text_of(explorer, "numbers") == text
+    assert picture.come_to(first["hash"]) == first["hash"]
+    assert told_again(explorer, text)
     explorer.locator(".embvar-layer select").focus()
     assert picture.press("ArrowDown")["hash"] != first["hash"]
-    assert poll(lambda: view.text_of(explorer, "numbers"), lambda now: now != text) != text
-    assert picture.press("ArrowUp")["hash"] == first["hash"]
+    assert changed_from(explorer, text)
+    picture.press("ArrowUp")
+    assert picture.come_to(first["hash"]) == first["hash"]
     image = explorer.locator("img.embvar-picture")
     page.set_viewport_size({"width": 700, "height": 900})
     # A moment later it comes in a smaller size, which the page need not shrink as much.
@@ -405,11 +431,13 @@ def test_nothing_is_cut_off_in_narrow_and_wide_windows(opened: Notebook, width: 
     try:
         for number, explorer in enumerate(explorers_of(opened)):
             explorer.scroll_into_view_if_needed()
-            view.watch(explorer).rest()
-            page.wait_for_timeout(500)
+            picture = view.watch(explorer)
+            picture.rest()
+            picture.stop()
+            view.laid_out(explorer)
             name = f"{opened.name[:2]}-{number}-{width}"
             explorer.screenshot(path=screenshot(name))
-            assert view.cut_off(explorer) == []
+            assert poll(lambda e=explorer: view.cut_off(e), lambda found: not found) == []
     finally:
         page.set_viewport_size({"width": 1280, "height": 900})
 
@@ -449,18 +477,10 @@ def check_head(explorer, token: str, head: str) -> None:
     assert shown == pytest.approx([row[name] for name in ("n", "Q", "M", "V")], rel=1e-3)
 
 
-def clear(explorer) -> None:
-    """Remove the marks, and wait until they are gone."""
-    explorer.locator("button.embvar-clear, .embvar-clear button").first.click()
-    assert poll(lambda: view.text_of(explorer, "marked"), lambda text: text == "") == ""
-
-
 def shot(opened: Notebook, explorer, name: str) -> None:
     """Take a screenshot of a whole explorer, in a window that is tall enough."""
     page = opened.page
-    page.set_viewport_size({"width": 1280, "height": 2200})
-    page.wait_for_timeout(700)
+    view.resize(page, explorer, 1280, 2200)
     explorer.screenshot(path=screenshot(name))
-    page.set_viewport_size({"width": 1280, "height": 900})
-    page.wait_for_timeout(300)
+    view.resize(page, explorer, 1280, 900)
     explorer.scroll_into_view_if_needed()
