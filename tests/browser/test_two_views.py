@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import view
 from .conftest import Desk, screenshot
-from .notebook_page import WINDOW, Watch
+from .notebook_page import WINDOW, Watch, poll
 
 CELLS = (
     "from IPython.display import display\n"
@@ -17,6 +19,11 @@ LONG = 2.0
 """Seconds in which two views that answer one another would draw the picture several times."""
 
 
+def alike(rests: list[dict[str, Any]]) -> bool:
+    """Whether two pictures that are at rest have the same pixels."""
+    return rests[0]["hash"] == rests[1]["hash"]
+
+
 def test_two_views_do_not_take_turns_at_the_width_of_their_picture(desk: Desk):
     notebook = desk.write("two_views.ipynb", *CELLS)
     page, pictures = notebook.page, []
@@ -24,15 +31,14 @@ def test_two_views_do_not_take_turns_at_the_width_of_their_picture(desk: Desk):
         image = explorer.locator("img.embvar-picture")
         view.in_the_middle(image)
         pictures.append(Watch(image.element_handle(), quiet=LONG))
-    first = [picture.rest() for picture in pictures]
-    assert first[0]["hash"] == first[1]["hash"], "they show one picture"
+    first = poll(lambda: [picture.rest() for picture in pictures], alike)
+    assert alike(first), "they show one picture"
     # Only the wide one gets other room, which both show then.
     page.set_viewport_size({"width": 1800, "height": 900})
-    wider = [
+    for picture, before in zip(pictures, first, strict=True):
         picture.rest(changes=before["changes"])
-        for picture, before in zip(pictures, first, strict=True)
-    ]
-    assert wider[0]["hash"] == wider[1]["hash"] != first[0]["hash"]
+    wider = poll(lambda: [picture.rest() for picture in pictures], alike)
+    assert alike(wider) and wider[0]["hash"] != first[0]["hash"]
     page.screenshot(path=screenshot("two-views"))
     page.set_viewport_size(WINDOW)
     for picture, before in zip(pictures, wider, strict=True):

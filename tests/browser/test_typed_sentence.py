@@ -33,9 +33,11 @@ def notebook(desk: Desk) -> Notebook:
 def explorer(notebook: Notebook) -> Locator:
     """The explorer, the card of a token open and complete."""
     (explorer,) = notebook.explorers(1)
+    view.resize(notebook.page, explorer, **WINDOW)
     explorer.scroll_into_view_if_needed()
     explorer.locator(".embvar-search input").fill("state")
-    explorer.locator(".embvar-kwic").wait_for(timeout=180_000)
+    explorer.locator(".embvar-kwic").wait_for(timeout=600_000)
+    expect(explorer.locator("img.embvar-card-plane")).not_to_have_class(re.compile("waiting"))
     return explorer
 
 
@@ -60,7 +62,7 @@ def test_a_sentence_is_read_and_its_token_marked(notebook: Notebook, explorer: L
     picture = Watch(image.element_handle())
     plain = picture.rest()["hash"]
     told = type_in(explorer, SENTENCE)
-    expect(told).to_contain_text("Layer 3", timeout=60_000)
+    expect(told).to_contain_text("Layer 3")
     marked = poll(lambda: picture.hash, lambda now: now != plain)
     assert marked != plain
     x = collected()
@@ -77,6 +79,7 @@ def test_a_sentence_is_read_and_its_token_marked(notebook: Notebook, explorer: L
     mean = rows[2].locator("td").all_inner_texts()
     assert mean[2] == f"V = {number(stats.V[row, at])}"
     # The mark tells its sentence under the mouse.
+    picture.rest()
     box, tips = view.in_the_middle(image), set()
     for x_share in np.linspace(0.1, 0.72, 60):
         for y_share in np.linspace(0.08, 0.8, 30):
@@ -92,15 +95,16 @@ def test_a_sentence_is_read_and_its_token_marked(notebook: Notebook, explorer: L
     view.in_the_middle(told)
     page.screenshot(path=screenshot("sentence"))
     for width in (1000, 1920):
-        page.set_viewport_size({"width": width, "height": 1000})
+        view.resize(page, explorer, width, 1000)
         view.in_the_middle(told)
-        page.wait_for_timeout(500)
-        assert view.cut_off(explorer) == []
+        view.laid_out(explorer)
+        assert poll(lambda: view.cut_off(explorer), lambda found: not found) == []
         box, last = told.bounding_box(), told.locator("td").last.bounding_box()
         assert last["x"] + last["width"] <= box["x"] + box["width"], "V is there without scrolling"
         page.screenshot(path=screenshot(f"sentence-{width}"))
     explorer.locator(".embvar-lecture-button button").click()
     page.wait_for_function("() => document.fullscreenElement")
+    view.laid_out(explorer)
     view.in_the_middle(told)
     sizes = told.locator("td").evaluate_all(
         "all => all.map((one) => parseFloat(getComputedStyle(one).fontSize))"
@@ -109,7 +113,7 @@ def test_a_sentence_is_read_and_its_token_marked(notebook: Notebook, explorer: L
     page.screenshot(path=screenshot("sentence-lecture"))
     page.evaluate("() => document.exitFullscreen()")
     page.wait_for_function("() => !document.fullscreenElement")
-    page.set_viewport_size(WINDOW)
+    view.resize(page, explorer, **WINDOW)
     told = type_in(explorer, "A river <bank>.")
     expect(told).to_contain_text("state does not occur in your sentence. The model reads: [CLS], a")
     unmarked = poll(lambda: picture.hash, lambda now: now == plain)
@@ -122,7 +126,7 @@ def test_each_part_can_be_reached_by_tab_and_axe_finds_no_fault(
     notebook: Notebook, explorer: Locator
 ):
     page = notebook.page
-    expect(type_in(explorer, SENTENCE)).to_contain_text("Layer 3", timeout=60_000)
+    expect(type_in(explorer, SENTENCE)).to_contain_text("Layer 3")
     page.keyboard.press("Tab")
     button = explorer.locator(".embvar-sentence-run")
     expect(button).to_be_focused()
