@@ -81,7 +81,8 @@ def load_corpus(
 
     Raises:
         CorpusError: if the corpus is unknown, cannot be read (the message names the line), has no
-            such column, or no sentence of it is left, or an argument would have no effect on it.
+            such column, or no sentence of it is left, or ``split``, ``config``, ``revision``,
+            ``language`` or ``text_column`` is given where it chooses nothing.
     """
     name = str(name)
     if not isinstance(text_column, str):
@@ -149,11 +150,11 @@ def _refuse_without_effect(
 ) -> None:
     """Refuse arguments that would change nothing: who gives them expects something else."""
     usual = {"split": "train", "config": None, "revision": None}
-    chosen = {key: value for key, value in of_hub.items() if value != usual[key]}
+    chosen = {key: value for key, value in of_hub.items() if value not in (None, usual[key])}
     if chosen and not name.startswith("hub:"):
         raise CorpusError(
-            f"A dataset of the Hub ('hub:NAME') has what {named(chosen)} chooses, and {name!r} is "
-            f"none: leave out {named(chosen)}."
+            "Only a dataset of the Hub has a split, a configuration or a revision, and "
+            f"{name!r} is not named as one: leave out {named(chosen)}, or write 'hub:NAME'."
         )
     if language != "en" and not split_sentences:
         raise CorpusError(

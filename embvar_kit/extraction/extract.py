@@ -149,8 +149,8 @@ def extract(
     work = None
     if threads is not None and not in_shards:
         raise ExtractionError(
-            f"threads={threads} is for the shards of a pass, and this pass has none: pass shards= "
-            "or client=, too, or set OMP_NUM_THREADS."
+            f"threads={threads} is for the shards of a pass, and this pass has none: pass folds=, "
+            "or shards= and store=, too, or leave the threads to PyTorch."
         )
     if streamed and null and not in_shards:
         raise ExtractionError(

@@ -239,7 +239,8 @@ def slopes_on_frequency(table: Mapping[str, ArrayLike], *, log: bool = False) ->
             have its logarithm: an unbiased M may be 0 or less, and a V of 1e-6 of Q is rounding.
 
     Returns:
-        ``{"Q": slope, "M": slope, "V": slope}``.
+        ``{"Q": slope, "M": slope, "V": slope}``. With ``log``, one is NaN where fewer than three
+        tokens have its logarithm, as that of V may be in the embedding layer of a decoder.
 
     Raises:
         StatisticsError: as :func:`regress`.
@@ -254,6 +255,9 @@ def slopes_on_frequency(table: Mapping[str, ArrayLike], *, log: bool = False) ->
     for name in "QMV":
         x = np.asarray(table[name], dtype=float)
         kept = x > (1e-6 * Q if name == "V" else 0) if log else np.full(len(x), True)
+        if log and kept.sum() < 3 <= len(kept):
+            slopes[name] = math.nan
+            continue
         size = float(np.median(Q[kept])) if kept.any() else 0.0
         x = x[kept]
         if log and len(x):

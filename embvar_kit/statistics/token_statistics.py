@@ -332,9 +332,9 @@ class TokenStatistics:
         """Slopes of Q, M and V on log10 n_t over tokens: ``layer, Q, M, V`` (paper, Fig. 7).
 
         A slope is the change of the squared norm for ten times as many occurrences; with
-        ``log=True``, that of its logarithm to base 10 (see :func:`analysis.slopes_on_frequency`,
-        which also says how the paper's Fig. 17 differs). Other arguments as in :meth:`table`, and
-        ``intervals`` as in :meth:`tradeoff`.
+        ``log=True``, that of its logarithm to base 10, NaN where fewer than three tokens have one
+        (see :func:`analysis.slopes_on_frequency`, which also says how the paper's Fig. 17 differs).
+        Other arguments as in :meth:`table`, and ``intervals`` as in :meth:`tradeoff`.
 
         Raises:
             StatisticsError: as :func:`analysis.regress`, or if tokens as rare as ``min_count`` were
@@ -863,8 +863,8 @@ class TokenStatistics:
         stored = self.replicates.query("what == @what").drop(columns="what")
         if stored.empty and "frequency" in what:
             raise StatisticsError(
-                "An older kit made these compact statistics, which keeps no intervals of slopes on "
-                "frequency: extract them again."
+                "These compact statistics were made by an older kit and keep no intervals of "
+                "slopes on frequency: extract them again."
             )
         found = compaction.stored_for_intervals(self, stored, choice)[list(COLUMNS[what])]
         # Stored beside rows that have no such number, it is no longer whole.

@@ -368,6 +368,7 @@ def test_arguments_that_would_change_nothing_are_refused(tmp_path, given, messag
             ek.load_corpus(name, **given)
     with pytest.raises(ek.CorpusError, match="no columns: leave out text_column='body'"):
         ek.load_corpus("wikipedia", text_column="body")
+    assert ek.load_corpus(tmp_path / "a.txt", split=None).sentences == ["One."]
 
 
 def test_arguments_of_a_stream_that_make_no_sense_are_refused(folders, tmp_path):

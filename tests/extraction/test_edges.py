@@ -97,5 +97,5 @@ def test_tied_embeddings_and_no_markers(tied):
 
 
 def test_threads_without_shards_are_refused(model):
-    with pytest.raises(ek.ExtractionError, match=r"threads=1 .* shards= or client=, too"):
+    with pytest.raises(ek.ExtractionError, match=r"threads=1 .* shards= and store=, too"):
         ek.extract(model, ["A bank."], threads=1, progress=False)

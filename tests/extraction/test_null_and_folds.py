@@ -301,6 +301,24 @@ def test_slopes_on_frequency_have_the_intervals_of_folds(stats, unbiased, log):
         pd.testing.assert_frame_equal(kept, given, rtol=1e-4, atol=1e-5)
 
 
+def test_a_layer_without_variance_has_no_slope_of_its_logarithm(stats):
+    V = stats.V.copy()
+    V[0] = 0
+    folds = replace(
+        stats.folds, V=np.where(np.arange(len(stats.layers))[:, None] > 0, stats.folds.V, 0)
+    )
+    whole = replace(stats, V=V, folds=folds)
+    for one in (whole, whole.compact()):
+        found = one.frequency_slopes(log=True, intervals=True).set_index("layer")
+        assert found.loc[0, ["V", "V_low", "V_high"]].isna().all()
+        assert found.loc[0, ["Q_low", "M_high"]].notna().all()
+        assert found.loc[1:].notna().all(axis=None)
+        assert one.frequency_slopes(intervals=True)["V"][0] == 0
+    few = stats.table(1, min_count=10).head(2)
+    with pytest.raises(ek.StatisticsError, match="2 tokens"):
+        analysis.slopes_on_frequency(few, log=True)
+
+
 def test_compact_statistics_of_an_older_kit_have_no_intervals_of_slopes_on_frequency(stats):
     compact = stats.compact()
     older = compact.replicates.query("what == 'tradeoff'")
