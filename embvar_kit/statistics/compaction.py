@@ -212,7 +212,9 @@ def _stored(parts: Iterable[Iterable[Keyed]]) -> pd.DataFrame | None:
     tables: dict[tuple, pd.DataFrame] = {}
     for key, table in itertools.chain.from_iterable(parts):
         tables.setdefault(tuple(key.values()), table.assign(**key))
-    return pd.concat(tables.values(), ignore_index=True) if tables else None
+    if not tables:
+        return None
+    return pd.concat(tables.values(), ignore_index=True).astype({"left_out": "category"})
 
 
 def _decompositions(statistics: TokenStatistics, listed: Listed) -> Iterator[Keyed]:

@@ -166,7 +166,8 @@ def _contents(folder: Path, metadata: Mapping) -> Contents:
                 f"{str(folder / file['name'])!r} is truncated or was altered."
             )
     tables = {
-        name: pq.read_table(folder / files[name]["name"]).to_pandas()
+        # The names of the tokens left out fill 30 KB, and tens of thousands of rows have them.
+        name: pq.read_table(folder / files[name]["name"], read_dictionary=["left_out"]).to_pandas()
         for name in TABLES
         if name in files
     }
