@@ -98,16 +98,16 @@ def load_corpus(
             "not have: leave out streaming=True, or take the first with limit= in place of sample=."
         )
     if name.partition(":")[0] == "bookcorpus" and not os.path.isfile(os.path.expanduser(name)):
-        usual = {"split_sentences": False, "split": "train", "config": None}
-        given = {"split_sentences": split_sentences, "split": split, "config": config}
-        if changed := {key: value for key, value in given.items() if value != usual[key]}:
+        if changed := _chosen(
+            split_sentences=split_sentences, language=language, split=split, config=config
+        ):
             raise CorpusError(
                 f"{name!r} is read as in the paper, by the lines of its train split: leave out "
                 f"{named(changed)}, or read 'hub:bookcorpus/bookcorpus'."
             )
         drawn = {"sample": sample, "max_words": max_words, "limit": limit, "seed": seed}
         return _bookcorpus(name, text_column, revision, drawn)
-    of_hub = {"split": split, "config": config, "revision": revision}
+    of_hub = _chosen(split=split, config=config, revision=revision)
     _refuse_without_effect(name, split_sentences, language, text_column, of_hub)
     taking = Taking(sample, seed, max_words, limit, split_sentences, language)
     limits = taking.limits  # arguments that make no sense are refused before anything is read
@@ -125,9 +125,9 @@ def load_corpus(
                 f"Of many files, such as {name!r}, no sentences are drawn or counted before they "
                 f"are read: leave out {named(counted)}, or name one file."
             )
-        how = {"split_sentences": split_sentences, "language": language, "text_column": text_column}
-        usual = {"split_sentences": False, "language": "en", "text_column": "text"}
-        chosen = {key: value for key, value in how.items() if value != usual[key]}
+        chosen = _chosen(
+            split_sentences=split_sentences, language=language, text_column=text_column
+        )
         return FileCorpus(name, list_files(name), chosen | limits)
     if names_a_file(name):
         return load_file(name, text_column, taking)
@@ -141,20 +141,33 @@ def load_corpus(
     )
 
 
+_USUAL = {
+    "split_sentences": False,
+    "language": "en",
+    "text_column": "text",
+    "split": "train",
+    "config": None,
+    "revision": None,
+}
+
+
+def _chosen(**given: object) -> dict[str, object]:
+    """Those arguments of :func:`load_corpus` that were not left at what they are by default."""
+    return {name: value for name, value in given.items() if value not in (None, _USUAL[name])}
+
+
 def _refuse_without_effect(
     name: str,
     split_sentences: bool,
     language: str,
     text_column: str,
-    of_hub: Mapping[str, str | None],
+    of_hub: Mapping[str, object],
 ) -> None:
     """Refuse arguments that would change nothing: who gives them expects something else."""
-    usual = {"split": "train", "config": None, "revision": None}
-    chosen = {key: value for key, value in of_hub.items() if value not in (None, usual[key])}
-    if chosen and not name.startswith("hub:"):
+    if of_hub and not name.startswith("hub:"):
         raise CorpusError(
             "Only a dataset of the Hub has a split, a configuration or a revision, and "
-            f"{name!r} is not named as one: leave out {named(chosen)}, or write 'hub:NAME'."
+            f"{name!r} is not named as one: leave out {named(of_hub)}, or write 'hub:NAME'."
         )
     if language != "en" and not split_sentences:
         raise CorpusError(

@@ -366,6 +366,8 @@ def test_arguments_that_would_change_nothing_are_refused(tmp_path, given, messag
     for name in ("wikipedia", write(tmp_path / "a.txt", "One.")):
         with pytest.raises(ek.CorpusError, match=message):
             ek.load_corpus(name, **given)
+    with pytest.raises(ek.CorpusError, match="leave out language='de', or read"):
+        ek.load_corpus("bookcorpus", language="de")
     with pytest.raises(ek.CorpusError, match="no columns: leave out text_column='body'"):
         ek.load_corpus("wikipedia", text_column="body")
     assert ek.load_corpus(tmp_path / "a.txt", split=None).sentences == ["One."]
