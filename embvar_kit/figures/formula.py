@@ -378,6 +378,8 @@ def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
         StatisticsError: if the vectors are not two-dimensional, the groups do not fit them, or
             there are more than 6 groups.
     """
+    from embvar_kit.moments.grouped import GroupedMoments
+
     x, groups = np.asarray(x, dtype=float), np.asarray(groups)
     if x.ndim != 2 or x.shape[1] != 2 or groups.shape != x.shape[:1] or not len(x):
         raise StatisticsError(
@@ -386,8 +388,6 @@ def decomposition_lengths(x: np.ndarray, groups: np.ndarray) -> Figure:
     if len(tokens := np.unique(groups)) > len(GROUP_MARKERS):
         raise StatisticsError(f"{len(tokens)} groups: at most {len(GROUP_MARKERS)} can be drawn.")
     number = np.searchsorted(tokens, groups)
-    from embvar_kit.moments.grouped import GroupedMoments
-
     moments = GroupedMoments(len(tokens), 2)
     moments.update(x, number)
     parts = analysis.decompose(moments.count, moments.Q, moments.V, moments.mean)

@@ -9,7 +9,7 @@ they merge.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 
@@ -149,30 +149,34 @@ class Folds:
         ``at`` is the index of the layer among those measured. Where no line can be fitted without
         some fold, because hardly a token is left, its numbers are NaN, and so is their interval.
         """
-        rows = []
-        for at in range(self.Q.shape[1]):
-            for fold, _, (_, Q, M, V) in self.without_each(at, unbiased=unbiased):
-                own = dict.fromkeys(TRADEOFF, math.nan)
-                with suppress(StatisticsError):
-                    fit = analysis.tradeoff(Q, M, V)
-                    own = {name: getattr(fit, name) for name in TRADEOFF}
-                rows.append({"at": at, "fold": fold, **own})
-        return pd.DataFrame(rows, columns=COLUMNS["tradeoff"])
+
+        def of(n: np.ndarray, *moments: np.ndarray) -> dict[str, float]:
+            return analysis.tradeoff(*moments)._asdict()
+
+        return self._lines(of, COLUMNS["tradeoff"], unbiased=unbiased)
 
     def frequency_slopes(self, *, unbiased: bool, log: bool) -> pd.DataFrame:
         """The slopes on log10 n_t without each fold: ``at, fold, Q, M, V``.
 
         They are those of :func:`analysis.slopes_on_frequency`; NaN as in :meth:`tradeoffs`.
         """
+
+        def of(*moments: np.ndarray) -> dict[str, float]:
+            return analysis.slopes_on_frequency(dict(zip("nQMV", moments, strict=True)), log=log)
+
+        return self._lines(of, COLUMNS["frequency"], unbiased=unbiased)
+
+    def _lines(
+        self, of: Callable[..., dict[str, float]], columns: Sequence[str], *, unbiased: bool
+    ) -> pd.DataFrame:
+        """What ``of(n, Q, M, V)`` gives without each fold; NaN where it fits no line."""
         rows = []
         for at in range(self.Q.shape[1]):
             for fold, _, moments in self.without_each(at, unbiased=unbiased):
-                own = dict.fromkeys("QMV", math.nan)
+                rows.append({"at": at, "fold": fold})
                 with suppress(StatisticsError):
-                    table = dict(zip("nQMV", moments, strict=True))
-                    own = analysis.slopes_on_frequency(table, log=log)
-                rows.append({"at": at, "fold": fold, **own})
-        return pd.DataFrame(rows, columns=COLUMNS["frequency"])
+                    rows[-1] |= of(*moments)
+        return pd.DataFrame(rows, columns=columns)
 
     def similarities(self) -> pd.DataFrame:
         """Mean of the unbiased M over tokens, without each fold: ``at, fold, self_similarity``."""

@@ -245,8 +245,7 @@ class TokenStatistics:
             StatisticsError: if fewer than 3 tokens are in the range, their M do not differ,
                 tokens as rare as ``min_count`` were not measured or kept, or there are no folds.
         """
-        choice = {"min_count": min_count, "max_count": max_count, "special": special}
-        choice |= {"unbiased": unbiased}
+        choice = _choice(min_count, max_count, special, unbiased)
         return by_layer.tradeoff(
             self, choice, robust=robust, weighted=weighted, intervals=intervals
         )
@@ -273,8 +272,7 @@ class TokenStatistics:
             StatisticsError: if no token is in the range, the means were left out and this
                 choice is not among those stored, or its intervals are not.
         """
-        choice = {"min_count": min_count, "max_count": max_count, "special": special}
-        choice |= {"unbiased": unbiased}
+        choice = _choice(min_count, max_count, special, unbiased)
         return by_layer.decomposition(self, choice, intervals=intervals)
 
     def intervals_of(
@@ -316,8 +314,8 @@ class TokenStatistics:
         For example, the slope of M on Q and its interval at layer 2 are
         ``stats.intervals_of(lambda t: {"slope": np.polyfit(t["Q"], t["M"], 1)[0]}, layers=[2])``.
         """
-        choice = {"min_count": min_count, "max_count": max_count, "special": special}
-        return by_layer.of_statistic(self, statistic, layers, {**choice, "unbiased": unbiased})
+        choice = _choice(min_count, max_count, special, unbiased)
+        return by_layer.of_statistic(self, statistic, layers, choice)
 
     def frequency_slopes(
         self,
@@ -340,8 +338,7 @@ class TokenStatistics:
             StatisticsError: as :func:`analysis.regress`, or if tokens as rare as ``min_count`` were
                 not measured or kept, or there are no folds.
         """
-        choice = {"min_count": min_count, "max_count": max_count, "special": special}
-        choice |= {"unbiased": unbiased}
+        choice = _choice(min_count, max_count, special, unbiased)
         return by_layer.frequency_slopes(self, choice, log=log, intervals=intervals)
 
     def anisotropy(
@@ -624,8 +621,8 @@ class TokenStatistics:
                 :func:`embvar_kit.statistics.measures.dispersion` and, with intervals,
                 :meth:`intervals_of`.
         """
-        choice = {"min_count": min_count, "max_count": max_count, "special": special}
-        return by_layer.dispersion(self, {**choice, "unbiased": unbiased}, intervals=intervals)
+        choice = _choice(min_count, max_count, special, unbiased)
+        return by_layer.dispersion(self, choice, intervals=intervals)
 
     def _of_documents(self, name: str) -> np.ndarray:
         if name not in self.counts:
@@ -861,11 +858,23 @@ class TokenStatistics:
                 "folds=20; statistics merged from several parts have none."
             )
         stored = self.replicates.query("what == @what").drop(columns="what")
-        if stored.empty and "frequency" in what:
+        if stored.empty:
             raise StatisticsError(
-                "These compact statistics were made by an older kit and keep no intervals of "
-                "slopes on frequency: extract them again."
+                "These compact statistics were made by an older kit and keep no intervals of this "
+                "kind: extract them again."
             )
         found = compaction.stored_for_intervals(self, stored, choice)[list(COLUMNS[what])]
         # Stored beside rows that have no such number, it is no longer whole.
         return found.astype({"n_halves": int}) if "n_halves" in found else found
+
+
+def _choice(
+    min_count: int, max_count: int | None, special: bool, unbiased: bool
+) -> dict[str, int | bool | None]:
+    """Which tokens, and which form of their moments, as :mod:`by_layer` takes them."""
+    return {
+        "min_count": min_count,
+        "max_count": max_count,
+        "special": special,
+        "unbiased": unbiased,
+    }

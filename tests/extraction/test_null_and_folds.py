@@ -285,7 +285,7 @@ def test_dispersion_has_the_intervals_of_folds(stats, unbiased):
 
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("unbiased", [False, True])
-def test_slopes_on_frequency_have_the_intervals_of_folds(stats, unbiased, log):
+def test_slopes_on_frequency_have_the_intervals_of_folds(stats, unbiased, log, tmp_path):
     choice = {"special": False, "unbiased": unbiased}
     slopes = partial(analysis.slopes_on_frequency, log=log)
     found = stats.frequency_slopes(log=log, **choice, intervals=True)
@@ -296,6 +296,10 @@ def test_slopes_on_frequency_have_the_intervals_of_folds(stats, unbiased, log):
     # The table of compact statistics is rounded to float32; the slopes without a fold are not.
     frequent = tuple(stats.tokens[:2])
     compact = stats.compact(left_out=[(), frequent])
+    compact.save(tmp_path)
+    compact = ek.TokenStatistics.load(tmp_path)
+    # Each of many rows has the names of all tokens left out: they are not to be held once a row.
+    assert isinstance(compact.replicates["left_out"].dtype, pd.CategoricalDtype)
     for whole, one in ((stats, compact), (stats.without(frequent), compact.without(frequent))):
         kept, given = (x.frequency_slopes(log=log, **choice, intervals=True) for x in (one, whole))
         pd.testing.assert_frame_equal(kept, given, rtol=1e-4, atol=1e-5)
