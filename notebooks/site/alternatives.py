@@ -22,12 +22,19 @@ from embvar_kit import explorers
 
 logger = logging.getLogger(__name__)
 
+DRAWING = {"ek.figures": ek.figures.__all__, "ek": explorers.__all__}
+"""What draws, by the module that the notebooks call it from."""
+
 
 def calls(source: str) -> list[tuple[str, str]]:
     """The calls of figures and explorers in the source of a cell: names, and the code of each.
 
+    A method of statistics may have the name of the figure that is drawn from it; it draws nothing.
+
     >>> calls("%matplotlib inline\\nax = ek.figures.V_on_M(stats, layer=2)")
     [('V_on_M', 'ek.figures.V_on_M(stats, layer=2)')]
+    >>> calls("stats.frequency_slopes()")
+    []
     """
     code = re.sub(r"^[%!].*$", "pass", source, flags=re.M)
     return [
@@ -35,7 +42,7 @@ def calls(source: str) -> list[tuple[str, str]]:
         for node in ast.walk(ast.parse(code))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
-        and (node.func.attr in ek.figures.__all__ or node.func.attr in explorers.__all__)
+        and node.func.attr in DRAWING.get(ast.unparse(node.func.value), ())
     ]
 
 

@@ -337,6 +337,7 @@ def test_the_alternative_text_says_what_is_drawn(monkeypatch):
     import alternatives
 
     source = "%matplotlib inline\nax = ek.figures.V_on_M(\n    stats, layer=2\n).figure\nprint(ax)"
+    source += "\nstats.frequency_slopes()"  # a table of the same name as the figure
     (found,) = alternatives.calls(source)
     assert found == ("V_on_M", "ek.figures.V_on_M(\n    stats, layer=2\n)")
     assert alternatives.description("V_on_M") == (
