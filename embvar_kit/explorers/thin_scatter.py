@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +13,7 @@ import ipywidgets as widgets
 import numpy as np
 import traitlets
 
+from embvar_kit.explorers.scatter_library import jscatter
 from embvar_kit.explorers.scripted import _script
 
 
@@ -30,14 +30,13 @@ class ScatterScript(anywidget.AnyWidget):
 
 @cache
 def _packed_script() -> bytes:
-    from jscatter.widget import JupyterScatter
-
+    JupyterScatter = jscatter().widget.JupyterScatter
     return gzip.compress(str(JupyterScatter._esm).encode(), 6, mtime=0)
 
 
 @cache
 def _thin_class() -> type:
-    # These take a second to import.
+    jscatter()
     from jscatter.serializers import ndarray_serialization
     from jscatter.traittypes import Array
     from jscatter.widget import JupyterScatter
@@ -93,7 +92,7 @@ def sharing(script: ScatterScript) -> Iterator[None]:
     jupyter-scatter makes its widget itself and takes no other class for it, so that the class is
     replaced in its module for as long as the plots are made.
     """
-    module = importlib.import_module("jscatter.jscatter")
+    module = jscatter().jscatter
     own = module.JupyterScatter
 
     def thin(*args: Any, **values: Any) -> widgets.DOMWidget:

@@ -13,6 +13,7 @@ from matplotlib.colors import LogNorm, Normalize, to_rgba
 from embvar_kit.explorers.behind import cloud
 from embvar_kit.explorers.columns import BY_LAYER
 from embvar_kit.explorers.controls import with_class
+from embvar_kit.explorers.scatter_library import jscatter
 from embvar_kit.explorers.scripted import PlotAxes
 from embvar_kit.explorers.shading import Shading, opacities
 from embvar_kit.explorers.tables import MOST_NAMED, explained
@@ -46,14 +47,14 @@ class TradeoffPlot:
     """
 
     def __init__(self, state: TradeoffState, height: int | None) -> None:
-        from jscatter import Scatter  # takes a second to import
-
         self.state = state
         self._expect_deselection = False
         self._shown, self._shading = state.points, Shading(state.column())
         self._data = self._new_data()
         x, y = self._scales()
-        self.scatter = scatter = Scatter(data=self._data, x=_X, y=_Y, x_scale=x, y_scale=y)
+        self.scatter = scatter = jscatter().Scatter(
+            data=self._data, x=_X, y=_Y, x_scale=x, y_scale=y
+        )
         scatter.options(
             transition_points=False,
             regl_scatterplot_options={
@@ -220,8 +221,6 @@ class TradeoffPlot:
 
     def _lines(self) -> list[Line]:
         """The regression line, and a trail from each marked token's place in the other layer."""
-        from jscatter import Line
-
         state, points = self.state, self.state.points
         at = points.at(state.layer)
         drawn = []
@@ -233,6 +232,7 @@ class TradeoffPlot:
             for row in points.indices_of(state.marked[:_MOST_TRAILS]):
                 M, V = (np.linspace(x[then, row], x[at, row], 200) for x in (points.M, points.V))
                 drawn.append((self._clip(M, V), MARK))
+        Line = jscatter().Line
         return [Line(line, line_color=colour, line_width=2) for line, colour in drawn if line]
 
     def _regression(
