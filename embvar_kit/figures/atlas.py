@@ -403,7 +403,7 @@ DRAWINGS = (
     Drawing(
         "fig-02-tradeoff",
         "Fig. 2",
-        "The norm-variance trade-off in the middle layer",
+        "V on M in the middle layer",
         "Each point is a token, coloured by its frequency; the line is the regression of V on M "
         "over the tokens that occur often enough, dotted where it is not fitted. "
         "If Q were the same for all tokens, every point would lie on a line of slope -1.",
@@ -422,7 +422,7 @@ DRAWINGS = (
     Drawing(
         "fig-02-tradeoff-all-layers",
         "Fig. 2",
-        "The trade-off in every layer",
+        "V on M in every layer",
         "In which layers do the points lie along the line?",
         shows="scatter plots of V against M over tokens in each layer, with lines",
         draw=_in_every_layer,
@@ -441,9 +441,10 @@ DRAWINGS = (
     Drawing(
         "fig-04-tradeoff-by-layer",
         "Fig. 4",
-        "The trade-off, layer by layer",
-        "Where Q varies least over tokens (left), the slope comes near -1 (middle, dotted) and R² "
-        "is high (right).",
+        "V on M, layer by layer",
+        "Left, the coefficient of variation of Q over tokens; middle, the slope of V on M (dotted: "
+        "-1); right, R². If Q varies little beside M, the slope comes near -1 and R² is high. A "
+        "small coefficient of variation is not enough for that: M has to vary more.",
         numbers=_by_layer,
     ),
     Drawing(
@@ -471,7 +472,7 @@ DRAWINGS = (
     Drawing(
         "fig-08-named",
         "Fig. 8",
-        "The trade-off, with a few tokens named",
+        "V on M, with a few tokens named",
         "The tokens of Fig. 1 and Table 2 (below), drawn at random from ten bins of frequency. As "
         "in the paper, this line is fitted to all tokens.",
         draw=_with_names,
@@ -505,8 +506,9 @@ DRAWINGS = (
         "fig-14-histograms",
         "Figs. 14-16",
         "Histograms of Q, M and V",
-        "A narrow Q makes a trade-off. Of a hundred tokens or more, the largest hundredth of the "
-        "values is trimmed; the dashed line is the mean, the trimmed values included.",
+        "If Q varies little beside M, V falls as M rises. Of a hundred tokens or more, the "
+        "largest hundredth of the values is trimmed; the dashed line is the mean, the trimmed "
+        "values included.",
         of="each",
     ),
     Drawing(
@@ -538,8 +540,8 @@ DRAWINGS = (
         "fig-22-words",
         "Fig. 22",
         "Words, by their number of sub-words",
-        "Words that the tokenizer cuts into more pieces are rarer. Does the trade-off hold for "
-        "words as it does for tokens?",
+        "Words that the tokenizer cuts into more pieces are rarer. Does V fall as M rises, "
+        "over all words and within each colour?",
         of="words",
     ),
     Drawing(
