@@ -29,7 +29,8 @@ def report(
         model: alias, folder, ``.gguf`` file or Hub name, as :func:`embvar_kit.load_model` takes it.
         out: folder for ``report.ipynb`` and ``report.html``.
         parameters: values for the other names in the notebook's ``parameters`` cell:
-            ``corpus_name``, ``limit``, ``device``, ``min_count``, ``leave_sinks_out``.
+            ``corpus_name``, ``limit``, ``device``, ``min_count``, ``leave_sinks_out``,
+            ``untrained``.
 
     Returns:
         The two files, under ``"notebook"`` and ``"page"``.

@@ -563,7 +563,7 @@ def test_show_prints_the_evidence_of_the_tokens_asked_for(command, model, tmp_pa
     corpus = ek.load_corpus("wikipedia", sample=240, max_words=30)
     stats = ek.extract(model, corpus, layers=[0, 1], null=True, folds=6, progress=False)
     stats.save(tmp_path / "whole")
-    title = "Is it a trade-off? The null; --wide has the intervals"
+    title = "Does the slope survive? The null; --wide has the intervals"
     for given, least in ((40, 40), (2, 10)):
         code, out, _ = command("show", tmp_path / "whole", "--min-count", given)
         assert code == 0 and f"{title} ({least} <= n_t <= 100,000)" in out

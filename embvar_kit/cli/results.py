@@ -172,17 +172,17 @@ def print_layers(
         asked = {**choice, "min_count": max(LEAST, choice["min_count"])}
         try:
             shown = "95 % intervals and the null" if wide else "The null; --wide has the intervals"
-            title = f"\nIs it a trade-off? {shown} ({_range(asked)})\n"
+            title = f"\nDoes the slope survive? {shown} ({_range(asked)})\n"
             found = statistics.evidence(**asked).rename(columns=_UNBIASED)
             parts[title] = found if wide else found[list(_EVIDENCE)]
         except StatisticsError as error:
             note += f"\nNo evidence for this choice: {error}"
     elif statistics.info.get("left_out"):
         lacking = " and no ".join(name for name, there in both.items() if not there)
-        note += f"\nIs it a trade-off? Not said: with tokens left out, they have no {lacking}."
+        note += f"\nDoes the slope survive? Not said: with tokens left out, they have no {lacking}."
     elif any(both.values()):
         lacking = "are no folds" if both["null"] else "is no null"
-        note += f"\nIs it a trade-off? Not said: there {lacking}. embvar extract takes "
+        note += f"\nDoes the slope survive? Not said: there {lacking}. embvar extract takes "
         note += "--null --folds 20."
     try:
         title = "\nQ = M + V_W + V_B over all their embeddings\n"
@@ -354,6 +354,14 @@ def add_report(commands: argparse._SubParsersAction) -> None:
     )
     report.add_argument("--device", default="auto", help="auto (default), cpu, cuda or mps")
     report.add_argument(
+        "--no-untrained",
+        dest="untrained",
+        action="store_const",
+        const=False,
+        help="do not compare with the same architecture before training, which takes up to the "
+        "time of the pass again and a second copy of the weights",
+    )
+    report.add_argument(
         "--out", metavar="DIR", help="folder to write to (default: out/report-MODEL)"
     )
 
@@ -380,6 +388,7 @@ def _report(chosen: argparse.Namespace) -> None:
         "device": chosen.device,
         "limit": chosen.limit,
         "min_count": chosen.min_count,
+        "untrained": chosen.untrained,
     }
     given = {name: value for name, value in values.items() if value is not None}
     for kind, path in report(chosen.model, _place_of_report(chosen), parameters=given).items():
