@@ -33,7 +33,7 @@ def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
     text.write_text("\n".join(SENTENCES * 3), encoding="utf-8")
     monkeypatch.chdir(tmp_path)  # paths on the command line are relative to where it is given
     arguments = ["report", str(tiny(family)), "--corpus", "text.txt", "--min-count", "3"]
-    assert main([*arguments, "--out", "out", "--device", "cpu"]) == 0
+    assert main([*arguments, "--out", "out", "--device", "cpu", "--no-untrained"]) == 0
     said = outputs(tmp_path / "out" / "report.ipynb")
     assert f"{placement}: " in said
     stats = ek.extract(
@@ -56,7 +56,7 @@ def test_encoder_and_decoder(family, placement, tiny, tmp_path, monkeypatch):
         chance = {f"{permuted['slope'][best]:.2f}"}
     assert {re.search(r"slope of permuted labels, unbiased +(.*)", said)[1]} == chance
     written = (tmp_path / "out" / "report.ipynb").read_text(encoding="utf-8")
-    assert "output_path" not in written
+    assert "output_path" not in written and "untrained = False" in written
     for heading in ("## Quiz", "## Exercises", "**Exercise 1.**", "## Solutions"):
         assert heading not in written
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

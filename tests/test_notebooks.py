@@ -19,8 +19,10 @@ MAY_IGNORE = {
     ("02_sequential_computation", "rng = np.random.default_rng(0)"): "rounding errors of float32",
     ("02_sequential_computation", "same = rng.normal(size=384).astype(np.float32)"):
         "rounding errors of float32, likewise",
-    ("02_sequential_computation", "cloud = same + 0.1 * rng.normal(size=(20_000, 384)).astype(np.float32)"):
-        "rounding errors, likewise",
+    (
+        "02_sequential_computation",
+        "cloud = same + 0.1 * rng.normal(size=(20_000, 384)).astype(np.float32)",
+    ): "rounding errors of float32, likewise",
     ("02_sequential_computation", 'cls = ek.collect_embeddings(model, corpus, ["[CLS]"])["[CLS]"]'):
         "rounding errors of float32; what matters is asserted in the cell",
     (
