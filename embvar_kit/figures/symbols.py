@@ -76,7 +76,8 @@ SYMBOLS = {
             "2.4",
         ),
     ),
-    "All embeddings together: $X$ is the union of the $X_t$, with $n$ embeddings": (
+    "All embeddings together: $X$ is the union of the $X_t$": (
+        Symbol("n", "$n$", r"$\Sigma_t\;n_t$", "embeddings in $X$, the union of all $X_t$", "6.1"),
         Symbol(
             "V_W",
             "$V_W$",
@@ -173,8 +174,8 @@ def symbol_sheet() -> Figure:
         ax.text(4, y + 1.8, title, fontsize=11.5, weight="bold", va="center")
         for row in rows:
             _row(ax, row, y + 5.8)
-            y += 4.3
-        y += 4.2
+            y += 4.2
+        y += 4.1
     return figure
 
 
