@@ -20,7 +20,7 @@ def jscatter() -> ModuleType:
     """The library, which takes a moment to import.
 
     It imports seaborn for its annotations by contours alone, and with seaborn comes
-    ``scipy.stats``: half of the time that an explorer takes to start.
+    ``scipy.stats``, which takes longer than the library itself.
     """
     if "jscatter" not in sys.modules and "seaborn" not in sys.modules:
         seaborn = _Postponed("seaborn")
