@@ -129,14 +129,15 @@ SYMBOLS = {
             "norm_input",
             "norm_input",
             r"$h$",
-            "what a normalization takes in; in Pre-LN, every hidden state but the last",
+            "a normalization's input; in Pre-LN all states but the last",
             "5.4",
         ),
         Symbol(
             "standardized",
             "standardized",
             r"$z = \sqrt{d}\,c\;/\;\Vert c\Vert,\quad c = h - \mathrm{mean}(h)$",
-            r"inside it, scaled to one length, before $\gamma$ and $\beta$ (RMSNorm: $c=h$)",
+            r"inside the normalization, scaled to one length, before $\gamma$ and $\beta$ "
+            "(RMSNorm: $c=h$)",
             "5.4",
         ),
         Symbol(
