@@ -115,6 +115,17 @@ def test_a_constant_Q_is_no_finding(tiny, tmp_path):
     assert not re.search(r"\d[eE]-(0[5-9]|1\d)", found), "rounding is printed"
 
 
+@pytest.mark.slow
+def test_what_a_network_without_training_has_too_is_not_called_learned(tiny, tmp_path):
+    """Random weights have a falling line: the report finds the same in others, and says so."""
+    text = tmp_path / "text.txt"  # in blocks of 250 lines, which are dealt out to folds
+    text.write_text("\n".join(ek.load_corpus("wikipedia", sample=5000)), encoding="utf-8")
+    how = {"corpus_name": str(text), "limit": 5000, "device": "cpu"}
+    said = outputs(ek.report(tiny("gpt2"), tmp_path / "out", parameters=how)["notebook"])
+    layers = re.search(r"A trade-off survives at layers (\[.+?\])", said)[1]
+    assert f"At layers {layers} an untrained network has such a line" in said
+
+
 def test_without_the_notebook_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "checkout", lambda: None)  # a wheel has a copy: test_wheel.py
     with pytest.raises(ek.ReportError, match=r"09_your_own_model.ipynb' is missing.*clone"):

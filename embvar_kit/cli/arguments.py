@@ -147,7 +147,7 @@ def add_pass(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--null",
         action="store_true",
         help="measure the same occurrences with their labels permuted, too: with folds "
-        "(extract --folds, shard merge --folds), embvar show then says which trade-offs survive",
+        "(extract --folds, shard merge --folds), embvar show then says which slopes survive",
     )
     return run
 

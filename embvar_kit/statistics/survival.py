@@ -1,4 +1,4 @@
-"""Whether a trade-off survives: its interval, its null and its reliability, put together.
+"""Whether a slope survives: its interval, its null and its reliability, put together.
 
 A slope near -1 is no evidence by itself: it is what unrelated Q and M give. What has to be shown is
 that M differs between tokens by more than chance makes it, and that V falls with it.
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 RELIABLE = 0.5
-"""Least reliability of M over two halves of the documents of a trade-off that survives."""
+"""Least reliability of M over two halves of the documents of a slope that survives."""
 
 TESTED, LEAST_TESTED = 1 / 3, 10
 """Least share, and least number, of the tokens in the regression that the reliability has to be
-about where a trade-off survives: a few tokens in both halves say nothing of the many in neither."""
+about where a slope survives: a few tokens in both halves say nothing of the many in neither."""
 
 COLUMNS = (
     *("layer", "n_tokens", "slope", "slope_low", "slope_high", "null_slope"),
@@ -86,7 +86,7 @@ def _widened(table: pd.DataFrame, n_folds: int, level: float = 0.95) -> pd.DataF
 
 
 def _survives(table: pd.DataFrame) -> pd.Series:
-    """Whether the trade-off of a row stands against noise, chance and few tokens."""
+    """Whether the slope of a row stands against noise, chance and few tokens."""
     return (
         (table["slope_high"] < 0)
         & (table["slope_iv_high"] < 0)
