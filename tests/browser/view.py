@@ -110,7 +110,11 @@ def text_of(explorer: Locator, css: str) -> str:
 def watch(explorer: Locator) -> Watch:
     """Watch the pixels of an explorer's widest canvas or image."""
     pictures = explorer.locator(PICTURE)
-    pictures.first.wait_for(state="attached")
+    # The buttons of a plot have canvases, too, and are there before the plot: that has to be there.
+    explorer.page.wait_for_function(
+        "one => [...one.querySelectorAll('canvas, img')].some((it) => it.clientWidth > 300)",
+        arg=explorer.element_handle(),
+    )
     # At first a picture has the size of a saved page: it is drawn anew once its room is known.
     poll(
         lambda: explorer.evaluate(
