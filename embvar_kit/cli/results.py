@@ -356,8 +356,7 @@ def add_report(commands: argparse._SubParsersAction) -> None:
     report.add_argument(
         "--no-untrained",
         dest="untrained",
-        action="store_const",
-        const=False,
+        action="store_false",
         help="do not compare with the same architecture before training, which takes up to the "
         "time of the pass again and a second copy of the weights",
     )

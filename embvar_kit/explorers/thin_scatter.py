@@ -36,7 +36,7 @@ def _packed_script() -> bytes:
 
 @cache
 def _thin_class() -> type:
-    jscatter()
+    jscatter()  # from here on, the library is imported as it says
     from jscatter.serializers import ndarray_serialization
     from jscatter.traittypes import Array
     from jscatter.widget import JupyterScatter

