@@ -138,8 +138,8 @@ def test_every_option_says_what_it_is_for(name, command):
 def test_help_names_the_value_that_an_option_has_by_itself():
     for parser in parsers_of(cli.parser()):
         for action in parser._actions:
-            if action.default in (None, False, 0, argparse.SUPPRESS):
-                continue
+            if action.nargs == 0 or action.default in (None, False, 0, argparse.SUPPRESS):
+                continue  # a flag takes no value, and nothing by itself needs no word
             values = action.default if isinstance(action.default, list) else [action.default]
             for value in map(str, values):
                 named = rf"default: {value}\b|\b{value} \((.*; )?default\)"
