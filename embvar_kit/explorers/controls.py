@@ -213,8 +213,11 @@ class CountsSlider(widgets.SelectionRangeSlider):
         self._least = self._least if least is None else least
         self._added |= set(value)
         if self.options != (options := self._options(value)):
-            self.options = options
-            self.value = value
+            # A slider with new options goes to the first of them, and a key that is pressed in
+            # the browser meanwhile would leave it there. So the browser is told both at once.
+            with self.hold_sync():
+                self.options = options
+                self.value = value
         return value
 
     def _options(self, value: tuple[int, int | None]) -> tuple[tuple[str, int | None], ...]:

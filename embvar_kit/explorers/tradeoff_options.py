@@ -256,9 +256,10 @@ class _Range(widgets.SelectionRangeSlider):
     def show(self, only: tuple[float, float]) -> None:
         self._showing = True  # with other options, the slider goes to the first by itself
         try:
-            if not set(only) <= {number for _, number in self.options}:
-                self.options = _labelled({*self._numbers, *only})
-            self.value = only
+            with self.hold_sync():  # as in CountsSlider: the browser never sees the first
+                if not set(only) <= {number for _, number in self.options}:
+                    self.options = _labelled({*self._numbers, *only})
+                self.value = only
         finally:
             self._showing = False
 

@@ -5,6 +5,9 @@ import pandas as pd
 from explored import controls, find, statistics_of
 
 import embvar_kit as ek
+from embvar_kit.explorers.columns import Column
+from embvar_kit.explorers.controls import CountsSlider
+from embvar_kit.explorers.tradeoff_options import _Range
 
 WORDS = ["the", "of", "and", "state", "rare"]
 
@@ -99,3 +102,18 @@ def test_a_range_that_the_slider_does_not_offer_yet_is_shown_as_it_is():
         state.only = only
         assert state.only == only and find(explorer, "embvar-only-range").value == only[1]
     assert seen == [("rank", (1.0, 500.0)), ("rank", (1.25, 77.125))]
+
+
+def test_a_slider_with_other_options_is_never_seen_at_the_first_of_them(monkeypatch):
+    """A key that was pressed in the browser while it was there left the range at the rarest."""
+    told = []
+    slider = CountsSlider(10, (10, None))
+    only = _Range(Column("n", np.arange(1.0, 99.0), "n"), (2.0, 50.0), lambda only: None)
+    for control in (slider, only):
+        monkeypatch.setattr(control, "_send", lambda message, buffers=None: told.append(message))
+    slider.admit((1, None), 1)
+    only.show((3.3, 44.4))
+    states = [message["state"] for message in told]
+    assert [set(state) for state in states] == [{"_options_labels", "index"}] * 2
+    assert states[0]["index"] == (0, len(slider.options) - 1)
+    assert (slider.value, only.value) == ((1, None), (3.3, 44.4))
