@@ -21,6 +21,7 @@ from embvar_kit.statistics.folds import TRADEOFF, with_intervals
 from embvar_kit.statistics.geometry import require_unit
 
 if TYPE_CHECKING:
+    from embvar_kit.statistics.folds import Folds
     from embvar_kit.statistics.token_statistics import TokenStatistics
 
 _SHARES = {"M/Q": ("M", "Q"), "V_B/Q": ("V_B", "Q"), "V_W/Q": ("V_W", "Q"), "V_W/V": ("V_W", "V")}
@@ -117,9 +118,11 @@ def anisotropy(
 
 
 def frequency_slopes(
-    statistics: TokenStatistics, choice: Mapping, *, log: bool, intervals: bool
+    statistics: TokenStatistics, choice: Mapping, *, log: bool, apart: bool, intervals: bool
 ) -> pd.DataFrame:
     """Slopes on the logarithm of n_t; see :meth:`TokenStatistics.frequency_slopes`."""
+    if apart:
+        return _frequency_slopes_apart(statistics, choice, log=log, intervals=intervals)
     table = pd.DataFrame(
         {
             "layer": int(layer),
@@ -131,6 +134,21 @@ def frequency_slopes(
         return table
     what = "log_frequency" if log else "frequency"
     return with_intervals(table, statistics.replicated(what, choice), "QMV")
+
+
+def _frequency_slopes_apart(
+    statistics: TokenStatistics, choice: Mapping, *, log: bool, intervals: bool
+) -> pd.DataFrame:
+    """The slopes with the M and V of pairs of occurrences in different folds."""
+    if choice["unbiased"]:
+        raise StatisticsError(
+            "apart=True and unbiased=True are two ways to estimate M and V: choose one."
+        )
+    kept = statistics.kept(*(choice[name] for name in TOKENS))
+    found = _folds_of(statistics).of(statistics.tokens[kept]).frequency_slopes_apart(log=log)
+    found = found.drop(columns="at").assign(layer=statistics.layers)
+    ends = [f"_{end}" for end in ("low", "high") if intervals]
+    return found[["layer", "n_tokens", *(f"{x}{end}" for x in "QMV" for end in ("", *ends))]]
 
 
 def dispersion(statistics: TokenStatistics, choice: Mapping, *, intervals: bool) -> pd.DataFrame:
@@ -157,17 +175,8 @@ def of_statistic(
     choice: Mapping,
 ) -> pd.DataFrame:
     """Numbers of the user's own; see :meth:`TokenStatistics.intervals_of`."""
-    if statistics.folds is None:
-        why = "have none. Extract with folds=20."
-        if statistics.has_folds:
-            why = (
-                "are compact: they keep what other methods need. Take them as they were extracted."
-            )
-        raise StatisticsError(
-            f"These intervals need the folds of documents, and these statistics {why}"
-        )
     kept = statistics.kept(*(choice[name] for name in TOKENS))
-    folds = statistics.folds.of(statistics.tokens[kept])
+    folds = _folds_of(statistics).of(statistics.tokens[kept])
     own, without = [], []
     if layers is None:
         layers = statistics.layers
@@ -186,6 +195,22 @@ def of_statistic(
     table = with_intervals(pd.DataFrame(own), pd.DataFrame(without), list(own[0]) if own else [])
     table.insert(0, "layer", [int(layer) for layer in layers])
     return table
+
+
+def _folds_of(statistics: TokenStatistics) -> Folds:
+    """The folds themselves, which compact statistics do not keep.
+
+    Raises:
+        StatisticsError: if there are none.
+    """
+    if statistics.folds is None:
+        why = "have none. Extract with folds=20."
+        if statistics.has_folds:
+            why = (
+                "are compact: they keep what other methods need. Take them as they were extracted."
+            )
+        raise StatisticsError(f"This needs the folds of documents, and these statistics {why}")
+    return statistics.folds
 
 
 def _numbers(found: object) -> dict[str, float]:

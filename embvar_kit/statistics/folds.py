@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pandas as pd
 
-from embvar_kit.errors import StatisticsError
+from embvar_kit.errors import NoLineError, StatisticsError
 from embvar_kit.statistics import analysis, evidence
 
 LEAST = 10
@@ -202,20 +202,48 @@ class Folds:
         NaN where fewer than 3 such tokens are left without some fold, as always with fewer than 6
         folds.
         """
+        return self._of_both_halves(_of_halves, ("reliability", "slope_iv"))
+
+    def frequency_slopes_apart(self, *, log: bool) -> pd.DataFrame:
+        """The slopes on log10 n_t with the M and V of pairs of occurrences in different folds.
+
+        ``at``, the index of the layer; ``n_tokens``, the tokens in two folds or more of each half;
+        ``Q, M, V``, slopes as in :meth:`frequency_slopes`, of the mean of both halves on all
+        occurrences; and beside each ``_low`` and ``_high``, the bounds of its 95 % interval.
+        """
+
+        def of(n: np.ndarray, M: np.ndarray, V: np.ndarray) -> dict[str, float]:
+            known = np.isfinite(M).all(axis=0)
+            found = {"n_tokens": int(known.sum()), **dict.fromkeys("QMV", math.nan)}
+            M, V = M[:, known].mean(axis=0), V[:, known].mean(axis=0)
+            with suppress(NoLineError):
+                moments = {"n": n[known], "Q": M + V, "M": M, "V": V}
+                found |= analysis.slopes_on_frequency(moments, log=log)
+            return found
+
+        return self._of_both_halves(of, "QMV")
+
+    def _of_both_halves(
+        self, of: Callable[..., dict[str, float]], names: Sequence[str]
+    ) -> pd.DataFrame:
+        """What ``of(n, M, V)`` gives of all occurrences' counts and the halves' ``(2, F)`` moments.
+
+        One row for each layer, with the intervals of ``names``: without a fold, the moments of its
+        own half are those of ``own_M`` and ``own_V``.
+        """
         rows, without = [], []
         for at in range(self.Q.shape[1]):
             whole = self.half_M[:, at], self.half_V[:, at]
-            rows.append({"at": at, **_of_halves(*whole)})
+            rows.append({"at": at, **of(self.half_n.sum(axis=0), *whole)})
             for fold in map(int, self.used):
                 parts = [part.copy() for part in whole]
                 for part, left in zip(parts, (self.own_M, self.own_V), strict=True):
                     part[fold % 2] = left[fold, at]
-                without.append({"at": at, "fold": fold, **_of_halves(*parts)})
-        names = ("reliability", "slope_iv")
+                without.append({"at": at, "fold": fold, **of(self.n[fold], *parts)})
         return with_intervals(pd.DataFrame(rows), pd.DataFrame(without), names)
 
 
-def _of_halves(M: np.ndarray, V: np.ndarray) -> dict[str, float]:
+def _of_halves(_n: np.ndarray, M: np.ndarray, V: np.ndarray) -> dict[str, float]:
     """Columns of :meth:`Folds.halves`, of ``(2, F)`` M and V of two halves."""
     known = np.isfinite(M).all(axis=0)
     if known.sum() < 3:

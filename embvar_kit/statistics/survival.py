@@ -36,21 +36,29 @@ COLUMNS = (
 
 
 def evidence_of(
-    statistics: TokenStatistics, choice: Mapping, *, unbiased: bool, null: bool, simultaneous: bool
+    statistics: TokenStatistics,
+    choice: Mapping,
+    *,
+    unbiased: bool,
+    null: bool | TokenStatistics,
+    simultaneous: bool,
 ) -> pd.DataFrame:
     """The table of :meth:`TokenStatistics.evidence`, which says what its columns mean.
 
     Args:
-        statistics: with folds, and a null unless that is left out.
+        statistics: with folds, and with a null if their own is asked for.
         choice: ``min_count``, ``max_count`` and ``special``.
         unbiased: regress the unbiased V on the unbiased M.
-        null: compare with the null.
+        null: compare with their own null, with none, or with this one.
         simultaneous: intervals that hold at all layers together.
 
     Raises:
         StatisticsError: see :meth:`TokenStatistics.evidence`.
     """
-    of_null = _null_of(statistics, choice) if null else None
+    if isinstance(null, bool):
+        of_null = _null_of(statistics, choice) if null else None
+    else:
+        of_null = _given_null(statistics, null)
     table = statistics.tradeoff(**choice, unbiased=unbiased, robust=True, intervals=True)
     spread = statistics.tradeoff(**choice, unbiased=True, intervals=True)
     halves = statistics.replicated("halves", {**choice, "unbiased": unbiased})
@@ -103,7 +111,11 @@ def _null_of(statistics: TokenStatistics, choice: Mapping) -> TokenStatistics:
     Raises:
         StatisticsError: if they were not, or there is none.
     """
-    without = "evidence(null=False) leaves the null out."
+    without = (
+        "evidence(null=False) leaves the null out; evidence(null=whole.null) or "
+        "evidence(null=whole.null.without(tokens)) compares with the sets of permuted labels that "
+        "have these names, whatever is in them."
+    )
     if statistics.null is None:
         raise StatisticsError(
             "These statistics have no null to compare with. Extract with null=True, folds=20; "
@@ -122,3 +134,23 @@ def _null_of(statistics: TokenStatistics, choice: Mapping) -> TokenStatistics:
             f"were merged. {without}"
         )
     return statistics.null
+
+
+def _given_null(statistics: TokenStatistics, null: TokenStatistics) -> TokenStatistics:
+    """A null that the caller names, once it is seen to be one, measured as the tokens were.
+
+    Raises:
+        StatisticsError: if it is not.
+    """
+    if "permuted" not in null.info:
+        raise StatisticsError(
+            "null= takes a null, statistics whose labels were permuted: stats.null, or "
+            "stats.null.without(tokens)."
+        )
+    alike = [null.info[part] == statistics.info[part] for part in ("model", "convention")]
+    if not all(alike) or not np.array_equal(null.layers, statistics.layers):
+        raise StatisticsError(
+            "The null comes from another pass than the tokens: it differs in model, convention or "
+            "layers. Take the null of the same statistics."
+        )
+    return null

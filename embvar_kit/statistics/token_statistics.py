@@ -325,6 +325,7 @@ class TokenStatistics:
         max_count: int | None = 100_000,
         special: bool = True,
         unbiased: bool = False,
+        apart: bool = False,
         intervals: bool = False,
     ) -> pd.DataFrame:
         """Slopes of Q, M and V on log10 n_t over tokens: ``layer, Q, M, V`` (paper, Fig. 7).
@@ -334,12 +335,18 @@ class TokenStatistics:
         (see :func:`analysis.slopes_on_frequency`, which also says how the paper's Fig. 17 differs).
         Other arguments as in :meth:`table`, and ``intervals`` as in :meth:`tradeoff`.
 
+        ``unbiased`` takes occurrences for independent, which those of one document are not. With
+        ``apart=True`` M and V are estimated from pairs of occurrences in different folds instead,
+        which share no document, over the tokens in two folds or more of each half of the documents
+        (``n_tokens``; see :meth:`embvar_kit.statistics.folds.Folds.halves`).
+
         Raises:
             StatisticsError: as :func:`analysis.regress`, or if tokens as rare as ``min_count`` were
-                not measured or kept, or there are no folds.
+                not measured or kept, there are no folds, or with ``apart`` these are compact
+                statistics or ``unbiased`` is set as well.
         """
         choice = _choice(min_count, max_count, special, unbiased)
-        return by_layer.frequency_slopes(self, choice, log=log, intervals=intervals)
+        return by_layer.frequency_slopes(self, choice, log=log, apart=apart, intervals=intervals)
 
     def anisotropy(
         self, *, min_count: int = 10, special: bool = True, intervals: bool = False
@@ -369,7 +376,7 @@ class TokenStatistics:
         max_count: int | None = 100_000,
         special: bool = True,
         unbiased: bool = False,
-        null: bool = True,
+        null: bool | TokenStatistics = True,
         simultaneous: bool = False,
     ) -> pd.DataFrame:
         """What speaks for a trade-off between V and M at each layer, and against it.
@@ -382,7 +389,11 @@ class TokenStatistics:
             min_count, max_count, special: as in :meth:`table`, from ``min_count=10`` on.
             unbiased: regress the unbiased V on the unbiased M. ``sd_M`` is of the unbiased M in any
                 case.
-            null: compare with the null; without it, its columns and ``survives`` are left out.
+            null: compare with the null; without it, its columns and ``survives`` are left out. Of a
+                part of the tokens, the null can be given: ``whole.null.without(tokens)`` has the
+                sets of permuted labels by these names. Their labels were permuted over all
+                occurrences, those of the tokens left out among them, and so it is another null than
+                one of the part alone.
             simultaneous: make the intervals so wide that those of one column hold at all layers
                 together with 95 % (Bonferroni): ask for it where the best of several layers is
                 chosen.
@@ -422,7 +433,8 @@ class TokenStatistics:
 
         Raises:
             StatisticsError: if there are no folds, there is no null or it has other counts (the
-                message says why that may be), or as :meth:`tradeoff`.
+                message says why that may be), the null that is given is none or of another pass,
+                or as :meth:`tradeoff`.
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
         return evidence_of(self, choice, unbiased=unbiased, null=null, simultaneous=simultaneous)

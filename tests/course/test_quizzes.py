@@ -600,7 +600,7 @@ def a_word_of_two_tokens(question: Question) -> Expected:
 
 def words_by_subwords() -> dict[int, list[float]]:
     """Of words of 1, 2 and 3 tokens at layer 2: number, cv_Q, slope and its interval, R²."""
-    shown = output("08", "b0a1e7f2").partition("n_tokens")[2]
+    shown = output("08", "b0a1e7f2").partition("n_tokens")[2].partition("null_slope")[0]
     _, *parts = re.split(r"^(?=[123] )", shown, flags=re.M)
     return {int(part[0]): row(part, " +2") for part in parts}
 

@@ -305,6 +305,19 @@ def test_slopes_on_frequency_have_the_intervals_of_folds(stats, unbiased, log, t
         pd.testing.assert_frame_equal(kept, given, rtol=1e-4, atol=1e-5)
 
 
+def test_pairs_of_different_folds_need_the_folds_and_are_no_unbiased_forms(stats):
+    plain = stats.frequency_slopes(apart=True)
+    assert plain.columns.tolist() == ["layer", "n_tokens", "Q", "M", "V"]
+    assert plain["layer"].tolist() == stats.layers.tolist()
+    with pytest.raises(ek.StatisticsError, match="compact"):
+        stats.compact().frequency_slopes(apart=True)
+    with pytest.raises(ek.StatisticsError, match="choose one"):
+        stats.frequency_slopes(apart=True, unbiased=True)
+    few = stats.without(stats.tokens[2:])
+    found = few.frequency_slopes(apart=True, intervals=True)
+    assert (found["n_tokens"] <= 2).all() and found[["M", "M_low"]].isna().all(axis=None)
+
+
 def test_a_layer_without_variance_has_no_slope_of_its_logarithm(stats):
     V = stats.V.copy()
     V[0] = 0
@@ -607,6 +620,24 @@ def test_a_null_is_compared_only_with_the_occurrences_it_was_permuted_over(
     some = ShardedPass.open(store).merge(only=range(4), folds=2)["hidden"]
     with pytest.raises(ek.StatisticsError, match="other counts than the tokens"):
         some.evidence()
+
+
+def test_a_null_can_be_given_by_the_names_of_its_sets(stats):
+    less, null = stats.without(["the"]), stats.null.without(["the"])
+    alone, found = less.evidence(null=False), less.evidence(null=null)
+    pd.testing.assert_frame_equal(found[alone.columns], alone)
+    line = null.tradeoff(robust=True)
+    for name in ("slope", "r2", "spearman"):
+        assert found[f"null_{name}"].tolist() == line[name].tolist()
+    assert found["null_sd_M"].tolist() == null.tradeoff(unbiased=True)["sd_M"].tolist()
+    assert found["survives"].dtype == bool
+    pd.testing.assert_frame_equal(stats.evidence(null=stats.null), stats.evidence())
+    with pytest.raises(ek.StatisticsError, match="takes a null"):
+        less.evidence(null=stats)
+    convention = {**null.info["convention"], "site": "unit"}
+    other = replace(null, info={**null.info, "convention": convention})
+    with pytest.raises(ek.StatisticsError, match="another pass"):
+        less.evidence(null=other)
 
 
 def test_statistics_compacted_without_some_tokens_do_not_give_intervals_of_all(stats):

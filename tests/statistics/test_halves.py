@@ -27,6 +27,13 @@ def without(entries: dict, fold: int) -> dict:
     return {"starts": np.searchsorted(token, np.arange(len(entries["starts"]))), **rest}
 
 
+def folds_of(entries: dict) -> Folds:
+    """The folds of one layer."""
+    parts = apart(entries)._asdict()
+    arrays = {name: x if name in OF_ALL_LAYERS else x[..., None, :] for name, x in parts.items()}
+    return Folds(tokens=np.arange(40).astype(str).astype(object), **arrays)
+
+
 def of_halves(entries: dict) -> tuple[float, float, float]:
     parts = apart(entries)
     known = np.isfinite(parts.half_M).all(axis=0)
@@ -55,10 +62,7 @@ def test_tokens_that_differ_in_bursts_alone_are_not_told_apart():
 def test_intervals_of_halves_are_those_of_corpora_without_a_fold():
     true = simulated.tokens(3, 40, 8, 500)
     entries = simulated.draw(true, np.random.default_rng(0))
-    parts = apart(entries)._asdict()
-    arrays = {name: x if name in OF_ALL_LAYERS else x[..., None, :] for name, x in parts.items()}
-    tokens = np.arange(40).astype(str).astype(object)
-    found = Folds(tokens=tokens, **arrays).halves().iloc[0]
+    found = folds_of(entries).halves().iloc[0]
     whole = of_halves(entries)
     replicates = np.array([of_halves(without(entries, fold)) for fold in range(FOLDS)])
     low, high, *_ = evidence.interval(np.array(whole), replicates)
@@ -71,6 +75,29 @@ def test_intervals_of_halves_are_those_of_corpora_without_a_fold():
     assert found["slope_iv_low"] < found["slope_iv"] < found["slope_iv_high"]
 
 
+@pytest.mark.parametrize("log", [False, True])
+def test_slopes_on_frequency_from_pairs_are_those_of_corpora_without_a_fold(log):
+    true = simulated.tokens(3, 40, 8, 500)
+    entries = simulated.draw(true, np.random.default_rng(0))
+    found = folds_of(entries).frequency_slopes_apart(log=log).iloc[0]
+
+    def slopes(entries: dict) -> list[float]:
+        parts = apart(entries)
+        known = np.isfinite(parts.half_M).all(axis=0)
+        log_n = np.log10(parts.half_n.sum(axis=0)[known])
+        M, V = (x[:, known].mean(axis=0) for x in (parts.half_M, parts.half_V))
+        assert (np.array([M, V]) > 0).all()
+        return [np.polyfit(log_n, np.log10(x) if log else x, 1)[0] for x in (M + V, M, V)]
+
+    whole = np.array(slopes(entries))
+    replicates = np.array([slopes(without(entries, fold)) for fold in range(FOLDS)])
+    low, high, *_ = evidence.interval(whole, replicates)
+    for at, name in enumerate("QMV"):
+        got = [found[f"{name}{end}"] for end in ("", "_low", "_high")]
+        assert got == pytest.approx([whole[at], low[at], high[at]], rel=1e-9)
+    assert found["n_tokens"] == np.isfinite(apart(entries).half_M).all(axis=0).sum()
+
+
 @pytest.mark.parametrize("n_used", [1, 3, 8])
 def test_folds_that_have_none_of_the_tokens_lend_no_degrees_of_freedom(n_used):
     """With all 20 folds counted, the intervals of tokens in 3 of them are too narrow."""
@@ -78,8 +105,7 @@ def test_folds_that_have_none_of_the_tokens_lend_no_degrees_of_freedom(n_used):
     entries = simulated.draw(true, np.random.default_rng(0))
     entries["fold"] = entries["fold"] * n_used // FOLDS
     parts = apart(entries)._asdict()
-    arrays = {name: x if name in OF_ALL_LAYERS else x[..., None, :] for name, x in parts.items()}
-    found = Folds(tokens=np.arange(40).astype(str).astype(object), **arrays)
+    found = folds_of(entries)
     assert found.used.tolist() == [*range(n_used)]
     without = found.tradeoffs(unbiased=False)
     whole = analysis.tradeoff(*(parts[name][-1] for name in "QMV"))  # the last fold is empty

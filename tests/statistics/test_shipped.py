@@ -32,7 +32,11 @@ def test_they_say_what_was_measured(shipped, excerpt):
 
 def test_they_have_intervals_and_a_null(shipped, smollm2):
     shared = ek.tokens.group_vocabulary(smollm2.tokenizer).shared
-    high = shipped["hidden"].high_norm(peak=True)["token"]
+    hidden = shipped["hidden"]
+    high = hidden.high_norm(peak=True)["token"]
+    far = [hidden.high_norm(factor=factor, peak=True)["token"] for factor in (1000, 100, 30, 5)]
+    rest = hidden.without(high).table(15, min_count=10).set_index("token")
+    six = rest["Q"].nlargest(6).index  # those that decide in notebook 4
     both = ["hidden", "unit"]
     # Without shared strings a token has one embedding at layer 0, whose norm is 1 at "unit".
     for left_out, sites in (
@@ -40,6 +44,8 @@ def test_they_have_intervals_and_a_null(shipped, smollm2):
         (high, both),
         (shared, ["hidden"]),
         ([*high, *shared], ["hidden"]),
+        ([*high, *six], ["hidden"]),
+        *((names, ["hidden"]) for names in far),
     ):
         for stats in (shipped[site] for site in sites):
             found = stats.without(left_out).tradeoff(intervals=True)
