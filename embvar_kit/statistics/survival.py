@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from embvar_kit.errors import StatisticsError
+from embvar_kit.wording import number_of
 
 if TYPE_CHECKING:
     from embvar_kit.statistics.token_statistics import TokenStatistics
@@ -147,10 +148,18 @@ def _given_null(statistics: TokenStatistics, null: TokenStatistics) -> TokenStat
             "null= takes a null, statistics whose labels were permuted: stats.null, or "
             "stats.null.without(tokens)."
         )
-    alike = [null.info[part] == statistics.info[part] for part in ("model", "convention")]
+    parts = ("model", "convention", "corpora")
+    alike = [null.info.get(part) == statistics.info.get(part) for part in parts]
     if not all(alike) or not np.array_equal(null.layers, statistics.layers):
         raise StatisticsError(
-            "The null comes from another pass than the tokens: it differs in model, convention or "
-            "layers. Take the null of the same statistics."
+            "The null comes from another pass than the tokens: it differs in model, convention, "
+            "text or layers. Take the null of the same statistics."
+        )
+    left_out = statistics.info.get("left_out", ())
+    if forgotten := sorted(set(left_out) & set(null.tokens)):
+        raise StatisticsError(
+            f"The null has {number_of(len(forgotten), 'set')} by the names of tokens that were "
+            f"left out of these statistics, such as {forgotten[0]!r}. Leave them out of it, too: "
+            "null.without(tokens)."
         )
     return null

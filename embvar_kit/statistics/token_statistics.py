@@ -338,12 +338,13 @@ class TokenStatistics:
         ``unbiased`` takes occurrences for independent, which those of one document are not. With
         ``apart=True`` M and V are estimated from pairs of occurrences in different folds instead,
         which share no document, over the tokens in two folds or more of each half of the documents
-        (``n_tokens``; see :meth:`embvar_kit.statistics.folds.Folds.halves`).
+        (``n_tokens``; see :meth:`embvar_kit.statistics.folds.Folds.halves`). The intervals then err
+        to the wide side, and slopes are NaN where there are fewer than three such tokens.
 
         Raises:
-            StatisticsError: as :func:`analysis.regress`, or if tokens as rare as ``min_count`` were
-                not measured or kept, there are no folds, or with ``apart`` these are compact
-                statistics or ``unbiased`` is set as well.
+            StatisticsError: as :func:`analysis.regress` without ``apart``, or if tokens as rare as
+                ``min_count`` were not measured or kept, there are no folds, or with ``apart`` these
+                are compact statistics or ``unbiased`` is set as well.
         """
         choice = _choice(min_count, max_count, special, unbiased)
         return by_layer.frequency_slopes(self, choice, log=log, apart=apart, intervals=intervals)
@@ -389,11 +390,11 @@ class TokenStatistics:
             min_count, max_count, special: as in :meth:`table`, from ``min_count=10`` on.
             unbiased: regress the unbiased V on the unbiased M. ``sd_M`` is of the unbiased M in any
                 case.
-            null: compare with the null; without it, its columns and ``survives`` are left out. Of a
-                part of the tokens, the null can be given: ``whole.null.without(tokens)`` has the
-                sets of permuted labels by these names. Their labels were permuted over all
-                occurrences, those of the tokens left out among them, and so it is another null than
-                one of the part alone.
+            null: compare with the null; without it, its columns and ``survives`` are left out.
+                For a part of the tokens, pass the null yourself: ``whole.null.without(tokens)``
+                has the sets of permuted labels by the names that are left. Their labels were
+                permuted over all occurrences, those of the tokens left out among them, so it is
+                another null than one of the part alone.
             simultaneous: make the intervals so wide that those of one column hold at all layers
                 together with 95 % (Bonferroni): ask for it where the best of several layers is
                 chosen.
@@ -433,8 +434,8 @@ class TokenStatistics:
 
         Raises:
             StatisticsError: if there are no folds, there is no null or it has other counts (the
-                message says why that may be), the null that is given is none or of another pass,
-                or as :meth:`tradeoff`.
+                message says why that may be), what is passed as the null is none, comes from
+                another pass or has names that were left out here, or as :meth:`tradeoff`.
         """
         choice = {"min_count": min_count, "max_count": max_count, "special": special}
         return evidence_of(self, choice, unbiased=unbiased, null=null, simultaneous=simultaneous)

@@ -314,8 +314,16 @@ def test_pairs_of_different_folds_need_the_folds_and_are_no_unbiased_forms(stats
     with pytest.raises(ek.StatisticsError, match="choose one"):
         stats.frequency_slopes(apart=True, unbiased=True)
     few = stats.without(stats.tokens[2:])
-    found = few.frequency_slopes(apart=True, intervals=True)
-    assert (found["n_tokens"] <= 2).all() and found[["M", "M_low"]].isna().all(axis=None)
+    assert few.frequency_slopes(apart=True, intervals=True)[["M", "M_low"]].isna().all(axis=None)
+    given = []
+    for choice in ({}, {"min_count": 30}, {"max_count": 40}, {"special": False}, {"log": True}):
+        found = stats.frequency_slopes(**choice, apart=True, intervals=True)
+        kept = {"min_count": 10, "max_count": None, "special": True, **choice}
+        log = kept.pop("log", False)
+        wanted = stats.folds.of(stats.tokens[stats.kept(**kept)]).frequency_slopes_apart(log=log)
+        pd.testing.assert_frame_equal(found.drop(columns="layer"), wanted.drop(columns="at"))
+        given.append(found)
+    assert not any(found.equals(given[0]) for found in given[1:])
 
 
 def test_a_layer_without_variance_has_no_slope_of_its_logarithm(stats):
@@ -630,14 +638,15 @@ def test_a_null_can_be_given_by_the_names_of_its_sets(stats):
     for name in ("slope", "r2", "spearman"):
         assert found[f"null_{name}"].tolist() == line[name].tolist()
     assert found["null_sd_M"].tolist() == null.tradeoff(unbiased=True)["sd_M"].tolist()
-    assert found["survives"].dtype == bool
     pd.testing.assert_frame_equal(stats.evidence(null=stats.null), stats.evidence())
     with pytest.raises(ek.StatisticsError, match="takes a null"):
         less.evidence(null=stats)
     convention = {**null.info["convention"], "site": "unit"}
-    other = replace(null, info={**null.info, "convention": convention})
-    with pytest.raises(ek.StatisticsError, match="another pass"):
-        less.evidence(null=other)
+    for other in ({"convention": convention}, {"corpora": []}, {"model": {}}):
+        with pytest.raises(ek.StatisticsError, match="another pass"):
+            less.evidence(null=replace(null, info={**null.info, **other}))
+    with pytest.raises(ek.StatisticsError, match=r"1 set by the names .* such as 'the'"):
+        less.evidence(null=stats.null)
 
 
 def test_statistics_compacted_without_some_tokens_do_not_give_intervals_of_all(stats):
