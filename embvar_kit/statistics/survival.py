@@ -56,10 +56,10 @@ def evidence_of(
     Raises:
         StatisticsError: see :meth:`TokenStatistics.evidence`.
     """
-    if isinstance(null, bool):
-        of_null = _null_of(statistics, choice) if null else None
-    else:
+    if hasattr(null, "info"):
         of_null = _given_null(statistics, null)
+    else:
+        of_null = _null_of(statistics, choice) if null else None
     table = statistics.tradeoff(**choice, unbiased=unbiased, robust=True, intervals=True)
     spread = statistics.tradeoff(**choice, unbiased=True, intervals=True)
     halves = statistics.replicated("halves", {**choice, "unbiased": unbiased})

@@ -639,6 +639,7 @@ def test_a_null_can_be_given_by_the_names_of_its_sets(stats):
         assert found[f"null_{name}"].tolist() == line[name].tolist()
     assert found["null_sd_M"].tolist() == null.tradeoff(unbiased=True)["sd_M"].tolist()
     pd.testing.assert_frame_equal(stats.evidence(null=stats.null), stats.evidence())
+    pd.testing.assert_frame_equal(less.evidence(null=None), alone)
     with pytest.raises(ek.StatisticsError, match="takes a null"):
         less.evidence(null=stats)
     convention = {**null.info["convention"], "site": "unit"}
