@@ -17,6 +17,14 @@ def shipped():
     return {site: ek.TokenStatistics.load(FOLDER / site) for site in ("hidden", "unit")}
 
 
+@pytest.fixture(scope="module")
+def six(shipped):
+    """The largest tokens that are not of high norm at layer 15, which decide in notebook 4."""
+    hidden = shipped["hidden"]
+    rest = hidden.without(hidden.high_norm(peak=True)["token"]).table(15, min_count=10)
+    return rest.set_index("token")["Q"].nlargest(6).index
+
+
 def test_they_say_what_was_measured(shipped, excerpt):
     for site, stats in shipped.items():
         assert stats.info["convention"]["site"] == site
@@ -30,13 +38,11 @@ def test_they_say_what_was_measured(shipped, excerpt):
         )
 
 
-def test_they_have_intervals_and_a_null(shipped, smollm2):
+def test_they_have_intervals_and_a_null(shipped, smollm2, six):
     shared = ek.tokens.group_vocabulary(smollm2.tokenizer).shared
     hidden = shipped["hidden"]
     high = hidden.high_norm(peak=True)["token"]
     far = [hidden.high_norm(factor=factor, peak=True)["token"] for factor in (1000, 100, 30, 5)]
-    rest = hidden.without(high).table(15, min_count=10).set_index("token")
-    six = rest["Q"].nlargest(6).index  # those that decide in notebook 4
     both = ["hidden", "unit"]
     # Without shared strings a token has one embedding at layer 0, whose norm is 1 at "unit".
     for left_out, sites in (
@@ -111,11 +117,8 @@ def ordinary():
     return ek.TokenStatistics.load(ORDINARY / "hidden")
 
 
-def test_the_ordinary_occurrences_keep_intervals_without_some_tokens(ordinary, shipped, smollm2):
+def test_the_ordinary_occurrences_keep_intervals_without_some_tokens(ordinary, smollm2, six):
     shared = ek.tokens.group_vocabulary(smollm2.tokenizer).shared
-    hidden = shipped["hidden"]
-    rest = hidden.without(hidden.high_norm(peak=True)["token"]).table(15, min_count=10)
-    six = rest.set_index("token")["Q"].nlargest(6).index
     for left_out in ((), shared, six):
         part = ordinary.without(left_out)
         for found, name in (
