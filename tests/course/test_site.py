@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,10 +30,11 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Built:
-    """The site as it was built: its folder, what the build printed, its pages."""
+    """The site as it was built: its folder, what the build printed, how long it took, its pages."""
 
     folder: Path
     printed: str
+    seconds: float
 
     @cached_property
     def pages(self) -> dict[str, BeautifulSoup]:
@@ -61,9 +63,10 @@ class Built:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The whole site, built once."""
     folder = tmp_path_factory.mktemp("site") / "html"
+    begun = time.monotonic()
     done = build(folder)
     assert done.returncode == 0, done.stderr
-    return Built(folder, done.stderr)
+    return Built(folder, done.stderr, time.monotonic() - begun)
 
 
 def build(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -78,6 +81,11 @@ def build(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_build_warns_of_nothing(site):
     assert "WARNING" not in site.printed and "ERROR" not in site.printed
+
+
+def test_the_build_takes_less_than_five_minutes(site):
+    """Beside other tests, too."""
+    assert site.seconds < 300
 
 
 def test_the_source_tree_is_left_as_it_was(site):
