@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 from collections.abc import Iterator, MutableMapping
@@ -77,6 +78,21 @@ def limit_threads() -> None:
     most = granted()
     if most and "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > most:
         torch.set_num_threads(most)
+
+
+def forbid_nested_teams(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let no thread of OpenMP start a team of its own, unless the environment says otherwise.
+
+    Some releases of Numba (0.61 is one) allow it as they start, for PyTorch's OpenMP as well. Each
+    small product of matrices in PyTorch's attention then starts threads and ends them, thousands a
+    second, and a pass takes several times as long.
+    """
+    if not {"OMP_NESTED", "OMP_MAX_ACTIVE_LEVELS"} & {*environment}:
+        # Not where no OpenMP is visible to all libraries, nor on Windows, which has no such handle.
+        with suppress(AttributeError, OSError, TypeError):
+            openmp = ctypes.CDLL(None)
+            if openmp.omp_get_nested():
+                openmp.omp_set_nested(0)
 
 
 def _visible() -> int:

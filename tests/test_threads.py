@@ -145,6 +145,35 @@ def test_pytorch_loaded_after_numbas_start_has_the_number_that_openmp_was_given(
     assert run(LATER, {**environment, "OMP_NUM_THREADS": "1"}).split() == ["1"]
 
 
+NESTS = """
+import ctypes
+import numba
+import numpy as np
+import torch
+from embvar_kit.moments.grouped import GroupedMoments
+
+openmp, start = ctypes.CDLL(None), numba.get_num_threads
+
+def start_as_some_releases():
+    numba.get_num_threads = start
+    openmp.omp_set_nested(1)
+    return start()
+
+numba.get_num_threads = start_as_some_releases
+GroupedMoments(2, 4).update(np.ones((8, 4), np.float32), np.zeros(8, int))
+print(openmp.omp_get_nested())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs GNU's OpenMP")
+@pytest.mark.parametrize(("asked", "nested"), [({}, "0"), ({"OMP_NESTED": "true"}, "1")])
+def test_no_thread_of_pytorch_starts_a_team_of_its_own_unless_asked_to(asked, nested):
+    """Whatever Numba allows as it starts."""
+    names = ("OMP_NESTED", "OMP_MAX_ACTIVE_LEVELS")
+    environment = {name: said for name, said in os.environ.items() if name not in names}
+    assert run(NESTS, {**environment, **asked}).split() == [nested]
+
+
 def test_kernels_are_shared_out_among_as_many_threads_as_a_quota_grants(monkeypatch):
     import numba
 

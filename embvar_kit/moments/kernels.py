@@ -216,10 +216,10 @@ def sharing_out() -> Iterator[int]:
 
 @cache
 def _start_threads() -> None:
-    """Start Numba's threads, and leave PyTorch the number that it had.
+    """Start Numba's threads, and leave PyTorch's as they were.
 
-    GNU's OpenMP serves both, and as Numba starts it sets OpenMP's number to its own: all cores that
-    are seen, whatever a quota or the user gave PyTorch.
+    GNU's OpenMP serves both, and as Numba starts it sets OpenMP's number of threads to its own: all
+    cores that are seen, whatever a quota or the user gave PyTorch.
     """
     if "torch" not in sys.modules:
         numba.get_num_threads()
@@ -229,3 +229,4 @@ def _start_threads() -> None:
     given = torch.get_num_threads()
     numba.get_num_threads()
     torch.set_num_threads(given)
+    threads.forbid_nested_teams()

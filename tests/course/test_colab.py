@@ -358,6 +358,18 @@ def test_a_notebook_runs_in_an_empty_folder_behind_the_cell(runtime, wheel, monk
     assert shows_explorers(client) == 1
 
 
+NESTED = """
+import ctypes
+import numpy as np
+import torch
+from embvar_kit.moments.grouped import GroupedMoments
+GroupedMoments(2, 4).update(np.ones((8, 4), np.float32), np.zeros(8, int))
+print(ctypes.CDLL(None).omp_get_nested())
+"""
+"""Whether threads of PyTorch may start teams of their own, which makes a pass several times as
+long. Colab's release of Numba allows it."""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not LONG, reason="installs Colab's releases: make test-long")
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="some of them need Python 3.11")
@@ -382,5 +394,6 @@ def test_a_bare_environment_with_colabs_releases(wheel, tmp_path, monkeypatch):
         assert printed(client.nb.cells[2]).endswith("The kit is ready.\n")
         explorers[stem.partition("_")[0]] = shows_explorers(client)
     assert explorers == {"01": 1, "04": 1, "05b": 0, "06": 1}
+    assert runtime.run(NESTED).stdout.split() == ["0"]
     after = runtime.releases()
     assert {name: after[name] for name in colab.KEPT} == {name: before[name] for name in colab.KEPT}
