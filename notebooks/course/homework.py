@@ -2,14 +2,15 @@
 
     python notebooks/course/homework.py release FOLDER
     python notebooks/course/homework.py grade SUBMISSION.ipynb... [--table marks.csv]
-        [--feedback FOLDER]
+        [--marks filled.csv] [--feedback FOLDER]
     python notebooks/course/homework.py course FOLDER
 
 ``release`` writes the students' versions. ``grade`` prints the points of each exercise and what the
-failing tests say; with ``--feedback`` it also writes a page for each student. ``course`` makes a
-course folder for nbgrader's own commands, such as ``nbgrader formgrader``. nbgrader does the work,
-in a temporary course folder; the sources in ``notebooks/course/homework`` are only read. Grading
-runs a student's code as the user who calls it.
+failing tests say; ``--table`` writes them to a file, ``--marks`` reads the file with the points and
+comments that a person has filled in, and ``--feedback`` writes a page for each student. ``course``
+makes a course folder for nbgrader's own commands and its form, the Formgrader. nbgrader does the
+work, in a temporary course folder; the sources in ``notebooks/course/homework`` are only read.
+Grading runs a student's code as the user who calls it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import sysconfig
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,7 @@ class Mark(NamedTuple):
         earned: points earned; ``None`` where a person has to give them.
         points: points that can be earned.
         message: what the failing test says; empty where there is nothing to say.
+        comment: what a person says; empty if nothing.
     """
 
     cell: str
@@ -74,6 +76,7 @@ class Mark(NamedTuple):
     earned: float | None
     points: float
     message: str
+    comment: str = ""
 
 
 class Grade(NamedTuple):
@@ -90,13 +93,19 @@ class Grade(NamedTuple):
     run: Path
 
     @property
+    def title(self) -> str:
+        """The title of the assignment."""
+        first, *_ = nbformat.read(assignments()[self.assignment], as_version=4).cells
+        return first.source.splitlines()[0].removeprefix("# ")
+
+    @property
     def earned(self) -> float:
-        """Points earned so far, without those that a person has to give."""
+        """Points earned so far, without those that a person has still to give."""
         return sum(mark.earned or 0.0 for mark in self.marks)
 
     @property
     def by_hand(self) -> float:
-        """Points that a person may still give."""
+        """Points that a person has still to give."""
         return sum(mark.points for mark in self.marks if mark.earned is None)
 
     @property
@@ -165,11 +174,12 @@ class Course:
             warnings.simplefilter("ignore", MissingIDFieldWarning)
             _require(self._nbgrader.autograde(name, student), f"{submission} cannot be graded")
             cells = nbformat.read(run, as_version=4).cells
-        said = {
-            cell.metadata.nbgrader.grade_id: _message(cell)
-            for cell in cells
-            if is_grade(cell) and not is_solution(cell)
-        }
+        said, answer = {}, None
+        for cell in cells:
+            if is_grade(cell) and not is_solution(cell):
+                said[cell.metadata.nbgrader.grade_id] = _message(cell, answer)
+            elif is_solution(cell):
+                answer = cell
         with self._nbgrader.gradebook as gradebook:
             (notebook,) = gradebook.find_submission(name, student).notebooks
             earned = {grade.name: grade.auto_score for grade in notebook.grades}
@@ -247,33 +257,57 @@ def report(grade: Grade) -> str:
         lines.append(_total(marks, exercise))
         for mark in marks:
             if mark.message:
-                said = mark.message.replace("\n", "\n" + " " * 14)
-                lines.append(f"{' ' * 12}- {mark.cell} ({mark.points:g}): {said}")
+                lines.append(_indented(mark, mark.message))
+            if mark.comment:
+                lines.append(_indented(mark, f"comment: {mark.comment}"))
     return "\n".join([*lines, _total(grade.marks, "in all")])
 
 
+def _indented(mark: Mark, said: str) -> str:
+    said = said.replace("\n", "\n" + " " * 14)
+    return f"{' ' * 12}- {mark.cell} ({mark.points:g}): {said}"
+
+
 def _total(marks: Sequence[Mark], what: str) -> str:
-    tested = [mark for mark in marks if mark.earned is not None]
+    earned = sum(mark.earned or 0.0 for mark in marks)
     by_hand = sum(mark.points for mark in marks if mark.earned is None)
-    earned = sum(mark.earned for mark in tested)
-    of = f"{earned:5g} of {sum(mark.points for mark in tested):<4g}" if tested else " " * 13
-    return f"{of} {what}" + (f" [{by_hand:g} by hand]" if by_hand else "")
+    of = f"{earned:5g} of {sum(mark.points for mark in marks):<4g}"
+    return f"{of} {what}" + (f", {by_hand:g} still to give by hand" if by_hand else "")
 
 
-def _message(cell: nbformat.NotebookNode) -> str:
-    """What a graded cell said when it failed."""
-    for output in cell.outputs:
+def _message(test: nbformat.NotebookNode, answer: nbformat.NotebookNode | None) -> str:
+    """What a test said when it failed, or why the answer above it left it nothing to test."""
+    for output in test.outputs:
         if output.output_type == "error":
-            if output.ename == "NotImplementedError":
-                return NOT_ANSWERED
             if output.ename == "AssertionError":
                 return output.evalue
             if output.ename == "NameError":
-                return f"{output.evalue}: the cell that defines it was not answered, or stopped."
-            return f"{output.ename}: {output.evalue}".removesuffix(": ")
+                return _stopped(answer) or (
+                    f"{output.evalue}. It is misspelt, or no cell above sets it."
+                )
+            return _error(output)
         if output.output_type == "stream" and output.name == "stderr":
             return f"the test wrote to stderr: {output.text.strip()}"
     return ""
+
+
+def _stopped(answer: nbformat.NotebookNode | None) -> str:
+    """With which error the cell of an answer stopped; empty if it did not."""
+    for output in answer.get("outputs", ()) if answer else ():
+        if output.output_type == "error":
+            said = _error(output)
+            if said == NOT_ANSWERED:
+                return said
+            return f"the cell {answer.metadata.nbgrader.grade_id} stopped: {said}"
+    return ""
+
+
+def _error(output: nbformat.NotebookNode) -> str:
+    if output.ename == "NotImplementedError":
+        return NOT_ANSWERED
+    # IPython names a file of its own in which a syntax error is, before the line.
+    value = re.sub(r"\(\S+, line (\d+)\)$", r"(line \1)", output.evalue)
+    return f"{output.ename}: {value}".removesuffix(": ")
 
 
 def _require(result: dict, problem: str) -> None:
@@ -299,6 +333,52 @@ def _write_table(path: Path, grades: dict[Path, Grade]) -> None:
             table.writerows((submission, grade.assignment, *mark) for mark in grade.marks)
 
 
+def _read_marks(path: Path, submissions: Sequence[Path]) -> dict[tuple[Path, str], dict]:
+    """The points and comments of a filled-in table, by submission and cell, as fields of a mark.
+
+    Raises:
+        HomeworkError: if the file is no such table, or a row of it cannot be counted.
+    """
+    known, found = {}, {}
+    for submission in submissions:
+        with suppress(HomeworkError):  # of what cannot be graded; grading says so
+            cells = graded_cells(assignments()[assignment_of(submission)])
+            known |= {(submission.resolve(), cell): points for cell, _, points in cells}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, restval="")
+            rows = [(table.line_num, row) for row in table]
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise HomeworkError(f"{path} cannot be read: {error}.") from error
+    missing = {"submission", "cell", "earned", "comment"} - set(table.fieldnames or ())
+    if missing:
+        raise HomeworkError(
+            f"{path} has no column {', '.join(sorted(missing))}, separated from others by a comma."
+        )
+    for line, row in rows:
+        where, earned = f"{path}, line {line}", row["earned"].strip()
+        key = Path(row["submission"]).resolve(), row["cell"]
+        if key not in known:
+            raise HomeworkError(
+                f"{where}: no submission {row['submission']} with a cell {row['cell']} is graded."
+            )
+        if key in found:
+            raise HomeworkError(f"{where}: {row['cell']} has had a row before.")
+        found[key] = {"comment": row["comment"].strip()}
+        if not earned:
+            continue
+        try:
+            points = float(earned)
+        except ValueError:
+            raise HomeworkError(f"{where}: {earned!r} is not a number of points.") from None
+        if not 0 <= points <= known[key]:
+            raise HomeworkError(
+                f"{where}: {earned} points; {row['cell']} can earn from 0 to {known[key]:g}."
+            )
+        found[key]["earned"] = points
+    return found
+
+
 def _pages(submissions: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Where the page of each submission goes: in folders like those that they were collected in."""
     together = Path(os.path.commonpath([path.resolve().parent for path in submissions]))
@@ -308,8 +388,11 @@ def _pages(submissions: Sequence[Path], folder: Path) -> dict[Path, Path]:
     }
 
 
-def _grade_all(submissions: Sequence[Path], table: Path | None, folder: Path | None) -> int:
+def _grade_all(
+    submissions: Sequence[Path], table: Path | None, marks: Path | None, folder: Path | None
+) -> int:
     grades, problems = {}, 0
+    by_hand = _read_marks(marks, submissions) if marks else {}
     pages = _pages(submissions, folder) if folder else {}
     for page in pages.values():
         try:
@@ -319,20 +402,35 @@ def _grade_all(submissions: Sequence[Path], table: Path | None, folder: Path | N
     with temporary_course() as course:
         for submission in submissions:
             try:
-                grades[submission] = course.grade(submission)
+                grade = course.grade(submission)
             except HomeworkError as error:
                 problems += 1
                 print(error, file=sys.stderr)
                 continue
-            print(f"{submission}: {grades[submission].assignment}")
-            print(report(grades[submission]), flush=True)
+            changed = []
+            for mark in grade.marks:
+                filled_in = mark._replace(**by_hand.get((submission.resolve(), mark.cell), {}))
+                changed.append(filled_in)
+                if mark.earned not in (None, filled_in.earned):
+                    print(
+                        f"{submission}: {mark.cell} earned {mark.earned:g} when it was graded, and "
+                        f"has {filled_in.earned:g} in {marks}, which counts.",
+                        file=sys.stderr,
+                    )
+            grades[submission] = grade = grade._replace(marks=tuple(changed))
+            print(f"{submission}: {grade.assignment}")
+            print(report(grade), flush=True)
             if folder:
                 try:
-                    page = feedback.page(grades[submission], submission.name)
-                    pages[submission].write_text(page, "utf-8")
+                    name = pages[submission].relative_to(folder).with_suffix("")
+                    pages[submission].write_text(feedback.page(grade, f"{name}.ipynb"), "utf-8")
                 except Exception as error:  # a notebook can be broken in any way
                     problems += 1
                     print(f"{submission}: no page was made of it ({error}).", file=sys.stderr)
+    if len(grades) > 1:
+        print("all submissions")
+        for submission, grade in grades.items():
+            print(_total(grade.marks, f"{submission}: {grade.assignment}"))
     if table:
         _write_table(table, grades)
     return 1 if problems else 0
@@ -347,13 +445,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     one = commands.add_parser("grade", help="grade submissions and print the points")
     one.add_argument("submissions", nargs="+", type=Path, metavar="SUBMISSION")
     one.add_argument("--table", type=Path, help="also write the marks to this CSV file")
+    one.add_argument("--marks", type=Path, help="read points and comments from such a CSV file")
     one.add_argument("--feedback", type=Path, metavar="FOLDER", help="also write a page for each")
     one = commands.add_parser("course", help="make a course folder for nbgrader's own commands")
     one.add_argument("folder", type=Path)
     chosen = parser.parse_args(arguments)
     try:
         if chosen.command == "grade":
-            return _grade_all(chosen.submissions, chosen.table, chosen.feedback)
+            return _grade_all(chosen.submissions, chosen.table, chosen.marks, chosen.feedback)
         if chosen.command == "release":
             written = release(chosen.folder)
         else:

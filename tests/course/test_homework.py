@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from textwrap import dedent
 
@@ -52,7 +59,7 @@ WRONG = {
             "e4-M": (0, "V/n was taken off, with the measured V, which is itself too small"),
         },
     ),
-    ("1_variance_formula", "V by subtraction in float32"): (
+    ("1_variance_formula", "V by subtraction, and two that do not run"): (
         {
             "e1-moments": """
                 def moments(x):
@@ -61,8 +68,15 @@ WRONG = {
                     Q, M = (x**2).sum(axis=1).mean(), mu @ mu
                     return Q, M, Q - M
             """,
+            "e4-unbiased": "def unbiased(n, M, V)",
+            "e5-samples": "M_of = None",
         },
-        {"e1-V": (0, "Was V taken as Q - M?")},
+        {
+            "e1-V": (0, "Was V taken as Q - M?"),
+            "e4-V": (0, "the cell e4-unbiased stopped: SyntaxError: expected ':' (line 1)"),
+            "e4-M": (0, "the cell e4-unbiased stopped: SyntaxError: expected ':' (line 1)"),
+            "e5-average": (0, "name 'M_tilde_of' is not defined. It is misspelt"),
+        },
     ),
     ("1_variance_formula", "fitted to the visible tests"): (
         {
@@ -90,7 +104,7 @@ WRONG = {
             """,
         },
         {
-            "e1-Q-and-M": (0, "Q of 7 vectors with 5 features is not right"),
+            "e1-Q-and-M": (0, "Q of 7 vectors with 5 features is not right. It came out as 11.333"),
             "e1-V": (0, "V of 7 vectors with 5 features is not right"),
             "e3-V": (0, "the squared distance of the two means is missing"),
             "e5-negative": (0, "which is not negative"),
@@ -157,20 +171,75 @@ WRONG = {
         {
             "e1-M-and-V": (0, "n - 1 was used where the paper divides by n"),
             "e2-batches": (0, "every batch weighs the same"),
+            "e2-empty": (0, "this is NaN, from 0/0"),
             "e3-single": (0, "something was computed in double precision"),
             "e3-breaks": (0, "subtraction is still right"),
             "e4-last-bit": (0, "even in double precision"),
         },
     ),
+    ("2_one_pass", "what lies between is missing"): (
+        {
+            "e1-step": """
+                def step(state, x):
+                    k, mu, Q = state
+                    return k + 1, mu + x / (k + 1), Q + x @ x / (k + 1)
+
+
+                def M_and_V(state):
+                    k, mu, Q = state
+                    return mu @ mu, Q - mu @ mu
+            """,
+            "e2-batch": """
+                def batch_step(state, batch):
+                    k, mu, Q = state
+                    n = k + len(batch)
+                    mu = (k * mu + batch.sum(axis=0)) / n
+                    return n, mu, (k * Q + (batch**2).sum()) / n
+            """,
+            # Means over all rows are as right as the recurrence.
+            "e3-subtraction": """
+                def V_by_subtraction(x):
+                    mu = x.mean(axis=0)
+                    return (x**2).sum(axis=1).mean() - mu @ mu
+            """,
+            "e4-accurate": """
+                def accurate_V(batches):
+                    n, S = 0, 0.0
+                    for batch in batches:
+                        batch = batch.astype(np.float64)
+                        n, S = n + len(batch), S + ((batch - batch.mean(axis=0)) ** 2).sum()
+                    return S / n
+            """,
+        },
+        {
+            "e1-mean": (0, "was added to the whole of the old mean"),
+            "e1-Q": (0, "was added to the whole of the old Q"),
+            "e2-empty": (0, "an empty batch leaves the state as it is"),
+            "e4-wide": (0, "what lies between the batches is missing"),
+            "e4-narrow": (0, "what lies between the batches is missing"),
+            "e4-last-bit": (0, "What lies between the batches is missing"),
+        },
+    ),
     ("2_one_pass", "all batches kept"): (
         {
+            "e2-batch": """
+                def batch_step(state, batch):
+                    for x in batch:
+                        state = step(state, x)
+                    return state
+            """,
+            "e3-ratio": "# YOUR CODE HERE\nraise NotImplementedError()",
             "e4-accurate": """
                 def accurate_V(batches):
                     x = np.concatenate(list(batches)).astype(np.float64)
                     return ((x - x.mean(axis=0)) ** 2).sum(axis=1).mean()
             """,
         },
-        {"e4-wide": (0, "only the one at hand may be kept")},
+        {
+            "e2-whole": (0, "taken one by one"),
+            "e3-breaks": (0, "not answered yet"),
+            "e4-wide": (0, "only the one at hand may be kept"),
+        },
     ),
     ("3_tradeoff", "tokens weighted by their counts"): (
         {
@@ -302,7 +371,7 @@ def test_points_are_those_that_the_text_announces(homework, path):
             heading = next(
                 (line[3:] for line in cell.source.splitlines() if line.startswith("## ")), heading
             )
-            for points in re.findall(r"\*\((\d+) points", cell.source):
+            for points in re.findall(r"\*\((\d+) points?\b", cell.source):
                 announced[heading] = announced.get(heading, 0) + int(points)
     sums = {heading: 0.0 for _, heading, _ in graded}
     for _, heading, points in graded:
@@ -340,7 +409,29 @@ def test_nearly_all_tests_hide_a_part():
         if about(cell).get("grade") and not about(cell)["solution"]
         and not HIDDEN.search(cell.source)
     }  # fmt: skip
-    assert open_tests == {"e5-negative", "e2-rows"}
+    assert open_tests == {"e5-negative", "e2-rows", "e2-whole"}
+
+
+@each_source
+def test_a_cell_that_may_fail_does_not_stop_the_others(path):
+    """JupyterLab runs all cells to the last one only if those that fail are marked."""
+    for cell in cells(path):
+        may_fail = about(cell).get("solution") or about(cell).get("grade") or cell.id == "e4-look"
+        marked = "raises-exception" in cell.metadata.get("tags", ())
+        assert marked == bool(may_fail and cell.cell_type == "code"), cell.id
+
+
+@each_source
+def test_a_task_says_what_each_point_for_prose_is_for(path):
+    task = None
+    for cell in cells(path):
+        if not about(cell):
+            task = cell.source
+        elif about(cell)["grade"] and about(cell)["solution"]:
+            (said,) = re.findall(
+                r"\*\((\d+) points, read by a person, one for each of: (.*)\.\)\*", task
+            )
+            assert int(said[0]) == about(cell)["points"] == said[1].count(";") + 1, cell.id
 
 
 def test_all_assignments_compare_in_the_same_way():
@@ -393,7 +484,7 @@ def apart(request, monkeypatch, home):
 
     Session-wide, this would hold for the tests of other files, too.
     """
-    if {"course", "graded"} & set(request.fixturenames):
+    if {"course", "graded", "nbgraders_own"} & set(request.fixturenames):
         monkeypatch.setenv("EMBVAR_HOME", str(home))
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -445,12 +536,46 @@ def test_a_release_has_no_solution_no_hidden_test_and_no_output(course, name):
         assert ("points" in about(new)) == about(new).get("grade", False)
 
 
+@pytest.fixture(scope="session")
+def nbgraders_own(homework, tmp_path_factory):
+    """A course folder with a submission, and a function that runs commands of the page in it."""
+    folder = tmp_path_factory.mktemp("nbgrader") / "course"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(homework, "assignments", lambda: dict(list(SOURCES.items())[:1]))
+        assert homework.main(["course", str(folder)]) == 0
+    handed_in = folder / "submitted" / "ada" / "1_variance_formula" / "1_variance_formula.ipynb"
+    handed_in.parent.mkdir(parents=True)
+    shutil.copy(SOURCES["1_variance_formula"], handed_in)
+    # Nothing of the user's own settings.
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    own = {name: str(folder.parent / name.lower()) for name in names}
+    enter, *_ = blocks_of_the_page("cd FOLDER")
+    scripts = '"$PWD/.venv/bin'
+    assert scripts in enter
+    enter = enter.replace(scripts, f'"{Path(sys.executable).parent}').replace("FOLDER", str(folder))
+
+    def start(command: str, **options) -> subprocess.Popen:
+        line = ["bash", "-ec", f"{enter}\nexec {command}"]
+        return subprocess.Popen(line, cwd=ROOT, env=os.environ | own, text=True, **options)
+
+    return folder, start
+
+
+def blocks_of_the_page(text: str) -> list[str]:
+    """Those blocks of commands that hold some text."""
+    blocks = re.findall(r"^ *```bash\n(.*?)^ *```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    return [block for block in map(dedent, blocks) if text in block]
+
+
+def run(start, command: str) -> None:
+    process = start(command, stderr=subprocess.PIPE)
+    _, said = process.communicate()
+    assert process.returncode == 0, said
+
+
 @pytest.mark.slow
-def test_a_course_folder_is_for_nbgraders_own_commands(homework, monkeypatch, tmp_path, capsys):
-    first = dict(list(SOURCES.items())[:1])
-    monkeypatch.setattr(homework, "assignments", lambda: first)
-    folder = tmp_path / "course"
-    assert homework.main(["course", str(folder)]) == 0
+def test_a_course_folder_has_what_nbgrader_needs(homework, nbgraders_own, capsys):
+    folder, _ = nbgraders_own
     assert (folder / "release" / "1_variance_formula" / "1_variance_formula.ipynb").is_file()
     assert (folder / "gradebook.db").is_file()
     from traitlets.config.loader import PyFileConfigLoader
@@ -459,15 +584,69 @@ def test_a_course_folder_is_for_nbgraders_own_commands(homework, monkeypatch, tm
     assert config.OverwriteCells.add_missing_cells is True
     assert homework.main(["course", str(folder)]) == 1
     assert "not empty" in capsys.readouterr().err
-    handed_in = folder / "submitted" / "ada" / "1_variance_formula" / "1_variance_formula.ipynb"
-    handed_in.parent.mkdir(parents=True)
-    shutil.copy(SOURCES["1_variance_formula"], handed_in)
-    for step in ("autograde", "generate_feedback"):
-        command = [sys.executable, "-m", "nbgrader", step, "1_variance_formula"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_points_that_are_given_in_the_formgrader_are_in_nbgraders_feedback(nbgraders_own):
+    """The commands of the page, in a course folder; the form's requests without a browser."""
+    folder, start = nbgraders_own
+    commands = [line for block in blocks_of_the_page("nbgrader ") for line in block.splitlines()]
+    commands = [line.partition("#")[0].strip() for line in commands]
+    commands = [line.replace("ASSIGNMENT", "1_variance_formula") for line in commands]
+    autograde, lab, feedback = commands[-3:]
+    assert lab == "jupyter lab"
+    run(start, autograde)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"--allow-root --no-browser --port={port} --IdentityProvider.token=secret"
+
+    def ask(path: str, **options):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/formgrader{path}",
+            headers={"Authorization": "token secret", "Content-Type": "application/json"},
+            **options,
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+            assert answer.status == 200
+            return answer.read().decode()
+
+    with (folder.parent / "lab.log").open("w") as log:
+        server = start(f"{lab} {options}", stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                page = ask("")
+            except urllib.error.URLError:
+                assert server.poll() is None and time.monotonic() < deadline
+                time.sleep(0.2)
+            else:
+                break
+        assert "nbgrader formgrade" in page
+        (assignment,) = json.loads(ask("/api/assignments"))
+        assert (assignment["name"], assignment["num_submissions"]) == ("1_variance_formula", 1)
+        path = "/api/submitted_notebooks/1_variance_formula/1_variance_formula"
+        (submission,) = json.loads(ask(path))
+        assert submission["student"] == "ada" and submission["needs_manual_grade"]
+        assert "The point that is nearest to all" in ask(f"/submissions/{submission['id']}")
+        for kind, given in (
+            ("grade", {"manual_score": 3, "extra_credit": 0}),
+            ("comment", {"manual_comment": "Where is c = 0?"}),
+        ):
+            (one,) = (
+                one
+                for one in json.loads(ask(f"/api/{kind}s?submission_id={submission['id']}"))
+                if one["name"] == "e2-nearest"
+            )
+            ask(f"/api/{kind}/{one['id']}", method="PUT", data=json.dumps(given).encode())
+    finally:
+        server.terminate()
+        server.wait()
+    run(start, feedback)
     page = folder / "feedback" / "ada" / "1_variance_formula" / "1_variance_formula.html"
-    assert "(Score: 23.0 / 30.0)" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "(Score: 26.0 / 30.0)" in text and "Where is c = 0?" in text
 
 
 # What is graded
@@ -576,12 +755,120 @@ def test_one_command_prints_the_marks_and_writes_a_table(homework, graded, tmp_p
     printed = capsys.readouterr().out
     assert re.search(r"^ +3 of 6 +Exercise 1 · Three numbers of a set$", printed, re.M)
     assert "- e1-V (3): V of the triangle: n - 1 was used where the paper divides by n." in printed
-    assert re.search(r"^ +10 of 23 +in all \[7 by hand\]$", printed, re.M)
+    assert re.search(r"^ +10 of 30 +in all, 7 still to give by hand$", printed, re.M)
     (example,) = re.findall(r"^```text\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     assert printed.partition("\n")[2] == example
     rows = table.read_text(encoding="utf-8").splitlines()
-    assert rows[0] == "submission,assignment,cell,exercise,earned,points,message"
+    assert rows[0] == "submission,assignment,cell,exercise,earned,points,message,comment"
     assert len(rows) == 1 + len(graded("1_variance_formula", "solution").marks)
+
+
+@pytest.fixture
+def filled_in(homework, tmp_path):
+    """``filled_in(submission, changes)``: the table of an ungraded submission, with changes."""
+
+    def write(submission: Path, changes: dict[str, tuple[str, str]], name: str = "") -> Path:
+        rows = [("submission", "cell", "earned", "comment")]
+        known = dict.fromkeys(
+            cell for cell, *_ in homework.graded_cells(SOURCES["1_variance_formula"])
+        )
+        for cell, given in (known | changes).items():
+            rows.append((name or submission, cell, *(given or ("", ""))))
+        with (tmp_path / "filled.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(rows)
+        return tmp_path / "filled.csv"
+
+    return write
+
+
+@pytest.mark.slow
+def test_points_and_comments_of_a_filled_in_table_count(
+    homework, graded, filled_in, tmp_path, capsys
+):
+    """They are in the printed totals, in the next table and on the pages of the students."""
+    wrong = graded.submission("1_variance_formula", "n and n - 1 mixed up")
+    other = Path(shutil.copy(graded.submission("1_variance_formula", "release"), tmp_path))
+    marks = filled_in(
+        wrong,
+        {
+            "e2-nearest": ("2.5", "Why does the mixed\nterm <vanish>?"),
+            "e5-why": ("0", ""),
+            "e4-M": ("1", "A slip."),
+        },
+    )
+    table, folder = tmp_path / "marks.csv", tmp_path / "pages"
+    command = ["grade", str(wrong), str(other), "--marks", str(marks), "--table", str(table)]
+    assert homework.main([*command, "--feedback", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert f"e4-M earned 0 when it was graded, and has 1 in {marks}, which counts" in said.err
+    assert said.err.count("\n") == 1
+    assert "- e2-nearest (4): comment: Why does the mixed\n" in said.out
+    first, second = said.out.partition("all submissions\n")[2].splitlines()
+    assert first == f" 13.5 of 30   {wrong}: 1_variance_formula"
+    assert second == f"    0 of 30   {other}: 1_variance_formula"
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = {row["cell"]: row for row in csv.DictReader(file) if row["submission"] == str(wrong)}
+    assert [rows[cell]["earned"] for cell in ("e2-nearest", "e5-why", "e4-M")] == [
+        "2.5",
+        "0.0",
+        "1.0",
+    ]
+    assert rows["e2-nearest"]["comment"] == "Why does the mixed\nterm <vanish>?"
+    (path,) = folder.rglob(f"{wrong.stem}.html")
+    page = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    words = " ".join(page.main.get_text().split())
+    assert "13.5 of 30 points." in words and "2.5 of 4 Exercise 2" in words
+    assert "mixed\nterm <vanish>?" in page.find(id="e2-nearest").find(class_="comment").get_text()
+    listed = page.find("table", class_="marks").find("a", href="#e2-nearest").parent.get_text()
+    assert "term <vanish>?" in listed
+    # What was written can be read again, and says the same.
+    again = homework._read_marks(table, [wrong, other])
+    assert len(again) == 2 * len(rows)
+    assert again[wrong.resolve(), "e2-nearest"] == {
+        "comment": "Why does the mixed\nterm <vanish>?",
+        "earned": 2.5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "said"),
+    [
+        ({"e2-nearest": ("4.5", "")}, "", "4.5 points; e2-nearest can earn from 0 to 4"),
+        ({"e2-nearest": ("-1", "")}, "", "-1 points; e2-nearest can earn from 0 to 4"),
+        ({"e2-nearest": ("nan", "")}, "", "nan points; e2-nearest can earn from 0 to 4"),
+        ({"e2-nearest": ("2,5", "")}, "", "'2,5' is not a number of points"),
+        ({"e7": ("1", "")}, "", "with a cell e7 is graded"),
+        ({}, "bo.ipynb", "no submission bo.ipynb with a cell e1-Q-and-M is graded"),
+    ],
+)
+def test_a_filled_in_table_that_cannot_count_is_refused_by_line(
+    homework, filled_in, tmp_path, capsys, changes, name, said
+):
+    submission = Path(shutil.copy(SOURCES["1_variance_formula"], tmp_path / "ada.ipynb"))
+    marks = filled_in(submission, changes, name)
+    assert homework.main(["grade", str(submission), "--marks", str(marks)]) == 1
+    told = capsys.readouterr()
+    assert said in told.err and f"{marks}, line " in told.err and told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"submission;cell;earned;comment\n", "has no column cell, comment, earned, submission"),
+        (b"submission,cell,earned\n", "has no column comment, separated"),
+        (b"submission,cell,earned,comment\nada.ipynb,e1-V,3,\xe4\n", "cannot be read"),
+        (2 * b"ada.ipynb,e1-V,3,\n", "line 3: e1-V has had a row before"),
+    ],
+)
+def test_what_is_no_table_of_marks_is_refused(homework, monkeypatch, tmp_path, capsys, text, said):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(SOURCES["1_variance_formula"], "ada.ipynb")
+    head = b"" if text.startswith(b"sub") else b"submission,cell,earned,comment\n"
+    Path("filled.csv").write_bytes(head + text)
+    assert homework.main(["grade", "ada.ipynb", "--marks", "filled.csv"]) == 1
+    assert said in capsys.readouterr().err
+    assert homework.main(["grade", "ada.ipynb", "--marks", "none.csv"]) == 1
+    assert "none.csv cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -610,15 +897,16 @@ def test_one_command_writes_a_page_for_each_student(homework, graded, tmp_path):
 
     text = (folder / written[0]).read_text(encoding="utf-8")
     page = BeautifulSoup(text, "html.parser")
-    assert "answers <1>.ipynb" in page.h1.find_next("p").get_text()
+    assert page.h1.get_text() == "Homework 1 · The variance formula"
+    assert "ada/answers <1>.ipynb" in page.h1.find_next("p").get_text()
     words = " ".join(page.main.get_text().split())
-    assert "10 of 23 points by the tests; 7 more are for answers that a person reads" in words
+    assert "10 of 30 points; 7 of them are still to be given by hand." in words
     table = page.find("table", class_="marks")
     rows = [" ".join(row.get_text().split()) for row in table.tbody.find_all("tr")]
     assert rows[0].startswith(
         "3 of 6 Exercise 1 · Three numbers of a set e1-V, 0 of 3 points: V of"
     )
-    assert rows[1] == "4 by hand Exercise 2 · The point that is nearest to all"
+    assert rows[1] == "0 of 4 4 still to give Exercise 2 · The point that is nearest to all"
     grade = graded("1_variance_formula", "n and n - 1 mixed up")
     said = {mark.cell: mark.message for mark in grade.marks if mark.message}
     assert set(said) == {"e1-V", "e3-V", "e4-V", "e4-M"}
@@ -648,7 +936,7 @@ def test_one_command_writes_a_page_for_each_student(homework, graded, tmp_path):
     assert "MathJax" in page.find_all("script")[-1].string
 
     unanswered = BeautifulSoup((folder / written[1]).read_text(encoding="utf-8"), "html.parser")
-    assert "0 of 30 points by the tests." in " ".join(unanswered.main.get_text().split())
+    assert "0 of 30 points." in " ".join(unanswered.main.get_text().split())
     for mark in graded("1_variance_formula", "release").marks:
         assert mark.message in unanswered.find(id=mark.cell).find(class_="message").get_text()
 
