@@ -15,6 +15,7 @@ from paths import PAGES, ROOT
 
 import embvar_kit as ek
 from embvar_kit import cli, files
+from embvar_kit.corpora.dealing import documents_of
 
 REFERENCE = ROOT / "notebooks" / "reference"
 
@@ -130,6 +131,7 @@ def test_the_librarys_page_runs(real):
     assert real["mean"].shape == shape
     assert len(real["table"]) == shape[0] * shape[1]
     assert real["m"].count.sum() == 50
+    assert documents_of(real["mine"]).tolist() == [0, 1]
 
 
 def test_the_explorers_page_runs(small):
