@@ -79,6 +79,10 @@ def load_corpus(
         :class:`FileCorpus`, which takes ``max_words``, ``split_sentences``, ``language`` and
         ``text_column`` and reads its files when they are measured.
 
+        Folds and shards are made of whole documents: an article, or a file of a pattern. Of one
+        file, a run of 250 lines or rows is a document (or of 250 sentences, if it is split). To
+        name documents yourself, make a :class:`Corpus` with titles.
+
     Raises:
         CorpusError: if the corpus is unknown, cannot be read (the message names the line), has no
             such column, or no sentence of it is left, or ``split``, ``config``, ``revision``,
