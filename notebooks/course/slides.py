@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import functools
 import html
 import importlib.util
 import io
@@ -30,7 +31,7 @@ NOTEBOOKS = HERE.parent
 OUTLINE = HERE / "lecture.md"
 OUT = NOTEBOOKS.parent / "data" / "cache" / "slides"
 
-KEYS = ("cell", "show", "figure", "alt")
+KEYS = ("cell", "show", "figure", "section", "alt")
 """What the lines of the outline begin with that say what a slide shows."""
 
 KINDS = ("figure", "table", "text")
@@ -63,10 +64,12 @@ class Slide:
         cell: notebook and cell id, such as ``("01_variance_formula", "055b6b63")``, if it has one.
         show: what of the cell is shown: kinds of :data:`KINDS`, and ``code``.
         figure: a drawing of :data:`SHEETS` in place of a cell.
+        section: the section to read, such as ``"4.4"``, of a slide that shows no cell.
         alt: what a reader who cannot see the figure is told.
         notes: what the speaker says, in Markdown.
         minutes: how long that takes.
         shown: what :func:`render` has found for it, in HTML.
+        source: the section that this stands in, as the foot of the slide names it.
         layout: where that stands: ``"below"`` or ``"beside"`` the points, ``"columns"`` for a
             figure below points that stand side by side, ``"alone"`` if either is missing.
     """
@@ -77,10 +80,12 @@ class Slide:
     cell: tuple[str, str] | None = None
     show: tuple[str, ...] = ()
     figure: str | None = None
+    section: str = ""
     alt: str = ""
     notes: str = ""
     minutes: int = 0
     shown: list[str] = field(default_factory=list)
+    source: str = ""
     layout: str = "alone"
 
     @property
@@ -93,9 +98,9 @@ def read_outline(text: str) -> list[Slide]:
     """The slides of an outline.
 
     ``## `` begins a part and ``### `` a slide. Lines ``cell:``, ``show:``, ``figure:`` and ``alt:``
-    say what is shown; a quotation holds the speaker's notes, which begin with their minutes,
-    ``> **3 min.**``. All else is the slide's own text. What stands before the first slide is for
-    readers of the outline.
+    say what is shown, and ``section:`` what to read where no cell says it; a quotation holds the
+    speaker's notes, which begin with their minutes, ``> **3 min.**``. All else is the slide's own
+    text. What stands before the first slide is for readers of the outline.
 
     Raises:
         OutlineError: if a line cannot be understood or a slide has no minutes.
@@ -144,6 +149,10 @@ def _set(slide: Slide, key: str, value: str) -> None:
         if value not in SHEETS:
             raise OutlineError(f"{slide.title!r}: {value!r} is none of {', '.join(SHEETS)}")
         slide.figure = value
+    elif key == "section":
+        if not any(value == number for number, _ in sections()):
+            raise OutlineError(f"{slide.title!r}: no notebook has a section {value!r}")
+        slide.section = value
     else:
         slide.alt = value
 
@@ -164,6 +173,38 @@ def find_cell(name: str, cell: str) -> nbformat.NotebookNode:
         if found.id == cell:
             return found
     raise OutlineError(f"{name} has no cell {cell!r}")
+
+
+@functools.cache
+def sections() -> tuple[tuple[str, str], ...]:
+    """The number of each numbered section, with the name of its notebook."""
+    return tuple(
+        (number, path.stem)
+        for path in sorted(NOTEBOOKS.glob("*.ipynb"))
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+        for number in re.findall(r"(?m)^## (\d+\.\d+) ", cell.source)
+    )
+
+
+def source_of(slide: Slide) -> str:
+    """Where to read what a slide shows: ``notebook 1, section 1.3``, or nothing."""
+    if slide.cell is None:
+        return _place(dict(sections())[slide.section], slide.section) if slide.section else ""
+    name, cell = slide.cell
+    heading = ""
+    for one in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells:
+        if one.cell_type == "markdown":
+            heading = (re.findall(r"(?m)^## (.+)$", one.source) or [heading])[-1]
+        if one.id == cell:
+            break
+    number = re.match(r"\d+\.\d+", heading)
+    return _place(name, number[0] if number else "", heading)
+
+
+def _place(name: str, number: str, heading: str = "") -> str:
+    section = f"section {number}" if number else heading
+    return f"notebook {name.partition('_')[0].lstrip('0')}, {section}".removesuffix(", ")
 
 
 class Saved(NamedTuple):
@@ -197,6 +238,7 @@ def _lines(text: str) -> Saved:
 
 def _fill(slide: Slide, out: Path) -> None:
     """Find what a slide shows, save the picture in it, and choose the layout."""
+    slide.source = source_of(slide)
     if slide.figure:
         _add_figure(slide, _drawn(slide.figure), slide.figure, out)
     elif slide.cell:

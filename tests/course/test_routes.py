@@ -8,6 +8,7 @@ from itertools import accumulate
 
 import pytest
 from lecture import SHOWN, SLIDES
+from lecture import script as course
 from myst_parser.slugs import github_slugify
 from paths import ROOT
 from test_quoted_numbers import sections
@@ -18,6 +19,9 @@ COURSE = ROOT / "notebooks" / "course"
 ROUTES = (COURSE / "routes.md").read_text(encoding="utf-8")
 FRONT = (COURSE / "README.md").read_text(encoding="utf-8")
 PAGES = ("README.md", "routes.md", "lecture.md")
+
+BEFORE = r"\*Before the next slide, ask: (.+?)\*"
+"""A question whose answer stands on the next slide."""
 
 NUMBERS = {"an hour": 60, "half an hour": 30}
 
@@ -53,15 +57,13 @@ def rows(text: str) -> list[list[str]]:
 
 def shown_in(slide) -> str:
     """A link to the section that holds what a slide shows, with the notebook if it is another's."""
-    if slide.figure:
-        return "a drawing"
-    if slide.cell is None:
+    if slide.cell is None and not slide.section:
         return "text only"
-    notebook, of_slide = slide.cell
+    notebook, of_slide = slide.cell or (dict(course.sections())[slide.section], None)
     title = next(
         title
         for title, cells in sections(ROOT / "notebooks" / f"{notebook}.ipynb")
-        if any(cell.id == of_slide for cell in cells)
+        if title.startswith(f"{slide.section} ") or any(cell.id == of_slide for cell in cells)
     )
     chapter = notebook.partition("_")[0].lstrip("0")
     number = re.match(r"(\d+)\.\d+", title)
@@ -74,11 +76,13 @@ def shown_in(slide) -> str:
 def timetable() -> list[list[str]]:
     """When each slide begins, where its figure is, and what its notes say is run and asked."""
     found, begins = [], 0
-    for slide in SLIDES:
+    for number, slide in enumerate(SLIDES, start=1):
         notes = " ".join(slide.notes.split())
         do = [f"**Live:** {live}" for live in re.findall(r"\*Live: (.+?)\*", notes)]
         do += [one[0].upper() + one[1:] for one in re.findall(r"\*Ask: (.+?)\*", notes)[:1]]
-        found.append([str(begins), slide.title, shown_in(slide), " ".join(do) or "explain"])
+        do += [f"Before the next slide: {one}" for one in re.findall(BEFORE, notes)]
+        what = [slide.title, shown_in(slide), " ".join(do) or "explain"]
+        found.append([str(begins), str(number), *what])
         begins += slide.minutes
     return found
 
@@ -88,6 +92,14 @@ def test_the_timetable_is_that_of_the_outline():
     expected = timetable()
     lines = "\n".join(f"| {' | '.join(row)} |" for row in expected)
     assert table[: len(expected)] == expected, f"it should be\n{lines}"
+
+
+def test_a_question_whose_slide_has_the_answer_stands_in_the_notes_of_the_slide_before():
+    """The speaker sees the notes of one slide only, and a slide shows its answer at once."""
+    notes = [" ".join(slide.notes.split()) for slide in SLIDES]
+    assert sum(bool(re.search(BEFORE, one)) for one in notes) >= 4
+    assert not re.search(BEFORE, notes[-1])
+    assert not any("before you turn" in one for one in notes)
 
 
 def test_slides_to_leave_out_save_what_the_page_says():

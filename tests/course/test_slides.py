@@ -8,13 +8,19 @@ import re
 from html.parser import HTMLParser
 
 import nbformat
+import numpy as np
 import pytest
 from lecture import SHOWN, SLIDES
 from lecture import script as course
 from paths import ROOT
 from test_quoted_numbers import NAMED, NO_PROSE, PRINTED_IN, QUOTED, agrees, printed, sections
 
-NOT_MEASURED = {"100,000": "the paper's range"}
+import embvar_kit as ek
+
+NOT_MEASURED = {
+    "100,000": "the paper's range",
+    "36.97": "the mean of the V of three shards, weighted by their counts",
+}
 """Numbers of the slides that no cell of their section prints, with what they are."""
 
 
@@ -75,6 +81,7 @@ def section_of(name: str, cell: str) -> list:
 def unfounded(slide) -> list[str]:
     """Numbers of a slide and its notes that neither its section prints nor one that it names."""
     values = printed(section_of(*slide.cell)) if slide.cell else []
+    values = values + PRINTED_IN.get(slide.section, [])
     text = NO_PROSE.sub(" ", f"{slide.title}\n{slide.body}\n{slide.notes}").replace("{,}", ",")
     text = " ".join(text.replace("\n>", "\n").split())
     for names in NAMED.findall(text):
@@ -91,6 +98,28 @@ def unfounded(slide) -> list[str]:
 def test_numbers_of_a_slide_are_printed_in_its_section():
     missing = {(slide.title, number) for slide in SLIDES for number in unfounded(slide)}
     assert {number for _, number in missing} == set(NOT_MEASURED), missing
+
+
+def test_numbers_of_the_notes_that_no_cell_prints():
+    """The mean V of three shards, and two clouds of the explorer that have the same Q."""
+    (text,) = [slide for slide in SLIDES if slide.title == "Partial results merge exactly"]
+    lines = course.saved_in(course.find_cell(*text.cell))["text"].content.splitlines()
+    shards = [re.findall(r"[\d.]+", line) for line in lines if line.startswith("shard")]
+    assert len(shards) == 3
+    weights, widths = ([float(one[at]) for one in shards] for at in (0, 2))
+    assert f"{np.average(widths, weights=weights):.2f}" == "36.97"
+    (pair,) = [slide for slide in SLIDES if slide.title == "Find two clouds with the same Q"]
+    means_and_spreads = {
+        (2, 1, 0.8, 0.4): "5.80 = 5.00 + 0.80",
+        (1.1, 0.3, 1.5, 1.5): "5.80 = 1.30 + 4.50",
+    }
+    explorer = ek.VariancePlayground()
+    for values, told in means_and_spreads.items():
+        names = ("mean_1", "mean_2", "spread_1", "spread_2")
+        explorer.state.restore(**dict(zip(names, values, strict=True)))
+        found = explorer.state.moments
+        assert told == f"{found['Q']:.2f} = {found['M']:.2f} + {found['V']:.2f}"
+        assert f"`{told}`" in pair.notes
 
 
 def test_a_wrong_number_is_noticed():
@@ -110,6 +139,7 @@ def test_a_wrong_number_is_noticed():
         ("### A\ncell: 01_variance_formula\n> **1 min.** Say.\n", "notebook#id"),
         ("### A\nshow: video\n> **1 min.** Say.\n", "nothing of the kind video"),
         ("### A\nfigure: V_on_M\n> **1 min.** Say.\n", "none of blocks, symbol_sheet"),
+        ("### A\nsection: 99.9\n> **1 min.** Say.\n", "no notebook has a section '99.9'"),
     ],
 )
 def test_an_outline_that_cannot_be_read_is_refused(text, message):
@@ -143,6 +173,17 @@ def test_a_slide_of_a_cell_without_its_output_is_refused(show, lacking, tmp_path
     assert message.startswith("'A': the cell ab of notebooks/01_lecture.ipynb was saved without")
     assert f"without {lacking} to show" in message
     assert message.endswith("git restore notebooks/01_lecture.ipynb")
+
+
+def test_the_foot_of_a_slide_names_the_section():
+    """In words that lead a reader there; the id of a cell leads nobody."""
+    for slide in SLIDES:
+        source = course.source_of(slide)
+        assert bool(source) == bool(slide.cell or slide.section), slide.title
+        assert re.fullmatch(r"(notebook \d+b?, (section \d+\.\d+|Look first))?", source)
+    by_title = {slide.title: course.source_of(slide) for slide in SLIDES}
+    assert by_title["Before training"] == "notebook 5b, section 5.6"
+    assert by_title["When is a slope −1?"] == "notebook 4, section 4.4"
 
 
 def test_the_outline_is_read_as_it_stands():
