@@ -36,7 +36,7 @@ class Symbol(NamedTuple):
 
 
 SYMBOLS = {
-    "One token $t$ and the set $X_t$ of its embeddings $x$, at one layer": (
+    "One token $t$ and the set $X_t$ of its embeddings $x$, of $d$ features each, at one layer": (
         Symbol(
             "n_t", "$n_t$", r"$\vert X_t\vert$", "occurrences of the token in the corpus", "1.2"
         ),
@@ -93,7 +93,8 @@ SYMBOLS = {
             "6.1",
         ),
     ),
-    "Over tokens, each of them one point": (
+    "Over tokens, each of them one point; slope and $R^2$ are those of $V$ on $M$, "
+    "and the null has its labels permuted": (
         Symbol(
             "cv_Q",
             r"$\mathrm{cv}_Q$",
@@ -116,7 +117,8 @@ SYMBOLS = {
             "4.4",
         ),
     ),
-    "Sites: where in the model the embeddings are taken": (
+    r"Sites: where in the model the embeddings are taken; $\gamma$ and $\beta$ are learned, "
+    "one number a feature": (
         Symbol(
             "hidden",
             "hidden",

@@ -100,6 +100,19 @@ def test_numbers_of_a_slide_are_printed_in_its_section():
     assert {number for _, number in missing} == set(NOT_MEASURED), missing
 
 
+def test_numbers_of_the_answers_are_printed_in_the_sections_that_they_name():
+    """Each of the ten answers names a section, or says that nothing here answers."""
+    page = course.OUTLINE.read_text(encoding="utf-8")
+    answers = page.partition("## Questions you will be asked")[2]
+    questions = re.split(r"(?m)^(?=\*\*\d+\. )", answers)[1:]
+    assert [one.partition(".")[0] for one in questions] == [f"**{at}" for at in range(1, 11)]
+    missing = set()
+    for one in questions:
+        assert NAMED.search(" ".join(one.split()))
+        missing |= set(unfounded(course.Slide("", notes=one)))
+    assert missing == {"92,961", "2.61", "2.95"}, "the eight permutations, which no cell makes"
+
+
 def test_numbers_of_the_notes_that_no_cell_prints():
     """The mean V of three shards, and two clouds of the explorer that have the same Q."""
     (text,) = [slide for slide in SLIDES if slide.title == "Partial results merge exactly"]
