@@ -28,7 +28,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "course"))
 import gallery
 import nbformat
 import reference
-from slides import KEYS
+from slides import KEYS, sections
 from sphinx.cmd.build import main as sphinx
 
 SITE = Path(__file__).resolve().parent
@@ -154,12 +154,21 @@ def _for_the_site(page: Path, pages: set[Path]) -> str:
 
 
 def _in_words(block: re.Match) -> str:
-    """What a slide of the lecture's outline shows, as a sentence with a link to the notebook."""
+    """What a slide of the lecture's outline shows, or where to read more, with links."""
     told = dict(line.split(": ", 1) for line in block[0].splitlines())
-    notebook, _, _ = told.get("cell", "").partition("#")
-    number = notebook.partition("_")[0].lstrip("0")
-    shown = f"a cell of [notebook {number}](../{notebook}.ipynb)" if notebook else "a drawing"
-    return f"*Shown*: {shown}. {told.get('alt', '')}".rstrip()
+    found = []
+    if cell := told.get("cell"):
+        found.append(f"*Shown*: a cell of {_link_to(cell.partition('#')[0])}.")
+    elif "figure" in told:
+        found.append("*Shown*: a drawing.")
+    found.append(told.get("alt", ""))
+    if section := told.get("section"):
+        found.append(f"*To read*: section {section} of {_link_to(dict(sections())[section])}.")
+    return " ".join(filter(None, found))
+
+
+def _link_to(notebook: str) -> str:
+    return f"[notebook {notebook.partition('_')[0].lstrip('0')}](../{notebook}.ipynb)"
 
 
 def _is(source: Path, page: str) -> bool:

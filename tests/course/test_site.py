@@ -241,7 +241,9 @@ def test_the_outline_of_the_lecture_says_in_words_what_a_slide_shows(site):
     number = len(re.findall(r"^(?:cell|figure): ", outline, re.M))
     article = site.article("notebooks/course/lecture.html")
     assert number > 20 and article.get_text().count("Shown: ") == number
-    assert not re.search(r"^(cell|figure|show|alt): ", article.get_text(), re.M)
+    read = len(re.findall(r"^section: ", outline, re.M))
+    assert read >= 5 and article.get_text().count("To read: section ") == read
+    assert not re.search(r"^(cell|figure|show|section|alt): ", article.get_text(), re.M)
 
 
 @pytest.mark.parametrize(

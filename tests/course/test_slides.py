@@ -110,7 +110,7 @@ def test_numbers_of_the_answers_are_printed_in_the_sections_that_they_name():
     for one in questions:
         assert NAMED.search(" ".join(one.split()))
         missing |= set(unfounded(course.Slide("", notes=one)))
-    assert missing == {"92,961", "2.61", "2.95"}, "the eight permutations, which no cell makes"
+    assert missing == {"92,961", "2.64", "2.91"}, "forty permutations, which no cell makes"
 
 
 def test_numbers_of_the_notes_that_no_cell_prints():
